@@ -1,0 +1,74 @@
+"""The types that cross from ``sources`` to ``text``: blocks of text that know where they came from.
+
+Imports only the standard library.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of text with one provenance.
+
+    Attributes:
+        source: Index into :attr:`Corpus.sources`.
+        text: The text; the whole stream is the concatenation of all blocks.
+        char_start: Offset, in characters, of ``text[0]`` in the extracted text of its source.
+        page: One-based physical page, for paged sources.
+        label: The page label printed on that page, where the source has one.
+        line: One-based line on which ``text[0]`` lies, for sources that are counted in lines.
+        header: True for a line that marks the start of a source for the model. It is part of the
+            stream but of no source's text.
+    """
+
+    source: int
+    text: str
+    char_start: int
+    page: int | None = None
+    label: str | None = None
+    line: int | None = None
+    header: bool = False
+
+
+@dataclass(slots=True)
+class Source:
+    """One document that was read; counts are final once the stream has passed it.
+
+    Attributes:
+        origin: The path as the user gave it or as the walk found it, or ``<stdin>``.
+        kind: ``text``, ``pdf``, ``html``, ...
+        size_bytes: Bytes read from the file or pipe.
+        chars: Characters of extracted text so far, headers not included.
+        pages: Physical pages, for paged sources.
+        lines: Lines so far, for sources that are counted in lines.
+        issues: What a reader of the report should know, one sentence each.
+    """
+
+    origin: str
+    kind: str
+    size_bytes: int = 0
+    chars: int = 0
+    pages: int | None = None
+    lines: int | None = None
+    issues: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An input that was not read, and why."""
+
+    origin: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Corpus:
+    """A stream of blocks, and the record of what they came from.
+
+    ``sources`` and ``skipped`` grow while ``blocks`` is iterated, once and in order.
+    """
+
+    blocks: Iterable[Block]
+    sources: list[Source] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
