@@ -1,0 +1,19 @@
+"""Files, folders, globs and pipes as one stream of text blocks that know where they came from.
+
+Imports the standard library, pathspec, charset-normalizer and ``lmi_cli.errors``. pypdf is imported
+only inside the worker process of ``pdf_worker``.
+
+::
+
+    corpus        what is asked for -> Corpus: order, headers, what was skipped
+    ├── walk      a folder -> the files to read     (git, ignore, rules)
+    ├── input     one file or pipe, opened safely   (sniff: what it holds)
+    └── readers   one module per kind: text, pdf (pdf_worker, page_text), html, notebook, office
+"""
+
+from lmi_cli.sources.corpus import open_corpus
+from lmi_cli.sources.document import Block, Corpus, Skipped, Source
+from lmi_cli.sources.options import ReadOptions
+from lmi_cli.sources.reasons import is_by_rule
+
+__all__ = ["Block", "Corpus", "ReadOptions", "Skipped", "Source", "is_by_rule", "open_corpus"]

@@ -1,0 +1,221 @@
+"""From what the user names to one stream of blocks, and the record of what was and was not read.
+
+Imports only ``lmi_cli.errors`` and this package.
+"""
+
+import glob
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from lmi_cli.errors import NoInputError, UsageError
+from lmi_cli.sources import html, notebook, office, pdf, text
+from lmi_cli.sources.document import Block, Corpus, Skipped, Source
+from lmi_cli.sources.input import Input, describe, open_file
+from lmi_cli.sources.options import ReadOptions
+from lmi_cli.sources.piece import BLOCK_CHARS, Piece
+from lmi_cli.sources.reasons import BLANK, EMPTY, UnreadableError
+from lmi_cli.sources.sniff import kind_of, misnamed
+from lmi_cli.sources.walk import walk
+
+STDIN = "<stdin>"
+# A report must not grow without bound with a folder of a million images.
+LISTED_SKIPS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One document to be read: its name in the report and the way to open it."""
+
+    origin: str
+    open: Callable[[], AbstractContextManager[Input]]
+
+
+def open_corpus(
+    paths: Sequence[str],
+    options: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
+    *,
+    stdin: BinaryIO | None = None,
+) -> Corpus:
+    """Open files, folders, globs and ``-`` as one stream of text.
+
+    Args:
+        paths: What to read, in order. ``-`` is standard input; a pattern that the shell did not
+            expand is expanded here.
+        options: What of it to read, and how.
+        stdin: The stream behind ``-``; by default the process's own.
+
+    Returns:
+        A corpus whose ``blocks`` read the documents while they are iterated. Closing the
+        iterator ends every process and file behind it. At its end it raises
+        :class:`~lmi_cli.errors.NoInputError` if nothing but white space came.
+
+    Raises:
+        UsageError: A path does not exist, or ``-`` is named twice.
+    """
+    if not paths:
+        raise UsageError("no source given", hint="name files or folders, or - for standard input")
+    if list(paths).count("-") > 1:
+        raise UsageError("'-' (standard input) is named more than once")
+    named = [found for path in paths for found in _expand(path)]
+    corpus = Corpus(blocks=())
+    corpus.blocks = _Reading(corpus, named, options, stdin).blocks()
+    return corpus
+
+
+def _expand(path: str) -> list[str]:
+    if path == "-" or Path(path).exists():
+        return [path]
+    if glob.has_magic(path) and (found := sorted(glob.glob(path, recursive=True))):
+        return found
+    if os.path.lexists(path):
+        raise UsageError(f"broken symbolic link: {path}")
+    raise UsageError(f"no such file or folder: {path}")
+
+
+class _Reading:
+    """One pass over the targets; owns the counters of the stream."""
+
+    def __init__(
+        self, corpus: Corpus, named: list[str], options: ReadOptions, stdin: BinaryIO | None
+    ) -> None:
+        self._corpus = corpus
+        self._named = named
+        self._options = options
+        self._stdin = stdin
+        self._unlisted: Counter[str] = Counter()
+        self._headers = len(named) > 1 or any(Path(path).is_dir() for path in named)
+        self._has_text = False
+        self._last = ""
+
+    def blocks(self) -> Iterator[Block]:
+        for target in self._targets():
+            yield from self._read(target)
+        for reason, count in self._unlisted.items():
+            self._corpus.skipped.append(Skipped(f"{count:,} more files", reason))
+        if not self._has_text:
+            raise self._no_text()
+
+    def _targets(self) -> Iterator[_Target]:
+        for path in self._named:
+            if path == "-":
+                yield _Target(STDIN, self._open_stdin)
+            elif Path(path).is_dir():
+                for found in walk(Path(path), self._options):
+                    if found.reason is not None:
+                        self._skip(printable(found.path), found.reason)
+                    else:
+                        yield _Target(
+                            printable(found.path),
+                            lambda found=found: open_file(found.path, follow=False),  # type: ignore[misc]
+                        )
+            else:
+                yield _Target(
+                    printable(Path(path)),
+                    lambda path=path: open_file(Path(path), follow=True),  # type: ignore[misc]
+                )
+
+    def _open_stdin(self) -> AbstractContextManager[Input]:
+        return nullcontext(Input(STDIN, self._stdin or sys.stdin.buffer))
+
+    def _skip(self, origin: str, reason: str) -> None:
+        if len(self._corpus.skipped) < LISTED_SKIPS:
+            self._corpus.skipped.append(Skipped(origin, reason))
+        else:
+            self._unlisted[reason] += 1
+
+    def _read(self, target: _Target) -> Iterator[Block]:
+        """Read one document; whatever is wrong with it becomes a line of the report."""
+        source = Source(target.origin, "")
+        index = len(self._corpus.sources)
+        blank = ""
+        try:
+            with target.open() as data:
+                for piece in _pieces(data, source, self._options):
+                    # White space alone is no document: it waits, within reason, for text.
+                    if index == len(self._corpus.sources):
+                        if not piece.text.strip() and len(blank) < BLOCK_CHARS:
+                            blank += piece.text
+                            continue
+                        self._corpus.sources.append(source)
+                        if self._headers:
+                            yield self._header(index, target.origin)
+                    yield from self._emit(index, source, piece)
+                source.size_bytes = data.consumed_bytes
+                source.issues += data.changes()
+        except UnreadableError as error:
+            self._fail(index, source, error.reason)
+        except OSError as error:
+            self._fail(index, source, describe(error))
+        else:
+            if index == len(self._corpus.sources):
+                self._skip(target.origin, BLANK if source.size_bytes else EMPTY)
+
+    def _fail(self, index: int, source: Source, reason: str) -> None:
+        if index < len(self._corpus.sources):
+            source.issues.append(f"the rest was not read: {reason}")
+        else:
+            self._skip(source.origin, reason)
+
+    def _header(self, index: int, origin: str) -> Block:
+        gap = "" if not self._last else "\n" if self._last == "\n" else "\n\n"
+        name = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in origin)
+        return self._pass(Block(index, f"{gap}==> {name} <==\n", 0, header=True))
+
+    def _emit(self, index: int, source: Source, piece: Piece) -> Iterator[Block]:
+        line = piece.line
+        for part in text.blocks([piece.text]):
+            yield self._pass(Block(index, part, source.chars, piece.page, piece.label, line))
+            self._has_text = self._has_text or not part.isspace()
+            source.chars += len(part)
+            if line is not None:
+                line += part.count("\n")
+
+    def _pass(self, block: Block) -> Block:
+        self._last = block.text[-1]
+        return block
+
+    def _no_text(self) -> NoInputError:
+        skipped = self._corpus.skipped
+        what = ", ".join(STDIN if path == "-" else path for path in self._named[:3])
+        if len(self._named) > 3:
+            what += f" and {len(self._named) - 3} more"
+        if len(skipped) == 1 and not self._headers:
+            reason = skipped[0].reason
+            if reason not in (EMPTY, BLANK):
+                return NoInputError(f"{what}: {reason}")
+        if not skipped or not self._headers:
+            return NoInputError(f"no text in {what}")
+        counts = Counter(skip.reason.partition(" (")[0] for skip in skipped) + self._unlisted
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+        return NoInputError(f"no text in {what}; skipped: {reasons}")
+
+
+def _pieces(data: Input, source: Source, options: ReadOptions) -> Iterator[Piece]:
+    """Choose the reader by what the input holds."""
+    kind = kind_of(data.head, data.name)
+    match kind:
+        case "pdf":
+            pieces = pdf.read(data, source, options)
+        case "zip":
+            kind, pieces = office.read(data, source)
+        case "html":
+            pieces = html.read(data, source)
+        case "notebook":
+            pieces = notebook.read(data, source)
+        case _:
+            pieces = text.read(data, source)
+    source.kind = kind
+    if data.size_bytes is not None and (note := misnamed(kind, data.name)):
+        source.issues.append(note)
+    return pieces
+
+
+def printable(path: Path) -> str:
+    """A path as text that can be written anywhere: bytes that are not UTF-8 as ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

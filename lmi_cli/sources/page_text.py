@@ -1,0 +1,108 @@
+"""Undo in a page's text what typesetting did to it: ligatures, broken words, running heads.
+
+Imports only the standard library. Text in the middle of a page is never taken away. Of a running
+head the first appearance stays; a page number at the edge of a page goes, because the page's own
+number travels with the block.
+"""
+
+import re
+
+# NFKC would also change superscripts, fractions and much else that carries meaning.
+LIGATURES = str.maketrans(
+    {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\0": None}
+)
+BROKEN_WORD = re.compile(
+    r"(?P<token>\S*?)(?P<head>[^\W\d_]{2,})[-\u2010\u00ad]\n"
+    r"(?P<tail>[^\W\d_]+)(?P<rest>\S*)(?P<gap>[^\S\n]*)(?P<end>\n?)"
+)
+COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
+WORD = re.compile(r"[^\W\d_]{4,}")
+# First parts that keep their hyphen in English more often than not.
+HYPHENATED = frozenset({"self", "non", "well", "cross", "ex", "high", "low", "so", "one", "two"})
+VOCABULARY_WORDS = 50_000
+EDGE_LINES = 3
+PAGES_BACK = 2
+NUMERAL = re.compile(
+    r"^(?P<before>\d{1,5}|[ivxlc]{1,8})\b\W*|\W*\b(?P<after>\d{1,5}|[ivxlc]{1,8})$"
+)
+
+
+class PageText:
+    """Cleans the pages of one document in order."""
+
+    def __init__(self) -> None:
+        self._words: set[str] = set()
+        self._compounds: set[str] = set()
+        self._edges: list[tuple[list[str], list[str]]] = []
+
+    def clean(self, text: str, page: int, label: str | None) -> str:
+        """The page's text with one ``\\n`` at its end; empty if nothing but a page number was there.
+
+        Args:
+            text: As the PDF library gives it.
+            page: One-based number of the page.
+            label: The number printed on the page, as far as the file tells.
+        """
+        lines = [line.rstrip() for line in text.translate(LIGATURES).split("\n")]
+        while lines and not lines[0]:
+            lines.pop(0)
+        while lines and not lines[-1]:
+            lines.pop()
+        lines = self._without_running_lines(lines, page, label)
+        if not lines:
+            return ""
+        return self._joined("\n".join(lines)).replace("\u00ad", "") + "\n"
+
+    def _without_running_lines(self, lines: list[str], page: int, label: str | None) -> list[str]:
+        top = [shape(line, page, label) for line in lines[:EDGE_LINES]]
+        bottom = [shape(line, page, label) for line in lines[: -EDGE_LINES - 1 : -1]]
+        drop_top = self._repeated(top, 0)
+        drop_bottom = self._repeated(bottom, 1)
+        self._edges = [*self._edges[1 - PAGES_BACK :], (top, bottom)]
+        if drop_top + drop_bottom >= len(lines):
+            return []
+        return lines[drop_top : len(lines) - drop_bottom]
+
+    def _repeated(self, shapes: list[str], edge: int) -> int:
+        """How many lines from an edge inward are page numbers or stood there on a page before."""
+        for depth, this in enumerate(shapes):
+            known = (page[edge] for page in self._edges)
+            if this != "#" and not any(len(old) > depth and old[depth] == this for old in known):
+                return depth
+        return len(shapes)
+
+    def _joined(self, text: str) -> str:
+        """Put together the words that were broken at line ends."""
+        if len(self._words) < VOCABULARY_WORDS:
+            self._words.update(word.lower() for word in WORD.findall(text))
+            self._compounds.update(word.lower() for word in COMPOUND.findall(text))
+        return BROKEN_WORD.sub(self._join, text)
+
+    def _join(self, match: re.Match[str]) -> str:
+        token, head, tail = match["token"], match["head"], match["tail"]
+        # Upper case, paths and options keep their hyphen: there it is part of the name.
+        if not (head[-1].islower() and tail[0].islower()) or re.search(r"[/_@=.\\-]", token):
+            return match[0]
+        whole, compound = (head + tail).lower(), f"{head}-{tail}".lower()
+        keep = whole not in self._words and (
+            compound in self._compounds or head.lower() in HYPHENATED
+        )
+        joined = f"{token}{head}{'-' if keep else ''}{tail}{match['rest']}"
+        return joined + (match["end"] or ("\n" if match["gap"] else ""))
+
+
+def shape(line: str, page: int, label: str | None) -> str:
+    """A line with its page number, if it has one at either end, as ``#``.
+
+    A number counts as the page's if it is the printed label; any other is written as its distance
+    from the physical page, which stays the same from page to page for a page number only.
+    """
+    line = " ".join(line.split())
+    match = NUMERAL.search(line)
+    if match is None:
+        return line
+    number = match["before"] or match["after"]
+    rest = line[: match.start()] + line[match.end() :]
+    if number == (label or str(page)):
+        return f"{rest}#"
+    return f"{rest}#{int(number) - page}" if number.isdigit() else line

@@ -1,0 +1,37 @@
+"""Why an input is not read, in words. Imports only ``document``."""
+
+from lmi_cli.sources.document import Skipped
+
+# Left out by a rule that the user can see and change; every other reason is a failure.
+HIDDEN = "hidden"
+IGNORED = "ignored by .gitignore"
+EXCLUDED = "excluded"
+NOT_INCLUDED = "not included"
+LOCK_FILE = "lock file"
+MINIFIED = "minified"
+REPOSITORY = "a repository of its own"
+LINK = "symbolic link"
+RULES = frozenset({HIDDEN, IGNORED, EXCLUDED, NOT_INCLUDED, LOCK_FILE, MINIFIED, REPOSITORY, LINK})
+
+EMPTY = "empty"
+BLANK = "only white space"
+
+
+class UnreadableError(Exception):
+    """Stops the reading of one input; the others go on.
+
+    Args:
+        reason: What goes into the report.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def is_by_rule(skipped: Skipped) -> bool:
+    """Whether a rule left the input out (hidden, ignored, excluded ...), rather than a failure.
+
+    ``--strict`` is about failures: a folder whose ignored files are not read was read in full.
+    """
+    return skipped.reason.partition(" (")[0] in RULES
