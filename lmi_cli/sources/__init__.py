@@ -8,7 +8,8 @@ only inside the worker process of ``pdf_worker``.
     corpus        what is asked for -> Corpus: order, headers, what was skipped
     ├── walk      a folder -> the files to read     (git, ignore, rules)
     ├── input     one file or pipe, opened safely   (sniff: what it holds)
-    └── readers   one module per kind: text, pdf (pdf_worker, page_text), html, notebook, office
+    └── readers   one module per kind: text (encoding), pdf (pdf_worker, page_text),
+                  html, notebook, office
 """
 
 from lmi_cli.sources.corpus import open_corpus

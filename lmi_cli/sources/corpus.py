@@ -71,7 +71,7 @@ def open_corpus(
 def _expand(path: str) -> list[str]:
     if path == "-" or Path(path).exists():
         return [path]
-    if glob.has_magic(path) and (found := sorted(glob.glob(path, recursive=True))):
+    if glob.has_magic(path) and (found := sorted(glob.glob(path, recursive=True))):  # noqa: PTH207 - may be absolute
         return found
     if os.path.lexists(path):
         raise UsageError(f"broken symbolic link: {path}")
@@ -217,5 +217,5 @@ def _pieces(data: Input, source: Source, options: ReadOptions) -> Iterator[Piece
 
 
 def printable(path: Path) -> str:
-    """A path as text that can be written anywhere: bytes that are not UTF-8 as ``\\xNN``."""
+    """A path as text that can be written anywhere, with escapes for bytes that are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

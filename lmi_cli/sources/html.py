@@ -9,27 +9,37 @@ from collections.abc import Iterable, Iterator
 from html import unescape
 
 from lmi_cli.sources.document import Source
+from lmi_cli.sources.encoding import decoded
 from lmi_cli.sources.input import Input
 from lmi_cli.sources.piece import Piece
-from lmi_cli.sources.text import blocks, decoded
+from lmi_cli.sources.text import blocks
 
 TAG_CHARS = 65536
 OPEN = re.compile(r"<(?:!--|[!?]|/?([a-zA-Z][a-zA-Z0-9:-]*))")
 CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.I)
 # Content that is not text, and what surrounds the text of a page.
-RAW = frozenset({"script", "style", "template", "textarea", "iframe", "noscript", "svg", "math"})
+RAW = ("script", "style", "template", "textarea", "iframe", "noscript", "svg")
 ASIDE = frozenset({"nav", "aside", "footer", "button", "select", "dialog"})
+RAW_END = {name: re.compile(f"</{name}", re.I) for name in RAW}
+COMMENT_END = re.compile("-->")
+MARK_CHARS = 16
+QUOTES = re.compile("[<>\"']")
 MAIN = frozenset({"main", "article"})
 PARAGRAPH = frozenset(
-    "address article blockquote body dd div dl dt fieldset figcaption figure footer form h1 h2 h3"
-    " h4 h5 h6 header hr li main nav ol p pre section table tbody thead tr ul title".split()
+    re.findall(
+        r"\w+",
+        """address article blockquote body dd div dl dt fieldset figcaption figure footer form
+        h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section table tbody thead title tr ul""",
+    )
 )
 HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 
 
 def read(data: Input, source: Source) -> Iterator[Piece]:
     """Read a page: text without markup, scripts, navigation and footers."""
-    for text in blocks(main_text(decoded(data.chunks(), source))):
+    found = CHARSET.search(data.head)
+    declared = found[1].decode("ascii", "replace") if found else None
+    for text in blocks(main_text(decoded(data.chunks(), source, declared))):
         yield Piece(text)
 
 
@@ -55,7 +65,7 @@ def main_text(texts: Iterable[str]) -> Iterator[str]:
 
 def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Text runs and tag names; comments, declarations and raw content are passed over."""
-    skip_to: str | None = None
+    skip_to: re.Pattern[str] | None = None
     kept = ""
     pieces = iter(texts)
     final = False
@@ -68,16 +78,12 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
         position = 0
         while position < len(kept):
             if skip_to is not None:
-                end = (
-                    kept.lower().find(skip_to, position)
-                    if skip_to[0] == "<"
-                    else kept.find(skip_to, position)
-                )
-                if end < 0:
-                    # The end mark may be cut in two.
-                    position = max(position, len(kept) - len(skip_to) + 1)
+                found = skip_to.search(kept, position)
+                if found is None:
+                    # The mark may be cut in two.
+                    position = max(position, len(kept) - MARK_CHARS)
                     break
-                position = end if skip_to[0] == "<" else end + len(skip_to)
+                position = found.end() if skip_to is COMMENT_END else found.start()
                 skip_to = None
                 continue
             start = kept.find("<", position)
@@ -100,12 +106,12 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
                 position += 1
                 continue
             if match[0] == "<!--":
-                skip_to, position = "-->", match.end()
+                skip_to, position = COMMENT_END, match.end()
                 continue
             end = _tag_end(kept, match.end())
-            if end < 0:
-                if not final and len(kept) - position < TAG_CHARS:
-                    break
+            if end is None and not final and len(kept) - position < TAG_CHARS:
+                break
+            if end is None or end < 0:
                 yield "text", "<"
                 position += 1
                 continue
@@ -113,26 +119,28 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
                 closing = kept[position + 1] == "/"
                 yield "end" if closing else "start", name
                 if not closing and name in RAW and kept[end - 1] != "/":
-                    skip_to = f"</{name}"
+                    skip_to = RAW_END[name]
             position = end + 1
         kept = kept[position:]
         if final:
             return
 
 
-def _tag_end(text: str, position: int) -> int:
-    """The place of the ``>`` that ends a tag, outside of quotes; -1 if it is not there."""
+def _tag_end(text: str, position: int) -> int | None:
+    """The place of the ``>`` that ends a tag; None if it is yet to come, -1 if this is no tag."""
     limit = position + TAG_CHARS
     quote = ""
-    for match in re.compile(r"[>\"']").finditer(text, position, limit):
+    for match in QUOTES.finditer(text, position, limit):
         char = match[0]
         if quote:
             quote = "" if char == quote else quote
         elif char == ">":
             return match.start()
+        elif char == "<":
+            return -1
         elif text[match.start() - 1] in "= \t\n\r":
             quote = char
-    return -1
+    return None
 
 
 class _Layout:
@@ -178,7 +186,7 @@ class _Layout:
 
     def text(self, value: str) -> None:
         """Add a run of text."""
-        if self._aside:
+        if self._aside or not value:
             return
         if not self._pre:
             words = " ".join(value.split())

@@ -46,7 +46,11 @@ class IgnoreRules:
         return type(self)((*self.layers, *_layer(folder / ".gitignore", relative)))
 
     def ignores(self, relative: str) -> bool:
-        """Whether a path, from the root of the walk, with a slash at its end for a folder, is ignored."""
+        """Whether a path is ignored.
+
+        Args:
+            relative: The path from the root of the walk; a folder's has a slash at its end.
+        """
         for base, spec in reversed(self.layers):
             path = base[1:] + relative if base.startswith("/") else relative[len(base) :]
             verdict = spec.check_file(path).include

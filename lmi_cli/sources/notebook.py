@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from lmi_cli.sources.document import Source
+from lmi_cli.sources.encoding import decoded
 from lmi_cli.sources.input import Input
 from lmi_cli.sources.piece import Piece
 from lmi_cli.sources.reasons import UnreadableError
-from lmi_cli.sources.text import decoded
 
 NOTEBOOK_BYTES = 256 * 1024 * 1024
 

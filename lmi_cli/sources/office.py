@@ -13,11 +13,12 @@ from urllib.parse import unquote
 from xml.parsers import expat
 
 from lmi_cli.sources.document import Source
+from lmi_cli.sources.encoding import decoded
 from lmi_cli.sources.html import main_text
 from lmi_cli.sources.input import CHUNK_BYTES, Input
 from lmi_cli.sources.piece import Piece
 from lmi_cli.sources.reasons import UnreadableError
-from lmi_cli.sources.text import blocks, decoded
+from lmi_cli.sources.text import blocks
 
 EXPANDED_BYTES = 256 * 1024 * 1024
 DIRECTORY_BYTES = 16 * 1024 * 1024

@@ -12,9 +12,11 @@ LIGATURES = str.maketrans(
     {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\0": None}
 )
 BROKEN_WORD = re.compile(
-    r"(?P<token>\S*?)(?P<head>[^\W\d_]{2,})[-\u2010\u00ad]\n"
+    r"(?P<token>\S*?)(?P<head>[^\W\d_]+|\d+)[-\u2010\u00ad]\n"
     r"(?P<tail>[^\W\d_]+)(?P<rest>\S*)(?P<gap>[^\S\n]*)(?P<end>\n?)"
 )
+# The dots between an entry of a table of contents and its page: forty tokens that say nothing.
+LEADER = re.compile(r"[^\S\n]*(?:\.[^\S\n]*){5,}")
 COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 # First parts that keep their hyphen in English more often than not.
@@ -36,7 +38,7 @@ class PageText:
         self._edges: list[tuple[list[str], list[str]]] = []
 
     def clean(self, text: str, page: int, label: str | None) -> str:
-        """The page's text with one ``\\n`` at its end; empty if nothing but a page number was there.
+        """The page's text, ending in a line feed; empty if there was nothing but a page number.
 
         Args:
             text: As the PDF library gives it.
@@ -51,7 +53,8 @@ class PageText:
         lines = self._without_running_lines(lines, page, label)
         if not lines:
             return ""
-        return self._joined("\n".join(lines)).replace("\u00ad", "") + "\n"
+        text = LEADER.sub(" ... ", "\n".join(lines))
+        return self._joined(text).replace("\u00ad", "") + "\n"
 
     def _without_running_lines(self, lines: list[str], page: int, label: str | None) -> list[str]:
         top = [shape(line, page, label) for line in lines[:EDGE_LINES]]
@@ -80,12 +83,18 @@ class PageText:
 
     def _join(self, match: re.Match[str]) -> str:
         token, head, tail = match["token"], match["head"], match["tail"]
-        # Upper case, paths and options keep their hyphen: there it is part of the name.
-        if not (head[-1].islower() and tail[0].islower()) or re.search(r"[/_@=.\\-]", token):
+        # In paths, addresses, options and code a hyphen at the end may be anything.
+        if token.startswith("-") or re.search(r"[/_@=.\\]", token):
             return match[0]
         whole, compound = (head + tail).lower(), f"{head}-{tail}".lower()
-        keep = whole not in self._words and (
-            compound in self._compounds or head.lower() in HYPHENATED
+        keep = (
+            "-" in token
+            or len(head) == 1
+            or not (head[-1].islower() and tail[0].islower())
+            or (
+                whole not in self._words
+                and (compound in self._compounds or head.lower() in HYPHENATED)
+            )
         )
         joined = f"{token}{head}{'-' if keep else ''}{tail}{match['rest']}"
         return joined + (match["end"] or ("\n" if match["gap"] else ""))

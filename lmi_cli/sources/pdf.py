@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import IO, Any, Self
 
 from lmi_cli.sources.document import Source
 from lmi_cli.sources.input import Input
@@ -108,7 +108,7 @@ class Worker:
                 continue
 
 
-def _frame(stream: BinaryIO) -> bytes | None:
+def _frame(stream: IO[bytes]) -> bytes | None:
     prefix = stream.read(4)
     if len(prefix) < 4:
         return None

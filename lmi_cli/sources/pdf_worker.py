@@ -1,12 +1,12 @@
 """Read one PDF with pypdf and write its pages to standard output; a process of its own.
 
-Run as a script: it imports the standard library and pypdf, nothing of this package. It is expected
-to be killed at any time, and limits itself so that it cannot outlive or outgrow its parent's patience.
+Run as a script: it imports the standard library and pypdf, nothing of this package. It may be
+killed at any time, and limits its own memory and time, because its parent may be killed too.
 
 Protocol: one JSON object on standard input (the request), then frames on standard output, each a
 four-byte big-endian length and a JSON object. The first frame is ``{"pages": n}`` or
-``{"refused": reason}``; then one frame for each page, in order: ``page`` (one-based), ``label``, and
-``text`` or ``error``; with no text, ``scanned`` says whether there is something else on the page.
+``{"refused": reason}``; then one frame for each page, in order: ``page`` (one-based), ``label``,
+and ``text`` or ``error``; with no text, ``scanned`` says whether there is something else on it.
 """
 
 import json
@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-try:
+CAN_LIMIT = sys.platform != "win32"
+if CAN_LIMIT:
     import resource
-except ImportError:  # not on Windows
-    resource = None  # type: ignore[assignment]
 
 CPU_SECONDS_TO_SPARE = 5
+PAGES_BETWEEN_CLEARING = 100
 
 
 class Warnings(logging.Handler):
@@ -44,7 +44,7 @@ class Warnings(logging.Handler):
 
 def limit(memory_bytes: int) -> None:
     """Limit address space, and forbid files and core dumps, where the system can."""
-    if resource is None:
+    if not CAN_LIMIT:
         return
     for kind, amount in (
         (resource.RLIMIT_AS, memory_bytes),
@@ -56,7 +56,7 @@ def limit(memory_bytes: int) -> None:
 
 def limit_cpu(seconds: float) -> None:
     """Allow this much processor time from now on: a worker whose parent died must end too."""
-    if resource is None:
+    if not CAN_LIMIT:
         return
     usage = resource.getrusage(resource.RUSAGE_SELF)
     allowed = int(usage.ru_utime + usage.ru_stime + seconds) + CPU_SECONDS_TO_SPARE
@@ -112,7 +112,7 @@ def page_labels(reader: Any) -> list[str]:
 
 
 def is_scanned(page: Any) -> bool:
-    """Whether a page without text has an image or much drawing on it, so that it is not just blank."""
+    """Whether a page without text is not just blank: it has an image or much drawing on it."""
     try:
         objects = page["/Resources"].get("/XObject", {}).get_object()
         if any(item.get_object().get("/Subtype") == "/Image" for item in objects.values()):
@@ -156,8 +156,13 @@ def main() -> None:
                 message["text"] = text[: request["page_chars"]]
                 if not text.strip():
                     message["scanned"] = is_scanned(page)
+            except MemoryError:
+                message["error"] = "too large for the memory that a page may use"
             except Exception as error:
                 message["error"] = one_line(error)
+            if number % PAGES_BETWEEN_CLEARING == 0:
+                # Objects are kept once read; of thousands of pages that is most of the file.
+                reader.resolved_objects.clear()
             message["warning"] = warnings.take()
             send(out, message)
 
