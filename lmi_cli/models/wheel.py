@@ -25,7 +25,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lmi_cli.errors import ModelError
 from lmi_cli.models.entries import Progress, ignore_progress, sha256_file
@@ -305,7 +305,7 @@ class _Client:
                 time.sleep(attempt)
         return path
 
-    def _open(self, url: str, accept: str, start: int = 0) -> IO[bytes] | Any:
+    def _open(self, url: str, accept: str, start: int = 0) -> Any:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https", "file"):
             raise ValueError(f"{parts.scheme}: addresses are not supported")

@@ -1,0 +1,242 @@
+"""The one conversion of a GGUF file to the folder form that everything else starts from.
+
+Reads through transformers, after `gguf.read_header` has found the file sound. Imports torch and
+transformers only when it converts.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lmi_cli.errors import ModelError, ResourceError
+from lmi_cli.models.entries import Progress, ignore_progress
+from lmi_cli.models.gguf import GgufHeader, read_header
+
+# Saving copies one shard at a time, so its size bounds the copy.
+_SHARD_BYTES = 2**30
+_BFLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
+# What torch and transformers themselves take, and the file's vocabulary as Python objects.
+_OVERHEAD_BYTES = 2**29
+# llama.cpp splits these vocabularies' text at \p{N} first, then with the GPT-2 expression.
+# transformers 5.23 knows none of the names and would use the GPT-2 expression alone, so that two
+# spaces before a digit become other tokens than in training.
+_DIGITS_FIRST = frozenset(
+    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
+)
+
+
+def convert(path: Path, folder: Path, progress: Progress = ignore_progress) -> None:
+    """Convert a GGUF file to a folder that `from_pretrained` takes.
+
+    The weights are dequantised in float32 and rounded once, to bfloat16: every dtype and every
+    baseline starts from these rounded weights. Tied weights are stored once.
+
+    Args:
+        path: The file.
+        folder: An existing empty folder, which receives config.json, generation_config.json,
+            tokenizer.json, tokenizer_config.json and the safetensors files.
+        progress: Told how much of the file is done.
+
+    Raises:
+        ModelError: The file is damaged, or transformers cannot read it.
+        ResourceError: Too little memory is free; found from the header, before any is taken.
+    """
+    header = read_header(path)
+    check_memory(path, header)
+    what = f"converting {path.name}"
+    total = path.stat().st_size
+    progress(0, total, what)
+    try:
+        with _quiet_transformers(lambda share: progress(int(share * total), total, what)):
+            _convert_tokenizer(path, folder, header)
+            _convert_weights(path, folder, header)
+    except (ModelError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # transformers and gguf raise anything from KeyError to RuntimeError on what they lack.
+        raise ModelError(
+            f"{path.name}: transformers cannot convert this GGUF file ({_one_line(error)})",
+            hint="use the model's safetensors form, or another GGUF of the same model",
+        ) from error
+    progress(total, total, what)
+
+
+def check_memory(path: Path, header: GgufHeader) -> None:
+    """Check that the dequantised model fits in the memory that is free now.
+
+    Raises:
+        ResourceError: It does not; the message has both figures.
+    """
+    weights = header.elements * _BFLOAT16_BYTES
+    # One tensor at a time exists in float32, twice where its rows are permuted.
+    needed = (
+        weights
+        + min(weights, _SHARD_BYTES)
+        + 2 * header.largest_tensor_elements * _FLOAT32_BYTES
+        + _OVERHEAD_BYTES
+    )
+    available = available_bytes()
+    if needed > available:
+        raise ResourceError(
+            f"converting {path.name} needs {needed / 1e9:.1f} GB of memory ({weights / 1e9:.1f} GB "
+            f"of dequantised weights), and {available / 1e9:.1f} GB are free",
+            hint="free some memory, or use a smaller model or its safetensors form",
+        )
+
+
+def available_bytes() -> int:
+    """Return the memory that can be taken without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+def _convert_tokenizer(path: Path, folder: Path, header: GgufHeader) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(path.parent), gguf_file=path.name, trust_remote_code=False
+    )
+    backend = tokenizer.backend_tokenizer
+    if header.values.get("tokenizer.ggml.pre") in _DIGITS_FIRST:
+        from tokenizers import pre_tokenizers
+
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+    backend.save(str(folder / "tokenizer.json"))
+    settings: dict[str, Any] = {
+        # The class that takes tokenizer.json as it is, whatever the model type.
+        "tokenizer_class": "TokenizersBackend",
+        "add_bos_token": _adds_bos(header),
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 10**30,
+    }
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token", "chat_template"):
+        value = getattr(tokenizer, name, None)
+        if isinstance(value, str):
+            settings[name] = value
+    _write_json(folder / "tokenizer_config.json", settings)
+
+
+def _adds_bos(header: GgufHeader) -> bool:
+    # llama.cpp puts BOS before a sentencepiece vocabulary that does not say otherwise.
+    default = header.values.get("tokenizer.ggml.model") == "llama"
+    return bool(header.values.get("tokenizer.ggml.add_bos_token", default))
+
+
+def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.utils.quantization_config import GgufConfig
+
+    source = {"gguf_file": path.name, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(str(path.parent), **source)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(
+            config, attn_implementation="eager", trust_remote_code=False
+        )
+    # A file may describe a larger model than it holds; the rest would be allocated at random.
+    described = sum(parameter.numel() for parameter in empty.parameters())
+    if described > header.elements:
+        raise ModelError(
+            f"{path.name} describes a model of {described:,} weights but holds {header.elements:,}"
+        )
+    # Each tensor is dequantised in float32 and rounded before the next one is read, so that the
+    # whole model is never held in float32.
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        str(path.parent),
+        dtype=torch.bfloat16,
+        attn_implementation="eager",
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
+        **source,
+    )
+    if loading["missing_keys"]:
+        raise ModelError(f"{path.name} lacks the weights of {min(loading['missing_keys'])}")
+    _save_weights(model.state_dict(), folder)
+    settings = model.config.to_diff_dict()
+    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        settings.pop(name, None)
+    settings |= {"architectures": [type(model).__name__], "dtype": "bfloat16"}
+    _write_json(folder / "config.json", settings)
+    generation = GenerationConfig.from_model_config(model.config).to_diff_dict()
+    _write_json(folder / "generation_config.json", generation)
+
+
+def _save_weights(state: dict[str, Any], folder: Path) -> None:
+    """Write the weights in shards of 1 GiB; one that shares its memory with another is left out."""
+    from safetensors.torch import save_file
+
+    shards: list[dict[str, Any]] = [{}]
+    seen: set[int] = set()
+    shard_bytes = total = 0
+    for name, tensor in state.items():
+        if tensor.data_ptr() in seen:
+            continue
+        seen.add(tensor.data_ptr())
+        if shards[-1] and shard_bytes + tensor.nbytes > _SHARD_BYTES:
+            shards.append({})
+            shard_bytes = 0
+        shards[-1][name] = tensor.contiguous()
+        shard_bytes += tensor.nbytes
+        total += tensor.nbytes
+    metadata = {"format": "pt"}
+    if len(shards) == 1:
+        save_file(shards[0], folder / "model.safetensors", metadata)
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        save_file(shard, folder / file, metadata)
+        weight_map.update(dict.fromkeys(shard, file))
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _quiet_transformers(report: Callable[[float], None]) -> Iterator[None]:
+    """Silence transformers' warnings and progress bars, and leave its settings as they were.
+
+    Args:
+        report: Told the share of the tensors that are dequantised.
+    """
+    import warnings
+
+    from transformers import modeling_gguf_pytorch_utils as reading
+    from transformers.utils import logging
+
+    def counted(tensors: list[Any], **_: object) -> Iterator[Any]:
+        for number, tensor in enumerate(tensors):
+            report(number / len(tensors))
+            yield tensor
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # This bar does not go through transformers' own switch.
+    bar, reading.tqdm = reading.tqdm, counted
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        reading.tqdm = bar
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

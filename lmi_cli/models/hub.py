@@ -1,0 +1,196 @@
+"""Models of the Hugging Face Hub: safetensors and GGUF only, what is on disk first.
+
+The Hub's own client and cache are used, so tokens, mirrors (``HF_ENDPOINT``) and models that other
+tools fetched all count. Imports huggingface_hub only when a Hub model is asked for.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lmi_cli.errors import ModelError
+from lmi_cli.models import checkpoint
+from lmi_cli.models.entries import Progress
+
+# What transformers reads of a folder. Pickled weights are never fetched; nor is a second copy of
+# the weights, in another layout, that some repositories hold.
+_ALLOWED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+_IGNORED = ("*/*", "consolidated*")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A repository on the Hub.
+
+    Attributes:
+        repository: Such as 'org/name'.
+        revision: Branch, tag or commit; None is the main branch.
+        trusted: Whether the repository's own code may be fetched and run.
+    """
+
+    repository: str
+    revision: str | None = None
+    trusted: bool = False
+
+
+def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: Progress) -> Path:
+    """Return the folder of a snapshot, whose name is the commit, having checked it.
+
+    Args:
+        wanted: The repository.
+        offline: Do not use the network.
+        refresh: Ask the Hub for a newer commit even if one is cached.
+        progress: Told what is being downloaded.
+
+    Raises:
+        ModelError: The model is refused, damaged, not cached or not to be had.
+    """
+    if not refresh:
+        folder = _cached(wanted, None)
+        if folder is not None:
+            try:
+                checkpoint.check(folder, trust_remote_code=wanted.trusted)
+            except ModelError:
+                # An interrupted download leaves part of a snapshot; only the network can help.
+                if offline or _is_complete(folder):
+                    raise
+            else:
+                return folder
+    if offline:
+        raise _not_cached(wanted)
+    folder = _download(wanted, None, progress)
+    checkpoint.check(folder, trust_remote_code=wanted.trusted)
+    return folder
+
+
+def fetch_file(
+    wanted: Wanted, file: str, *, offline: bool, refresh: bool, progress: Progress
+) -> Path:
+    """Return one GGUF file of a repository.
+
+    Args:
+        wanted: The repository.
+        file: Its path in the repository.
+        offline: Do not use the network.
+        refresh: Ask the Hub for a newer commit even if one is cached.
+        progress: Told what is being downloaded.
+
+    Raises:
+        ModelError: The file is not cached or not to be had.
+    """
+    if ".." in file.split("/"):
+        raise ModelError(f"{file!r} is not a file of a repository")
+    path = None if refresh else _cached(wanted, file)
+    if path is None:
+        if offline:
+            raise _not_cached(wanted, file)
+        path = _download(wanted, file, progress)
+    return path
+
+
+def _is_complete(folder: Path) -> bool:
+    """Say whether a snapshot has the files that an interrupted download would lack."""
+    names = {path.name for path in folder.iterdir()}
+    if "model.safetensors.index.json" in names and "model.safetensors" not in names:
+        return False
+    return {"config.json", "model.safetensors"} <= names
+
+
+def _cached(wanted: Wanted, file: str | None) -> Path | None:
+    try:
+        return Path(_from_hub(wanted, file, None, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def _download(wanted: Wanted, file: str | None, progress: Progress) -> Path:
+    what = f"downloading {wanted.repository}"
+    progress(0, None, what)
+    try:
+        return Path(_from_hub(wanted, file, _progress_bar(progress, what), local_files_only=False))
+    except (OSError, ValueError) as error:
+        raise _failure(wanted, file, error) from error
+
+
+def _from_hub(wanted: Wanted, file: str | None, bar: Any, *, local_files_only: bool) -> str:
+    """Call huggingface_hub; the one place where this package does."""
+    import huggingface_hub
+
+    if file is not None:
+        return huggingface_hub.hf_hub_download(
+            wanted.repository,
+            file,
+            revision=wanted.revision,
+            local_files_only=local_files_only,
+            tqdm_class=bar,
+        )
+    return huggingface_hub.snapshot_download(
+        wanted.repository,
+        revision=wanted.revision,
+        allow_patterns=[*_ALLOWED, *(("*.py",) if wanted.trusted else ())],
+        ignore_patterns=list(_IGNORED),
+        local_files_only=local_files_only,
+        tqdm_class=bar,
+    )
+
+
+def _progress_bar(progress: Progress, what: str) -> Any:
+    """Return a class that huggingface_hub takes for a progress bar and that draws nothing."""
+    base: Any = import_module("tqdm.auto").tqdm
+
+    class Bar(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Of the two byte counters of a snapshot, the one for the network is left out.
+            name = str(kwargs.pop("name", ""))
+            self._counts = kwargs.get("unit") == "B" and not name.endswith(".transfer")
+            self._done = int(kwargs.get("initial") or 0)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._done += int(n or 0)
+            if self._counts:
+                progress(self._done, int(self.total) if self.total else None, what)
+            return None
+
+    return Bar
+
+
+def _not_cached(wanted: Wanted, file: str | None = None) -> ModelError:
+    name = _full_name(wanted, file)
+    return ModelError(
+        f"{name} is not cached, and offline use was asked for",
+        hint=f"run once with a network: lmi models pull {name}",
+    )
+
+
+def _full_name(wanted: Wanted, file: str | None) -> str:
+    revision = f"@{wanted.revision}" if wanted.revision else ""
+    return f"{wanted.repository}{revision}" + (f":{file}" if file else "")
+
+
+def _failure(wanted: Wanted, file: str | None, error: Exception) -> ModelError:
+    """Put a failure of huggingface_hub in one line that says what to do."""
+    from huggingface_hub import errors
+
+    name = _full_name(wanted, file)
+    if isinstance(error, errors.GatedRepoError):
+        return ModelError(
+            f"{name} is gated on the Hub",
+            hint="accept its terms on its page, then log in with: hf auth login",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelError(f"{name}: the Hub has no revision {wanted.revision!r}")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelError(
+            f"the Hub has no model {wanted.repository}, or you may not see it",
+            hint="check the spelling; for a private model log in with: hf auth login",
+        )
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return ModelError(f"{wanted.repository} on the Hub has no file {file}")
+    reason = re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
+    return ModelError(
+        f"cannot download {name} from the Hub: {reason}",
+        hint="check the network and HF_ENDPOINT, or give -m a local folder or .gguf file",
+    )
