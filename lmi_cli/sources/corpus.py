@@ -133,19 +133,21 @@ class _Reading:
         """Read one document; whatever is wrong with it becomes a line of the report."""
         source = Source(target.origin, "")
         index = len(self._corpus.sources)
-        blank = ""
+        held: list[Piece] = []
         try:
             with target.open() as data:
                 for piece in _pieces(data, source, self._options):
-                    # White space alone is no document: it waits, within reason, for text.
+                    held.append(piece)
                     if index == len(self._corpus.sources):
-                        if not piece.text.strip() and len(blank) < BLOCK_CHARS:
-                            blank += piece.text
+                        # White space alone is no document: it waits, within reason, for text.
+                        if piece.text.isspace() and sum(len(p.text) for p in held) < BLOCK_CHARS:
                             continue
                         self._corpus.sources.append(source)
                         if self._headers:
                             yield self._header(index, target.origin)
-                    yield from self._emit(index, source, piece)
+                    for waiting in held:
+                        yield from self._emit(index, source, waiting)
+                    held.clear()
                 source.size_bytes = data.consumed_bytes
                 source.issues += data.changes()
         except UnreadableError as error:

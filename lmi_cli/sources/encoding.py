@@ -20,7 +20,7 @@ SMALLEST_SAMPLE_BYTES = 4096
 # give other letters, or these signs in the middle of words.
 WESTERN_LETTERS = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüßœÿÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒ")
 WESTERN_SIGNS = frozenset("‘’“”„‚«»‹›–—…•·§°±²³¹ºª¼½¾¿¡€£¥¢©®™†‡‰×÷µ¶´¨¯\xa0\xad")  # noqa: RUF001
-WESTERN_SHARE = 0.3
+WESTERN_SHARE = 0.4
 
 
 class Decoder:

@@ -2,7 +2,9 @@
 
 from lmi_cli.sources.document import Skipped
 
-# Left out by a rule that the user can see and change; every other reason is a failure.
+EMPTY = "empty"
+BLANK = "only white space"
+# Left out by a rule that the user can see and change, or with nothing in it to read.
 HIDDEN = "hidden"
 IGNORED = "ignored by .gitignore"
 EXCLUDED = "excluded"
@@ -11,10 +13,10 @@ LOCK_FILE = "lock file"
 MINIFIED = "minified"
 REPOSITORY = "a repository of its own"
 LINK = "symbolic link"
-RULES = frozenset({HIDDEN, IGNORED, EXCLUDED, NOT_INCLUDED, LOCK_FILE, MINIFIED, REPOSITORY, LINK})
+RULES = frozenset(
+    {EMPTY, BLANK, HIDDEN, IGNORED, EXCLUDED, NOT_INCLUDED, LOCK_FILE, MINIFIED, REPOSITORY, LINK}
+)
 
-EMPTY = "empty"
-BLANK = "only white space"
 
 
 class UnreadableError(Exception):
@@ -30,7 +32,7 @@ class UnreadableError(Exception):
 
 
 def is_by_rule(skipped: Skipped) -> bool:
-    """Whether a rule left the input out (hidden, ignored, excluded ...), rather than a failure.
+    """Whether a rule left the input out (hidden, ignored, excluded ...) or it was empty.
 
     ``--strict`` is about failures: a folder whose ignored files are not read was read in full.
     """
