@@ -1,0 +1,150 @@
+"""Model files made by hand, sound or damaged, for the tests of models/."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+U8, U32, I32, F32, STRING, ARRAY, U64 = 0, 4, 5, 6, 8, 9, 10
+
+
+def text(value: str | bytes) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return struct.pack("<Q", len(data)) + data
+
+
+def key(name: str | bytes, kind: int, payload: bytes) -> bytes:
+    return text(name) + struct.pack("<I", kind) + payload
+
+
+def u32(value: int) -> bytes:
+    return struct.pack("<I", value)
+
+
+def tensor(
+    name: str | bytes, shape: tuple[int, ...] = (4,), kind: int = 0, offset: int = 0
+) -> bytes:
+    return (
+        text(name)
+        + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+        + struct.pack("<IQ", kind, offset)
+    )
+
+
+ARCHITECTURE = key("general.architecture", STRING, text("llama"))
+
+
+def gguf_bytes(
+    keys: tuple[bytes, ...] = (ARCHITECTURE,),
+    tensors: tuple[bytes, ...] = (tensor("a"),),
+    *,
+    magic: bytes = b"GGUF",
+    version: int = 3,
+    key_count: int | None = None,
+    tensor_count: int | None = None,
+    data: int = 64,
+    alignment: int = 32,
+) -> bytes:
+    """Return a GGUF file whose counts may lie."""
+    head = magic + struct.pack(
+        "<IQQ",
+        version,
+        len(tensors) if tensor_count is None else tensor_count,
+        len(keys) if key_count is None else key_count,
+    )
+    head += b"".join(keys) + b"".join(tensors)
+    return head + bytes(-len(head) % alignment) + bytes(data)
+
+
+def safetensors_bytes(header: object, data: bytes, *, length: int | None = None) -> bytes:
+    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded) if length is None else length) + encoded + data
+
+
+def span(start: int, end: int, shape: list[int], dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 16,
+}
+
+
+def model_folder(folder: Path, **config: Any) -> Path:
+    """Write a folder that `checkpoint.check` accepts; keywords join its configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG | config))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    (folder / "model.safetensors").write_bytes(
+        safetensors_bytes({"w": span(0, 16, [4])}, bytes(range(16)))
+    )
+    return folder
+
+
+def tiny_gguf(path: Path, *, pre: str = "smollm", leave_out: str = "", **values: Any) -> Path:
+    """Write a two-layer llama with a byte-level vocabulary through the gguf package."""
+    import gguf
+    import numpy as np
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    hidden, heads, kv_heads, layers, ff = 32, 4, 2, values.pop("layers", 2), 64
+    space = "\u0120"
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *bytes_to_unicode().values()]
+    merges = [f"{space} {space}", f"{space} 5"]
+    tokens += [merge.replace(" ", "") for merge in merges]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(values.pop("block_count", layers))
+    writer.add_context_length(128)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(ff)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    random = np.random.default_rng(0)
+    kv_width = hidden // heads * kv_heads
+    shapes = {"token_embd": (len(tokens), hidden), "output_norm": (hidden,)}
+    for layer in range(layers):
+        shapes |= {
+            f"blk.{layer}.attn_norm": (hidden,),
+            f"blk.{layer}.attn_q": (hidden, hidden),
+            f"blk.{layer}.attn_k": (kv_width, hidden),
+            f"blk.{layer}.attn_v": (kv_width, hidden),
+            f"blk.{layer}.attn_output": (hidden, hidden),
+            f"blk.{layer}.ffn_norm": (hidden,),
+            f"blk.{layer}.ffn_gate": (ff, hidden),
+            f"blk.{layer}.ffn_up": (ff, hidden),
+            f"blk.{layer}.ffn_down": (hidden, ff),
+        }
+    for name, shape in shapes.items():
+        if name == leave_out:
+            continue
+        weight = random.standard_normal(shape, dtype=np.float32)
+        if len(shape) == 2:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{name}.weight", gguf.quants.quantize(weight, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{name}.weight", weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
