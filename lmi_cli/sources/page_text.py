@@ -63,7 +63,8 @@ class PageText:
         drop_bottom = self._repeated(bottom, 1)
         self._edges = [*self._edges[1 - PAGES_BACK :], (top, bottom)]
         if drop_top + drop_bottom >= len(lines):
-            return []
+            # A page of nothing but such lines, like a slide, is worth more than a saved line.
+            return [] if top == ["#"] else lines
         return lines[drop_top : len(lines) - drop_bottom]
 
     def _repeated(self, shapes: list[str], edge: int) -> int:
