@@ -1,0 +1,223 @@
+"""Softmax attention over several key ranges at once, each in its own band of true distance.
+
+The queries are cut into tiles of consecutive rows. For each tile only the columns that some row can
+see are multiplied, so the cost is that of the visible band, and only the two edges of the band need
+a mask. The query heads that share a key head are folded into rows of one matrix product.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_TILE_ROWS = 128
+
+# Scores computed at once: on a processor they should stay in its cache between the two products.
+_SCORES_AT_ONCE = {"cpu": 1 << 20, "gpu": 1 << 26}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Consecutive keys, with the queries as they meet them.
+
+    Attributes:
+        query: ``[B, H, Q, D]``, rotated to its position in this range, the score's scale applied.
+        key: ``[B, Hkv, K, D]``, rotated to its position in this range.
+        value: ``[B, Hkv, K, Dv]``.
+        key_start: True position of the first key.
+        nearest: Smallest visible true distance, in tokens.
+        farthest: First true distance that is no longer visible; None has no limit.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    key_start: int
+    nearest: int = 0
+    farthest: int | None = None
+
+    def columns(self, first: int, last: int) -> tuple[int, int]:
+        """The half-open range of keys that some query at positions ``first..last`` sees."""
+        stop = min(self.key.shape[2], last - self.nearest - self.key_start + 1)
+        start = 0
+        if self.farthest is not None:
+            start = max(0, first - self.farthest + 1 - self.key_start)
+        return start, max(start, stop)
+
+
+def attend(
+    ranges: Sequence[KeyRange],
+    *,
+    query_start: int,
+    softcap: float | None = None,
+    with_lse: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """One softmax over all the keys that each query sees in ``ranges``.
+
+    Scores are in the dtype of the queries; the softmax accumulates in float32 or wider.
+
+    Args:
+        ranges: At least one; their queries have the same shape.
+        query_start: True position of the first query; the others follow it.
+        softcap: Scores pass through ``softcap * tanh(score / softcap)`` first, where given.
+        with_lse: Return the log-sum-exp as well, for :func:`merge`.
+
+    Returns:
+        The output ``[B, H, Q, Dv]`` in the dtype of the queries, and the log-sum-exp of the scores
+        ``[B, H, Q]`` in float32 or wider, or None. A query that sees nothing gives zeros and
+        ``-inf``.
+    """
+    batch, heads, queries, _ = ranges[0].query.shape
+    key_heads = ranges[0].key.shape[1]
+    output = ranges[0].query.new_empty(
+        batch, key_heads, heads // key_heads, queries, ranges[0].value.shape[-1]
+    )
+    wide = torch.promote_types(output.dtype, torch.float32)
+    lse = output.new_empty(output.shape[:-1], dtype=wide) if with_lse else None
+    for start in range(0, queries, _TILE_ROWS):
+        rows = slice(start, min(start + _TILE_ROWS, queries))
+        first, last = query_start + rows.start, query_start + rows.stop - 1
+        columns = [keys.columns(first, last) for keys in ranges]
+        visible = sum(stop - begin for begin, stop in columns)
+        folded = heads // key_heads * (rows.stop - rows.start)
+        budget = _SCORES_AT_ONCE["cpu" if output.device.type == "cpu" else "gpu"]
+        step = max(1, budget // max(1, batch * folded * visible))
+        for head in range(0, key_heads, step):
+            group = slice(head, head + step)
+            out, tile_lse = _attend_tile(
+                ranges, columns, rows, group, first=first, softcap=softcap, with_lse=with_lse
+            )
+            output[:, group, :, rows] = out
+            if lse is not None and tile_lse is not None:
+                lse[:, group, :, rows] = tile_lse
+    shape = (batch, heads, queries)
+    return output.view(*shape, -1), None if lse is None else lse.view(shape)
+
+
+def _attend_tile(
+    ranges: Sequence[KeyRange],
+    columns: Sequence[tuple[int, int]],
+    rows: slice,
+    group: slice,
+    *,
+    first: int,
+    softcap: float | None,
+    with_lse: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Some rows of some key heads: ``[B, heads, folded, rows, Dv]`` and its log-sum-exp.
+
+    Args:
+        ranges: As for :func:`attend`.
+        columns: The keys of each range that some row sees.
+        rows: The queries of this tile.
+        group: The key heads of this tile.
+        first: True position of the first row.
+        softcap: As for :func:`attend`.
+        with_lse: As for :func:`attend`.
+    """
+    query = ranges[0].query
+    batch, key_heads = query.shape[0], ranges[0].key.shape[1]
+    folds = query.shape[1] // key_heads
+    heads = len(range(*group.indices(key_heads)))
+    count = rows.stop - rows.start
+    shape = (batch, heads, folds, count)
+    total = sum(stop - start for start, stop in columns)
+    if total == 0:
+        lse = query.new_full(
+            shape, -math.inf, dtype=torch.promote_types(query.dtype, torch.float32)
+        )
+        return query.new_zeros(*shape, ranges[0].value.shape[-1]), lse
+
+    scores = query.new_empty(batch * heads, folds * count, total)
+    edge = 0
+    for keys, (start, stop) in zip(ranges, columns, strict=True):
+        part = scores[:, :, edge : edge + stop - start]
+        edge += stop - start
+        tile = keys.query.unflatten(1, (key_heads, folds))[:, group, :, rows]
+        torch.bmm(
+            tile.reshape(batch * heads, folds * count, -1),
+            keys.key[:, group, start:stop].flatten(0, 1).transpose(1, 2),
+            out=part,
+        )
+        if softcap is not None:
+            part.div_(softcap).tanh_().mul_(softcap)
+        _mask_edges(part.unflatten(1, (folds, count)), keys, first, start, stop)
+
+    weights = torch.softmax(scores, dim=-1)
+    blind = _rows_that_see_nothing(ranges, rows, first)
+    if blind is not None:
+        weights.unflatten(1, (folds, count))[:, :, blind] = 0.0
+    out: Tensor | None = None
+    edge = 0
+    for keys, (start, stop) in zip(ranges, columns, strict=True):
+        part = weights[:, :, edge : edge + stop - start]
+        edge += stop - start
+        value = keys.value[:, group, start:stop].flatten(0, 1)
+        out = torch.bmm(part, value) if out is None else torch.baddbmm(out, part, value)
+    lse = _log_sum_exp(scores, weights).view(shape) if with_lse else None
+    return torch.as_tensor(out).view(*shape, -1), lse
+
+
+def _log_sum_exp(scores: Tensor, weights: Tensor) -> Tensor:
+    """Log-sum-exp over the last dimension, from the scores and their softmax.
+
+    The largest weight is ``exp(peak - lse)``, which is never small enough to lose.
+    """
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    return scores.amax(-1).to(wide) - weights.amax(-1).to(wide).log()
+
+
+def _rows_that_see_nothing(ranges: Sequence[KeyRange], rows: slice, first: int) -> Tensor | None:
+    """Indices of the rows for which every range is empty; None if there are none."""
+    count = rows.stop - rows.start
+    for keys in ranges:
+        end = keys.key_start + keys.key.shape[2]
+        if keys.nearest == 0 and keys.key_start <= first and first + count <= end:
+            return None  # every row sees itself
+    blind = [
+        row
+        for row in range(count)
+        if all(
+            start == stop for start, stop in (k.columns(first + row, first + row) for k in ranges)
+        )
+    ]
+    return torch.tensor(blind, device=ranges[0].query.device) if blind else None
+
+
+def _mask_edges(scores: Tensor, keys: KeyRange, first: int, start: int, stop: int) -> None:
+    """Put -inf where a row of the tile (``[..., rows, columns]``) cannot see a column."""
+    count = scores.shape[-2]
+    key_first = keys.key_start + start
+    # Row r sees column c while  nearest <= (first + r) - (key_first + c) < farthest.
+    offset = first - key_first
+    columns = stop - start
+    row = torch.arange(count, device=scores.device)[:, None]
+    safe = offset - keys.nearest + 1  # columns that even the first row sees at the near edge
+    if safe < columns:
+        edge = max(safe, 0)
+        column = torch.arange(edge, columns, device=scores.device)
+        scores[..., edge:].masked_fill_(column > row + offset - keys.nearest, -math.inf)
+    if keys.farthest is not None:
+        hidden = offset + count - keys.farthest  # columns that the last row no longer sees
+        if hidden > 0:
+            edge = min(hidden, columns)
+            column = torch.arange(edge, device=scores.device)
+            scores[..., :edge].masked_fill_(column <= row + offset - keys.farthest, -math.inf)
+
+
+def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Combine attention over disjoint sets of keys into attention over their union.
+
+    Args:
+        parts: Pairs of output ``[B, H, Q, Dv]`` and log-sum-exp ``[B, H, Q]``, as :func:`attend`
+            returns them.
+
+    Returns:
+        The same pair for the union of the keys.
+    """
+    lse = torch.logsumexp(torch.stack([part[1] for part in parts]), dim=0)
+    floor = lse.masked_fill(lse == -math.inf, 0.0)
+    output = sum(out.to(lse.dtype) * (part - floor).exp()[..., None] for out, part in parts)
+    return torch.as_tensor(output).to(parts[0][0].dtype), lse

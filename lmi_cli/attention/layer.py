@@ -1,0 +1,21 @@
+"""What the algebra must know of one attention layer of a model."""
+
+from dataclasses import dataclass
+
+from lmi_cli.attention.rope import Rotary
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One attention layer.
+
+    Attributes:
+        index: Zero-based.
+        rotary: Its frequencies; None for a layer without position embedding.
+        native_window: The layer's own sliding window in tokens, the query included; None if it
+            sees everything.
+    """
+
+    index: int
+    rotary: Rotary | None = None
+    native_window: int | None = None

@@ -1,0 +1,115 @@
+"""A buffer of keys and values that slides along the stream and stays contiguous."""
+
+from torch import Tensor
+
+from lmi_cli.methods.cachesize import window_capacity
+
+
+class SlidingBuffer:
+    """The most recent keys and values of one layer, in stream order.
+
+    New tokens are written behind the old ones. When the buffer is full, the part that is still
+    needed moves to its front; nothing is copied in between, and every view is contiguous along the
+    tokens.
+
+    Args:
+        window: Positions that a query may look back on, itself included; None keeps everything.
+        chunk: Largest number of tokens appended at once.
+    """
+
+    def __init__(self, window: int | None, chunk: int) -> None:
+        self.window = window
+        self.chunk = chunk
+        self.start = 0  # true position of the first live token
+        self._tensors: tuple[Tensor, Tensor] | None = None
+        self._begin = 0  # first live column of the tensors
+        self._end = 0
+
+    def __len__(self) -> int:
+        return self._end - self._begin
+
+    @property
+    def key(self) -> Tensor:
+        """Live keys, ``[B, Hkv, tokens, D]``."""
+        return self._allocated()[0][:, :, self._begin : self._end]
+
+    @property
+    def value(self) -> Tensor:
+        """Live values, ``[B, Hkv, tokens, Dv]``."""
+        return self._allocated()[1][:, :, self._begin : self._end]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated, live or not."""
+        return sum(tensor.nbytes for tensor in self._tensors or ())
+
+    @property
+    def capacity(self) -> int:
+        """Tokens allocated, live or not."""
+        return self._tensors[0].shape[2] if self._tensors else 0
+
+    def append(self, key: Tensor, value: Tensor, position: int) -> None:
+        """Add tokens (``[B, Hkv, n, D]``, ``[B, Hkv, n, Dv]``); the first one is at ``position``.
+
+        Tokens that no query from ``position`` on can see are let go.
+        """
+        if not len(self):
+            self.start = position
+        self._forget_before(position)
+        count = key.shape[2]
+        if self._tensors is None:
+            self._tensors = (self._allocate(key, count), self._allocate(value, count))
+        elif self._end + count > self.capacity:
+            self._make_room(count)
+        for tensor, new in zip(self._allocated(), (key, value), strict=True):
+            tensor[:, :, self._end : self._end + count] = new
+        self._end += count
+
+    def clone(self) -> "SlidingBuffer":
+        """An independent copy of the live part, with room for one more chunk."""
+        other = SlidingBuffer(self.window, self.chunk)
+        other.start = self.start
+        if len(self):
+            other._reallocate_from(self.key, self.value, len(self) + self.chunk)
+        return other
+
+    def _allocated(self) -> tuple[Tensor, Tensor]:
+        if self._tensors is None:
+            raise RuntimeError("the buffer is empty")
+        return self._tensors
+
+    def _forget_before(self, position: int) -> None:
+        """Drop what a query at ``position`` no longer sees."""
+        if self.window is None:
+            return
+        gone = min(max(position - self.window + 1 - self.start, 0), len(self))
+        self._begin += gone
+        self.start += gone
+
+    def _make_room(self, count: int) -> None:
+        live = len(self)
+        full_size = None if self.window is None else window_capacity(self.window, self.chunk)
+        growing = full_size is None or self.capacity < full_size
+        if live + count > self.capacity or (growing and self._begin < live):
+            self._reallocate_from(self.key, self.value, live + count)
+            return
+        for tensor in self._allocated():
+            # Steps no longer than the distance moved never read what they have overwritten.
+            for column in range(0, live, self._begin):
+                step = min(self._begin, live - column)
+                source = self._begin + column
+                tensor[:, :, column : column + step] = tensor[:, :, source : source + step]
+        self._begin, self._end = 0, live
+
+    def _reallocate_from(self, key: Tensor, value: Tensor, needed: int) -> None:
+        live = key.shape[2]
+        tensors = (self._allocate(key, needed), self._allocate(value, needed))
+        tensors[0][:, :, :live] = key
+        tensors[1][:, :, :live] = value
+        self._tensors, self._begin, self._end = tensors, 0, live
+
+    def _allocate(self, like: Tensor, needed: int) -> Tensor:
+        size = needed + needed // 2
+        if self.window is not None:
+            size = max(needed, min(size, window_capacity(self.window, self.chunk)))
+        return like.new_empty(*like.shape[:2], size, like.shape[3])

@@ -1,0 +1,66 @@
+"""The state of a stream: how far it has been read, and what each layer kept."""
+
+from collections.abc import Sequence
+
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.cache.layer import LayerCache
+from lmi_cli.methods.base import Method
+
+
+class StreamState:
+    """All that reading leaves behind: the next position and one cache a layer.
+
+    Args:
+        method: Decides what each layer keeps.
+        layers: The attention layers of the model.
+        chunk: Largest number of tokens read in one forward pass.
+        origin: Position of the first token. Only differences of positions matter to the model; a
+            large origin exercises a long stream without reading one.
+    """
+
+    def __init__(
+        self, method: Method, layers: Sequence[LayerSpec], chunk: int, *, origin: int = 0
+    ) -> None:
+        self.method = method
+        self.chunk = chunk
+        self.origin = origin
+        self.position = origin
+        self._torn = False
+        self.caches = [LayerCache(method.retain(layer), chunk) for layer in layers]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens read."""
+        return self.position - self.origin
+
+    def fork(self) -> "StreamState":
+        """An independent continuation from here."""
+        other = StreamState(self.method, (), self.chunk, origin=self.origin)
+        other.position = self.position
+        other.caches = [cache.clone() for cache in self.caches]
+        return other
+
+    def begin_pass(self) -> None:
+        """Mark the caches as being written to.
+
+        Raises:
+            RuntimeError: The last pass did not end, so some layers have its tokens and some do not.
+        """
+        if self._torn:
+            raise RuntimeError("this state was left half-written by a pass that failed")
+        self._torn = True
+
+    def end_pass(self, count: int) -> None:
+        """Mark the caches as complete, ``count`` tokens further."""
+        self._torn = False
+        self.position += count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all caches take."""
+        return sum(cache.nbytes for cache in self.caches)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens for which the fullest layer has memory allocated."""
+        return max((cache.capacity for cache in self.caches), default=0)

@@ -1,0 +1,238 @@
+"""Prefill, score and decode: one loop over chunks of token ids.
+
+Every pass goes through :meth:`Engine.forward`; the three uses differ in what they do with the
+hidden states and in the events they yield.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.cache.state import StreamState
+from lmi_cli.engine.forward import ForwardPass
+from lmi_cli.engine.sampling import Sampling
+from lmi_cli.errors import ModelError
+from lmi_cli.methods.base import Method
+
+CHUNK = 512
+"""Tokens in one forward pass, unless told otherwise."""
+
+_HEAD_ROWS = 256
+
+Ids = NDArray[np.int32]
+
+
+class LanguageModel(Protocol):
+    """What the engine asks of a model; see :class:`lmi_cli.models.causal_lm.CausalLM`."""
+
+    trained_length: int
+    vocab_size: int
+
+    def layers(self, horizon: int) -> list[LayerSpec]:
+        """The attention layers, for distances up to ``horizon`` tokens."""
+        ...
+
+    def hidden(self, ids: Tensor, forward: ForwardPass) -> Tensor:
+        """Final hidden states ``[B, n, hidden]`` of ``ids`` (int64, ``[B, n]``)."""
+        ...
+
+    def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
+        """Logits (float32 or wider) of ``hidden``, at most ``rows`` tokens at a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A chunk has been read.
+
+    Attributes:
+        tokens: Tokens read since the state began.
+        last: Hidden state of the newest token, ``[hidden]``.
+    """
+
+    tokens: int
+    last: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A chunk has been scored.
+
+    Attributes:
+        tokens: Tokens read since the state began.
+        nll: Negative log-likelihood in nats of each token of the chunk given those before it,
+            float32; nan for a first token that nothing precedes.
+    """
+
+    tokens: int
+    nll: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A token has been generated.
+
+    Attributes:
+        token: Its id.
+        finish_reason: Why generation ended with it: ``stop`` (an end token, which is not part of
+            the answer), ``length`` or ``loop``; None while it goes on.
+    """
+
+    token: int
+    finish_reason: str | None
+
+
+class Engine:
+    """Runs a model over a stream by one method.
+
+    Args:
+        model: The language model.
+        method: What it attends to and what is kept.
+        chunk: Largest number of tokens in one forward pass.
+    """
+
+    def __init__(self, model: LanguageModel, method: Method, chunk: int = CHUNK) -> None:
+        self.model = model
+        self.method = method
+        self.chunk = chunk
+        horizon = max([model.trained_length, *method.parameters().values()])
+        self.layers = model.layers(horizon)
+
+    def start(self, *, origin: int = 0) -> StreamState:
+        """A state that has read nothing; see :class:`StreamState` for ``origin``."""
+        return StreamState(self.method, self.layers, self.chunk, origin=origin)
+
+    def bound(self) -> int | None:
+        """Largest number of tokens any layer keeps; None grows with the stream."""
+        bounds = [self.method.bound(self.chunk, layer) for layer in self.layers]
+        known = [bound for bound in bounds if bound is not None]
+        return max(known) if len(known) == len(bounds) else None
+
+    def forward(self, state: StreamState, ids: Ids) -> Tensor:
+        """Read one chunk; returns hidden states ``[n, hidden]``.
+
+        A pass that fails leaves the state unusable, and says so when it is used again.
+        """
+        state.begin_pass()
+        tokens = torch.from_numpy(ids.astype(np.int64))[None]
+        hidden = self.model.hidden(tokens, ForwardPass(state, self.layers, len(ids)))
+        state.end_pass(len(ids))
+        return hidden[0]
+
+    def read(self, state: StreamState, blocks: Iterable[Ids]) -> Iterator[Read]:
+        """Prefill: read blocks of ids of any size, chunk by chunk."""
+        for ids in rechunk(blocks, self.chunk):
+            hidden = self.forward(state, ids)
+            yield Read(state.tokens, hidden[-1])
+
+    def score(self, state: StreamState, blocks: Iterable[Ids]) -> Iterator[Scored]:
+        """Read blocks of ids and score each token given those before it.
+
+        Raises:
+            ModelError: A logit is not finite.
+        """
+        last: Tensor | None = None
+        for ids in rechunk(blocks, self.chunk):
+            hidden = self.forward(state, ids)
+            before = hidden[:-1] if last is None else torch.cat((last[None], hidden[:-1]))
+            nll = np.full(len(ids), np.nan, dtype=np.float32)
+            scored = len(ids) - len(before)
+            for logits in self.model.logits_in_slices(before, _HEAD_ROWS):
+                rows = slice(scored, scored + len(logits))
+                target = torch.from_numpy(ids[rows].astype(np.int64)).to(logits.device)
+                losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+                nll[rows] = losses.cpu().numpy()
+                scored = rows.stop
+            if not np.isfinite(nll[len(ids) - len(before) :]).all():
+                raise _not_finite(state)
+            last = hidden[-1].clone()
+            yield Scored(state.tokens, nll)
+
+    def decode(
+        self,
+        state: StreamState,
+        last: Tensor,
+        *,
+        stop_ids: frozenset[int],
+        limit: int,
+        sampling: Sampling,
+        index: int = 0,
+    ) -> Iterator[Generated]:
+        """Generate from the hidden state of the newest token.
+
+        Args:
+            state: Behind the prompt; takes up every generated token but the last.
+            last: Hidden state ``[hidden]`` of the last prompt token.
+            stop_ids: Tokens that end the answer.
+            limit: Largest number of tokens.
+            sampling: How to choose.
+            index: Number of the question, for the random generator.
+
+        Raises:
+            ModelError: A logit is not finite.
+        """
+        generator = sampling.generator(index)
+        tokens: list[int] = []
+        while True:
+            (logits,) = self.model.logits_in_slices(last[None], 1)
+            if not bool(torch.isfinite(logits).any()) or bool(torch.isnan(logits).any()):
+                raise _not_finite(state)
+            token = sampling.choose(logits[0], generator)
+            tokens.append(token)
+            reason = None
+            if token in stop_ids:
+                reason = "stop"
+            elif len(tokens) >= limit:
+                reason = "length"
+            elif loops(tokens):
+                reason = "loop"
+            yield Generated(token, reason)
+            if reason is not None:
+                return
+            last = self.forward(state, np.array([token], dtype=np.int32))[-1]
+
+
+def rechunk(blocks: Iterable[Ids], size: int) -> Iterator[Ids]:
+    """Cut blocks of any size into blocks of exactly ``size`` ids, but for the last."""
+    held: list[Ids] = []
+    count = 0
+    for block in blocks:
+        while len(block):
+            part = block[: size - count]
+            block = block[len(part) :]
+            held.append(part)
+            count += len(part)
+            if count == size:
+                yield np.concatenate(held)
+                held, count = [], 0
+    if held:
+        yield np.concatenate(held)
+
+
+_LOOP_TOKENS = 64
+_LOOP_TURNS = 4
+
+
+def loops(tokens: list[int]) -> bool:
+    """Whether the tail repeats itself: 64 tokens or more, in four equal turns or more."""
+    for period in range(1, len(tokens) // _LOOP_TURNS + 1):
+        length = max(_LOOP_TOKENS, _LOOP_TURNS * period)
+        if length > len(tokens) or period > _LOOP_TOKENS:
+            return False
+        tail = tokens[-length:]
+        if tail[period:] == tail[:-period]:
+            return True
+    return False
+
+
+def _not_finite(state: StreamState) -> ModelError:
+    return ModelError(
+        f"the model gave non-finite logits within the first {state.tokens:,} tokens",
+        hint="its weights may be damaged; try --dtype float32",
+    )

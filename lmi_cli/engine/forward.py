@@ -1,0 +1,105 @@
+"""One forward pass over one chunk, as the attention layers see it.
+
+Imports ``attention``, ``cache`` and ``methods``. The model hands each layer's un-rotated queries
+and keys to :meth:`ForwardPass.attend`; everything positional happens here.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lmi_cli.attention.kernel import KeyRange, attend
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.rope import Phases, Rotary, phase_dtype
+from lmi_cli.attention.segment import Fixed, Position, Region, Segment
+from lmi_cli.cache.layer import LayerCache
+from lmi_cli.cache.state import StreamState
+
+
+class ForwardPass:
+    """Attention for ``count`` new tokens behind a state; the state's caches take up their keys.
+
+    Deliberately not a container and without a ``to`` method: libraries that move a module's
+    arguments between devices copy containers, and a copy's changes would be lost.
+    """
+
+    def __init__(self, state: StreamState, layers: Sequence[LayerSpec], count: int) -> None:
+        self._state = state
+        self._layers = layers
+        self._first = state.position
+        self._positions = torch.arange(state.position, state.position + count)
+        self._phases: dict[tuple[int, Position, torch.dtype, torch.device], Phases] = {}
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float,
+        softcap: float | None = None,
+    ) -> Tensor:
+        """Attention output ``[B, H, Q, Dv]`` of one layer.
+
+        Args:
+            layer: Zero-based index.
+            query: ``[B, H, Q, D]``, un-rotated.
+            key: ``[B, Hkv, Q, D]``, un-rotated.
+            value: ``[B, Hkv, Q, Dv]``.
+            scale: Factor on each score.
+            softcap: See :func:`lmi_cli.attention.kernel.attend`.
+        """
+        spec = self._layers[layer]
+        cache = self._state.caches[layer]
+        segments = self._state.method.segments(spec)
+        for segment in segments:
+            self._store(segment, spec.rotary, cache, key, value)
+
+        ranges: list[KeyRange] = []
+        queries: dict[Position, Tensor] = {}
+        for segment in segments:
+            held = cache.region(segment.region)
+            if held is None:
+                continue
+            at = segment.query_position
+            if at not in queries:
+                queries[at] = self._rotate(spec.rotary, query, at, scale)
+            start = held[2] if segment.region is Region.WINDOW else self._state.origin
+            ranges.append(
+                KeyRange(queries[at], held[0], held[1], start, segment.nearest, segment.farthest)
+            )
+        output, _ = attend(ranges, query_start=self._first, softcap=softcap)
+        return output
+
+    def _store(
+        self,
+        segment: Segment,
+        rotary: Rotary | None,
+        cache: LayerCache,
+        key: Tensor,
+        value: Tensor,
+    ) -> None:
+        if segment.region is Region.WINDOW:
+            cache.window.append(
+                self._rotate(rotary, key, segment.key_position), value, self._first
+            )
+        elif missing := cache.missing_sinks():
+            sinks = self._rotate(rotary, key, segment.key_position)
+            cache.add_sinks(sinks[:, :, :missing], value[:, :, :missing])
+
+    def _rotate(
+        self, rotary: Rotary | None, x: Tensor, position: Position, scale: float = 1.0
+    ) -> Tensor:
+        if rotary is None or position == Fixed(0):
+            return x if scale == 1.0 else x * scale
+        return rotary.rotate(x, self._phases_at(rotary, position, x), scale)
+
+    def _phases_at(self, rotary: Rotary, position: Position, like: Tensor) -> Phases:
+        """Phases, shared by all layers of one frequency set on one device."""
+        place = (id(rotary), position, phase_dtype(like.dtype), like.device)
+        if place not in self._phases:
+            assigned = position.assign(self._positions)
+            self._phases[place] = rotary.phases(assigned, place[2], place[3])
+        return self._phases[place]

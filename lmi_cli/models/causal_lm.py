@@ -1,0 +1,126 @@
+"""A loaded causal language model, as the engine sees it: token ids in, float32 logits out."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.models import hook
+from lmi_cli.models.families import family_of, layer_specs, trained_length
+
+
+class CausalLM:
+    """A transformers model with its attention routed through us while this object is open.
+
+    Args:
+        model: Loaded, in evaluation mode, of a family in the table.
+
+    Raises:
+        ModelError: The family is not known, or its attention cannot be replaced.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        family_of(model.config)
+        self.model = model
+        self.config = model.config
+        self.trained_length = trained_length(model.config)
+        self.vocab_size: int = model.get_input_embeddings().weight.shape[0]
+        self._head = Head(model)
+        self._open = ExitStack()
+        self._open.enter_context(hook.installed(model))
+
+    def close(self) -> None:
+        """Give the model its own attention back."""
+        self._open.close()
+
+    def __enter__(self) -> "CausalLM":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the model computes."""
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device that token ids go to."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all weights, each storage counted once, wherever they lie."""
+        return sum(parameter.nbytes for parameter in self.model.parameters())
+
+    def layers(self, horizon: int) -> list[LayerSpec]:
+        """See :func:`lmi_cli.models.families.layer_specs`."""
+        return layer_specs(self.model, horizon)
+
+    @torch.inference_mode()
+    def hidden(self, ids: Tensor, forward: hook.Attender) -> Tensor:
+        """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``)."""
+        arguments: dict[str, Any] = {hook.ARGUMENT: forward}
+        device = self.device
+        ids = ids.to("cpu" if device.type == "meta" else device)
+        output = self.model.base_model(
+            input_ids=ids,
+            position_ids=torch.zeros_like(ids),
+            use_cache=False,
+            **arguments,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits in float32 or wider, ``[..., vocab]``, of hidden states ``[..., hidden]``."""
+        (logits,) = self.logits_in_slices(hidden, max(1, hidden.shape[:-1].numel()))
+        return logits.view(*hidden.shape[:-1], -1)
+
+    def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
+        """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""
+        return self._head.slices(hidden.reshape(-1, hidden.shape[-1]), rows)
+
+
+class Head:
+    """The output projection, with the scaling and soft-cap that some families put behind it."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = model.config
+        self._projection: nn.Module = model.get_output_embeddings()
+        self._factor: float = getattr(config, "logit_scale", None) or 1.0
+        self._divisor: float = getattr(config, "logits_scaling", None) or 1.0
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+
+    @torch.inference_mode()
+    def slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
+        """Logits of ``hidden`` (``[n, hidden]``) as ``[<= rows, vocab]``, float32 or wider.
+
+        Where the weights are offloaded they are fetched once for the whole call.
+        """
+        offload = getattr(self._projection, "_hf_hook", None)
+        if offload is not None:
+            (hidden,), _ = offload.pre_forward(self._projection, hidden)
+        weight = self._projection.weight
+        bias = getattr(self._projection, "bias", None)
+        try:
+            for part in hidden.split(rows):
+                logits = nn.functional.linear(part, weight, bias)
+                yield self._finish(logits if logits.dtype == torch.float64 else logits.float())
+        finally:
+            if offload is not None:
+                offload.post_forward(self._projection, hidden)
+
+    def _finish(self, logits: Tensor) -> Tensor:
+        if self._factor != 1.0:
+            logits = logits * self._factor
+        if self._divisor != 1.0:
+            logits = logits / self._divisor
+        if self._softcap is not None:
+            logits = self._softcap * torch.tanh(logits / self._softcap)
+        return logits

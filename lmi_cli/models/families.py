@@ -1,0 +1,169 @@
+"""The model families we know, and what a configuration says of each attention layer.
+
+A family is listed here once its rotary layout is known; the self-check then compares a small random
+model of the same configuration with the stock implementation, so a wrong row is an error and never
+a wrong number.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.rope import Rotary
+from lmi_cli.errors import ModelError
+
+
+def _all_layers(config: PretrainedConfig, layer: int) -> bool:
+    return True
+
+
+def _listed_layers(config: PretrainedConfig, layer: int) -> bool:
+    return bool(config.no_rope_layers[layer])
+
+
+def _sliding_layers(config: PretrainedConfig, layer: int) -> bool:
+    return str(config.layer_types[layer]) == "sliding_attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a family embeds positions.
+
+    Attributes:
+        interleaved: A rotary pair is two neighbours instead of one component from each half.
+        has_rotary: Whether a layer of a configuration is rotated at all.
+    """
+
+    interleaved: bool = False
+    has_rotary: Callable[[PretrainedConfig, int], bool] = _all_layers
+
+
+_HALVES = Family()
+_PAIRS = Family(interleaved=True)
+
+FAMILIES: dict[str, Family] = {
+    "arcee": _HALVES,
+    "cohere": _PAIRS,
+    "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
+    "ernie4_5": _PAIRS,
+    "gemma": _HALVES,
+    "gemma2": _HALVES,
+    "gemma3_text": _HALVES,
+    "glm": _PAIRS,
+    "glm4": _PAIRS,
+    "gpt_neox": _HALVES,
+    "granite": _HALVES,
+    "helium": _PAIRS,
+    "llama": _HALVES,
+    "mistral": _HALVES,
+    "olmo": _HALVES,
+    "olmo2": _HALVES,
+    "phi": _HALVES,
+    "phi3": _HALVES,
+    "qwen2": _HALVES,
+    "qwen3": _HALVES,
+    "smollm3": Family(has_rotary=_listed_layers),
+    "stablelm": _HALVES,
+    "starcoder2": _HALVES,
+}
+
+_LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt", "gpt_neo"}
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """The family of a configuration.
+
+    Raises:
+        ModelError: The family is not known, with what is.
+    """
+    name = config.model_type
+    if name in FAMILIES:
+        return FAMILIES[name]
+    if name in _LEARNED_POSITIONS:
+        reason = "learned absolute positions end where training ended; a rotary model is needed"
+    else:
+        reason = "this family is not supported"
+    raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(FAMILIES)))
+
+
+def trained_length(config: PretrainedConfig) -> int:
+    """The longest text, in tokens, that the model was made for.
+
+    Raises:
+        ModelError: The configuration does not say.
+    """
+    length = getattr(config, "max_position_embeddings", None)
+    if not isinstance(length, int) or length < 1:
+        raise ModelError(f"{config.model_type}: the configuration names no trained length")
+    return length
+
+
+def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
+    """Index, native window and rotary frequencies of every attention layer.
+
+    Args:
+        model: A loaded model of a known family.
+        horizon: Largest distance, in tokens, at which a key will be seen. Frequency sets that
+            depend on the length of the text are chosen by it, once.
+    """
+    config = model.config
+    family = family_of(config)
+    module = _rotary_module(model)
+    sets: dict[str | None, Rotary] = {}
+    specs: list[LayerSpec] = []
+    for layer in range(config.num_hidden_layers):
+        rotary = None
+        if family.has_rotary(config, layer):
+            kind = _frequency_set(module, config, layer)
+            if kind not in sets:
+                sets[kind] = Rotary(_inv_freq(module, config, kind, horizon), family.interleaved)
+            rotary = sets[kind]
+        specs.append(LayerSpec(layer, rotary, _native_window(config, layer)))
+    return specs
+
+
+def _native_window(config: PretrainedConfig, layer: int) -> int | None:
+    window = getattr(config, "sliding_window", None)
+    if window is None or getattr(config, "use_sliding_window", True) is False:
+        return None
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and kinds[layer] == "full_attention":
+        return None
+    return int(window)
+
+
+def _rotary_module(model: PreTrainedModel) -> nn.Module:
+    for module in model.modules():
+        if any(name.endswith("inv_freq") for name, _ in module.named_buffers(recurse=False)):
+            return module
+    raise ModelError(f"{model.config.model_type}: no rotary frequencies found in the model")
+
+
+def _frequency_set(module: nn.Module, config: PretrainedConfig, layer: int) -> str | None:
+    """Name of the layer's frequency set, where the model has one a layer type."""
+    if hasattr(module, "inv_freq"):
+        return None
+    return str(config.layer_types[layer])
+
+
+def _inv_freq(
+    module: nn.Module, config: PretrainedConfig, kind: str | None, horizon: int
+) -> Tensor:
+    parameters: dict[str, Any] = config.rope_parameters
+    if kind is not None:
+        parameters = parameters[kind]
+    rope_type = parameters["rope_type"]
+    if rope_type in ("dynamic", "longrope"):
+        native = parameters.get("original_max_position_embeddings", trained_length(config))
+        if horizon > native:
+            arguments = {} if kind is None else {"layer_type": kind}
+            return ROPE_INIT_FUNCTIONS[rope_type](
+                config, device="cpu", seq_len=horizon, **arguments
+            )[0].float()
+    buffer: Tensor = getattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq")
+    return buffer.detach().float().cpu()

@@ -1,0 +1,82 @@
+"""The one place where a transformers model is changed: its attention function, for a while.
+
+With ``position_ids = 0`` every rotary embedding is the identity, so queries and keys reach the
+attention function un-rotated; and as no mask function goes by our name, no mask is ever built.
+Causality and positions are then entirely those of the forward pass given along.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lmi_cli.errors import ModelError
+
+IMPLEMENTATION = "lmi"
+"""Our name in the table of attention functions."""
+
+ARGUMENT = "lmi_forward"
+"""Keyword under which a forward pass travels through the model to each layer."""
+
+
+class Attender(Protocol):
+    """What a forward pass must offer; see :class:`lmi_cli.engine.forward.ForwardPass`."""
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float,
+        softcap: float | None = None,
+    ) -> Tensor:
+        """Attention output ``[B, H, Q, Dv]``."""
+        ...
+
+
+def attention_function(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **arguments: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in every layer; returns ``[B, Q, H, Dv]`` and no weights."""
+    forward: Attender = arguments[ARGUMENT]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    output = forward.attend(layer, query, key, value, scale=scale, softcap=softcap)
+    return output.transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def installed(model: PreTrainedModel) -> Iterator[None]:
+    """Route the model's attention through us; everything is put back at the end.
+
+    Raises:
+        ModelError: The model's class does not look its attention function up, so that it cannot be
+            replaced.
+    """
+    before = model.config._attn_implementation
+    nested = IMPLEMENTATION in ALL_ATTENTION_FUNCTIONS
+    ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = attention_function
+    try:
+        model.set_attn_implementation(IMPLEMENTATION)
+        if model.config._attn_implementation != IMPLEMENTATION:
+            raise ModelError(
+                f"{type(model).__name__} keeps its attention to itself and cannot be used"
+            )
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        if not nested:
+            del ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]

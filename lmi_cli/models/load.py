@@ -1,0 +1,130 @@
+"""From a checked folder of model files to a model on its devices, through accelerate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lmi_cli.errors import ModelError, ResourceError, UsageError
+from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.chat import ChatTemplate, load_tokenizer
+from lmi_cli.models.families import family_of
+from lmi_cli.models.selfcheck import check
+from lmi_cli.models.store import ModelFiles
+from lmi_cli.text.tokenizer import Tokenizer
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the weights go and in which dtype.
+
+    Attributes:
+        dtype: ``auto``, ``bfloat16``, ``float16`` or ``float32``.
+        device: ``auto`` or a torch device; ignored where ``device_map`` is given.
+        device_map: A map name that accelerate knows, such as ``auto``.
+        max_memory: Limit by device (``0``, ``cpu``), as accelerate reads it (``"2GiB"``).
+        offload_folder: For weights that fit no device.
+    """
+
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str | None = None
+    max_memory: dict[int | str, str] | None = None
+    offload_folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to read: files, weights, tokenizer and template."""
+
+    files: ModelFiles
+    lm: CausalLM
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+
+
+def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:  # noqa: B008 - frozen
+    """Load weights and tokenizer; the family and the self-check come first.
+
+    Raises:
+        ModelError: The family is unknown, the self-check fails, or a file cannot be read.
+        ResourceError: The weights do not fit.
+        UsageError: The placement cannot be.
+    """
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(
+            files.folder, trust_remote_code=False, local_files_only=True
+        )
+        family_of(config)
+        check(config)
+        model = AutoModelForCausalLM.from_pretrained(
+            files.folder,
+            config=config,
+            dtype=_dtype(placement, config),
+            attn_implementation="eager",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            **_devices(placement),
+        ).eval()
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"{files.id} does not fit its device", hint="try --device-map auto or --max-memory"
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{files.id} cannot be loaded: {_first_line(error)}") from error
+    tokenizer, template = load_tokenizer(files.folder, model.generation_config)
+    return Loaded(files, CausalLM(model), tokenizer, template)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _dtype(placement: Placement, config: Any) -> torch.dtype:
+    if placement.dtype in _DTYPES:
+        return _DTYPES[placement.dtype]
+    if placement.dtype != "auto":
+        raise UsageError(
+            f"dtype {placement.dtype!r} is not known", hint="one of auto, " + ", ".join(_DTYPES)
+        )
+    if _device(placement).type == "cpu":
+        return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+    stored = getattr(config, "dtype", None)
+    return stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
+
+
+def _cpu_computes_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself instead of emulating it."""
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    if not capabilities.startswith("AVX512"):
+        return False
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and "avx512_bf16" in flags.read_text(errors="replace")
+
+
+def _device(placement: Placement) -> torch.device:
+    if placement.device != "auto":
+        try:
+            return torch.device(placement.device)
+        except RuntimeError as error:
+            raise UsageError(f"device {placement.device!r} is not known to torch") from error
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _devices(placement: Placement) -> dict[str, Any]:
+    if placement.device_map is None and placement.max_memory is None:
+        return {"device_map": {"": _device(placement)}}
+    arguments: dict[str, Any] = {"device_map": placement.device_map or "auto"}
+    if placement.max_memory is not None:
+        arguments["max_memory"] = placement.max_memory
+    if placement.offload_folder is not None:
+        arguments["offload_folder"] = str(placement.offload_folder)
+    return arguments

@@ -1,0 +1,141 @@
+"""Encoding that keeps documents and templates apart, and incremental decoding."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Tokens of a text.
+
+    Attributes:
+        ids: int32, ``[tokens]``.
+        starts: Offset in the text of the character in which each token begins, int64, ``[tokens]``.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer:
+    """A model's tokenizer, with one way in for templates and another for everything else.
+
+    Args:
+        backend: The model's own tokenizer.
+        bos_id: Token that goes in front of every sequence, where the model expects one.
+        stop_ids: Tokens that end an answer.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        bos_id: int | None = None,
+        stop_ids: Iterable[int] = (),
+    ) -> None:
+        self._template = backend
+        self._document = _without_added_tokens(backend)
+        self._added = np.array(sorted(_control_tokens(backend)), dtype=np.int32)
+        self.bos_id = bos_id
+        self.stop_ids = frozenset(stop_ids)
+
+    @property
+    def prefix(self) -> list[int]:
+        """Ids in front of every sequence: the BOS token, or nothing."""
+        return [] if self.bos_id is None else [self.bos_id]
+
+    def encode(self, text: str) -> Encoded:
+        """Encode text that came from outside: no part of it becomes a special token."""
+        encoding = self._document.encode(text, add_special_tokens=False)
+        ids = np.array(encoding.ids, dtype=np.int32)
+        starts = np.array([start for start, _ in encoding.offsets], dtype=np.int64)
+        bad = np.flatnonzero(np.isin(ids, self._added))
+        if len(bad) == 0:
+            return Encoded(ids, starts)
+        return self._encode_spelled_out(text, encoding, set(bad.tolist()))
+
+    def encode_template(self, text: str) -> list[int]:
+        """Encode text of our own or of the chat template, in which special tokens are meant."""
+        return list(self._template.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids``; special tokens give nothing, broken bytes give U+FFFD."""
+        return str(self._template.decode(list(ids), skip_special_tokens=True))
+
+    def _encode_spelled_out(self, text: str, encoding: Any, bad: set[int]) -> Encoded:
+        """Replace each forbidden token by the tokens of its characters, one by one."""
+        ids: list[int] = []
+        starts: list[int] = []
+        for index, (token, (start, end)) in enumerate(
+            zip(encoding.ids, encoding.offsets, strict=True)
+        ):
+            if index not in bad:
+                ids.append(token)
+                starts.append(start)
+                continue
+            for offset in range(start, end):
+                spelled = self._document.encode(text[offset], add_special_tokens=False).ids
+                ids.extend(spelled)
+                starts.extend([offset] * len(spelled))
+        return Encoded(np.array(ids, dtype=np.int32), np.array(starts, dtype=np.int64))
+
+
+class IncrementalDecoder:
+    """Text of tokens as they come, holding back a character until all its bytes are there."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._context = 0  # ids before this index are no longer needed
+        self._emitted = 0  # ids before this index have given their text
+
+    def push(self, token: int) -> str:
+        """The text that ``token`` completes; empty while a character is unfinished."""
+        self._ids.append(token)
+        return self._advance(final=False)
+
+    def flush(self) -> str:
+        """What was held back; an unfinished character gives U+FFFD."""
+        return self._advance(final=True)
+
+    def _advance(self, *, final: bool) -> str:
+        before = self._tokenizer.decode(self._ids[self._context : self._emitted])
+        after = self._tokenizer.decode(self._ids[self._context :])
+        if after.endswith("\ufffd") and not final:
+            return ""
+        self._context, self._emitted = self._emitted, len(self._ids)
+        return after[len(before) :]
+
+
+def _added_tokens(backend: tokenizers.Tokenizer) -> list[dict[str, Any]]:
+    added: list[dict[str, Any]] = json.loads(backend.to_str())["added_tokens"]
+    return added
+
+
+def _control_tokens(backend: tokenizers.Tokenizer) -> list[int]:
+    """Added tokens that mean something: all but runs of white space."""
+    return [token["id"] for token in _added_tokens(backend) if token["content"].strip()]
+
+
+def _without_added_tokens(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy that reads every added token but white space as the plain text it is spelled with.
+
+    Marking such text as special is the template's business. Tokens that are not flagged special are
+    left out too: tool and reasoning tags usually are not flagged, and the template uses them.
+    """
+    description = json.loads(backend.to_str())
+    description["added_tokens"] = [
+        token for token in description["added_tokens"] if not token["content"].strip()
+    ]
+    description["post_processor"] = None
+    description["truncation"] = description["padding"] = None
+    return tokenizers.Tokenizer.from_str(json.dumps(description))
