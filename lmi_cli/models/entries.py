@@ -27,7 +27,6 @@ MANIFEST = "lmi-manifest.json"
 # Files up to this size are hashed at every start; 3 MB of tokenizer take about 3 ms.
 SMALL_FILE_BYTES = 16 * 2**20
 _MANIFEST_LIMIT_BYTES = 2**20
-_LARGE_SUFFIX = ".safetensors"
 
 
 class Progress(Protocol):
@@ -179,11 +178,12 @@ def build(
     Raises:
         ResourceError: The disk is full.
     """
-    with _locked(folder, progress):
+    with _locked(folder, progress) as alone:
         if problem(folder, identity) is None:
             return
-        for left_over in folder.parent.glob(f".{folder.name}.*.partial"):
-            shutil.rmtree(left_over, ignore_errors=True)
+        if alone:
+            for left_over in folder.parent.glob(f".{folder.name}.*.partial"):
+                shutil.rmtree(left_over, ignore_errors=True)
         work = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.partial"
         fresh, scratch = work / "model", work / "scratch"
         try:
@@ -213,14 +213,15 @@ def discard(folder: Path) -> int:
 
 
 def _publish(fresh: Path, folder: Path, identity: str) -> None:
-    """Rename a finished folder into place; a sound one that got there first stays."""
+    """Rename a finished folder into place; where locks do not work, the first one stays."""
+    if problem(folder, identity) is None:
+        return
     if folder.exists():
         with contextlib.suppress(FileNotFoundError):
             discard(folder)
     try:
         fresh.rename(folder)
     except OSError:
-        # Only where locks do not work can another process have come first.
         if problem(folder, identity) is not None:
             raise
     _sync_folder(folder.parent)
@@ -248,7 +249,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if path.stat().st_size > _MANIFEST_LIMIT_BYTES:
         raise ValueError("the manifest is too large")
-    manifest = json.loads(path.read_bytes())
+    try:
+        manifest = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("the manifest is nested too deeply") from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise ValueError("the manifest has another schema")
     return manifest
@@ -283,8 +287,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of an entry, so that two processes do not download the same model."""
+def _locked(folder: Path, progress: Progress) -> Iterator[bool]:
+    """Hold the lock of an entry, so that two processes do not download the same model.
+
+    Yields whether the lock is held; some file systems have none.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder.parent / f".{folder.name}.lock")
@@ -297,9 +304,9 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         lock.acquire(poll_interval=0.2)
         held = True
     except (NotImplementedError, OSError):
-        pass  # no locks on this file system: both work, and the first rename wins
+        pass  # then both work, and the first rename wins
     try:
-        yield
+        yield held
     finally:
         if held:
             lock.release()

