@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,7 @@ from lmi_cli.sources.input import Input, describe, open_file
 from lmi_cli.sources.options import ReadOptions
 from lmi_cli.sources.piece import BLOCK_CHARS, Piece
 from lmi_cli.sources.reasons import BLANK, EMPTY, UnreadableError
-from lmi_cli.sources.sniff import kind_of, misnamed
+from lmi_cli.sources.sniff import kind_of, misnamed, unwelcome
 from lmi_cli.sources.walk import walk
 
 STDIN = "<stdin>"
@@ -30,10 +31,11 @@ LISTED_SKIPS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One document to be read: its name in the report and the way to open it."""
+    """One document to be read: its name in the report, the way to open it, who chose it."""
 
     origin: str
     open: Callable[[], AbstractContextManager[Input]]
+    named: bool = True
 
 
 def open_corpus(
@@ -112,12 +114,13 @@ class _Reading:
                     else:
                         yield _Target(
                             printable(found.path),
-                            lambda found=found: open_file(found.path, follow=False),  # type: ignore[misc]
+                            partial(open_file, found.path, follow=False),
+                            named=False,
                         )
             else:
                 yield _Target(
                     printable(Path(path)),
-                    lambda path=path: open_file(Path(path), follow=True),  # type: ignore[misc]
+                    partial(open_file, Path(path), follow=True),
                 )
 
     def _open_stdin(self) -> AbstractContextManager[Input]:
@@ -136,6 +139,8 @@ class _Reading:
         held: list[Piece] = []
         try:
             with target.open() as data:
+                if not target.named and (reason := unwelcome(data.head, data.name)):
+                    raise UnreadableError(reason)
                 for piece in _pieces(data, source, self._options):
                     held.append(piece)
                     if index == len(self._corpus.sources):

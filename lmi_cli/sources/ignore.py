@@ -1,15 +1,65 @@
 """The rules of .gitignore files, one set per folder, the deepest that says something wins.
 
-Imports only pathspec and the standard library.
+Imports only the standard library. As in git, a pattern speaks of exactly the paths it matches; what
+lies below an ignored folder is out of reach because nobody enters it. Libraries that also match
+everything below a pattern differ from git as soon as a negation is involved. Paths are compared as
+bytes, as git does, and in linear time: the patterns come with the documents.
 """
 
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pathspec import GitIgnoreSpec
+IGNORE_FILE_BYTES = 256 * 1024
+PATTERN_BYTES = 1024
+# A slash inside brackets parts nothing.
+SEGMENT = re.compile(rb"(?:\\.|\[[\^!]?\]?(?:\[:\w+:\]|\\.|[^\]\\])*\]|[^/])*", re.S)
+SEGMENT_PART = re.compile(
+    rb"\\(.)|(\*+)|(\?)|\[(?=(\^|!)?(\]?(?:\[:\w+:\]|\\.|[^\]\\])*)\])|(.)", re.S
+)
+CLASSES = {
+    b"alnum": b"0-9A-Za-z",
+    b"alpha": b"A-Za-z",
+    b"blank": b" \\t",
+    b"cntrl": b"\\x00-\\x1f\\x7f",
+    b"digit": b"0-9",
+    b"graph": b"!-~",
+    b"lower": b"a-z",
+    b"print": b" -~",
+    b"punct": b"!-/:-@\\[-`{-~",
+    b"space": b"\\s",
+    b"upper": b"A-Z",
+    b"xdigit": b"0-9A-Fa-f",
+}
 
-IGNORE_FILE_BYTES = 1024 * 1024
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One line of a .gitignore file.
+
+    Attributes:
+        negated: Whether a match means that the path is not ignored.
+        folders_only: Whether only folders match.
+        anchored: Whether the whole path is matched, not just its last part.
+        segments: What the parts of the path must look like; None stands for ``**``.
+    """
+
+    negated: bool
+    folders_only: bool
+    anchored: bool
+    segments: tuple[re.Pattern[bytes] | None, ...]
+
+    def matches(self, parts: list[bytes], is_folder: bool) -> bool:
+        """Whether the pattern speaks of this path, given in parts from the folder of its file."""
+        if self.folders_only and not is_folder:
+            return False
+        if not self.anchored:
+            segment = self.segments[0]
+            return segment is None or segment.fullmatch(parts[-1]) is not None
+        return _match_parts(self.segments, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +67,26 @@ class IgnoreRules:
     """The rules that hold in one folder: its own behind those of the folders above it.
 
     Siblings never see each other's rules: each gets its own value from ``enter``.
+
+    Attributes:
+        layers: For each file of rules, from the top down, how many parts of a path to leave out,
+            and its patterns, the last one first.
+        above: The way from the top of the work tree to where the walk starts.
     """
 
-    layers: tuple[tuple[str, GitIgnoreSpec], ...]
+    layers: tuple[tuple[int, tuple[Pattern, ...]], ...]
+    above: tuple[bytes, ...] = ()
 
     @classmethod
     def at(cls, root: Path) -> Self:
-        """The rules of a folder where a walk starts: those of the work tree above it included."""
-        top = next(
-            (up for up in (root.resolve(), *root.resolve().parents) if (up / ".git").exists()), None
-        )
-        layers: list[tuple[str, GitIgnoreSpec]] = []
-        if top is not None:
-            chain = [up for up in reversed(root.resolve().parents) if up.is_relative_to(top)]
-            # The walk's paths start at its root; for the folders above it they are made longer.
-            layers += _layer(top / ".git" / "info" / "exclude", _above(root, top))
-            for up in chain:
-                layers += _layer(up / ".gitignore", _above(root, up))
-        return cls((*layers, *_layer(root / ".gitignore", "")))
+        """The rules of a folder where a walk starts: those of the work tree around it included."""
+        here = root.resolve()
+        top = next((up for up in (here, *here.parents) if (up / ".git").exists()), here)
+        above = here.relative_to(top).parts
+        rules = cls(_layer(0, top / ".git" / "info" / "exclude"), tuple(map(os.fsencode, above)))
+        for depth in range(len(above) + 1):
+            rules = rules._add(depth, top.joinpath(*above[:depth]))
+        return rules
 
     def enter(self, folder: Path, relative: str) -> Self:
         """The rules inside a folder.
@@ -43,35 +95,142 @@ class IgnoreRules:
             folder: The folder.
             relative: Its path from the root of the walk, with a slash at its end.
         """
-        return type(self)((*self.layers, *_layer(folder / ".gitignore", relative)))
+        return self._add(len(self.above) + relative.count("/"), folder)
 
     def ignores(self, relative: str) -> bool:
-        """Whether a path is ignored.
+        """Whether a path is ignored, provided that the folder it is in is not.
 
         Args:
             relative: The path from the root of the walk; a folder's has a slash at its end.
         """
-        for base, spec in reversed(self.layers):
-            path = base[1:] + relative if base.startswith("/") else relative[len(base) :]
-            verdict = spec.check_file(path).include
-            if verdict is not None:
-                return verdict
+        parts = [*self.above, *os.fsencode(relative.rstrip("/")).split(b"/")]
+        is_folder = relative.endswith("/")
+        for depth, patterns in reversed(self.layers):
+            for pattern in patterns:
+                if pattern.matches(parts[depth:], is_folder):
+                    return not pattern.negated
         return False
 
-
-def _above(root: Path, up: Path) -> str:
-    """A base that stands for a folder above the root: a slash, then the way down to the root."""
-    way = root.resolve().relative_to(up).as_posix()
-    return "/" if way == "." else f"/{way}/"
+    def _add(self, depth: int, folder: Path) -> Self:
+        layers = _layer(depth, folder / ".gitignore")
+        return type(self)((*self.layers, *layers), self.above) if layers else self
 
 
-def _layer(file: Path, base: str) -> list[tuple[str, GitIgnoreSpec]]:
+def _layer(depth: int, file: Path) -> tuple[tuple[int, tuple[Pattern, ...]], ...]:
     try:
-        if not file.is_file() or file.is_symlink():
-            return []
+        if file.is_symlink() or not file.is_file():
+            return ()
         with file.open("rb") as stream:
-            text = stream.read(IGNORE_FILE_BYTES).decode("utf-8", "surrogateescape")
+            text = stream.read(IGNORE_FILE_BYTES)
     except OSError:
-        return []
-    lines = text.removeprefix("\ufeff").split("\n")
-    return [(base, GitIgnoreSpec.from_lines(line.removesuffix("\r") for line in lines))]
+        return ()
+    patterns = tuple(parse(text))
+    return ((depth, patterns[::-1]),) if patterns else ()
+
+
+def parse(text: bytes) -> Iterator[Pattern]:
+    """The patterns of a .gitignore file, in order; lines that can match nothing are left out."""
+    for raw in text.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        line = raw.removesuffix(b"\r")
+        if line.startswith(b"#"):
+            continue
+        # Spaces at the end do not count, unless a backslash holds the first of them.
+        line = re.sub(rb"(?<!\\)((?:\\\\)*) +$", rb"\1", line)
+        negated = line.startswith(b"!")
+        line = line[negated:]
+        folders_only = line.endswith(b"/")
+        line = line[: len(line) - folders_only]
+        anchored = b"/" in line
+        line = line.removeprefix(b"/")
+        if not line or len(line) > PATTERN_BYTES:
+            continue
+        try:
+            segments = tuple(map(_segment, _split(line)))
+        except ValueError:
+            continue
+        yield Pattern(negated, folders_only, anchored, segments)
+
+
+def _split(line: bytes) -> Iterator[bytes]:
+    place = 0
+    while match := SEGMENT.match(line, place):
+        yield match[0]
+        place = match.end() + 1
+        if place > len(line):
+            return
+
+
+def _segment(glob: bytes) -> re.Pattern[bytes] | None:
+    """One part of a pattern as a regular expression, None for ``**``.
+
+    Raises:
+        ValueError: The part can match nothing.
+    """
+    if len(glob) > 1 and not glob.strip(b"*"):
+        return None
+    stretches = [b""]
+    place = 0
+    while place < len(glob):
+        part = SEGMENT_PART.match(glob, place)
+        if part is None or part[0] == b"\\":
+            raise ValueError("a backslash at the end")
+        place = part.end()
+        escaped, stars, question, sign, inside, char = part.groups()
+        if stars:
+            stretches.append(b"")
+        elif inside is not None:
+            stretches[-1] += _char_class(sign is not None, inside)
+            place += len(sign or b"") + len(inside) + 1
+        elif question:
+            stretches[-1] += b"."
+        elif char == b"[":
+            raise ValueError("a bracket without end")
+        else:
+            stretches[-1] += re.escape(escaped or char)
+    # Each stretch between stars may take its first place for good: so there is no way back to try.
+    first, *rest = stretches
+    if not rest:
+        return re.compile(first, re.S)
+    *middle, last = rest
+    found = b"".join(b"(?>.*?%s)" % stretch for stretch in middle)
+    return re.compile(b"%s%s.*%s" % (first, found, last), re.S)
+
+
+def _char_class(negated: bool, inside: bytes) -> bytes:
+    def name(match: re.Match[bytes]) -> bytes:
+        if match[1] is not None:
+            return CLASSES.get(match[1], b"")
+        char = match[2] if match[2] is not None else match[3]
+        return char if char == b"-" and match[2] is None else re.escape(char)
+
+    body = re.sub(rb"\[:(\w+):\]|\\(.)|(.)", name, inside, flags=re.S)
+    # A range whose ends are the wrong way round matches nothing, and is an error in Python.
+    expression = b"[^%s]" % body if negated else b"[%s]" % body
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise ValueError(str(error)) from error
+    return expression
+
+
+def _match_parts(segments: tuple[re.Pattern[bytes] | None, ...], parts: list[bytes]) -> bool:
+    """Match a path against segments; of several ``**``, only the latest is ever tried again."""
+    place = turn = 0
+    retry: tuple[int, int] | None = None
+    while place < len(parts):
+        if turn < len(segments):
+            segment = segments[turn]
+            if segment is None:
+                if turn == len(segments) - 1:
+                    return True  # a ** at the end takes at least one part
+                retry = (turn + 1, place)
+                turn += 1
+                continue
+            if segment.fullmatch(parts[place]):
+                place, turn = place + 1, turn + 1
+                continue
+        if retry is None:
+            return False
+        turn, place = retry[0], retry[1] + 1
+        retry = (turn, place)
+    return turn == len(segments)

@@ -254,7 +254,9 @@ class _Pages:
             issues.append(f"only the first {self._limits.pages:,} of {total:,} pages were read")
         if self._warned:
             page, warning = next(iter(self._warned.items()))
-            issues.append(f"{len(self._warned)} pages may be wrong, first {page}: {warning}")
+            others = len(self._warned) - 1
+            also = f" ({others} more pages with such warnings)" if others else ""
+            issues.append(f"page {page} may be incomplete: {warning}{also}")
 
 
 def plural(pages: list[int]) -> str:

@@ -11,12 +11,13 @@ EXCLUDED = "excluded"
 NOT_INCLUDED = "not included"
 LOCK_FILE = "lock file"
 MINIFIED = "minified"
+PRIVATE_KEY = "private key"
 REPOSITORY = "a repository of its own"
 LINK = "symbolic link"
 RULES = frozenset(
-    {EMPTY, BLANK, HIDDEN, IGNORED, EXCLUDED, NOT_INCLUDED, LOCK_FILE, MINIFIED, REPOSITORY, LINK}
+    {EMPTY, BLANK, HIDDEN, IGNORED, EXCLUDED, NOT_INCLUDED}
+    | {LOCK_FILE, MINIFIED, PRIVATE_KEY, REPOSITORY, LINK}
 )
-
 
 
 class UnreadableError(Exception):

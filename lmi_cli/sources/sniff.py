@@ -6,6 +6,7 @@ Imports only the standard library.
 import codecs
 import re
 
+from lmi_cli.sources import reasons
 from lmi_cli.sources.reasons import UnreadableError
 
 # Longest first: the UTF-32 mark begins with the UTF-16 one.
@@ -43,6 +44,8 @@ UNSUPPORTED = (
 HTML_START = re.compile(
     rb"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html[\s>])", re.I | re.S
 )
+PRIVATE_KEY_START = re.compile(rb"\s*-----BEGIN [A-Z ]*PRIVATE KEY")
+MINIFIED_LINE_BYTES = 1000
 PDF_HEADER = re.compile(rb"^%PDF-\d", re.M)
 SUFFIXES = {
     ".pdf": "pdf",
@@ -92,6 +95,21 @@ def kind_of(head: bytes, name: str) -> str:
     if start.lstrip().startswith(b"{") and (suffix == ".ipynb" or b'"cell_type"' in start):
         return "notebook"
     return "text"
+
+
+def unwelcome(head: bytes, name: str) -> str | None:
+    """The reason why a file that nobody named is left out for its content, if there is one.
+
+    Args:
+        head: The first bytes of the file.
+        name: The file's name.
+    """
+    if PRIVATE_KEY_START.match(head):
+        return reasons.PRIVATE_KEY
+    long_lines = len(head) > MINIFIED_LINE_BYTES * (1 + head.count(b"\n"))
+    if long_lines and suffix_of(name) in (".js", ".mjs", ".cjs", ".css"):
+        return reasons.MINIFIED
+    return None
 
 
 def suffix_of(name: str) -> str:

@@ -83,8 +83,11 @@ def stream(data: bytes, entries: bytes = b"") -> bytes:
     return b"<< /Length %d %s >>\nstream\n" % (len(data), entries) + data + b"\nendstream"
 
 
-IMAGE = stream(b"\x00", b"/Type /XObject /Subtype /Image /Width 1 /Height 1 "
-               b"/BitsPerComponent 8 /ColorSpace /DeviceGray")
+IMAGE = stream(
+    b"\x00",
+    b"/Type /XObject /Subtype /Image /Width 1 /Height 1 "
+    b"/BitsPerComponent 8 /ColorSpace /DeviceGray",
+)
 
 
 def make_pdf(

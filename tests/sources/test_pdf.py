@@ -1,12 +1,15 @@
 """PDF: pages, labels, and files that are locked, scanned, damaged or hostile (F17-F22, F58)."""
 
+import contextlib
 import io
 import os
 import random
+import subprocess
 import sys
 import textwrap
 import time
 import zlib
+from pathlib import Path
 
 import pypdf
 import pytest
@@ -37,7 +40,7 @@ def quick(**limits):
 
 
 def peak_kib():
-    with open("/proc/self/status") as status:
+    with Path("/proc/self/status").open() as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
@@ -83,8 +86,6 @@ def test_closing_the_stream_ends_the_worker(tmp_path, monkeypatch):
 
 
 def test_no_library_of_pdf_in_this_process():
-    import subprocess
-
     program = "import sys, lmi_cli.sources; sys.exit(bool({'pypdf', 'torch'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
@@ -102,9 +103,7 @@ class TestEncrypted:
 
     def test_with_wrong_password(self, tmp_path, book, algorithm):
         with pytest.raises(NoInputError, match="encrypted: wrong password"):
-            read_all(
-                write(tmp_path, encrypted(book, algorithm)), options=ReadOptions(password="x")
-            )
+            read_all(write(tmp_path, encrypted(book, algorithm)), options=ReadOptions(password="x"))
 
     def test_open_to_readers(self, tmp_path, book, algorithm):
         assert "It ends." in read_all(write(tmp_path, encrypted(book, algorithm, user=""))).text
@@ -247,8 +246,7 @@ def test_a_hostile_page_costs_seconds_and_that_page(tmp_path, bomb):
     pages = [block.page for block in result.blocks]
     assert pages[0] == 1
     assert pages[-1] == 3
-    # A form in itself is stopped by the library without losing anything else.
-    assert result.issues or bomb in ("a form in itself", "endless operators", "deep dictionaries")
+    assert result.issues
 
 
 def test_cyclic_page_tree(tmp_path):
@@ -271,10 +269,8 @@ def test_huge_to_unicode(tmp_path):
     )
     path = write(tmp_path, book_with({3: font, 11: stream(b""), 13: deflated(cmap)}))
     start = time.monotonic()
-    try:
+    with contextlib.suppress(NoInputError):
         read_all(path, options=quick(page_seconds=2))
-    except NoInputError:
-        pass
     assert time.monotonic() - start < 20
 
 
@@ -389,8 +385,6 @@ def test_worker_is_within_its_memory(tmp_path):
         print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
         """
     )
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
     )

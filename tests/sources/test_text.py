@@ -21,7 +21,9 @@ from lmi_cli.sources.text import blocks
 from .documents import read_all
 
 
-@pytest.mark.parametrize("data", [b"", b" ", b"\n" * 1_000_000, b"\r\n\t\f" * 1000, b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    "data", [b"", b" ", b"\n" * 1_000_000, b"\r\n\t\f" * 1000, b"\xef\xbb\xbf"]
+)
 def test_nothing_but_white_space_is_no_input(data):
     with pytest.raises(NoInputError, match="no text in <stdin>") as caught:
         read_all("-", stdin=data)
@@ -80,7 +82,7 @@ def test_truncated_utf16_is_replaced():
 
 @pytest.mark.parametrize("before", [0, 5000, 200_000])
 def test_latin1_is_detected_wherever_it_starts(before):
-    text = "x" * before + "Él niño está aquí – “café” l’été.\n"
+    text = "x" * before + "Él niño está aquí – “café” l’été.\n"  # noqa: RUF001
     result = read_all("-", stdin=text.encode("cp1252"))
     assert result.text == text
     assert result.issues == ["not UTF-8: read as cp1252, guessed from its bytes"]
@@ -174,9 +176,7 @@ def test_early_nul_means_binary(tmp_path):
 def test_late_nul_ends_the_text():
     result = read_all("-", stdin=b"x" * 9_000_000 + b"\0" + b"y" * 10)
     assert result.text == "x" * 9_000_000
-    assert result.issues == [
-        "binary data from character 9,000,000 on (NUL): the rest was not read"
-    ]
+    assert result.issues == ["binary data from character 9,000,000 on (NUL): the rest was not read"]
 
 
 def test_file_that_grows_is_read_up_to_its_size_at_the_start(tmp_path):
@@ -202,9 +202,7 @@ def test_file_that_shrinks_is_noted(tmp_path):
     next(stream)
     os.truncate(path, 10)
     list(stream)
-    assert corpus.sources[0].issues == [
-        "shrank while it was read: from 1,000,000 to 10 bytes"
-    ]
+    assert corpus.sources[0].issues == ["shrank while it was read: from 1,000,000 to 10 bytes"]
 
 
 def test_file_that_vanishes_before_its_turn_is_skipped(tmp_path):

@@ -1,0 +1,449 @@
+"""Folders: the files that git lists, and what is left out with its reason (F03, F04, F11-F16)."""
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lmi_cli.errors import NoInputError
+from lmi_cli.sources import ReadOptions, git, is_by_rule, open_corpus
+from lmi_cli.sources.walk import _list_tree, walk
+
+from .documents import make_pdf, read_all
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not there")
+
+
+def run_git(folder, *arguments):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], env=environment, capture_output=True, check=True
+    )
+    return done.stdout
+
+
+def listed_by_git(folder):
+    out = run_git(folder, "ls-files", "-co", "--exclude-standard", "-z")
+    return {os.fsdecode(path) for path in out.split(b"\0") if path}
+
+
+def listed_by_patterns(folder):
+    return {path for path, reason in _list_tree(folder, True) if reason is None}
+
+
+def listed_by_walk(folder):
+    return {path for path, reason in walk_pairs(folder) if reason != "ignored by .gitignore"}
+
+
+def walk_pairs(folder, **options):
+    for found in walk(folder, ReadOptions(**options)):
+        yield found.path.relative_to(folder).as_posix(), found.reason
+
+
+def fill(folder, files):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+TREES = {
+    "nested": {
+        ".gitignore": "*.log\nbuild/\n",
+        "a.log": "x",
+        "sub/.gitignore": "!keep.log\n*.tmp\n",
+        "sub/keep.log": "x",
+        "sub/b.tmp": "x",
+        "sib/keep.log": "x",
+        "sib/b.tmp": "x",
+        "sub/build/out": "x",
+        "build/out": "x",
+        "src/build": "x",
+    },
+    "parents stay closed": {
+        ".gitignore": "out/\n!out/keep\n/top/*\n!/top/keep/\n",
+        "out/keep": "x",
+        "top/keep/a": "x",
+        "top/drop/a": "x",
+        "in/top/drop/a": "x",
+    },
+    "signs": {
+        ".gitignore": "\\#a\n#b\n\\!c\nd\\ \ne   \n/f/**/g\n**/h\ni/**\nj[0-9]\nk?\n*.l*\n\\*m\n",
+        "#a": "x",
+        "#b": "x",
+        "!c": "x",
+        "d ": "x",
+        "d": "x",
+        "e": "x",
+        "f/g": "x",
+        "f/1/2/g": "x",
+        "1/h": "x",
+        "i/1/2": "x",
+        "n/i/1": "x",
+        "j1": "x",
+        "ja": "x",
+        "k1": "x",
+        "k12": "x",
+        "a.lx": "x",
+        "*m": "x",
+        "am": "x",
+    },
+    "windows line ends": {".gitignore": "*.a\r\nb/\r\n", "1.a": "x", "b/1": "x", "c": "x"},
+    "byte order mark": {".gitignore": "\ufeff*.a\n", "1.a": "x", "c": "x"},
+    "no slash means any depth": {".gitignore": "a/b\nc\n", "a/b": "x", "x/a/b": "x", "x/c/d": "x"},
+    "ignored ignore file": {
+        ".gitignore": "sub/.gitignore\n",
+        "sub/.gitignore": "a\n",
+        "sub/a": "x",
+    },
+}
+
+
+@needs_git
+@pytest.mark.parametrize("tree", TREES)
+def test_same_files_as_git(tmp_path, tree):
+    fill(tmp_path, TREES[tree])
+    run_git(tmp_path, "init", "-q")
+    expected = listed_by_git(tmp_path)
+    assert listed_by_patterns(tmp_path) - {".git/"} == expected
+    assert listed_by_walk(tmp_path) == expected
+
+
+@needs_git
+@pytest.mark.parametrize("seed", range(25))
+def test_same_files_as_git_in_random_trees(tmp_path, seed):
+    rng = random.Random(seed)
+    names = ["a", "b", "c.log", "d.txt", "build", "x y", "é"]
+    folders = [""] + ["/".join(rng.choices(names, k=rng.randint(1, 3))) for _ in range(8)]
+    marks = ["", "/", "!", "**/", "!/", "/**/"]
+    patterns = [*names, "*.log", "*", "a*", "?", "[ab]", "a/b", "build/*", "a/**", "**/b/c.log"]
+    for folder in folders:
+        place = tmp_path / folder
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            for name in rng.sample(names, 4):
+                if not (place / name).exists():
+                    (place / name).write_text("x")
+            if rng.random() < 0.6:
+                lines = [
+                    rng.choice(marks) + rng.choice(patterns) + rng.choice(["", "", "/"])
+                    for _ in range(rng.randint(1, 4))
+                ]
+                (place / ".gitignore").write_text("\n".join(lines) + "\n")
+        except OSError:
+            continue
+    run_git(tmp_path, "init", "-q")
+    (tmp_path / ".git/info/exclude").write_text("d.txt\n")
+    expected = listed_by_git(tmp_path)
+    assert listed_by_patterns(tmp_path) == expected
+    assert listed_by_walk(tmp_path) == expected
+    inner = next(
+        (tmp_path / folder for folder in folders[1:] if (tmp_path / folder).is_dir()), None
+    )
+    if inner is not None:
+        assert listed_by_walk(inner) == listed_by_git(inner)
+
+
+@needs_git
+def test_same_patterns_as_git(tmp_path):
+    names = [
+        "a",
+        "b",
+        "ab",
+        "a-b",
+        "aab",
+        "]",
+        "[",
+        "!",
+        "^",
+        "-",
+        "\\",
+        "*",
+        "a b",
+        "b ",
+        "é",
+        "_",
+    ]
+    fill(tmp_path, dict.fromkeys(names, "x"))
+    fill(tmp_path, {f"{folder}/{name}": "x" for folder in ("d", "d/x", "e/a/d") for name in names})
+    run_git(tmp_path, "init", "-q")
+    rng = random.Random(7)
+    pieces = ["a", "b", "d", "*", "**", "?", "/", "[", "]", "!", "^", "-", "\\", " ", "é", "[a-b]"]
+    pieces += ["[[:alpha:]]", "[!a]", "[^[:punct:]]", "/**/", "**/"]
+    for _ in range(150):
+        lines = ["".join(rng.choices(pieces, k=rng.randint(1, 5))) for _ in range(2)]
+        (tmp_path / ".gitignore").write_text("\n".join(lines))
+        assert listed_by_patterns(tmp_path) == listed_by_git(tmp_path), lines
+
+
+def test_a_pattern_cannot_take_for_ever(tmp_path):
+    fill(tmp_path, {".gitignore": "*a" * 60 + "b\n", "a" * 200: "x"})
+    assert ("a" * 200, None) in list(walk_pairs(tmp_path))
+
+
+@needs_git
+def test_tracked_files_are_read_though_ignored(tmp_path):
+    fill(tmp_path, {"a.log": "x", "b.log": "x", ".gitignore": "*.log\n"})
+    run_git(tmp_path, "init", "-q")
+    run_git(tmp_path, "add", "-f", "a.log")
+    assert dict(walk_pairs(tmp_path)) == {
+        ".gitignore": "hidden",
+        "a.log": None,
+        "b.log": "ignored by .gitignore",
+    }
+
+
+@needs_git
+def test_tracked_but_deleted_files_are_not_there(tmp_path):
+    fill(tmp_path, {"a": "x", "b": "x"})
+    run_git(tmp_path, "init", "-q")
+    run_git(tmp_path, "add", ".")
+    (tmp_path / "a").unlink()
+    assert dict(walk_pairs(tmp_path)) == {"b": None}
+
+
+@needs_git
+def test_repository_inside_is_listed_as_such(tmp_path):
+    fill(tmp_path, {"a": "x", "inner/b": "x"})
+    run_git(tmp_path, "init", "-q")
+    run_git(tmp_path / "inner", "init", "-q")
+    assert dict(walk_pairs(tmp_path)) == {"a": None, "inner": "a repository of its own"}
+
+
+@needs_git
+def test_configuration_of_a_repository_runs_nothing(tmp_path):
+    fill(tmp_path, {"a": "x"})
+    run_git(tmp_path, "init", "-q")
+    hook = tmp_path / "hook.sh"
+    hook.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
+    hook.chmod(0o755)
+    for key in ("core.fsmonitor", "core.pager", "core.editor", "core.sshCommand"):
+        run_git(tmp_path, "config", key, str(hook))
+    assert ("a", None) in list(walk_pairs(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+@needs_git
+def test_no_gitignore(tmp_path):
+    fill(tmp_path, {"a.log": "x", ".gitignore": "*.log\n", "b/c.log": "x"})
+    run_git(tmp_path, "init", "-q")
+    assert dict(walk_pairs(tmp_path, gitignore=False)) == {
+        ".git": "hidden",
+        ".gitignore": "hidden",
+        "a.log": None,
+        "b/c.log": None,
+    }
+
+
+def test_without_git(tmp_path, monkeypatch):
+    monkeypatch.setattr(git.shutil, "which", lambda _: None)
+    fill(tmp_path, {"a.log": "x", ".gitignore": "*.log\n", "b/c": "x", "build/x/y": "x"})
+    (tmp_path / "b/.gitignore").write_text("/c\n")
+    fill(tmp_path, {"d/c": "x"})
+    assert dict(walk_pairs(tmp_path)) == {
+        ".gitignore": "hidden",
+        "a.log": "ignored by .gitignore",
+        "b/.gitignore": "hidden",
+        "b/c": "ignored by .gitignore",
+        "build/x/y": None,
+        "d/c": None,
+    }
+
+
+def test_order_is_that_of_the_path_bytes(tmp_path):
+    names = ["a/b", "a-b", "a.b", "B", "é", "a/b.c/d", "a/b-c", "z"]
+    fill(tmp_path, dict.fromkeys([name for name in names if name != "a/b"], "x"))
+    found = [path for path, _ in walk_pairs(tmp_path)]
+    assert found == sorted(found, key=os.fsencode)
+
+
+def test_what_is_left_out(tmp_path):
+    fill(
+        tmp_path,
+        {
+            "readme.md": "hello\n",
+            ".env": "SECRET=1",
+            ".hidden/deep/file": "x",
+            ".svn/entries": "x",
+            "id_rsa": "-----BEGIN OPENSSH PRIVATE KEY-----\n",
+            "uv.lock": "x",
+            "web/jquery.min.js": "x",
+            "web/app.css.map": "x",
+            "empty": "",
+            "big": "x" * 2000,
+        },
+    )
+    (tmp_path / "data.bin").write_bytes(b"\0" * 100)
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0")
+    result = read_all(tmp_path, options=ReadOptions(max_file_size=1000))
+    assert result.bodies == ["hello\n"]
+    skipped = {origin.removeprefix(f"{tmp_path}/"): why for origin, why in result.skipped.items()}
+    assert skipped == {
+        ".env": "hidden",
+        ".hidden": "hidden",
+        ".svn": "hidden",
+        "id_rsa": "private key",
+        "uv.lock": "lock file",
+        "web/jquery.min.js": "minified",
+        "web/app.css.map": "minified",
+        "empty": "empty",
+        "big": "too large (2,000 bytes)",
+        "data.bin": "unsupported: binary data (NUL at byte 0)",
+        "logo.png": "unsupported: PNG image",
+    }
+    failures = {skip.origin for skip in result.corpus.skipped if not is_by_rule(skip)}
+    assert failures == {str(tmp_path / name) for name in ("big", "data.bin", "logo.png")}
+
+
+def test_minified_by_its_lines(tmp_path):
+    fill(tmp_path, {"a.js": "var a=1;" * 1000, "b.js": "var a = 1;\n" * 1000})
+    assert read_all(tmp_path).skipped == {str(tmp_path / "a.js"): "minified"}
+
+
+def test_a_file_that_is_named_is_read_whatever_the_rules(tmp_path):
+    fill(tmp_path, {".env": "A=1\n", "uv.lock": "x\n", "big": "x" * 2000, ".gitignore": "*\n"})
+    paths = [tmp_path / name for name in (".env", "uv.lock", "big")]
+    result = read_all(*paths, options=ReadOptions(max_file_size=10, exclude=("*",)))
+    assert len(result.corpus.sources) == 3
+
+
+def test_include_and_exclude(tmp_path):
+    fill(
+        tmp_path,
+        dict.fromkeys(["a.py", "b.md", "t/c.py", "t/d.md", "t/x/e.py", "poetry.lock"], "x"),
+    )
+    got = dict(walk_pairs(tmp_path, include=("*.py",), exclude=("x/", "b.*")))
+    assert [path for path, why in got.items() if why is None] == ["a.py", "t/c.py"]
+    assert got["b.md"] == "excluded"
+    assert got["t/x"] == "excluded"
+    assert got["t/d.md"] == "not included"
+    got = dict(walk_pairs(tmp_path, include=("*.lock", "/t/*.md")))
+    assert [path for path, why in got.items() if why is None] == ["poetry.lock", "t/d.md"]
+
+
+def test_links_are_not_followed(tmp_path):
+    folder = tmp_path / "folder"
+    fill(folder, {"a.txt": "x\n", "sub/b.txt": "y\n"})
+    fill(tmp_path, {"outside/c.txt": "z\n"})
+    (folder / "sub/up").symlink_to("..")
+    (folder / "self").symlink_to(".")
+    (folder / "away").symlink_to(tmp_path / "outside")
+    (folder / "dangling").symlink_to("nothing")
+    (folder / "file").symlink_to("a.txt")
+    result = read_all(folder)
+    assert result.bodies == ["x\n", "y\n"]
+    assert sorted(result.skipped.values()) == ["symbolic link"] * 5
+
+
+def test_special_files_are_refused_and_never_opened(tmp_path):
+    fill(tmp_path, {"a.txt": "x\n"})
+    os.mkfifo(tmp_path / "fifo")
+    place = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        result = read_all(tmp_path, "/dev/zero", tmp_path / "fifo")
+    assert result.bodies == ["x\n"]
+    assert result.skipped == {
+        str(tmp_path / "fifo"): "not a regular file: a pipe; use - to read from a pipe",
+        str(place): "not a regular file: a socket",
+        "/dev/zero": "not a regular file: a device",
+    }
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "/proc/kmsg"])
+def test_a_device_alone_is_no_input(name):
+    if not Path(name).exists():
+        pytest.skip(f"{name} is not there")
+    with pytest.raises(NoInputError):
+        read_all(name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_file(tmp_path):
+    fill(tmp_path, {"a": "x", "b": "y"})
+    (tmp_path / "a").chmod(0)
+    assert read_all(tmp_path).skipped == {str(tmp_path / "a"): "cannot be read: permission denied"}
+    with pytest.raises(NoInputError, match="permission denied"):
+        read_all(tmp_path / "a")
+
+
+def test_unreadable_file_whoever_runs_the_test(tmp_path, monkeypatch):
+    from lmi_cli.sources import input as input_module
+
+    real = os.open
+
+    def refuse(path, *rest, **more):
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(input_module.os, "open", refuse)
+    fill(tmp_path, {"a": "x", "b": "y"})
+    assert read_all(tmp_path).skipped == {str(tmp_path / "a"): "cannot be read: permission denied"}
+    with pytest.raises(NoInputError, match="permission denied"):
+        read_all(tmp_path / "a")
+
+
+def test_strange_names(tmp_path):
+    names = [b"line\nbreak", b"esc\x1b[2J", b"[red]", b"not-utf8-\xff", "rtl\u202e".encode()]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_text("x\n")
+    result = read_all(tmp_path)
+    assert len(result.corpus.sources) == 5
+    headers = [block.text for block in result.blocks if block.header]
+    for header in headers:
+        header.encode()
+        assert header.strip("\n").isprintable()
+    for source in result.corpus.sources:
+        source.origin.encode()
+
+
+def test_very_deep_folders(tmp_path):
+    place = tmp_path
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(600):
+            os.mkdir("d", dir_fd=here)
+            deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = deeper
+            place = place / "d"
+        result = open_corpus([str(tmp_path)])
+        with pytest.raises(NoInputError):
+            list(result.blocks)
+    finally:
+        os.close(here)
+        shutil.rmtree(tmp_path / "d")
+
+
+def test_folder_without_text_says_why(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    fill(tmp_path, {".secret": "x"})
+    (tmp_path / "a.pdf").write_bytes(make_pdf([None]))
+    with pytest.raises(NoInputError) as caught:
+        read_all(tmp_path)
+    assert caught.value.message == (
+        f"no text in {tmp_path}; skipped: 3 unsupported: PNG image, 1 hidden, "
+        "1 no text layer on 1/1 pages"
+    )
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(NoInputError, match="no text in"):
+        read_all(tmp_path)
+
+
+def test_a_million_skips_are_counted_not_listed(tmp_path, monkeypatch):
+    from lmi_cli.sources import corpus
+
+    monkeypatch.setattr(corpus, "LISTED_SKIPS", 3)
+    fill(tmp_path, {f".h{number}": "x" for number in range(10)} | {"a": "text\n"})
+    result = read_all(tmp_path)
+    assert len(result.corpus.skipped) == 4
+    assert result.skipped["7 more files"] == "hidden"
