@@ -6,19 +6,26 @@ transformers only when it converts.
 
 import contextlib
 import json
+import math
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lmi_cli.errors import ModelError, ResourceError
 from lmi_cli.models.entries import Progress, ignore_progress
-from lmi_cli.models.gguf import GgufHeader, read_header
+from lmi_cli.models.gguf import GgufHeader, GgufTensor, read_header
 
 # Saving copies one shard at a time, so its size bounds the copy.
 _SHARD_BYTES = 2**30
 _BFLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 # What torch and transformers themselves take, and the file's vocabulary as Python objects.
 _OVERHEAD_BYTES = 2**29
+# Byte-level vocabularies whose text llama.cpp splits with the GPT-2 expression, as transformers
+# does with every name it does not know.
+_GPT2_SPLIT = frozenset(
+    ("default", "gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2", "mellum")
+)
 # llama.cpp splits these vocabularies' text at \p{N} first, then with the GPT-2 expression.
 # transformers 5.23 knows none of the names and would use the GPT-2 expression alone, so that two
 # spaces before a digit become other tokens than in training.
@@ -101,11 +108,14 @@ def _one_line(error: BaseException) -> str:
 def _convert_tokenizer(path: Path, folder: Path, header: GgufHeader) -> None:
     from transformers import AutoTokenizer
 
+    split = header.values.get("tokenizer.ggml.pre", "default")
+    if header.values.get("tokenizer.ggml.model") == "gpt2":
+        _check_split(path, str(split))
     tokenizer = AutoTokenizer.from_pretrained(
         str(path.parent), gguf_file=path.name, trust_remote_code=False
     )
     backend = tokenizer.backend_tokenizer
-    if header.values.get("tokenizer.ggml.pre") in _DIGITS_FIRST:
+    if split in _DIGITS_FIRST:
         from tokenizers import pre_tokenizers
 
         backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -130,6 +140,17 @@ def _convert_tokenizer(path: Path, folder: Path, header: GgufHeader) -> None:
     _write_json(folder / "tokenizer_config.json", settings)
 
 
+def _check_split(path: Path, split: str) -> None:
+    """Refuse a vocabulary whose text would silently be cut in another way than in training."""
+    from transformers.integrations.gguf import gguf_tokenizer_mapping as mapping
+
+    if split not in _DIGITS_FIRST | _GPT2_SPLIT | mapping.GGUF_PRE_TOKENIZER_SPLITS.keys():
+        raise ModelError(
+            f"{path.name}: how its tokenizer splits text ({split!r}) is not known",
+            hint="use the model's safetensors form, which comes with its own tokenizer.json",
+        )
+
+
 def _adds_bos(header: GgufHeader) -> bool:
     # llama.cpp puts BOS before a sentencepiece vocabulary that does not say otherwise.
     default = header.values.get("tokenizer.ggml.model") == "llama"
@@ -138,11 +159,12 @@ def _adds_bos(header: GgufHeader) -> bool:
 
 def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.quantization_config import GgufConfig
 
     source = {"gguf_file": path.name, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(str(path.parent), **source)
+    scaled = _scaled_rope(path, header, getattr(config, "rope_parameters", None) or {})
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(
             config, attn_implementation="eager", trust_remote_code=False
@@ -170,9 +192,80 @@ def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         settings.pop(name, None)
     settings |= {"architectures": [type(model).__name__], "dtype": "bfloat16"}
+    if scaled is not None:
+        settings["rope_parameters"] = scaled
     _write_json(folder / "config.json", settings)
-    generation = GenerationConfig.from_model_config(model.config).to_diff_dict()
-    _write_json(folder / "generation_config.json", generation)
+    _write_json(folder / "generation_config.json", _generation_settings(header))
+
+
+def _generation_settings(header: GgufHeader) -> dict[str, Any]:
+    """Return the ids that begin, end and pad a text; a chat's end of turn ends it too."""
+    ids = {
+        name: header.values.get(f"tokenizer.ggml.{name}_token_id")
+        for name in ("bos", "padding", "eos", "eot", "eom")
+    }
+    ends = [ids[name] for name in ("eos", "eot", "eom") if ids[name] is not None]
+    ends = list(dict.fromkeys(ends))
+    settings = {
+        "bos_token_id": ids["bos"],
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "pad_token_id": ids["padding"],
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _scaled_rope(path: Path, header: GgufHeader, rope: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the rotary parameters of a model with scaled frequencies, or None if they are plain.
+
+    transformers 5.23 reads the base frequency of a GGUF file but not its scaling, which would give
+    a model that works and is wrong. Linear scaling and that of Llama 3.1 are put right here.
+
+    Raises:
+        ModelError: The file has another kind of scaling.
+    """
+    prefix = f"{header.architecture}.rope.scaling"
+    kind = header.values.get(f"{prefix}.type", "none")
+    factor = header.values.get(f"{prefix}.factor")
+    factors = header.tensors.get("rope_freqs.weight")
+    if rope.get("rope_type", "default") != "default":
+        return None  # transformers read it
+    if kind == "none" and factors is None and "rope_factors_long.weight" not in header.tensors:
+        return None
+    nested = any(isinstance(value, dict) for value in rope.values())  # by kind of layer
+    if kind == "linear" and factors is None and isinstance(factor, float) and not nested:
+        return rope | {"rope_type": "linear", "factor": factor}
+    if kind == "none" and factors is not None and not nested:
+        llama3 = _llama3_rope(path, factors, rope)
+        if llama3 is not None:
+            return llama3
+    raise ModelError(
+        f"{path.name}: the way its rotary frequencies are scaled is not read from GGUF files",
+        hint="use the model's safetensors form, whose config.json says it in full",
+    )
+
+
+def _llama3_rope(path: Path, factors: GgufTensor, rope: dict[str, Any]) -> dict[str, Any] | None:
+    """Return Llama 3's parameters if they give exactly the factors stored in the file."""
+    if factors.kind != 0 or factors.elements > 2**13:
+        return None
+    with path.open("rb") as file:
+        file.seek(factors.start)
+        stored = struct.unpack(f"<{factors.elements}f", file.read(4 * factors.elements))
+    factor, low, high, original = max(stored), 1.0, 4.0, 8192
+    if not 1.0 <= factor < 1e6:
+        return None
+    for index, value in enumerate(stored):
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (index / factors.elements)
+        share = min(1.0, max(0.0, (original / wavelength - low) / (high - low)))
+        if not math.isclose(value, 1 / ((1 - share) / factor + share), rel_tol=1e-3):
+            return None
+    return rope | {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": original,
+    }
 
 
 def _save_weights(state: dict[str, Any], folder: Path) -> None:

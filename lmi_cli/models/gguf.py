@@ -60,6 +60,21 @@ Scalar = int | float | bool | str
 
 
 @dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """Where a tensor lies in its file.
+
+    Attributes:
+        kind: Its ggml type; 0 is float32.
+        elements: Number of weights.
+        start: Offset of its first byte in the file.
+    """
+
+    kind: int
+    elements: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What a GGUF file says about itself.
 
@@ -67,15 +82,23 @@ class GgufHeader:
         architecture: Such as 'llama'.
         values: Every scalar and every short string of the metadata.
         array_lengths: The number of elements of every array.
-        elements: Number of weights in all tensors.
-        largest_tensor_elements: Number of weights in the largest tensor.
+        tensors: Every tensor by name; there is at least one.
     """
 
     architecture: str
     values: dict[str, Scalar]
     array_lengths: dict[str, int]
-    elements: int
-    largest_tensor_elements: int
+    tensors: dict[str, GgufTensor]
+
+    @property
+    def elements(self) -> int:
+        """Number of weights in all tensors."""
+        return sum(tensor.elements for tensor in self.tensors.values())
+
+    @property
+    def largest_tensor_elements(self) -> int:
+        """Number of weights in the largest tensor."""
+        return max(tensor.elements for tensor in self.tensors.values())
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -140,8 +163,7 @@ class _Reader:
             or alignment & (alignment - 1)
         ):
             raise _DamagedError(f"its alignment of {alignment} is not a power of two up to 65,536")
-        sizes = self._tensors(tensor_count, alignment)
-        return GgufHeader(architecture, values, lengths, sum(sizes), max(sizes, default=0))
+        return GgufHeader(architecture, values, lengths, self._tensors(tensor_count, alignment))
 
     def _metadata(self, count: int) -> tuple[dict[str, Scalar], dict[str, int]]:
         values: dict[str, Scalar] = {}
@@ -164,16 +186,14 @@ class _Reader:
                 values[key] = self._scalar(kind)
         return values, lengths
 
-    def _tensors(self, count: int, alignment: int) -> list[int]:
-        """Check the tensor table and return the number of elements of each tensor."""
-        names: set[str] = set()
+    def _tensors(self, count: int, alignment: int) -> dict[str, GgufTensor]:
+        """Read and check the tensor table."""
+        table: dict[str, tuple[int, int]] = {}
         spans: list[tuple[int, int, str]] = []
-        sizes = []
         for _ in range(count):
             name = self._text(_MAX_NAME_BYTES, "a tensor name")
-            if not name or name in names:
+            if not name or name in table:
                 raise _DamagedError(f"its tensor name {name!r} is empty or appears twice")
-            names.add(name)
             dimension_count = self._number("<I")
             if not 0 < dimension_count <= _MAX_DIMENSIONS:
                 raise _DamagedError(f"tensor {name!r} has {dimension_count} dimensions")
@@ -187,11 +207,12 @@ class _Reader:
             if offset % alignment:
                 raise _DamagedError(f"tensor {name!r} lies at {offset}, which is not aligned")
             elements = prod(shape)  # Python integers do not overflow
+            table[name] = kind, elements
             spans.append((offset, offset + elements // block * block_bytes, name))
-            sizes.append(elements)
         if not spans:
             raise _DamagedError("it holds no tensors")
         data_start = -(-self._at // alignment) * alignment
+        tensors = {}
         last_end = 0
         for start, end, name in sorted(spans):
             if start < last_end:
@@ -201,7 +222,8 @@ class _Reader:
                 raise _DamagedError(
                     f"tensor {name!r} reaches past the end of the file (truncated?)"
                 )
-        return sizes
+            tensors[name] = GgufTensor(*table[name], data_start + start)
+        return tensors
 
     def _skip_array(self) -> int:
         kind, length = self._number("<I"), self._number("<Q")

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,19 @@ def model_folder(folder: Path, **config: Any) -> Path:
     return folder
 
 
-def tiny_gguf(path: Path, *, pre: str = "smollm", leave_out: str = "", **values: Any) -> Path:
-    """Write a two-layer llama with a byte-level vocabulary through the gguf package."""
+def tiny_gguf(
+    path: Path,
+    *,
+    pre: str = "smollm",
+    leave_out: str = "",
+    rope_base: float = 10000.0,
+    extra: Callable[[Any], None] = lambda writer: None,
+    **values: Any,
+) -> Path:
+    """Write a two-layer llama with a byte-level vocabulary through the gguf package.
+
+    ``extra`` may add keys and tensors of its own.
+    """
     import gguf
     import numpy as np
     from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -107,7 +119,7 @@ def tiny_gguf(path: Path, *, pre: str = "smollm", leave_out: str = "", **values:
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_freq_base(rope_base)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
@@ -143,6 +155,7 @@ def tiny_gguf(path: Path, *, pre: str = "smollm", leave_out: str = "", **values:
             writer.add_tensor(f"{name}.weight", gguf.quants.quantize(weight, kind), raw_dtype=kind)
         else:
             writer.add_tensor(f"{name}.weight", weight)
+    extra(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import (
@@ -311,3 +312,84 @@ def test_an_architecture_transformers_lacks_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot convert") as caught:
         conversion.convert(path, tmp_path)
     assert "\n" not in caught.value.message
+
+
+def convert_tiny(folder: Path, **options: Any) -> dict[str, Any]:
+    path = tiny_gguf(folder / "m.gguf", **options)
+    conversion.convert(path, folder)
+    config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    return config
+
+
+def test_an_unknown_way_to_split_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="how its tokenizer splits text"):
+        convert_tiny(tmp_path, pre="deepseek-coder")
+
+
+def test_the_end_of_a_turn_ends_the_text(tmp_path: Path) -> None:
+    convert_tiny(tmp_path, extra=lambda writer: writer.add_eot_token_id(0))
+    generation = json.loads((tmp_path / "generation_config.json").read_bytes())
+    assert generation["eos_token_id"] == [2, 0]
+
+
+class TestScaledRope:
+    """transformers reads no scaling from GGUF files; a model without it is wrong in silence."""
+
+    BASE = 500_000.0
+
+    def test_llama3(self, tmp_path: Path) -> None:
+        import numpy as np
+        import torch
+        from transformers import LlamaConfig
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        wanted = {
+            "rope_type": "llama3",
+            "rope_theta": self.BASE,
+            "factor": 32.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+        config = LlamaConfig(hidden_size=32, num_attention_heads=4, rope_parameters=wanted)
+        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+        plain = self.BASE ** -(torch.arange(0, 8, 2) / 8)
+        factors = (plain / scaled).numpy().astype(np.float32)
+
+        def extra(writer: Any) -> None:
+            writer.add_tensor("rope_freqs.weight", factors)
+
+        saved = convert_tiny(tmp_path, rope_base=self.BASE, extra=extra)
+        assert saved["rope_parameters"] == wanted
+
+    def test_linear(self, tmp_path: Path) -> None:
+        def extra(writer: Any) -> None:
+            writer.add_string("llama.rope.scaling.type", "linear")
+            writer.add_float32("llama.rope.scaling.factor", 4.0)
+
+        rope = convert_tiny(tmp_path, extra=extra)["rope_parameters"]
+        assert (rope["rope_type"], rope["factor"]) == ("linear", 4.0)
+
+    def test_plain(self, tmp_path: Path) -> None:
+        def extra(writer: Any) -> None:
+            writer.add_string("llama.rope.scaling.type", "none")
+
+        assert convert_tiny(tmp_path, extra=extra)["rope_parameters"]["rope_type"] == "default"
+
+    @pytest.mark.parametrize("factors", [[1, 1, 1, 9], [0, 0, 0, 0], [1, 2, 3, float("nan")]])
+    def test_other_factors_are_refused(self, factors: list[float], tmp_path: Path) -> None:
+        import numpy as np
+
+        def extra(writer: Any) -> None:
+            writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
+
+        with pytest.raises(ModelError, match="rotary frequencies are scaled"):
+            convert_tiny(tmp_path, extra=extra)
+
+    def test_yarn_is_refused(self, tmp_path: Path) -> None:
+        def extra(writer: Any) -> None:
+            writer.add_string("llama.rope.scaling.type", "yarn")
+            writer.add_float32("llama.rope.scaling.factor", 4.0)
+
+        with pytest.raises(ModelError, match="rotary frequencies are scaled"):
+            convert_tiny(tmp_path, extra=extra)
