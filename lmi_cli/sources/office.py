@@ -4,8 +4,10 @@ What a container claims about itself is not believed: every member is read in pi
 and a document type declaration (the way to entity bombs) is refused.
 """
 
+import lzma
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -23,6 +25,18 @@ from lmi_cli.sources.text import blocks
 EXPANDED_BYTES = 256 * 1024 * 1024
 DIRECTORY_BYTES = 16 * 1024 * 1024
 PACKAGE_BYTES = 8 * 1024 * 1024
+# What zipfile, zlib and expat are known to raise for damaged files.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    expat.ExpatError,
+    struct.error,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    ValueError,
+)
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main "
 FALLBACK = "http://schemas.openxmlformats.org/markup-compatibility/2006 Fallback"
 DOCX_BODY = "word/document.xml"
@@ -52,7 +66,7 @@ def _read(data: Input, source: Source) -> Iterator[Piece]:
                     raise UnreadableError("unsupported: zip archive")
                 for text in blocks(texts):
                     yield Piece(text)
-        except (zipfile.BadZipFile, expat.ExpatError, struct.error, NotImplementedError) as error:
+        except DAMAGE as error:
             raise UnreadableError(f"damaged {source.kind}: {error}") from error
         except RuntimeError as error:  # zipfile's word for a password
             raise UnreadableError(f"cannot be read: {error}") from error
@@ -164,8 +178,8 @@ def _docx_part(container: _Container, name: str) -> Iterator[str]:
                 # A cell ends with its last paragraph; in a row, cells are parted by tabs.
                 if out and out[-1] == "\n":
                     out[-1] = "\t"
-            case "tr":
-                out.append("\n")
+            case "tr" if out and out[-1] == "\t":
+                out[-1] = "\n"
 
     def text(value: str) -> None:
         if inside["text"] and not inside["fallback"]:

@@ -23,7 +23,9 @@ WORD = re.compile(r"[^\W\d_]{4,}")
 HYPHENATED = frozenset({"self", "non", "well", "cross", "ex", "high", "low", "so", "one", "two"})
 VOCABULARY_WORDS = 50_000
 EDGE_LINES = 3
-PAGES_BACK = 2
+# Left and right pages have their own heads: one stands on two of the four pages before.
+PAGES_BACK = 4
+TIMES_BEFORE = 2
 NUMERAL = re.compile(
     r"^(?P<before>\d{1,5}|[ivxlc]{1,8})\b\W*|\W*\b(?P<after>\d{1,5}|[ivxlc]{1,8})$"
 )
@@ -68,10 +70,10 @@ class PageText:
         return lines[drop_top : len(lines) - drop_bottom]
 
     def _repeated(self, shapes: list[str], edge: int) -> int:
-        """How many lines from an edge inward are page numbers or stood there on a page before."""
+        """How many lines from an edge inward are page numbers or have stood there before."""
         for depth, this in enumerate(shapes):
-            known = (page[edge] for page in self._edges)
-            if this != "#" and not any(len(old) > depth and old[depth] == this for old in known):
+            before = sum(page[edge][depth : depth + 1] == [this] for page in self._edges)
+            if this != "#" and before < TIMES_BEFORE:
                 return depth
         return len(shapes)
 

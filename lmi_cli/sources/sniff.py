@@ -88,7 +88,8 @@ def kind_of(head: bytes, name: str) -> str:
     if (mark is None or mark[1] == "utf-8") and (nul := head.find(0)) >= 0:
         raise UnreadableError(f"unsupported: binary data (NUL at byte {nul:,})")
     start = head[len(mark[0]) if mark else 0 :]
-    if HTML_START.match(start) or (
+    # Under another name, markup is a template or a program, to be read as it is.
+    if (suffix in ("", ".txt") and HTML_START.match(start)) or (
         SUFFIXES.get(suffix) == "html" and start.lstrip().startswith(b"<")
     ):
         return "html"
