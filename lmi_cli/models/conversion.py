@@ -59,8 +59,13 @@ def convert(path: Path, folder: Path, progress: Progress = ignore_progress) -> N
         with _quiet_transformers(lambda share: progress(int(share * total), total, what)):
             _convert_tokenizer(path, folder, header)
             _convert_weights(path, folder, header)
-    except (ModelError, OSError, MemoryError):
+    except (ModelError, OSError):
         raise
+    except MemoryError as error:
+        raise ResourceError(
+            f"memory ran out while converting {path.name}",
+            hint="free some memory, or use a smaller model or its safetensors form",
+        ) from error
     except Exception as error:
         # transformers and gguf raise anything from KeyError to RuntimeError on what they lack.
         raise ModelError(

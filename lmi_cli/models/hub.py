@@ -188,7 +188,10 @@ def _failure(wanted: Wanted, file: str | None, error: Exception) -> ModelError:
             hint="check the spelling; for a private model log in with: hf auth login",
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return ModelError(f"{wanted.repository} on the Hub has no file {file}")
+        return ModelError(
+            f"{wanted.repository} on the Hub has no file {file}",
+            hint="the model's page lists its files; upper and lower case differ",
+        )
     reason = re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
     return ModelError(
         f"cannot download {name} from the Hub: {reason}",

@@ -17,6 +17,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound GGUF file of a few kilobytes."""
-    from builders import tiny_gguf as write
+    from model_builders import tiny_gguf as write
 
     return write(tmp_path_factory.mktemp("gguf") / "Tiny.Q8_0.gguf")

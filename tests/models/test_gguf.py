@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import (
+from model_builders import (
     ARCHITECTURE,
     ARRAY,
     F32,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import model_folder, safetensors_bytes, span
+from model_builders import model_folder, safetensors_bytes, span
 
 from lmi_cli.errors import LmiError, ModelError, ResourceError
 from lmi_cli.models import conversion, entries, hub, store, wheel
