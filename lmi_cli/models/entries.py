@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from lmi_cli.errors import ResourceError
 
+# To be raised with every change of what a conversion writes: older entries are then built again.
 SCHEMA = 1
 MANIFEST = "lmi-manifest.json"
 # Files up to this size are hashed at every start; 3 MB of tokenizer take about 3 ms.

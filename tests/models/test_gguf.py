@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from model_builders import (
     ARCHITECTURE,
     ARRAY,
@@ -22,8 +24,6 @@ from model_builders import (
     tiny_gguf,
     u32,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lmi_cli.errors import ModelError, ResourceError
 from lmi_cli.models import conversion, gguf
