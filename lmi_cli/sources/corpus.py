@@ -124,7 +124,10 @@ class _Reading:
                 )
 
     def _open_stdin(self) -> AbstractContextManager[Input]:
-        return nullcontext(Input(STDIN, self._stdin or sys.stdin.buffer))
+        stream = self._stdin or (sys.stdin and sys.stdin.buffer)
+        if not stream:
+            raise UnreadableError("standard input is closed")
+        return nullcontext(Input(STDIN, stream))
 
     def _skip(self, origin: str, reason: str) -> None:
         if len(self._corpus.skipped) < LISTED_SKIPS:

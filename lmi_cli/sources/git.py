@@ -27,7 +27,7 @@ def list_files(root: Path) -> Iterator[tuple[str, str | None]] | None:
     Returns:
         Pairs of a path below ``root`` and None, or the reason why it is ignored, ordered by the
         bytes of the path; an ignored folder is one entry with a slash at its end. None if git is
-        not there or the folder is in no work tree.
+        not there, the folder is in no work tree, or it is itself ignored (who names it wants it).
     """
     git = shutil.which("git")
     if git is None:
@@ -55,6 +55,9 @@ def list_files(root: Path) -> Iterator[tuple[str, str | None]] | None:
 
     with run("rev-parse", "--is-inside-work-tree") as asked:
         if asked.communicate()[0].strip() != b"true" or asked.returncode:
+            return None
+    with run("check-ignore", "--quiet", ".") as asked:
+        if asked.wait() == 0:
             return None
     listings: list[tuple[list[str], str | None]] = [
         (["-c"], None),

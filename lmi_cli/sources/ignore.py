@@ -79,14 +79,20 @@ class IgnoreRules:
 
     @classmethod
     def at(cls, root: Path) -> Self:
-        """The rules of a folder where a walk starts: those of the work tree around it included."""
+        """The rules of a folder where a walk starts: those of the work tree around it included.
+
+        Of a folder that is itself ignored, only its own rules: who names it wants it read.
+        """
         here = root.resolve()
         top = next((up for up in (here, *here.parents) if (up / ".git").exists()), here)
         above = here.relative_to(top).parts
         rules = cls(_layer(0, top / ".git" / "info" / "exclude"), tuple(map(os.fsencode, above)))
-        for depth in range(len(above) + 1):
+        for depth, name in enumerate(above):
             rules = rules._add(depth, top.joinpath(*above[:depth]))
-        return rules
+            here_rules = cls(rules.layers, rules.above[:depth])
+            if here_rules.ignores(f"{name}/"):
+                return cls(())._add(0, here)
+        return rules._add(len(above), here)
 
     def enter(self, folder: Path, relative: str) -> Self:
         """The rules inside a folder.

@@ -1,8 +1,8 @@
 """Undo in a page's text what typesetting did to it: ligatures, broken words, running heads.
 
 Imports only the standard library. Text in the middle of a page is never taken away. Of a running
-head the first appearance stays; a page number at the edge of a page goes, because the page's own
-number travels with the block.
+head the first two appearances stay; a page number at the edge of a page goes, because the page's
+own number travels with the block.
 """
 
 import re

@@ -32,6 +32,12 @@ def test_standard_input_twice():
         open_corpus(["-", "-"])
 
 
+def test_closed_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(NoInputError, match="<stdin>: standard input is closed"):
+        read_all("-")
+
+
 def test_nothing_named():
     with pytest.raises(UsageError, match="no source"):
         open_corpus([])

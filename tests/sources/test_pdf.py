@@ -109,6 +109,16 @@ class TestEncrypted:
         assert "It ends." in read_all(write(tmp_path, encrypted(book, algorithm, user=""))).text
 
 
+def test_missing_library_for_decryption_is_named(tmp_path, book, monkeypatch):
+    path = write(tmp_path, encrypted(book, "AES-256"))
+    for name in ("cryptography", "Crypto"):
+        (tmp_path / "lib" / name).mkdir(parents=True)
+        (tmp_path / "lib" / name / "__init__.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    with pytest.raises(NoInputError, match=r"encrypted: cannot be decrypted here: .*cryptography"):
+        read_all(path, options=ReadOptions(password="secret"))
+
+
 def test_password_does_not_show(tmp_path):
     assert "secret" not in repr(ReadOptions(password="secret"))
 

@@ -142,11 +142,11 @@ def test_same_files_as_git_in_random_trees(tmp_path, seed):
     expected = listed_by_git(tmp_path)
     assert listed_by_patterns(tmp_path) == expected
     assert listed_by_walk(tmp_path) == expected
-    inner = next(
-        (tmp_path / folder for folder in folders[1:] if (tmp_path / folder).is_dir()), None
-    )
-    if inner is not None:
-        assert listed_by_walk(inner) == listed_by_git(inner)
+    inner = (tmp_path / folder for folder in folders[1:] if (tmp_path / folder).is_dir())
+    for place in inner:
+        if expected := listed_by_git(place):  # else it may itself be ignored
+            assert listed_by_walk(place) == expected
+            assert listed_by_patterns(place) == expected
 
 
 @needs_git
@@ -196,6 +196,20 @@ def test_tracked_files_are_read_though_ignored(tmp_path):
         "a.log": None,
         "b.log": "ignored by .gitignore",
     }
+
+
+@needs_git
+@pytest.mark.parametrize("with_git", [True, False])
+def test_an_ignored_folder_that_is_named_is_read(tmp_path, monkeypatch, with_git):
+    fill(tmp_path, {".gitignore": ".venv/\n*.py\n", ".venv/lib/a.py": "x", ".venv/lib/b.c": "x"})
+    fill(tmp_path, {".venv/lib/.gitignore": "*.c\n", "src/a.py": "x", "src/b.c": "x"})
+    run_git(tmp_path, "init", "-q")
+    if not with_git:
+        monkeypatch.setattr(git.shutil, "which", lambda _: None)
+    ignored = "ignored by .gitignore"
+    inside = dict(walk_pairs(tmp_path / ".venv/lib"))
+    assert inside == {".gitignore": "hidden", "a.py": None, "b.c": ignored}
+    assert dict(walk_pairs(tmp_path / "src")) == {"a.py": ignored, "b.c": None}
 
 
 @needs_git
