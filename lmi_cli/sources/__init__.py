@@ -14,7 +14,16 @@ only inside the worker process of ``pdf_worker``.
 
 from lmi_cli.sources.corpus import open_corpus
 from lmi_cli.sources.document import Block, Corpus, Skipped, Source
-from lmi_cli.sources.options import ReadOptions
+from lmi_cli.sources.options import PdfLimits, ReadOptions
 from lmi_cli.sources.reasons import is_by_rule
 
-__all__ = ["Block", "Corpus", "ReadOptions", "Skipped", "Source", "is_by_rule", "open_corpus"]
+__all__ = [
+    "Block",
+    "Corpus",
+    "PdfLimits",
+    "ReadOptions",
+    "Skipped",
+    "Source",
+    "is_by_rule",
+    "open_corpus",
+]

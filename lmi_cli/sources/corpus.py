@@ -71,13 +71,15 @@ def open_corpus(
 
 
 def _expand(path: str) -> list[str]:
-    if path == "-" or Path(path).exists():
+    if path == "-" or os.path.exists(path):  # noqa: PTH110 - pathlib's may raise
         return [path]
-    if glob.has_magic(path) and (found := sorted(glob.glob(path, recursive=True))):  # noqa: PTH207 - may be absolute
-        return found
+    if glob.has_magic(path):
+        if found := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - may be absolute
+            return found
+        raise UsageError(f"no file matches: {printable(path)}")
     if os.path.lexists(path):
-        raise UsageError(f"broken symbolic link: {path}")
-    raise UsageError(f"no such file or folder: {path}")
+        raise UsageError(f"broken symbolic link: {printable(path)}")
+    raise UsageError(f"no such file or folder: {printable(path)}")
 
 
 class _Reading:
@@ -145,6 +147,7 @@ class _Reading:
                 if not target.named and (reason := unwelcome(data.head, data.name)):
                     raise UnreadableError(reason)
                 for piece in _pieces(data, source, self._options):
+                    source.size_bytes = data.consumed_bytes
                     held.append(piece)
                     if index == len(self._corpus.sources):
                         # White space alone is no document: it waits, within reason, for text.
@@ -180,11 +183,12 @@ class _Reading:
     def _emit(self, index: int, source: Source, piece: Piece) -> Iterator[Block]:
         line = piece.line
         for part in text.blocks([piece.text]):
-            yield self._pass(Block(index, part, source.chars, piece.page, piece.label, line))
+            block = Block(index, part, source.chars, piece.page, piece.label, line)
             self._has_text = self._has_text or not part.isspace()
             source.chars += len(part)
             if line is not None:
                 line += part.count("\n")
+            yield self._pass(block)
 
     def _pass(self, block: Block) -> Block:
         self._last = block.text[-1]
@@ -192,7 +196,7 @@ class _Reading:
 
     def _no_text(self) -> NoInputError:
         skipped = self._corpus.skipped
-        what = ", ".join(STDIN if path == "-" else path for path in self._named[:3])
+        what = ", ".join(STDIN if path == "-" else printable(path) for path in self._named[:3])
         if len(self._named) > 3:
             what += f" and {len(self._named) - 3} more"
         if len(skipped) == 1 and not self._headers:
@@ -201,7 +205,11 @@ class _Reading:
                 return NoInputError(f"{what}: {reason}")
         if not skipped or not self._headers:
             return NoInputError(f"no text in {what}")
-        counts = Counter(skip.reason.partition(" (")[0] for skip in skipped) + self._unlisted
+        counts: Counter[str] = Counter()
+        for skip in skipped[:LISTED_SKIPS]:
+            counts[skip.reason.partition(" (")[0]] += 1
+        for reason, count in self._unlisted.items():
+            counts[reason.partition(" (")[0]] += count
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
         return NoInputError(f"no text in {what}; skipped: {reasons}")
 
@@ -226,6 +234,6 @@ def _pieces(data: Input, source: Source, options: ReadOptions) -> Iterator[Piece
     return pieces
 
 
-def printable(path: Path) -> str:
+def printable(path: Path | str) -> str:
     """A path as text that can be written anywhere, with escapes for bytes that are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -10,7 +10,7 @@ from lmi_cli.sources.input import Input
 from lmi_cli.sources.piece import Piece
 from lmi_cli.sources.reasons import UnreadableError
 
-NOTEBOOK_BYTES = 256 * 1024 * 1024
+NOTEBOOK_BYTES = 32 * 1024 * 1024
 
 
 def read(data: Input, source: Source) -> Iterator[Piece]:
@@ -22,7 +22,7 @@ def read(data: Input, source: Source) -> Iterator[Piece]:
     parts: list[str] = []
     for text in decoded(data.chunks(), source):
         if data.consumed_bytes > NOTEBOOK_BYTES:
-            raise UnreadableError("too large for a notebook")
+            raise UnreadableError(f"too large for a notebook (over {NOTEBOOK_BYTES:,} bytes)")
         parts.append(text)
     try:
         notebook = json.loads("".join(parts))

@@ -22,7 +22,7 @@ from lmi_cli.sources.piece import Piece
 from lmi_cli.sources.reasons import UnreadableError
 from lmi_cli.sources.text import blocks
 
-EXPANDED_BYTES = 256 * 1024 * 1024
+EXPANDED_BYTES = 128 * 1024 * 1024
 DIRECTORY_BYTES = 16 * 1024 * 1024
 PACKAGE_BYTES = 8 * 1024 * 1024
 # What zipfile, zlib and expat are known to raise for damaged files.

@@ -21,6 +21,13 @@ def test_missing_path_is_a_usage_error_at_once(tmp_path):
     assert caught.value.exit_code == 2
 
 
+def test_a_name_that_cannot_be_is_a_usage_error():
+    for name in ("x" * 5000, "nul\0", "\udcff"):
+        with pytest.raises(UsageError) as caught:
+            open_corpus([name])
+        caught.value.message.encode()
+
+
 def test_broken_link_is_a_usage_error(tmp_path):
     (tmp_path / "link").symlink_to("nothing")
     with pytest.raises(UsageError, match="broken symbolic link"):
@@ -49,7 +56,7 @@ def test_patterns_that_the_shell_did_not_expand(tmp_path):
         (tmp_path / name).write_text(f"{name}\n")
     assert read_all(tmp_path / "*.txt").bodies == ["a.txt\n", "b.txt\n"]
     assert read_all(tmp_path / "**/*.txt").bodies == ["a.txt\n", "b.txt\n", "d/e.txt\n"]
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="no file matches"):
         read_all(tmp_path / "*.rst")
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmi_cli.errors import NoInputError
-from lmi_cli.sources import office
+from lmi_cli.sources import notebook, office
 from lmi_cli.sources.html import main_text
 
 from .documents import make_pdf, make_zip, read_all
@@ -160,6 +160,13 @@ def test_damaged_notebook(tmp_path, text):
         read_all(tmp_path / "a.ipynb")
 
 
+def test_notebook_beyond_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook, "NOTEBOOK_BYTES", 100)
+    (tmp_path / "a.ipynb").write_text(json.dumps(NOTEBOOK))
+    with pytest.raises(NoInputError, match="too large for a notebook"):
+        read_all(tmp_path / "a.ipynb")
+
+
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 MC = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
 
@@ -227,6 +234,16 @@ def test_epub_with_a_missing_chapter():
     assert result.issues == ["damaged EPUB: 1 chapters are missing"]
 
 
+def locked(data):
+    """Set the flag of an encrypted member in both of its headers."""
+    out = bytearray(data)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = -1
+        while (place := out.find(signature, place + 1)) >= 0:
+            out[place + offset] |= 1
+    return bytes(out)
+
+
 BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
 
 
@@ -239,6 +256,8 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
         (epub(["<html/>"], **{"OPS/book.opf": BOMB + "<a/>"}), "refused: document type"),
         (epub(["<html/>"], **{"OPS/book.opf": b" " * 9_000_000}), "too large when expanded"),
         (make_zip({"META-INF/container.xml": "<a/>"}), "damaged"),
+        (locked(docx("<w:p/>")), "damaged|cannot be read: .*encrypted"),
+        (epub([], **{"OPS/../x": ""}), "no text in <stdin>"),
     ],
 )
 def test_containers_that_lie(data, reason):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmi_cli.errors import NoInputError
+from lmi_cli.sources import input as input_module
 from lmi_cli.sources import open_corpus
-from lmi_cli.sources.encoding import Decoder
+from lmi_cli.sources.encoding import Decoder, extends_ascii
 from lmi_cli.sources.input import CHUNK_BYTES
 from lmi_cli.sources.piece import BLOCK_CHARS
 from lmi_cli.sources.text import blocks
@@ -227,6 +228,30 @@ def test_error_in_the_middle_is_noted():
     corpus = open_corpus(["-"], stdin=Failing(b"x\n" * 200_000))
     assert sum(len(block.text) for block in corpus.blocks) > 100_000
     assert corpus.sources[0].issues == ["the rest was not read: cannot be read: input/output error"]
+
+
+def test_encodings_that_a_document_may_name():
+    assert extends_ascii("koi8-r")
+    assert not extends_ascii("cp037")
+    assert not extends_ascii("utf-16")
+    assert not extends_ascii("no-such-encoding")
+
+
+def test_a_pipe_too_large_to_be_copied(monkeypatch, book):
+    monkeypatch.setattr(input_module, "SPOOL_LIMIT_BYTES", 100)
+    with pytest.raises(NoInputError, match="too large to be read from a pipe"):
+        read_all("-", stdin=book)
+
+
+def test_a_file_that_was_rewritten_in_place_is_noted(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("x\n" * 100_000)
+    corpus = open_corpus([str(path)])
+    blocks = iter(corpus.blocks)
+    next(blocks)
+    os.utime(path, (1, 1))
+    list(blocks)
+    assert corpus.sources[0].issues == ["changed while it was read"]
 
 
 @pytest.mark.slow

@@ -403,6 +403,21 @@ def test_unreadable_file_whoever_runs_the_test(tmp_path, monkeypatch):
         read_all(tmp_path / "a")
 
 
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).rstrip("/").endswith("/closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    fill(tmp_path, {"a": "x\n", "closed/b": "x\n", "z": "y\n"})
+    result = read_all(tmp_path)
+    assert result.bodies == ["x\n", "y\n"]
+    assert result.skipped == {str(tmp_path / "closed"): "cannot be read: permission denied"}
+
+
 def test_strange_names(tmp_path):
     names = [b"line\nbreak", b"esc\x1b[2J", b"[red]", b"not-utf8-\xff", "rtl\u202e".encode()]
     for name in names:
