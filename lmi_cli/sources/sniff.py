@@ -41,6 +41,9 @@ UNSUPPORTED = (
     (b"{\\rtf", "RTF document"),
     (b"%!PS", "PostScript document"),
 )
+# A text may begin with the letters of a magic number; these two kinds are made of nothing else.
+WRITTEN = ("RTF document", "PostScript document")
+NOT_WRITTEN = re.compile(rb"[\0-\x08\x0e-\x1a\x7f-\xff]")
 HTML_START = re.compile(
     rb"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html[\s>])", re.I | re.S
 )
@@ -82,7 +85,7 @@ def kind_of(head: bytes, name: str) -> str:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
     for magic, what in UNSUPPORTED:
-        if head.startswith(magic):
+        if head.startswith(magic) and (what in WRITTEN or NOT_WRITTEN.search(head)):
             raise UnreadableError(f"unsupported: {what}")
     mark = byte_order_mark(head)
     if (mark is None or mark[1] == "utf-8") and (nul := head.find(0)) >= 0:

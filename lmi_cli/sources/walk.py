@@ -6,7 +6,7 @@ there are no loops and no way out of the folder.
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -63,7 +63,10 @@ def walk(root: Path, options: ReadOptions) -> Iterator[Found]:
     """
     rules = _Rules(options)
     listing = git.list_files(root) if options.gitignore else None
-    entries = _list_tree(root, options.gitignore) if listing is None else _list_git(root, listing)
+    if listing is None:
+        entries = _list_tree(root, options.gitignore, rules.closes)
+    else:
+        entries = _list_git(root, listing)
     left_out = ""
     for relative, reason in entries:
         if left_out and relative.startswith(left_out):
@@ -84,18 +87,18 @@ def _list_git(
         path = root / relative
         if reason is None and path.is_dir() and not path.is_symlink():
             yield relative.rstrip("/"), reasons.REPOSITORY
-        elif reason is not None or os.path.lexists(
-            path
-        ):  # tracked but deleted is not there to read
+        elif reason is not None or os.path.lexists(path):  # tracked files may be deleted
             yield relative, reason
 
 
-def _list_tree(root: Path, gitignore: bool) -> Iterator[tuple[str, str | None]]:
+def _list_tree(
+    root: Path, gitignore: bool, closes: Callable[[str], bool] = lambda _: False
+) -> Iterator[tuple[str, str | None]]:
     """Walk without git; an explicit stack, because folders may be nested thousands deep."""
     stack = [_scan(root, "", IgnoreRules.at(root) if gitignore else None)]
     while stack:
         for relative, reason, rules in stack[-1]:
-            if reason is None and relative.endswith("/"):
+            if reason is None and relative.endswith("/") and not closes(relative):
                 inner = rules.enter(root / relative, relative) if rules is not None else None
                 stack.append(_scan(root, relative, inner))
                 break
@@ -109,9 +112,7 @@ def _scan(
 ) -> Iterator[tuple[str, str | None, IgnoreRules | None]]:
     try:
         with os.scandir(root / folder) as entries:
-            names = sorted(
-                entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries
-            )
+            names = [entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries]
     except OSError as error:
         yield folder.rstrip("/") or ".", describe(error), rules
         return
@@ -133,6 +134,10 @@ class _Rules:
         self._exclude = _spec(options.exclude)
         self._max_bytes = options.max_file_size
 
+    def closes(self, folder: str) -> bool:
+        """Whether a folder, given with a slash at its end, is left out."""
+        return bool(self.folder_left_out(f"{folder}-")[0])
+
     def folder_left_out(self, relative: str) -> tuple[str, str]:
         """The outermost folder of a path that is left out, with its slash, and why."""
         for parent in reversed(PurePosixPath(relative).parents[:-1]):
@@ -143,6 +148,7 @@ class _Rules:
         return "", ""
 
     def file_left_out(self, path: Path, relative: str) -> str | None:
+        """The reason why a file, or a folder that was not entered, is not read; None to read it."""
         name = path.name
         if name.startswith("."):
             return reasons.HIDDEN

@@ -304,6 +304,11 @@ def test_pdf_inside_other_text_is_text():
     assert read_all("-", stdin=text.encode()).text == text
 
 
+@pytest.mark.parametrize("start", ["ID3 tags are", "RIFF is a", "BZh", "GIF89a begins", "OggS"])
+def test_text_that_begins_like_a_magic_number(start):
+    assert read_all("-", stdin=f"{start} file\n".encode()).text == f"{start} file\n"
+
+
 def test_pdf_behind_junk(tmp_path):
     path = tmp_path / "a.pdf"
     path.write_bytes(b"HTTP/1.1 200 OK\r\n\r\n" + make_pdf([["one"]]))

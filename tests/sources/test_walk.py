@@ -340,6 +340,20 @@ def test_include_and_exclude(tmp_path):
     assert [path for path, why in got.items() if why is None] == ["poetry.lock", "t/d.md"]
 
 
+def test_folders_left_out_are_not_entered(tmp_path, monkeypatch):
+    fill(tmp_path, {"a": "x", ".hidden/b": "x", "drop/c": "x", "in/.cache/d/e": "x"})
+    seen = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (seen.append(Path(path)), real(path))[1])
+    assert dict(walk_pairs(tmp_path, exclude=("drop",))) == {
+        ".hidden": "hidden",
+        "a": None,
+        "drop": "excluded",
+        "in/.cache": "hidden",
+    }
+    assert seen == [tmp_path, tmp_path / "in"]
+
+
 def test_links_are_not_followed(tmp_path):
     folder = tmp_path / "folder"
     fill(folder, {"a.txt": "x\n", "sub/b.txt": "y\n"})
