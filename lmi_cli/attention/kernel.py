@@ -149,15 +149,14 @@ def _attend_tile(
     blind = _rows_that_see_nothing(ranges, rows, first)
     if blind is not None:
         weights.unflatten(1, (folds, count))[:, :, blind] = 0.0
-    out: Tensor | None = None
+    out = scores.new_zeros(batch * heads, folds * count, ranges[0].value.shape[-1])
     edge = 0
     for keys, (start, stop) in zip(ranges, columns, strict=True):
-        part = weights[:, :, edge : edge + stop - start]
+        share = weights[:, :, edge : edge + stop - start]
         edge += stop - start
-        value = keys.value[:, group, start:stop].flatten(0, 1)
-        out = torch.bmm(part, value) if out is None else torch.baddbmm(out, part, value)
+        out.baddbmm_(share, keys.value[:, group, start:stop].flatten(0, 1))
     lse = _log_sum_exp(scores, weights).view(shape) if with_lse else None
-    return torch.as_tensor(out).view(*shape, -1), lse
+    return out.view(*shape, -1), lse
 
 
 def _log_sum_exp(scores: Tensor, weights: Tensor) -> Tensor:

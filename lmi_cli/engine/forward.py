@@ -82,9 +82,7 @@ class ForwardPass:
         value: Tensor,
     ) -> None:
         if segment.region is Region.WINDOW:
-            cache.window.append(
-                self._rotate(rotary, key, segment.key_position), value, self._first
-            )
+            cache.window.append(self._rotate(rotary, key, segment.key_position), value, self._first)
         elif missing := cache.missing_sinks():
             sinks = self._rotate(rotary, key, segment.key_position)
             cache.add_sinks(sinks[:, :, :missing], value[:, :, :missing])

@@ -46,17 +46,33 @@ class CausalLM:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype in which the model computes."""
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
         """The device that token ids go to."""
-        return self.model.get_input_embeddings().weight.device
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
 
     @property
     def weights_bytes(self) -> int:
         """Bytes of all weights, each storage counted once, wherever they lie."""
         return sum(parameter.nbytes for parameter in self.model.parameters())
+
+    @property
+    def device_map(self) -> dict[str, str]:
+        """Device by module, ``""`` standing for the whole model."""
+        placed = getattr(self.model, "hf_device_map", None) or {"": self.device}
+        return {name: str(device) for name, device in placed.items()}
+
+    def device_peak_bytes(self) -> int:
+        """Largest memory allocated on accelerators so far; 0 without one."""
+        if not torch.cuda.is_available():
+            return 0
+        return sum(
+            torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())
+        )
 
     def layers(self, horizon: int) -> list[LayerSpec]:
         """See :func:`lmi_cli.models.families.layer_specs`."""
@@ -92,7 +108,7 @@ class Head:
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config
-        self._projection: nn.Module = model.get_output_embeddings()
+        self._projection: Any = model.get_output_embeddings()
         self._factor: float = getattr(config, "logit_scale", None) or 1.0
         self._divisor: float = getattr(config, "logits_scaling", None) or 1.0
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)

@@ -66,7 +66,9 @@ def load_tokenizer(
     if backend is None:
         raise ModelError(f"{folder}: no tokenizer.json, and only fast tokenizers are supported")
     template = ChatTemplate(loaded) if loaded.chat_template else None
-    adds_bos = loaded.bos_token_id is not None and loaded("x")["input_ids"][0] == loaded.bos_token_id
+    adds_bos = (
+        loaded.bos_token_id is not None and loaded("x")["input_ids"][0] == loaded.bos_token_id
+    )
     tokenizer = Tokenizer(
         backend,
         bos_id=loaded.bos_token_id if adds_bos else None,

@@ -140,7 +140,8 @@ def _native_window(config: PretrainedConfig, layer: int) -> int | None:
 def _rotary_module(model: PreTrainedModel) -> nn.Module:
     for module in model.modules():
         if any(name.endswith("inv_freq") for name, _ in module.named_buffers(recurse=False)):
-            return module
+            found: nn.Module = module
+            return found
     raise ModelError(f"{model.config.model_type}: no rotary frequencies found in the model")
 
 
@@ -162,8 +163,9 @@ def _inv_freq(
         native = parameters.get("original_max_position_embeddings", trained_length(config))
         if horizon > native:
             arguments = {} if kind is None else {"layer_type": kind}
-            return ROPE_INIT_FUNCTIONS[rope_type](
+            computed: Tensor = ROPE_INIT_FUNCTIONS[rope_type](
                 config, device="cpu", seq_len=horizon, **arguments
-            )[0].float()
+            )[0]
+            return computed.float()
     buffer: Tensor = getattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq")
     return buffer.detach().float().cpu()

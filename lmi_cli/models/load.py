@@ -48,7 +48,7 @@ class Loaded:
     template: ChatTemplate | None
 
 
-def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:  # noqa: B008 - frozen
+def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
     """Load weights and tokenizer; the family and the self-check come first.
 
     Raises:

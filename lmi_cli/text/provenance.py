@@ -5,6 +5,9 @@ from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lmi_cli.sources.document import Block
 
 _LINE_FEED = re.compile("\n")
@@ -60,6 +63,24 @@ class Provenance:
             base = self.chars
             self._line_feeds.extend(base + m.start() for m in _LINE_FEED.finditer(block.text))
         self.chars += len(block.text)
+
+    def count_by_source(self, offsets: NDArray[np.int64], counts: list[int]) -> None:
+        """Add to ``counts``, by source, how many of ``offsets`` (ascending) lie in its text.
+
+        Offsets in header lines count for no source. ``counts`` grows as needed.
+        """
+        index = bisect_right(self._starts, int(offsets[0])) - 1 if len(offsets) else 0
+        done = 0
+        while done < len(offsets):
+            entry = self._entries[index]
+            if index + 1 < len(self._starts):
+                end = int(np.searchsorted(offsets, self._starts[index + 1]))
+            else:
+                end = len(offsets)
+            counts.extend([0] * (entry.source + 1 - len(counts)))
+            if not entry.header:
+                counts[entry.source] += end - done
+            done, index = end, index + 1
 
     def locate(self, offset: int) -> Place:
         """The place of the character at ``offset`` in the stream.

@@ -27,10 +27,23 @@ class TokenBlock:
     Attributes:
         ids: int32, ``[tokens]``.
         starts: Offset in the whole stream of the character in which each token begins, int64.
+        text: What was encoded.
+        offset: Offset of ``text[0]`` in the whole stream.
     """
 
     ids: NDArray[np.int32]
     starts: NDArray[np.int64]
+    text: str
+    offset: int
+
+    def utf8_bytes(self, first: int, stop: int) -> int:
+        """UTF-8 bytes of the characters that begin in tokens ``first <= t < stop``."""
+        if first >= min(stop, len(self.ids)):
+            return 0
+        end = int(self.starts[stop]) - self.offset if stop < len(self.ids) else len(self.text)
+        return len(
+            self.text[int(self.starts[first]) - self.offset : end].encode("utf-8", "replace")
+        )
 
 
 def tokenize(
@@ -57,7 +70,7 @@ def tokenize(
 
 def _encode(tokenizer: Tokenizer, text: str, offset: int) -> TokenBlock:
     encoded = tokenizer.encode(text)
-    return TokenBlock(encoded.ids, encoded.starts + offset)
+    return TokenBlock(encoded.ids, encoded.starts + offset, text, offset)
 
 
 def _safe_cut(text: str) -> int | None:

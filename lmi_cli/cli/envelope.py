@@ -1,0 +1,82 @@
+"""The JSON object that every command prints, and the numbers about this process in it."""
+
+import json
+import resource
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lmi_cli.cli.options import GenerationOptions
+from lmi_cli.cli.session import Opened
+
+if TYPE_CHECKING:
+    from lmi_cli.tasks.report import ReadingReport, Timing
+
+SCHEMA_VERSION = 1
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def model_object(opened: Opened) -> dict[str, Any]:
+    """The ``model`` of the contract."""
+    files, lm = opened.loaded.files, opened.loaded.lm
+    return {
+        "id": files.id,
+        "kind": files.kind,
+        "identity": files.identity,
+        "family": lm.config.model_type,
+        "trained_length": lm.trained_length,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "device_map": lm.device_map,
+    }
+
+
+def memory_object(opened: Opened, cache_bytes: int) -> dict[str, Any]:
+    """The ``memory`` of the contract."""
+    return {
+        "peak_rss_bytes": peak_rss_bytes(),
+        "weights_bytes": opened.loaded.lm.weights_bytes,
+        "cache_bytes": cache_bytes,
+        "store_bytes": 0,
+        "device_peak_bytes": opened.loaded.lm.device_peak_bytes(),
+    }
+
+
+def timing_object(opened: Opened, timing: "Timing") -> dict[str, Any]:
+    """The ``timing`` of the contract."""
+    return {"load_s": opened.load_s, **asdict(timing)}
+
+
+def sampling_object(options: GenerationOptions) -> dict[str, Any]:
+    """The ``sampling`` of the contract."""
+    return {
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_k": options.top_k,
+        "seed": options.seed,
+        "max_new_tokens": options.max_new_tokens,
+    }
+
+
+def reading_objects(report: "ReadingReport") -> dict[str, Any]:
+    """``method``, ``sources`` and ``skipped`` of the contract."""
+    return {
+        "method": {
+            "name": report.method,
+            **report.parameters,
+            "bound_tokens": report.bound_tokens,
+            "form": report.form,
+        },
+        "sources": [asdict(source) for source in report.sources],
+        "skipped": [asdict(item) for item in report.skipped],
+    }
+
+
+def dump(command: str, **parts: Any) -> str:
+    """The whole object as text."""
+    envelope = {"schema_version": SCHEMA_VERSION, "command": command, **parts}
+    return json.dumps(envelope, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

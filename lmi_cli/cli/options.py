@@ -1,0 +1,228 @@
+"""Options that commands share, declared once: same name, same meaning, same variable everywhere."""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kKmM]?)")
+_FACTORS = {"": 1, "k": 1000, "K": 1024, "m": 1_000_000, "M": 1024 * 1024}
+
+
+def count(text: str | int) -> int:
+    """An integer that may end in k, m (thousand, million) or K, M (1024, 1024 squared)."""
+    match = _COUNT.fullmatch(str(text).strip())
+    if match is None:
+        raise typer.BadParameter(f"{str(text)!r} is not a number such as 4096, 4k or 4K")
+    value = float(match[1]) * _FACTORS[match[2]]
+    if value != int(value):
+        raise typer.BadParameter(f"{str(text)!r} is not a whole number")
+    return int(value)
+
+
+def counts(text: str) -> list[int]:
+    """Several of them, with commas between."""
+    return [count(part) for part in str(text).split(",") if part.strip()]
+
+
+def option(*names: str, help: str, panel: str, envvar: bool = True, **more: Any) -> Any:
+    """A Typer option with its environment variable, ``LMI_`` and the long name."""
+    long = next(name for name in names if name.startswith("--")).partition("/")[0]
+    variable = "LMI_" + long.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(
+        *names,
+        help=help,
+        rich_help_panel=panel,
+        envvar=variable if envvar else None,
+        show_envvar=False,
+        **more,
+    )
+
+
+def number(*names: str, help: str, panel: str, **more: Any) -> Any:
+    """An option that takes a :func:`count`."""
+    return option(*names, help=help, panel=panel, parser=count, metavar="N", **more)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How documents are found and read."""
+
+    include: Annotated[
+        list[str] | None,
+        option("--include", help="In folders, read only files that match.", panel="Sources"),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        option("--exclude", help="In folders, leave out files that match.", panel="Sources"),
+    ] = None
+    no_gitignore: Annotated[
+        bool, option("--no-gitignore", help="Do not obey .gitignore.", panel="Sources")
+    ] = False
+    max_file_size: Annotated[
+        int | None,
+        number("--max-file-size", help="In folders, skip larger files (bytes).", panel="Sources"),
+    ] = None
+    password_file: Annotated[
+        Path | None,
+        option("--password-file", help="First line: password of encrypted PDFs.", panel="Sources"),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model, and where it runs."""
+
+    model: Annotated[
+        str | None,
+        option(
+            "--model",
+            "-m",
+            help="Name, Hub id, folder or .gguf file.",
+            panel="Model",
+        ),
+    ] = None
+    revision: Annotated[
+        str | None, option("--revision", help="Revision of a Hub model.", panel="Model")
+    ] = None
+    device: Annotated[
+        str, option("--device", help="auto, cpu, cuda, cuda:1, ...", panel="Model")
+    ] = "auto"
+    dtype: Annotated[
+        str, option("--dtype", help="auto, bfloat16, float16 or float32.", panel="Model")
+    ] = "auto"
+    device_map: Annotated[
+        str | None,
+        option("--device-map", help="Spread the model over devices: auto, ...", panel="Model"),
+    ] = None
+    max_memory: Annotated[
+        str | None,
+        option("--max-memory", help="Limit by device, as in 0=6GiB,cpu=16GiB.", panel="Model"),
+    ] = None
+    offload_folder: Annotated[
+        Path | None,
+        option("--offload-folder", help="For weights that fit no device.", panel="Model"),
+    ] = None
+    offline: Annotated[
+        bool, option("--offline", help="Use only what is on this machine.", panel="Model")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class MethodOptions:
+    """How the model attends to a long text."""
+
+    method: Annotated[str, option("--method", help="lm-infinite or full.", panel="Method")] = (
+        "lm-infinite"
+    )
+    window: Annotated[
+        int | None,
+        number("--window", help="Recent tokens at true distance.", panel="Method"),
+    ] = None
+    sinks: Annotated[
+        int | None,
+        number("--sinks", help="Starting tokens that stay visible.", panel="Method"),
+    ] = None
+    ceiling: Annotated[
+        int | None,
+        number("--ceiling", help="Distance at which they are seen.", panel="Method"),
+    ] = None
+    chunk: Annotated[int, number("--chunk", help="Tokens read at once.", panel="Method")] = 512
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How an answer is generated."""
+
+    max_new_tokens: Annotated[
+        int,
+        number("--max-new-tokens", "-n", help="Longest answer, in tokens.", panel="Generation"),
+    ] = 256
+    temperature: Annotated[
+        float, option("--temperature", help="0 takes the likeliest token.", panel="Generation")
+    ] = 0.0
+    top_p: Annotated[
+        float, option("--top-p", help="Sample from this much probability.", panel="Generation")
+    ] = 1.0
+    top_k: Annotated[
+        int, number("--top-k", help="Sample from this many tokens; 0: all.", panel="Generation")
+    ] = 0
+    seed: Annotated[int, option("--seed", help="Of the sampling.", panel="Generation")] = 0
+    system: Annotated[
+        str | None,
+        option("--system", "-s", help="System text of the prompt.", panel="Generation"),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Where results and messages go."""
+
+    json: Annotated[
+        bool, option("--json", help="One JSON object instead of text.", panel="Output")
+    ] = False
+    output: Annotated[
+        Path | None,
+        option("--output", "-o", help="Write the result there, whole or not.", panel="Output"),
+    ] = None
+    no_stream: Annotated[
+        bool, option("--no-stream", help="Print answers when complete.", panel="Output")
+    ] = False
+    quiet: Annotated[bool, option("--quiet", help="No progress, no report.", panel="Output")] = (
+        False
+    )
+    verbose: Annotated[
+        bool,
+        option("--verbose", "-v", help="Progress lines off a terminal too.", panel="Output"),
+    ] = False
+    strict: Annotated[
+        bool,
+        option("--strict", help="Exit with 6 if any input was not used.", panel="Output"),
+    ] = False
+
+
+def deferred(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """Turn a command with option groups into what Typer can call.
+
+    Typer sees one flat signature, in which each dataclass parameter stands as its fields, and gets
+    back the call to make: the work runs after parsing, outside of Typer's own error handling.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints[name]
+        if not is_dataclass(hint):
+            parameters.append(parameter.replace(annotation=hint))
+            continue
+        groups[name] = hint
+        field_hints = get_type_hints(hint, include_extras=True)
+        for item in fields(hint):
+            default = inspect.Parameter.empty if item.default is MISSING else item.default
+            parameters.append(
+                inspect.Parameter(
+                    item.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=field_hints[item.name],
+                )
+            )
+
+    def command(**arguments: Any) -> Callable[[], None]:
+        built = {
+            name: group(**{item.name: arguments.pop(item.name) for item in fields(group)})
+            for name, group in groups.items()
+        }
+        return partial(function, **arguments, **built)
+
+    flat = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__module__ = function.__module__
+    return command

@@ -1,0 +1,138 @@
+"""``lmi passkey``: can the model find a number hidden in a long text?"""
+
+from typing import TYPE_CHECKING, Annotated
+
+from lmi_cli.cli import envelope
+from lmi_cli.cli.console import Output
+from lmi_cli.cli.options import (
+    MethodOptions,
+    ModelOptions,
+    OutputOptions,
+    counts,
+    number,
+    option,
+)
+from lmi_cli.cli.progress import ProgressDisplay
+from lmi_cli.cli.session import Opened, method_choice, open_model, say
+from lmi_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmi_cli.tasks.passkey import PasskeyReport
+
+
+def command(
+    lengths: Annotated[
+        str,
+        option("--lengths", help="Prompt lengths in tokens, as in 4k,16k.", panel="Grid"),
+    ] = "4k,8k",
+    depths: Annotated[
+        str,
+        option("--depths", help="Places of the key in percent of the text.", panel="Grid"),
+    ] = "0,25,50,75,100",
+    trials: Annotated[int, number("--trials", help="Trials a cell.", panel="Grid")] = 1,
+    max_new_tokens: Annotated[
+        int, number("--max-new-tokens", "-n", help="Longest answer, in tokens.", panel="Grid")
+    ] = 12,
+    seed: Annotated[int, option("--seed", help="Of the keys.", panel="Grid")] = 0,
+    *,
+    model: ModelOptions,
+    method: MethodOptions,
+    output: OutputOptions,
+) -> None:
+    """Hide a number at several depths of texts of several lengths, and ask for it."""
+    grid_lengths, grid_depths = counts(lengths), _percentages(depths)
+    if not grid_lengths or not grid_depths or trials < 1 or max_new_tokens < 1:
+        raise UsageError("the grid is empty: lengths, depths, trials and -n need at least one")
+    choice = method_choice(method)
+    sink = Output(output.output)
+    with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
+        opened = open_model(model, output, progress)
+        from lmi_cli.tasks.events import Progress
+        from lmi_cli.tasks.passkey import Cell, PasskeyReport, passkey
+
+        report: PasskeyReport | None = None
+        for event in passkey(
+            opened.loaded,
+            grid_lengths,
+            grid_depths,
+            trials=trials,
+            choice=choice,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            chunk=method.chunk,
+        ):
+            match event:
+                case Progress(tokens, total):
+                    progress.show("passkey", tokens, total)
+                case Cell():
+                    progress.clear()
+                    if output.verbose:
+                        say(f"{event.length:,} at {event.depth:g} %: {_tally(event)}", output)
+                case PasskeyReport():
+                    report = event
+    if report is None:
+        raise RuntimeError("the task ended without a report")
+    sink.write(_as_json(opened, report, seed) if output.json else _as_table(report))
+    sink.close()
+    speed = report.tokens / report.seconds
+    say(f"read {report.tokens:,} tokens in {report.seconds:.1f} s ({speed:,.0f} tok/s)", output)
+
+
+def _percentages(text: str) -> list[float]:
+    try:
+        values = [float(part.strip().rstrip("%")) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"depths {text!r}: expected percentages, as in 0,50,100") from None
+    if any(not 0 <= value <= 100 for value in values):
+        raise UsageError(f"depths {text!r}: each is a percentage from 0 to 100")
+    return values
+
+
+def _tally(cell: object) -> str:
+    return f"{cell.correct}/{len(cell.trials)}"  # type: ignore[attr-defined]
+
+
+def _as_table(report: "PasskeyReport") -> str:
+    """Depths down, lengths across, right answers of trials in the cells."""
+    lengths = list(dict.fromkeys(cell.length for cell in report.cells))
+    depths = list(dict.fromkeys(cell.depth for cell in report.cells))
+    cells = {(cell.length, cell.depth): cell for cell in report.cells}
+    width = max(8, *(len(f"{length:,}") + 2 for length in lengths))
+    rows = ["depth   " + "".join(f"{length:>{width},}" for length in lengths)]
+    for depth in depths:
+        tallies = (f"{_tally(cells[length, depth]):>{width}}" for length in lengths)
+        rows.append(f"{depth:>5g} % " + "".join(tallies))
+    shares = []
+    for length in lengths:
+        column = [cells[length, depth] for depth in depths]
+        share = sum(cell.correct for cell in column) / sum(len(cell.trials) for cell in column)
+        shares.append(f"{share:>{width}.0%}")
+    rows.append("all     " + "".join(shares))
+    return "\n".join(rows) + "\n"
+
+
+def _as_json(opened: Opened, report: "PasskeyReport", seed: int) -> str:
+    return envelope.dump(
+        "passkey",
+        model=envelope.model_object(opened),
+        method=[{"length": length, **method} for length, method in report.methods.items()],
+        sources=[],
+        skipped=[],
+        tokens={"read": report.tokens, "visible": None, "stored": 0, "generated": None},
+        sampling={"temperature": 0.0, "seed": seed},
+        timing={"load_s": opened.load_s, "total_s": report.seconds},
+        memory=envelope.memory_object(opened, 0),
+        cells=[
+            {
+                "length": cell.length,
+                "depth": cell.depth,
+                "trials": len(cell.trials),
+                "accuracy": cell.accuracy,
+                "answers": [
+                    {"key": trial.key, "answer": trial.answer, "correct": trial.correct}
+                    for trial in cell.trials
+                ],
+            }
+            for cell in report.cells
+        ],
+    )

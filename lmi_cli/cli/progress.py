@@ -1,0 +1,128 @@
+"""Progress on stderr: a bar on a terminal, a line every few seconds with ``-v``, else nothing."""
+
+import sys
+import time
+from types import TracebackType
+
+import psutil
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from lmi_cli.cli.console import one_line
+
+_LINE_EVERY_S = 5.0
+
+
+class _Tokens(ProgressColumn):
+    """``12,288/29,000 tok  410 tok/s``."""
+
+    def render(self, task: Task) -> Text:
+        unit = task.fields["unit"]
+        done = f"{int(task.completed):,}"
+        if task.total is not None:
+            done += f"/{int(task.total):,}"
+        speed = f"  {task.speed:,.0f} {unit}/s" if task.speed else ""
+        return Text(f"{done} {unit}{speed}", style="progress.data.speed")
+
+
+class _Memory(ProgressColumn):
+    """Resident memory of this process."""
+
+    max_refresh = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process = psutil.Process()
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{self._process.memory_info().rss / 2**20:,.0f} MiB", style="dim")
+
+
+class ProgressDisplay:
+    """Shows how far the current activity is; a context manager.
+
+    Args:
+        quiet: Show nothing.
+        verbose: Off a terminal, print a line every few seconds.
+    """
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        console = Console(stderr=True)
+        terminal = _is_terminal()
+        self._bar: Progress | None = None
+        if terminal and not quiet:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                _Tokens(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                _Memory(),
+                console=console,
+                transient=True,
+            )
+        self._lines = verbose and not terminal and not quiet
+        self._what = ""
+        self._task: TaskID | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> "ProgressDisplay":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.clear()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, what: str, done: int, total: int | None, unit: str = "tok") -> None:
+        """``done`` of ``total`` (None: unknown) units of an activity."""
+        if self._bar is not None:
+            if what != self._what or self._task is None:
+                self.clear()
+                if not self._bar.live.is_started:
+                    self._bar.start()
+                self._task = self._bar.add_task(one_line(what), total=total, unit=unit)
+                self._what = what
+            self._bar.update(self._task, completed=done, total=total)
+        elif self._lines and time.monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            of = "" if total is None else f"/{total:,}"
+            sys.stderr.write(f"{one_line(what)}: {done:,}{of} {unit}\n")
+
+    def bytes(self, done_bytes: int, total_bytes: int | None, what: str) -> None:
+        """Progress of a download or a conversion, in the form that ``models`` reports it."""
+        total = None if total_bytes is None else total_bytes // 2**20
+        self.show(what, done_bytes // 2**20, total, "MiB")
+
+    def clear(self) -> None:
+        """Take the bar off the screen, before anything else is printed there."""
+        if self._bar is not None and self._task is not None:
+            self._bar.remove_task(self._task)
+            self._bar.stop()
+        self._task = None
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except ValueError:
+        return False

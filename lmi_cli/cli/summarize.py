@@ -1,0 +1,42 @@
+"""``lmi summarize``: the gist of documents."""
+
+from typing import Annotated
+
+import typer
+
+from lmi_cli.cli.answering import answer_and_print
+from lmi_cli.cli.options import (
+    GenerationOptions,
+    MethodOptions,
+    ModelOptions,
+    OutputOptions,
+    SourceOptions,
+)
+from lmi_cli.cli.qa import piped_source
+
+
+def command(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SOURCE...", help="Files, folders, or - for stdin."),
+    ] = None,
+    *,
+    source: SourceOptions,
+    model: ModelOptions,
+    method: MethodOptions,
+    generation: GenerationOptions,
+    output: OutputOptions,
+) -> None:
+    """Summarise documents in one reading."""
+    from lmi_cli.tasks.summarize import SUMMARY_QUESTION
+
+    answer_and_print(
+        "summarize",
+        arguments or [piped_source()],
+        [SUMMARY_QUESTION],
+        source=source,
+        model=model,
+        method=method,
+        generation=generation,
+        output=output,
+    )

@@ -1,0 +1,59 @@
+"""The short report at the end: what was read, what the model could see, what it took."""
+
+from typing import TYPE_CHECKING
+
+from lmi_cli.cli.envelope import peak_rss_bytes
+from lmi_cli.cli.session import Opened
+
+if TYPE_CHECKING:
+    from lmi_cli.tasks.report import ReadingReport, Timing, Visible
+    from lmi_cli.text.provenance import Place
+
+
+def reading_lines(
+    opened: Opened, report: "ReadingReport", timing: "Timing", visible: "Visible"
+) -> list[str]:
+    """Lines for the terminal, the honest one about the unseen part among them."""
+    lines = [
+        f"read {report.document_tokens:,} tokens in {timing.prefill_s:.1f} s"
+        + (f" ({timing.prefill_tok_per_s:,.0f} tok/s)" if timing.prefill_tok_per_s else "")
+        + f", loaded in {opened.load_s:.1f} s"
+        + (f", decoded {timing.decode_tok_per_s:.1f} tok/s" if timing.decode_tok_per_s else "")
+        + f", peak memory {peak_rss_bytes() / 2**20:,.0f} MiB",
+        sight_line(report, visible),
+    ]
+    lines += [f"skipped {item.origin}: {item.reason}" for item in report.skipped[:5]]
+    if len(report.skipped) > 5:
+        lines.append(f"skipped {len(report.skipped) - 5:,} more (see --json)")
+    for source in report.sources:
+        lines += [f"{source.origin}: {issue}" for issue in source.issues[:3]]
+    return lines
+
+
+def sight_line(report: "ReadingReport", visible: "Visible") -> str:
+    """One sentence on what the model could see when it answered."""
+    if visible.unseen == 0:
+        return "the model could see all of it"
+    share = 100 * visible.unseen / report.document_tokens
+    place = ""
+    if visible.unseen_from is not None and visible.unseen_to is not None:
+        place = f": {_span(report, visible.unseen_from, visible.unseen_to)}"
+    return (
+        f"the model could see the first {visible.sinks:,} and the last {visible.window:,} tokens, "
+        f"and NOT the {visible.unseen:,} between ({share:.0f} %{place})"
+    )
+
+
+def _span(report: "ReadingReport", first: "Place", last: "Place") -> str:
+    several = len(report.sources) > 1
+    return f"{_point(report, first, several)} to {_point(report, last, several)}"
+
+
+def _point(report: "ReadingReport", place: "Place", several: bool) -> str:
+    if place.page is not None:
+        point = f"page {place.page}"
+    elif place.line is not None:
+        point = f"line {place.line:,}"
+    else:
+        point = f"character {place.char or 0:,}"
+    return f"{report.sources[place.source].origin} {point}" if several else point

@@ -1,0 +1,214 @@
+"""How well a model predicts a text, in one pass over all of it."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmi_cli.engine.engine import Engine, Ids
+from lmi_cli.errors import NoInputError
+from lmi_cli.models.load import Loaded
+from lmi_cli.sources.document import Corpus
+from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
+from lmi_cli.text.provenance import Provenance
+from lmi_cli.text.stream import TokenBlock, tokenize
+
+BUCKET_TOKENS = 4096
+"""Width of a step of the curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One step of the curve: mean loss of the tokens at ``start <= position < end``."""
+
+    start: int
+    end: int
+    nll: float
+    tokens: int
+
+
+@dataclass(slots=True)
+class Score:
+    """Sums over scored tokens, in float64, from which every figure follows."""
+
+    tokens: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    utf8_bytes: int = 0
+    buckets: list[tuple[int, float]] = field(default_factory=list)
+
+    def add(self, position: int, nll: NDArray[np.float32]) -> None:
+        """Count the tokens of a chunk; nan marks a token that is not scored.
+
+        Args:
+            position: Of the chunk's first token among the source tokens.
+            nll: In nats, float32.
+        """
+        for start in range(0, len(nll), BUCKET_TOKENS):
+            self._add_within(position + start, nll[start : start + BUCKET_TOKENS])
+
+    def _add_within(self, position: int, nll: NDArray[np.float32]) -> None:
+        index = position // BUCKET_TOKENS
+        room = (index + 1) * BUCKET_TOKENS - position
+        if len(nll) > room:
+            self._add_within(position, nll[:room])
+            self._add_within(position + room, nll[room:])
+            return
+        values = nll[~np.isnan(nll)].astype(np.float64)
+        while len(self.buckets) <= index:
+            self.buckets.append((0, 0.0))
+        count, total = self.buckets[index]
+        self.buckets[index] = (count + len(values), total + float(values.sum()))
+        self.tokens += len(values)
+        self.total += float(values.sum())
+        self.squares += float(np.square(values).sum())
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood, nats a token."""
+        return self.total / self.tokens
+
+    @property
+    def ppl(self) -> float:
+        """Perplexity."""
+        return math.exp(self.nll)
+
+    @property
+    def ppl_se(self) -> float | None:
+        """Standard error of the perplexity, the tokens taken as independent."""
+        if self.tokens < 2:
+            return None
+        variance = max(0.0, self.squares / self.tokens - self.nll**2)
+        return self.ppl * math.sqrt(variance / (self.tokens - 1))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits a UTF-8 byte of the scored tokens."""
+        return self.total / math.log(2) / self.utf8_bytes
+
+    @property
+    def curve(self) -> list[Bucket]:
+        """Mean loss by position."""
+        return [
+            Bucket(index * BUCKET_TOKENS, (index + 1) * BUCKET_TOKENS, total / count, count)
+            for index, (count, total) in enumerate(self.buckets)
+            if count
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityReport:
+    """The score of a corpus.
+
+    Attributes:
+        reading: What was read and how.
+        score: The figures.
+        requested: Tokens asked for; None for all.
+        nll: Loss of every source token, float32, nan where not scored; None unless asked for.
+        timing: What it took.
+    """
+
+    reading: ReadingReport
+    score: Score
+    requested: int | None
+    nll: NDArray[np.float32] | None
+    timing: Timing
+
+    @property
+    def short(self) -> bool:
+        """Whether the corpus had fewer tokens than asked for."""
+        return self.requested is not None and self.reading.document_tokens < self.requested
+
+
+def perplexity(
+    loaded: Loaded,
+    corpus: Corpus,
+    choice: MethodChoice,
+    *,
+    length: int | None,
+    keep_nll: bool,
+    chunk: int,
+) -> Iterator[Progress | Note | PerplexityReport]:
+    """Score the first ``length`` tokens of ``corpus``; the report comes last.
+
+    Every source token but the first is scored once, given what the method lets it see; behind a
+    BOS token the first is scored too.
+
+    Raises:
+        NoInputError: There are not two tokens to score.
+    """
+    tokenizer, lm = loaded.tokenizer, loaded.lm
+    prefix = np.array(tokenizer.prefix, dtype=np.int32)
+    engine = Engine(lm, choice.build(lm.trained_length, len(prefix)), chunk)
+    for warning in choice.warnings(lm.trained_length):
+        yield Note(warning)
+    provenance = Provenance()
+    counter = _Counter(length, provenance, first_scored=0 if len(prefix) else 1)
+    blocks = counter.count(tokenize(corpus.blocks, tokenizer, provenance))
+
+    def ids() -> Iterator[Ids]:
+        if len(prefix):
+            yield prefix
+        yield from blocks
+
+    state = engine.start()
+    score = Score()
+    kept: list[NDArray[np.float32]] = []
+    timing = Timing()
+    started = time.monotonic()
+    position = 0
+    for scored in engine.score(state, ids()):
+        nll = scored.nll
+        if scored.tokens == len(nll):
+            nll = nll[len(prefix) :]
+        score.add(position, nll)
+        position += len(nll)
+        if keep_nll:
+            kept.append(nll)
+        yield Progress(position, length)
+    timing.add_prefill(state.tokens, time.monotonic() - started)
+    score.utf8_bytes = counter.utf8_bytes
+    if score.tokens == 0 or score.utf8_bytes == 0:
+        raise NoInputError("the text has fewer than two tokens, so none can be scored")
+    reading = ReadingReport(
+        method=engine.method.name,
+        parameters=engine.method.parameters(),
+        bound_tokens=engine.bound(),
+        form="stream",
+        document_tokens=position,
+        cache_bytes=state.nbytes,
+        sources=source_reports(corpus.sources, counter.by_source),
+        skipped=list(corpus.skipped),
+    )
+    yield PerplexityReport(
+        reading, score, length, np.concatenate(kept) if keep_nll else None, timing
+    )
+
+
+class _Counter:
+    """Passes token blocks on, up to a length, and counts what goes by."""
+
+    def __init__(self, length: int | None, provenance: Provenance, first_scored: int) -> None:
+        self._length = length
+        self._provenance = provenance
+        self._first_scored = first_scored
+        self._tokens = 0
+        self.by_source: list[int] = []
+        self.utf8_bytes = 0  # of the scored tokens
+
+    def count(self, blocks: Iterator[TokenBlock]) -> Iterator[Ids]:
+        for block in blocks:
+            count = len(block.ids)
+            if self._length is not None:
+                count = min(count, self._length - self._tokens)
+            self._provenance.count_by_source(block.starts[:count], self.by_source)
+            self.utf8_bytes += block.utf8_bytes(max(0, self._first_scored - self._tokens), count)
+            self._tokens += count
+            yield block.ids[:count]
+            if self._tokens == self._length:
+                return

@@ -1,0 +1,114 @@
+"""What a task reports when it is done. Field names are those of the JSON output."""
+
+from dataclasses import dataclass, field
+
+from lmi_cli.sources.document import Skipped, Source
+from lmi_cli.text.provenance import Place
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """A source, and how many tokens of the stream it gave."""
+
+    origin: str
+    kind: str
+    bytes: int
+    chars: int
+    pages: int | None
+    lines: int | None
+    tokens: int
+    issues: list[str]
+
+
+@dataclass(slots=True)
+class Visible:
+    """What of the document a model could see when it began to answer.
+
+    Attributes:
+        sinks: Starting tokens at capped distance, as document tokens.
+        window: Document tokens in the window.
+        unseen: Document tokens between them.
+        unseen_from: Place of the first unseen token.
+        unseen_to: Place of the last unseen token.
+    """
+
+    sinks: int
+    window: int
+    unseen: int
+    unseen_from: Place | None = None
+    unseen_to: Place | None = None
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds on a monotonic clock, and rates."""
+
+    load_s: float = 0.0
+    prefill_s: float = 0.0
+    prefill_tok_per_s: float | None = None
+    decode_s: float = 0.0
+    decode_tok_per_s: float | None = None
+    first_token_s: float | None = None
+
+    def add_prefill(self, tokens: int, seconds: float) -> None:
+        """Count reading of the document."""
+        self.prefill_s += seconds
+        self.prefill_tok_per_s = tokens / self.prefill_s if self.prefill_s else None
+
+    def add_decode(self, tokens: int, seconds: float, total_tokens: int) -> None:
+        """Count generation; ``total_tokens`` includes these."""
+        self.decode_s += seconds
+        self.decode_tok_per_s = total_tokens / self.decode_s if self.decode_s else None
+
+
+@dataclass(slots=True)
+class Answer:
+    """One question, answered."""
+
+    question: str
+    answer: str
+    finish_reason: str
+    tokens: int
+    visible: Visible
+    evidence: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ReadingReport:
+    """What was read, how, and with what left out.
+
+    Attributes:
+        method: Name of the method.
+        parameters: Its parameters, in tokens.
+        bound_tokens: Largest number of tokens any layer keeps; None grows.
+        form: ``fits`` or ``stream``.
+        document_tokens: Tokens of the sources.
+        cache_bytes: Keys and values at the end of the reading.
+    """
+
+    method: str
+    parameters: dict[str, int]
+    bound_tokens: int | None
+    form: str
+    document_tokens: int
+    cache_bytes: int
+    sources: list[SourceReport]
+    skipped: list[Skipped]
+
+
+def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceReport]:
+    """Join what the sources know with the tokens counted for each."""
+    counts = tokens + [0] * (len(sources) - len(tokens))
+    return [
+        SourceReport(
+            source.origin,
+            source.kind,
+            source.size_bytes,
+            source.chars,
+            source.pages,
+            source.lines,
+            count,
+            list(source.issues),
+        )
+        for source, count in zip(sources, counts, strict=True)
+    ]

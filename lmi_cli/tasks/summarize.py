@@ -1,0 +1,4 @@
+"""Summarise a document in one reading: a question that is always the same."""
+
+SUMMARY_QUESTION = "Summarize the text above."
+"""The wording that measured best; see ``docs/prompts.md``."""

@@ -1,0 +1,97 @@
+"""The two forms of prompt: one sequence in the model's own template, and a stream with its tail.
+
+The form decides more than anything else how well a small model answers, so the wordings below were
+chosen by measurement; ``docs/prompts.md`` has the figures. Text of the template and text from
+outside are never encoded in one call.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lmi_cli.errors import ModelError
+from lmi_cli.text.tokenizer import Tokenizer
+
+_DOCUMENT = "\ue000document\ue000"
+_QUESTION = "\ue000question\ue000"
+_MARKS = re.compile(f"({_DOCUMENT}|{_QUESTION})")
+
+
+class Template(Protocol):
+    """A chat template; see :class:`lmi_cli.models.chat.ChatTemplate`."""
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, answer: bool = True) -> str:
+        """Text of a conversation, up to the start of the next answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What stands before a document, and what stands between it and the answer.
+
+    Attributes:
+        head: Ids before the document.
+        opening: Ids right after the document.
+        closing: Ids between the question and the answer.
+        tokenizer: Encodes the question.
+    """
+
+    head: tuple[int, ...]
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+    tokenizer: Tokenizer
+
+    def tail(self, question: str) -> list[int]:
+        """Ids from the end of the document to the start of the answer."""
+        return [*self.opening, *self.tokenizer.encode(question).ids.tolist(), *self.closing]
+
+
+def in_turn(tokenizer: Tokenizer, template: Template | None, system: str | None = None) -> Prompt:
+    """One sequence in the model's template: the text inside the user turn, the question last.
+
+    Args:
+        tokenizer: Encodes the parts.
+        template: None for a model without one; the prompt is then plain text.
+        system: Text of the system turn, where the user gave one.
+
+    Raises:
+        ModelError: The template fails, or drops or doubles the user's turn.
+    """
+    if template is None:
+        return _plain(tokenizer, system)
+    messages = [{"role": "user", "content": f"{_DOCUMENT}\n\nQuestion: {_QUESTION}"}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return _split(tokenizer, template.render(messages))
+
+
+def after_stream(
+    tokenizer: Tokenizer, template: Template | None, system: str | None = None
+) -> Prompt:
+    """A stream that any question can follow: nothing but BOS before it, all instruction after it.
+
+    Args:
+        tokenizer: Encodes the parts.
+        template: None for a model without one.
+        system: Text that goes in front of the question, where the user gave one.
+    """
+    return _plain(tokenizer, system)
+
+
+def _plain(tokenizer: Tokenizer, system: str | None) -> Prompt:
+    opening = "\n\n" if system is None else f"\n\n{system}\n\n"
+    return Prompt(
+        tuple(tokenizer.prefix),
+        tuple(tokenizer.encode(f"{opening}Question:").ids.tolist()),
+        tuple(tokenizer.encode("\nAnswer:").ids.tolist()),
+        tokenizer,
+    )
+
+
+def _split(tokenizer: Tokenizer, rendered: str) -> Prompt:
+    parts = _MARKS.split(rendered)
+    if parts[1::2] != [_DOCUMENT, _QUESTION]:
+        raise ModelError("the model's chat template does not keep the user's turn as it is")
+    head, opening, closing = (tuple(tokenizer.encode_template(part)) for part in parts[::2])
+    return Prompt(head, opening, closing, tokenizer)
