@@ -125,10 +125,9 @@ def _attend_tile(
     shape = (batch, heads, folds, count)
     total = sum(stop - start for start, stop in columns)
     if total == 0:
-        lse = query.new_full(
-            shape, -math.inf, dtype=torch.promote_types(query.dtype, torch.float32)
-        )
-        return query.new_zeros(*shape, ranges[0].value.shape[-1]), lse
+        wide = torch.promote_types(query.dtype, torch.float32)
+        nothing = query.new_zeros(*shape, ranges[0].value.shape[-1])
+        return nothing, query.new_full(shape, -math.inf, dtype=wide)
 
     scores = query.new_empty(batch * heads, folds * count, total)
     edge = 0

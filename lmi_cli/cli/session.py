@@ -46,7 +46,9 @@ def open_sources(paths: Sequence[str], options: SourceOptions) -> "Corpus":
     """
     from lmi_cli.sources import open_corpus
 
-    return open_corpus(paths, _read_options(options), stdin=None if sys.stdin is None else sys.stdin.buffer)
+    return open_corpus(
+        paths, _read_options(options), stdin=None if sys.stdin is None else sys.stdin.buffer
+    )
 
 
 def open_model(options: ModelOptions, output: OutputOptions, progress: ProgressDisplay) -> Opened:
