@@ -68,7 +68,6 @@ FAMILIES: dict[str, Family] = {
     "qwen2": _HALVES,
     "qwen3": _HALVES,
     "smollm3": Family(has_rotary=_listed_layers),
-    "stablelm": _HALVES,
     "starcoder2": _HALVES,
 }
 

@@ -51,7 +51,9 @@ def attention_function(
     **arguments: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer; returns ``[B, Q, H, Dv]`` and no weights."""
-    forward: Attender = arguments[ARGUMENT]
+    forward: Attender | None = arguments.get(ARGUMENT)
+    if forward is None:
+        raise ModelError(f"{type(module).__name__} does not pass on what its attention needs")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
     output = forward.attend(layer, query, key, value, scale=scale, softcap=softcap)

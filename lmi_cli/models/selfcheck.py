@@ -1,7 +1,220 @@
-"""A small random model of the same configuration, ours against stock, before any real weight."""
+"""Proof, before any real weight is loaded, that we compute what the stock model computes.
 
+A small random model is made from the same configuration and compared twice: with its stock
+attention while the text fits the window, and with a dense formula, written out below on its own,
+once the text is longer. A family whose rotary layout, scale or windows we have wrong is an error
+here and never a wrong number. The verdict is cached by library versions and configuration.
+"""
+
+import contextlib
+import copy
+import hashlib
+import json
+import math
 from typing import Any
 
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-def check(config: Any) -> None:
-    """Placeholder until the next commit."""
+from lmi_cli import __version__
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.engine.engine import Engine
+from lmi_cli.errors import ModelError
+from lmi_cli.methods import LMInfinite, Method
+from lmi_cli.models import hook
+from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.entries import cache_folder, write_atomically
+
+TOLERANCE = 1e-4
+"""Largest difference of float32 logits of order one."""
+
+_TOKENS = 48
+_WINDOW = LMInfinite(window=_TOKENS, sinks=3, ceiling=_TOKENS)
+_LAMBDA = LMInfinite(window=9, sinks=3, ceiling=13)
+
+
+def check(config: PretrainedConfig) -> None:
+    """Compare ours and stock on a shrunken model of ``config``, unless that has been done before.
+
+    Raises:
+        ModelError: They differ, or the model cannot be built.
+    """
+    record = _record(config)
+    if record is not None and record.exists():
+        return
+    try:
+        against_stock, against_formula = differences(config)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever an unknown configuration makes transformers raise
+        raise ModelError(
+            f"{config.model_type}: no small model of this configuration can be checked: {error}"
+        ) from error
+    worst = max(against_stock, against_formula)
+    if not worst <= TOLERANCE:
+        raise ModelError(
+            f"{config.model_type}: self-check failed, logits differ by {against_stock:.2g} from "
+            f"stock and by {against_formula:.2g} from the method's formula (limit {TOLERANCE:g})",
+            hint="this configuration is not supported; please report it",
+        )
+    if record is not None:
+        with contextlib.suppress(OSError):
+            record.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(record, json.dumps({"difference": worst}).encode())
+
+
+def differences(config: PretrainedConfig) -> tuple[float, float]:
+    """Largest differences of logits: from stock within the window, from the formula beyond it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _small_model(config)
+        ids = torch.randint(0, model.config.vocab_size, (1, _TOKENS))
+    with torch.inference_mode():
+        stock = model(input_ids=ids, use_cache=False).logits[0]
+    with CausalLM(model) as lm:
+        ours = _logits(lm, _WINDOW, ids)
+        ours_beyond = _logits(lm, _LAMBDA, ids)
+        dense = _Dense(lm.layers(_TOKENS), _LAMBDA)
+        beyond = lm.logits(lm.hidden(ids, dense))[0]
+    return _distance(ours, stock), _distance(ours_beyond, beyond)
+
+
+def shrink(config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration with two small layers, everything about positions left as it is."""
+    small = copy.deepcopy(config)
+    kinds = getattr(config, "layer_types", None)
+    kept = _two_layers(kinds or [None] * config.num_hidden_layers)
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    folds = max(1, min(2, heads // key_heads))
+    small.num_hidden_layers = len(kept)
+    if kinds is not None:
+        small.layer_types = [kinds[layer] for layer in kept]
+    if isinstance(getattr(config, "no_rope_layers", None), list):
+        small.no_rope_layers = [config.no_rope_layers[layer] for layer in kept]
+    if getattr(config, "num_key_value_heads", None) is not None:
+        small.num_key_value_heads = min(2, key_heads)
+    small.num_attention_heads = min(2, key_heads) * folds
+    small.hidden_size = small.num_attention_heads * head_size
+    small.intermediate_size = 64
+    small.vocab_size = 64
+    if getattr(config, "sliding_window", None) is not None:
+        small.sliding_window = 7
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        setattr(small, name, None)
+    return small
+
+
+def _two_layers(kinds: list[Any]) -> list[int]:
+    """Indices of two layers, of different kinds where there are any."""
+    second = next((index for index, kind in enumerate(kinds) if kind != kinds[0]), 1)
+    return [0, second] if second < len(kinds) else [0]
+
+
+def _small_model(config: PretrainedConfig) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_config(
+        shrink(config),
+        dtype=torch.float32,
+        attn_implementation="eager",
+        trust_remote_code=False,
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:  # large enough for attention to be anything but uniform
+                parameter.normal_(std=1.5 / math.sqrt(parameter.shape[-1]))
+    found: PreTrainedModel = model
+    return found
+
+
+def _logits(lm: CausalLM, method: Method, ids: Tensor) -> Tensor:
+    engine = Engine(lm, method, chunk=5)
+    state = engine.start()
+    hidden = [
+        engine.forward(state, part) for part in np.split(ids[0].numpy(), range(5, _TOKENS, 5))
+    ]
+    return lm.logits(torch.cat(hidden))
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    scale = max(1.0, float(second.abs().max()))
+    return float((first - second).abs().max()) / scale
+
+
+class _Dense:
+    """LM-Infinite as one matrix a layer, in complex numbers and float64, all tokens at once."""
+
+    def __init__(self, layers: list[LayerSpec], method: LMInfinite) -> None:
+        self._layers = layers
+        self._method = method
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float,
+        softcap: float | None = None,
+    ) -> Tensor:
+        """Attention output ``[B, H, n, Dv]`` of the whole text."""
+        spec, method = self._layers[layer], self._method
+        folds = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(folds, dim=1).double() for x in (key, value))
+        position = torch.arange(query.shape[2])
+        distance = position[:, None] - position
+        capped = torch.full_like(position, method.ceiling)
+        near = _turned(query, position, spec) @ _turned(key, position, spec).mT * scale
+        far = _turned(query, capped, spec) @ key.mT * scale
+        if softcap is not None:
+            near, far = (softcap * (x / softcap).tanh() for x in (near, far))
+        native = spec.native_window
+        window = method.window if native is None else min(native, method.window)
+        in_window = (distance >= 0) & (distance < window)
+        is_sink = (position < method.sinks) & (distance >= method.window)
+        if native is not None and native <= method.window:
+            is_sink = torch.zeros_like(is_sink)
+        scores = torch.where(in_window, near, torch.where(is_sink, far, -math.inf))
+        return (scores.softmax(-1) @ value).to(query.dtype)
+
+
+def _turned(x: Tensor, position: Tensor, spec: LayerSpec) -> Tensor:
+    """``x`` (``[B, H, n, D]``) rotated to ``position`` (``[n]``) by complex multiplication."""
+    x = x.double()
+    if spec.rotary is None:
+        return x
+    pairs = len(spec.rotary.inv_freq)
+    turned, rest = x[..., : 2 * pairs], x[..., 2 * pairs :]
+    # To [..., pairs, 2]: neighbours, or one component from each half.
+    split = (
+        turned.unflatten(-1, (pairs, 2))
+        if spec.rotary.interleaved
+        else turned.unflatten(-1, (2, pairs)).mT
+    )
+    angle = position[:, None].double() * spec.rotary.inv_freq.double()
+    spun = torch.view_as_complex(split.contiguous()) * torch.polar(torch.ones_like(angle), angle)
+    joined = torch.view_as_real(spun)
+    joined = joined if spec.rotary.interleaved else joined.mT
+    return torch.cat((joined.flatten(-2), rest), dim=-1)
+
+
+def _record(config: PretrainedConfig) -> Any:
+    """Where the verdict on ``config`` is kept; None where there is no cache."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    described = config.to_dict()
+    for name in ("_name_or_path", "dtype", "transformers_version"):
+        described.pop(name, None)
+    parts = [
+        __version__,
+        str(torch.__version__),
+        transformers.__version__,
+        hook.IMPLEMENTATION,
+        json.dumps(described, sort_keys=True, default=str),
+    ]
+    return folder / "selfcheck" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
