@@ -43,7 +43,6 @@ class Visible:
 class Timing:
     """Seconds on a monotonic clock, and rates."""
 
-    load_s: float = 0.0
     prefill_s: float = 0.0
     prefill_tok_per_s: float | None = None
     decode_s: float = 0.0
