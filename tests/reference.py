@@ -1,0 +1,149 @@
+"""LM-Infinite by its definition: dense, in float64, one full score matrix a layer.
+
+Written from the definition alone (docs/design, "LM-Infinite attention") and sharing no code with
+the package, so that both being wrong in the same way is unlikely:
+
+    query i sees   keys j with 0 <= i - j < W            at distance i - j,
+                   keys j < S  with i - j >= W           at distance C,
+                   nothing else; one softmax over both.
+
+A layer with a sliding window of its own that is no wider than W keeps it and sees nothing beyond.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tiny_models import Float64Transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_NEIGHBOURS = {"cohere", "cohere2", "ernie4_5", "glm", "glm4", "helium"}
+
+
+@dataclass(frozen=True)
+class Lambda:
+    """Window, sinks and ceiling, in tokens."""
+
+    window: int
+    sinks: int
+    ceiling: int
+
+    def masks(self, count: int, native: int | None = None) -> tuple[Tensor, Tensor]:
+        """Who sees whom (``[query, key]``) at the true distance, and at the ceiling."""
+        query, key = torch.arange(count)[:, None], torch.arange(count)[None]
+        distance = query - key
+        if native is not None and native <= self.window:
+            return (distance >= 0) & (distance < native), torch.zeros(count, count, dtype=bool)
+        near = (distance >= 0) & (distance < self.window)
+        return near, (distance >= self.window) & (key < self.sinks)
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        turn: Callable[[Tensor, Tensor], Tensor],
+        *,
+        scale: float,
+        softcap: float | None = None,
+        native: int | None = None,
+    ) -> Tensor:
+        """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates."""
+        count = query.shape[1]
+        own, ceiling = torch.arange(count), torch.full((count,), self.ceiling)
+        true = turn(query, own) @ turn(key, own).mT * scale
+        far = turn(query, ceiling) @ key.mT * scale
+        if softcap is not None:
+            true, far = softcap * (true / softcap).tanh(), softcap * (far / softcap).tanh()
+        near_mask, far_mask = self.masks(count, native)
+        scores = torch.where(near_mask, true, torch.where(far_mask, far, -math.inf))
+        weights = (scores - scores.amax(-1, keepdim=True)).exp()
+        return weights / weights.sum(-1, keepdim=True) @ value
+
+
+def turning(frequencies: Tensor | None, neighbours: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function that rotates ``[H, n, D]`` to positions ``[n]``: pairs as complex numbers."""
+
+    def turn(x: Tensor, positions: Tensor) -> Tensor:
+        if frequencies is None:
+            return x
+        pairs = len(frequencies)
+        shape = (pairs, 2) if neighbours else (2, pairs)
+        parts = x[..., : 2 * pairs].unflatten(-1, shape).movedim(-1 if neighbours else -2, 0)
+        angles = positions[:, None].double() * frequencies.double()
+        turned = torch.complex(*parts) * torch.exp(1j * angles)
+        back = torch.stack((turned.real, turned.imag), -1 if neighbours else -2)
+        return torch.cat((back.flatten(-2), x[..., 2 * pairs :]), -1)
+
+    return turn
+
+
+def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Lambda) -> Tensor:
+    """Logits ``[n, vocab]`` of a model all of whose layers attend by ``method``.
+
+    At position 0 the model's own rotation is the identity, up to the factor that some frequency
+    sets put on queries and keys alike.
+    """
+    config = model.config
+    before = config._attn_implementation
+
+    def attend(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float,
+        softcap: float | None = None,
+        sliding_window: int | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        assert attention_mask is None
+        folds = query.shape[1] // key.shape[1]
+        frequencies = _frequencies(model, module.layer_idx, method.window)
+        turn = turning(frequencies, config.model_type in _NEIGHBOURS)
+        output = method.attention(
+            query[0],
+            key[0].repeat_interleave(folds, 0),
+            value[0].repeat_interleave(folds, 0),
+            turn,
+            scale=scaling,
+            softcap=softcap,
+            native=sliding_window,
+        )
+        return output.transpose(0, 1)[None], None
+
+    ALL_ATTENTION_FUNCTIONS["reference"] = attend
+    try:
+        model.set_attn_implementation("reference")
+        tokens = torch.from_numpy(ids).long()[None]
+        with torch.inference_mode(), Float64Transformers():
+            return model(
+                input_ids=tokens, position_ids=torch.zeros_like(tokens), use_cache=False
+            ).logits[0]
+    finally:
+        model.set_attn_implementation(before)
+        del ALL_ATTENTION_FUNCTIONS["reference"]
+
+
+def _frequencies(model: PreTrainedModel, layer: int, window: int) -> Tensor | None:
+    config, rotary = model.config, model.base_model.rotary_emb
+    if config.model_type == "smollm3" and not config.no_rope_layers[layer]:
+        return None
+    if config.model_type == "cohere2" and config.layer_types[layer] == "full_attention":
+        return None
+    if config.model_type == "gemma3_text":
+        return getattr(rotary, f"{config.layer_types[layer]}_inv_freq")
+    rope = config.rope_parameters
+    if rope["rope_type"] == "longrope":
+        long = window > rope["original_max_position_embeddings"]
+        factor = torch.tensor(rope["long_factor" if long else "short_factor"])
+        exponent = torch.arange(len(factor)) * 2 / (2 * len(factor))
+        return 1.0 / (factor * rope["rope_theta"] ** exponent)
+    return rotary.inv_freq

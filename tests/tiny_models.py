@@ -1,0 +1,161 @@
+"""Tiny random models of every family we support, built from configurations alone."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from lmi_cli.engine.engine import Engine
+from lmi_cli.methods.base import Method
+from lmi_cli.models.causal_lm import CausalLM
+
+VOCABULARY = 64
+
+_SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 100.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [1.0, 2.0, 3.0, 4.0],
+    "original_max_position_embeddings": 32,
+}
+
+
+def _rope(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"model_type": "llama", "rope_parameters": parameters}
+
+
+_LAYER_TYPES = ["sliding_attention", "full_attention"] * 2
+
+# What a model needs beyond the sizes above; a name that is not here is a plain model type.
+_CHANGES: dict[str, dict[str, Any]] = {
+    "llama-mha": {"model_type": "llama", "num_key_value_heads": 4},
+    "llama-mqa": {"model_type": "llama", "num_key_value_heads": 1},
+    "llama-tied": {"model_type": "llama", "tie_word_embeddings": True},
+    "llama-linear": _rope({"rope_type": "linear", "rope_theta": 100.0, "factor": 4.0}),
+    "llama-llama3": _rope(_LLAMA3),
+    "llama-yarn": _rope(_YARN),
+    "llama-dynamic": _rope({"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}),
+    "cohere": {"logit_scale": 0.25},
+    "cohere2": {"sliding_window": 12, "layer_types": _LAYER_TYPES[:2]},
+    "gemma2": {"sliding_window": 12, "final_logit_softcapping": 5.0},
+    "gemma3_text": {"sliding_window": 12, "num_hidden_layers": 4, "layer_types": _LAYER_TYPES},
+    "gpt_neox": {"rotary_pct": 0.5},
+    "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.7},
+    "mistral": {"sliding_window": None},
+    "mistral-sliding": {"model_type": "mistral", "sliding_window": 12},
+    "phi": {"partial_rotary_factor": 0.5},
+    "phi3-longrope": {
+        "model_type": "phi3",
+        "rope_parameters": _LONGROPE,
+        "original_max_position_embeddings": 32,
+    },
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "starcoder2": {"sliding_window": None},
+}
+
+
+def tiny_model(name: str, dtype: torch.dtype = torch.float64, **changes: Any) -> PreTrainedModel:
+    """A random model by its name, with weights large enough to make attention choose."""
+    values = _SIZES | {"model_type": name} | _CHANGES.get(name, {}) | changes
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    # Scores of Gemma 2 are capped, which stock attention can only do in its plain form.
+    stock = "eager" if config.model_type == "gemma2" else "sdpa"
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=stock)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.dim() == 1:
+            parameter.data += 0.1 * noise
+        else:
+            parameter.data = 1.5 * noise / parameter.shape[-1] ** 0.5
+    return model.to(dtype).eval()
+
+
+def random_ids(count: int, seed: int = 0) -> NDArray[np.int32]:
+    return np.random.default_rng(seed).integers(3, VOCABULARY, count, dtype=np.int32)
+
+
+def stock_logits(model: PreTrainedModel, ids: NDArray[np.int32]) -> Tensor:
+    """Logits ``[n, vocab]`` of the model as it is."""
+    with torch.inference_mode(), precisely(model):
+        logits: Tensor = model(input_ids=torch.from_numpy(ids).long()[None], use_cache=False).logits
+    return logits[0]
+
+
+def our_logits(
+    model: PreTrainedModel, method: Method, ids: NDArray[np.int32], chunk: int, *, origin: int = 0
+) -> Tensor:
+    """Logits ``[n, vocab]`` by the engine, in passes of ``chunk`` tokens."""
+    with CausalLM(model) as lm, precisely(model):
+        engine = Engine(lm, method, chunk)
+        state = engine.start(origin=origin)
+        passes = [engine.forward(state, ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
+        return lm.logits(torch.cat(passes))
+
+
+def precisely(model: PreTrainedModel) -> AbstractContextManager[Any]:
+    """A float64 model is run in float64 throughout."""
+    return Float64Transformers() if model.dtype == torch.float64 else nullcontext()
+
+
+class Float64Transformers(TorchFunctionMode):
+    """Makes transformers compute in float64 what it computes in float32 whatever the model's dtype.
+
+    Rotary angles, norms and the plain softmax would otherwise hide differences below 1e-7. Only
+    calls made by code of transformers are changed, none of ours.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # Frequencies stay as they are: float32 is what a model was trained with.
+        caller = self._caller()
+        if caller.startswith("transformers") and caller != "transformers.modeling_rope_utils":
+            if function is Tensor.float:
+                function = Tensor.double
+            args = [torch.float64 if arg is torch.float32 else arg for arg in args]
+            kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
+        return function(*args, **kwargs)
+
+    @staticmethod
+    def _caller() -> str:
+        frame = sys._getframe(2)
+        while frame.f_globals["__name__"].startswith("torch."):
+            frame = frame.f_back
+        return frame.f_globals["__name__"]
