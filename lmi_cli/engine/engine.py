@@ -35,7 +35,7 @@ class LanguageModel(Protocol):
     vocab_size: int
 
     def layers(self, horizon: int) -> list[LayerSpec]:
-        """The attention layers, for distances up to ``horizon`` tokens."""
+        """The attention layers, as the stock model has them for a text of ``horizon`` tokens."""
         ...
 
     def hidden(self, ids: Tensor, forward: ForwardPass) -> Tensor:
@@ -101,8 +101,8 @@ class Engine:
         self.model = model
         self.method = method
         self.chunk = chunk
-        horizon = max([model.trained_length, *method.parameters().values()])
-        self.layers = model.layers(horizon)
+        # Within its window a method is the stock model, so the window chooses the frequencies.
+        self.layers = model.layers(method.parameters().get("window", model.trained_length))
 
     def start(self, *, origin: int = 0) -> StreamState:
         """A state that has read nothing; see :class:`StreamState` for ``origin``."""

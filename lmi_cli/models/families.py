@@ -107,8 +107,8 @@ def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
 
     Args:
         model: A loaded model of a known family.
-        horizon: Largest distance, in tokens, at which a key will be seen. Frequency sets that
-            depend on the length of the text are chosen by it, once.
+        horizon: Frequency sets that depend on the length of the text are those for this many
+            tokens, once and for all.
     """
     config = model.config
     family = family_of(config)
@@ -158,6 +158,7 @@ def _inv_freq(
     if kind is not None:
         parameters = parameters[kind]
     rope_type = parameters["rope_type"]
+    prefix = "" if kind is None else f"{kind}_"
     if rope_type in ("dynamic", "longrope"):
         native = parameters.get("original_max_position_embeddings", trained_length(config))
         if horizon > native:
@@ -166,5 +167,6 @@ def _inv_freq(
                 config, device="cpu", seq_len=horizon, **arguments
             )[0]
             return computed.float()
-    buffer: Tensor = getattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq")
+        prefix += "original_"  # the other one is overwritten with every text
+    buffer: Tensor = getattr(module, f"{prefix}inv_freq")
     return buffer.detach().float().cpu()
