@@ -72,7 +72,7 @@ class TestAgainstTheDefinition:
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_the_cut_does_not_matter(data: st.DataObject) -> None:
-    """Chunks of any sizes, changing on the way, give what one pass gives."""
+    """Chunks of any size give what one pass gives."""
     window = data.draw(st.integers(1, 20))
     method = LMInfinite(
         window, data.draw(st.integers(0, 12)), window + data.draw(st.integers(0, 9))
