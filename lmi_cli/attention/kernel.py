@@ -161,10 +161,12 @@ def _attend_tile(
 def _log_sum_exp(scores: Tensor, weights: Tensor) -> Tensor:
     """Log-sum-exp over the last dimension, from the scores and their softmax.
 
-    The largest weight is ``exp(peak - lse)``, which is never small enough to lose.
+    The largest weight is ``exp(peak - lse)``, which is never small enough to lose. A row without a
+    score has the peak ``-inf``, and is given weights of zero.
     """
     wide = torch.promote_types(scores.dtype, torch.float32)
-    return scores.amax(-1).to(wide) - weights.amax(-1).to(wide).log()
+    peak = scores.amax(-1).to(wide)
+    return torch.where(peak == -math.inf, peak, peak - weights.amax(-1).to(wide).log())
 
 
 def _rows_that_see_nothing(ranges: Sequence[KeyRange], rows: slice, first: int) -> Tensor | None:
