@@ -66,11 +66,13 @@ class SlidingBuffer:
         self._end += count
 
     def clone(self) -> "SlidingBuffer":
-        """An independent copy of the live part, with room for one more chunk."""
+        """An independent copy of what the next query sees, with room for one more chunk."""
         other = SlidingBuffer(self.window, self.chunk)
-        other.start = self.start
-        if len(self):
-            other._reallocate_from(self.key, self.value, len(self) + self.chunk)
+        keep = len(self) if self.window is None else min(len(self), self.window - 1)
+        if keep:
+            other.start = self.start + len(self) - keep
+            key, value = self.key[:, :, -keep:], self.value[:, :, -keep:]
+            other._reallocate_from(key, value, keep + self.chunk)
         return other
 
     def _allocated(self) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,12 @@ class StreamState:
         return self.position - self.origin
 
     def fork(self) -> "StreamState":
-        """An independent continuation from here."""
+        """An independent continuation from here.
+
+        Raises:
+            RuntimeError: See :meth:`begin_pass`.
+        """
+        self._require_whole()
         other = StreamState(self.method, (), self.chunk, origin=self.origin)
         other.position = self.position
         other.caches = [cache.clone() for cache in self.caches]
@@ -46,8 +51,7 @@ class StreamState:
         Raises:
             RuntimeError: The last pass did not end, so some layers have its tokens and some do not.
         """
-        if self._torn:
-            raise RuntimeError("this state was left half-written by a pass that failed")
+        self._require_whole()
         self._torn = True
 
     def end_pass(self, count: int) -> None:
@@ -64,3 +68,7 @@ class StreamState:
     def cached_tokens(self) -> int:
         """Tokens for which the fullest layer has memory allocated."""
         return max((cache.capacity for cache in self.caches), default=0)
+
+    def _require_whole(self) -> None:
+        if self._torn:
+            raise RuntimeError("this state was left half-written by a pass that failed")
