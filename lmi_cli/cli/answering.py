@@ -48,74 +48,95 @@ def answer_and_print(
         from lmi_cli.tasks.report import Answer
 
         report: QAReport | None = None
-        heading = len(questions) > 1
-        started = -1
+        printed = _Printed(sink, questions, streaming=streaming, silent=output.json)
+        answering = False
         for event in answer(opened.loaded, corpus, questions, choice, asking, chunk=method.chunk):
+            if isinstance(event, Delta | Answer) and not answering:
+                answering = True  # all has been read, nothing is printed yet
+                progress.clear()
+                require_whole_input(corpus, output)
             match event:
                 case Progress(tokens, total):
                     progress.show("reading", tokens, total)
                 case Note(text):
                     progress.clear()
                     say(text, output)
-                case Delta(index, text):
-                    progress.clear()
-                    if streaming and index != started:
-                        sink.write(_heading(questions[index], index) if heading else "")
-                        started = index
-                    if streaming:
-                        sink.write(text)
+                case Delta(_, text):
+                    printed.add(text)
                 case Answer():
-                    progress.clear()
-                    if not (streaming or output.json):
-                        index = list(questions).index(event.question)
-                        sink.write(_heading(event.question, index) if heading else "")
-                        sink.write(event.answer)
-                    if not output.json:
-                        sink.end_line()
+                    printed.end(event.answer)
                 case QAReport():
                     report = event
         if report is None:
             raise RuntimeError("the task ended without a report")
-        require_whole_input(corpus, output)
         if output.json:
             sink.write(_as_json(command, opened, report, generation))
         sink.close()
-        for line in summary.reading_lines(
-            opened, report.reading, report.timing, report.answers[0].visible
-        ):
+        for line in summary.reading_lines(opened, report.reading, report.timing, report.answers):
             say(line, output)
-        for number, given in enumerate(report.answers, 1):
-            if given.finish_reason != "stop":
-                say(f"answer {number} ended by {_REASONS[given.finish_reason]}", output)
 
 
-_REASONS = {
-    "length": "its length limit (-n)",
-    "loop": "repeating itself",
-}
+class _Printed:
+    """Answers as text; the same text whether they are streamed or printed when complete.
 
+    Args:
+        sink: Where they go.
+        questions: Each heads its answer if there are several.
+        streaming: Print the pieces as they come.
+        silent: Print nothing.
+    """
 
-def _heading(question: str, index: int) -> str:
-    return ("\n" if index else "") + f"# {question}\n"
+    def __init__(
+        self, sink: Output, questions: Sequence[str], *, streaming: bool, silent: bool
+    ) -> None:
+        self._sink = sink
+        self._questions = questions
+        self._streaming = streaming
+        self._silent = silent
+        self._done = 0
+        self._begun = False
+
+    def add(self, text: str) -> None:
+        """The next piece of the current answer."""
+        if self._streaming:
+            self._begin()
+            self._sink.write(text)
+
+    def end(self, answer: str) -> None:
+        """The current answer is complete."""
+        if not self._silent:
+            self._begin()
+            if not self._streaming:
+                self._sink.write(answer)
+            self._sink.end_line()
+        self._done += 1
+        self._begun = False
+
+    def _begin(self) -> None:
+        if not self._begun and len(self._questions) > 1:
+            gap = "\n" if self._done else ""
+            self._sink.write(f"{gap}# {self._questions[self._done]}\n")
+        self._begun = True
 
 
 def _as_json(command: str, opened: Opened, report: Any, generation: GenerationOptions) -> str:
     reading = report.reading
     seen = report.answers[0].visible
-    result: dict[str, Any] = {"answers": [asdict(given) for given in report.answers]}
+    answers = [asdict(given) for given in report.answers]
+    result: dict[str, Any] = {"answers": answers}
     if command == "summarize":
-        result = {"summary": report.answers[0].answer, **asdict(report.answers[0])}
-        del result["answer"], result["question"]
+        (given,) = answers
+        result = {"summary": given["answer"]}
+        result |= {name: given[name] for name in ("finish_reason", "visible", "evidence")}
     return envelope.dump(
         command,
         model=envelope.model_object(opened),
         **envelope.reading_objects(reading),
-        tokens={
-            "read": reading.document_tokens,
-            "visible": seen.sinks + seen.window,
-            "stored": 0,
-            "generated": sum(given.tokens for given in report.answers),
-        },
+        tokens=envelope.tokens_object(
+            reading.document_tokens,
+            generated=sum(given.tokens for given in report.answers),
+            visible=seen.sinks + seen.window,
+        ),
         sampling=envelope.sampling_object(generation),
         timing=envelope.timing_object(opened, report.timing),
         memory=envelope.memory_object(opened, reading.cache_bytes),

@@ -7,9 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-
-from lmi_cli.errors import ResourceError
+from lmi_cli.errors import ResourceError, UsageError
 
 # Characters that a terminal acts on: C0 but tab and line feed, DEL, C1, and the marks that reorder
 # text (bidi controls) or hide in it.
@@ -39,9 +37,24 @@ def one_line(text: str) -> str:
     return sanitize(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def error_console() -> Console:
-    """A console on stderr that takes text as it is: no markup, no emoji, no guessing."""
-    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+def message(text: str) -> None:
+    """Write one line to stderr; a stderr that is closed or gone is no failure."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            _write_whole(sys.stderr, one_line(text) + "\n")
+            sys.stderr.flush()
+
+
+def open_missing_descriptors() -> None:
+    """Put the null device where stdin, stdout or stderr was closed by whoever started us.
+
+    Otherwise the next file that is opened would take the number, and stray output would go into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 class Output:
@@ -49,9 +62,15 @@ class Output:
 
     Args:
         path: The file, or None for stdout.
+
+    Raises:
+        UsageError: There can be no such file.
+        ResourceError: It may not be written.
     """
 
     def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            require_writable(path)
         self._path = path
         self._parts: list[str] = []
         self._ended = True
@@ -61,6 +80,7 @@ class Output:
 
         Raises:
             BrokenPipeError: The reader of stdout is gone.
+            ResourceError: What stdout leads to is full.
         """
         if not text:
             return
@@ -69,8 +89,15 @@ class Output:
             self._parts.append(text)
             return
         stream = sys.stdout
-        _write_whole(stream, sanitize(text) if stream.isatty() else text)
-        stream.flush()
+        if stream is None:
+            raise BrokenPipeError
+        try:
+            _write_whole(stream, sanitize(text) if stream.isatty() else text)
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _unwritable("the output", error) from error
 
     def end_line(self) -> None:
         """End the line, unless it has just been ended."""
@@ -96,26 +123,62 @@ def _write_whole(stream: TextIO, text: str) -> None:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
+def require_writable(path: Path) -> None:
+    """Find out before any work whether a file could be written at its end.
+
+    Raises:
+        UsageError: There can be no such file.
+        ResourceError: It may not be written.
+    """
+    folder = Path(os.path.realpath(path)).parent
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="name a file to write")
+    if not _is_special(path) and not folder.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {folder}")
+    if not os.access(path if _is_special(path) else folder, os.W_OK):
+        raise ResourceError(f"{path} cannot be written: {folder} is read-only")
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file so that it exists complete or not at all.
+
+    A link keeps pointing where it does; a device or a pipe is written to as it stands.
 
     Raises:
         ResourceError: It cannot be written.
     """
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if _is_special(path):
+            path.write_bytes(data)
+        else:
+            _replace(Path(os.path.realpath(path)), data)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _unwritable(str(path), error) from error
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".lmi-")
+    temporary = Path(name)
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        reason = error.strerror or str(error)
-        raise ResourceError(f"{path} cannot be written: {reason}") from error
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _unwritable(what: str, error: OSError) -> ResourceError:
+    return ResourceError(f"{what} cannot be written: {error.strerror or error}")

@@ -46,9 +46,14 @@ def memory_object(opened: Opened, cache_bytes: int) -> dict[str, Any]:
     }
 
 
+def tokens_object(read: int, generated: int, visible: int | None = None) -> dict[str, Any]:
+    """The ``tokens`` of the contract; ``visible`` is None where each token saw another part."""
+    return {"read": read, "visible": visible, "stored": 0, "generated": generated}
+
+
 def timing_object(opened: Opened, timing: "Timing") -> dict[str, Any]:
     """The ``timing`` of the contract."""
-    return {"load_s": opened.load_s, **asdict(timing)}
+    return {**asdict(timing), "load_s": opened.load_s}
 
 
 def sampling_object(options: GenerationOptions) -> dict[str, Any]:
@@ -77,6 +82,6 @@ def reading_objects(report: "ReadingReport") -> dict[str, Any]:
 
 
 def dump(command: str, **parts: Any) -> str:
-    """The whole object as text."""
+    """The whole object as text, in ASCII: right in any encoding and harmless on any terminal."""
     envelope = {"schema_version": SCHEMA_VERSION, "command": command, **parts}
-    return json.dumps(envelope, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(envelope, indent=2, allow_nan=False) + "\n"

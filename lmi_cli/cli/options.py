@@ -4,30 +4,46 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kKmM]?)")
+from lmi_cli.errors import UsageError
+
+_COUNT = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)([kKmM]?)")
+_LARGEST_COUNT = 2**53
 _FACTORS = {"": 1, "k": 1000, "K": 1024, "m": 1_000_000, "M": 1024 * 1024}
 
 
 def count(text: str | int) -> int:
-    """An integer that may end in k, m (thousand, million) or K, M (1024, 1024 squared)."""
+    """An integer that may end in k, m (thousand, million) or K, M (1024, 1024 squared).
+
+    It may be negative, so that whoever knows what it counts can say what the smallest is.
+    """
     match = _COUNT.fullmatch(str(text).strip())
     if match is None:
         raise typer.BadParameter(f"{str(text)!r} is not a number such as 4096, 4k or 4K")
-    value = float(match[1]) * _FACTORS[match[2]]
+    value = Decimal(match[1]) * _FACTORS[match[2]]
+    if abs(value) > _LARGEST_COUNT:
+        raise typer.BadParameter(f"{str(text)!r} is larger than anything that can be counted")
     if value != int(value):
         raise typer.BadParameter(f"{str(text)!r} is not a whole number")
     return int(value)
 
 
 def counts(text: str) -> list[int]:
-    """Several of them, with commas between."""
-    return [count(part) for part in str(text).split(",") if part.strip()]
+    """Several of them, with commas between.
+
+    Raises:
+        UsageError: One of them is none.
+    """
+    try:
+        return [count(part) for part in text.split(",") if part.strip()]
+    except typer.BadParameter as error:
+        raise UsageError(error.message) from None
 
 
 def option(*names: str, help: str, panel: str, envvar: bool = True, **more: Any) -> Any:
@@ -160,7 +176,20 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputOptions:
+class MessageOptions:
+    """How much is said on stderr."""
+
+    quiet: Annotated[bool, option("--quiet", help="No progress, no report.", panel="Output")] = (
+        False
+    )
+    verbose: Annotated[
+        bool,
+        option("--verbose", "-v", help="Progress lines off a terminal too.", panel="Output"),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions(MessageOptions):
     """Where results and messages go."""
 
     json: Annotated[
@@ -172,13 +201,6 @@ class OutputOptions:
     ] = None
     no_stream: Annotated[
         bool, option("--no-stream", help="Print answers when complete.", panel="Output")
-    ] = False
-    quiet: Annotated[bool, option("--quiet", help="No progress, no report.", panel="Output")] = (
-        False
-    )
-    verbose: Annotated[
-        bool,
-        option("--verbose", "-v", help="Progress lines off a terminal too.", panel="Output"),
     ] = False
     strict: Annotated[
         bool,

@@ -1,10 +1,12 @@
 """``lmi passkey``: can the model find a number hidden in a long text?"""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from lmi_cli.cli import envelope
 from lmi_cli.cli.console import Output
 from lmi_cli.cli.options import (
+    GenerationOptions,
     MethodOptions,
     ModelOptions,
     OutputOptions,
@@ -47,7 +49,7 @@ def command(
     sink = Output(output.output)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
         opened = open_model(model, output, progress)
-        from lmi_cli.tasks.events import Progress
+        from lmi_cli.tasks.events import Note, Progress
         from lmi_cli.tasks.passkey import Cell, PasskeyReport, passkey
 
         report: PasskeyReport | None = None
@@ -64,6 +66,9 @@ def command(
             match event:
                 case Progress(tokens, total):
                     progress.show("passkey", tokens, total)
+                case Note(text):
+                    progress.clear()
+                    say(text, output)
                 case Cell():
                     progress.clear()
                     if output.verbose:
@@ -72,10 +77,13 @@ def command(
                     report = event
     if report is None:
         raise RuntimeError("the task ended without a report")
-    sink.write(_as_json(opened, report, seed) if output.json else _as_table(report))
+    if output.json:
+        sink.write(_as_json(opened, report, max_new_tokens, seed))
+    else:
+        sink.write(_as_table(report))
     sink.close()
-    speed = report.tokens / report.seconds
-    say(f"read {report.tokens:,} tokens in {report.seconds:.1f} s ({speed:,.0f} tok/s)", output)
+    seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
+    say(f"read {report.tokens:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)", output)
 
 
 def _percentages(text: str) -> list[float]:
@@ -111,27 +119,37 @@ def _as_table(report: "PasskeyReport") -> str:
     return "\n".join(rows) + "\n"
 
 
-def _as_json(opened: Opened, report: "PasskeyReport", seed: int) -> str:
+def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed: int) -> str:
+    methods = list(report.methods.values())
+    bounds = [method.bound_tokens for method in methods]
     return envelope.dump(
         "passkey",
         model=envelope.model_object(opened),
-        method=[{"length": length, **method} for length, method in report.methods.items()],
+        method={
+            "name": methods[0].name,
+            "bound_tokens": None if None in bounds else max(b for b in bounds if b is not None),
+            "by_length": [
+                {
+                    "length": length,
+                    **method.parameters,
+                    "bound_tokens": method.bound_tokens,
+                }
+                for length, method in report.methods.items()
+            ],
+        },
         sources=[],
         skipped=[],
-        tokens={"read": report.tokens, "visible": None, "stored": 0, "generated": None},
-        sampling={"temperature": 0.0, "seed": seed},
-        timing={"load_s": opened.load_s, "total_s": report.seconds},
-        memory=envelope.memory_object(opened, 0),
+        tokens=envelope.tokens_object(report.tokens, report.generated),
+        sampling=envelope.sampling_object(GenerationOptions(max_new_tokens, seed=seed)),
+        timing=envelope.timing_object(opened, report.timing),
+        memory=envelope.memory_object(opened, report.cache_bytes),
         cells=[
             {
                 "length": cell.length,
                 "depth": cell.depth,
                 "trials": len(cell.trials),
                 "accuracy": cell.accuracy,
-                "answers": [
-                    {"key": trial.key, "answer": trial.answer, "correct": trial.correct}
-                    for trial in cell.trials
-                ],
+                "answers": [asdict(trial) for trial in cell.trials],
             }
             for cell in report.cells
         ],

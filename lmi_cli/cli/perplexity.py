@@ -1,14 +1,15 @@
 """``lmi perplexity``: how well a model predicts a text."""
 
 import io
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmi_cli.cli import envelope
-from lmi_cli.cli.console import Output, write_file
+from lmi_cli.cli import envelope, summary
+from lmi_cli.cli.console import Output, require_writable, write_file
 from lmi_cli.cli.options import (
     MethodOptions,
     ModelOptions,
@@ -62,6 +63,8 @@ def command(
     choice = method_choice(method)
     corpus = open_sources(arguments or [piped_source()], source)
     sink = Output(output.output)
+    if nll_out is not None:
+        require_writable(nll_out)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
         opened = open_model(model, output, progress)
         from lmi_cli.tasks.events import Note, Progress
@@ -100,6 +103,8 @@ def command(
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
     peak = envelope.peak_rss_bytes() / 2**20
     say(f"scored in {seconds:.1f} s ({speed:,.0f} tok/s), peak memory {peak:,.0f} MiB", output)
+    for line in summary.input_lines(report.reading):
+        say(line, output)
 
 
 def _npy(values: Any) -> bytes:
@@ -133,18 +138,13 @@ def _as_json(opened: Opened, report: "PerplexityReport") -> str:
         "perplexity",
         model=envelope.model_object(opened),
         **envelope.reading_objects(report.reading),
-        tokens={
-            "read": report.reading.document_tokens,
-            "visible": None,
-            "stored": 0,
-            "generated": 0,
-        },
+        tokens=envelope.tokens_object(report.reading.document_tokens, generated=0),
         sampling=None,
         timing=envelope.timing_object(opened, report.timing),
         memory=envelope.memory_object(opened, report.reading.cache_bytes),
         perplexity={
             "nll": score.nll,
-            "ppl": score.ppl,
+            "ppl": score.ppl if math.isfinite(score.ppl) else None,
             "ppl_se": score.ppl_se,
             "bits_per_byte": score.bits_per_byte,
             "tokens": score.tokens,

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from lmi_cli.cli.console import one_line
+from lmi_cli.cli.console import message, one_line
 
 _LINE_EVERY_S = 5.0
 
@@ -29,6 +29,8 @@ class _Tokens(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
+        if not (task.completed or task.total):
+            return Text()
         done = f"{int(task.completed):,}"
         if task.total is not None:
             done += f"/{int(task.total):,}"
@@ -58,7 +60,6 @@ class ProgressDisplay:
     """
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
-        console = Console(stderr=True)
         terminal = _is_terminal()
         self._bar: Progress | None = None
         if terminal and not quiet:
@@ -70,8 +71,10 @@ class ProgressDisplay:
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 _Memory(),
-                console=console,
+                console=Console(stderr=True),
                 transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
         self._lines = verbose and not terminal and not quiet
         self._what = ""
@@ -106,7 +109,7 @@ class ProgressDisplay:
         elif self._lines and time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
             of = "" if total is None else f"/{total:,}"
-            sys.stderr.write(f"{one_line(what)}: {done:,}{of} {unit}\n")
+            message(f"{what}: {done:,}{of} {unit}" if done or total else what)
 
     def bytes(self, done_bytes: int, total_bytes: int | None, what: str) -> None:
         """Progress of a download or a conversion, in the form that ``models`` reports it."""
@@ -123,6 +126,6 @@ class ProgressDisplay:
 
 def _is_terminal() -> bool:
     try:
-        return sys.stderr.isatty()
+        return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:
         return False

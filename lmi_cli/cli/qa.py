@@ -26,7 +26,13 @@ def command(
     ] = None,
     question: Annotated[
         list[str] | None,
-        option("--question", "-q", help="A question; may be repeated.", panel="Questions"),
+        option(
+            "--question",
+            "-q",
+            help="A question; may be repeated.",
+            panel="Questions",
+            envvar=False,  # Typer would cut its value into words
+        ),
     ] = None,
     questions: Annotated[
         Path | None,
@@ -40,6 +46,8 @@ def command(
     output: OutputOptions,
 ) -> None:
     """Answer questions about documents of any length. They are read once."""
+    if not question and (preset := os.environ.get("LMI_QUESTION")):
+        question = [preset]
     paths, asked = split_arguments(arguments or [], question or [], questions)
     answer_and_print(
         "qa",
@@ -73,7 +81,7 @@ def split_arguments(
         if last == "-" or _exists(last):
             raise UsageError(
                 f"the last argument is the question, and {last!r} is a source",
-                hint=f'try: lmi qa {last} "Your question?"',
+                hint=f'try: lmi qa {" ".join([*paths, last])} "Your question?"',
             )
         asked = [last]
     if not all(text.strip() for text in asked):

@@ -1,16 +1,19 @@
 """From an exception to an exit code: the one place where errors become output."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from lmi_cli.cli.console import one_line
+from lmi_cli.cli.console import message
 from lmi_cli.errors import LmiError, ResourceError
 
-_INTERRUPTED, _TERMINATED = 130, 143
+_BUG, _INTERRUPTED, _TERMINATED = 1, 130, 143
+_LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class TerminationError(BaseException):
@@ -20,28 +23,40 @@ class TerminationError(BaseException):
 def run(command: Callable[[], None]) -> int:
     """Run a command and return its exit code.
 
-    Every foreseeable failure becomes one line on stderr; with ``LMI_DEBUG=1`` it keeps its
-    traceback.
+    Every foreseeable failure becomes one line on stderr; with ``LMI_DEBUG=1`` its traceback is
+    shown too.
     """
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminate)
         signal.signal(signal.SIGINT, _interrupt)
+    code = _outcome(command)
+    if not _flush() and code == 0:
+        code = ResourceError.exit_code
+    return code
+
+
+def _outcome(command: Callable[[], None]) -> int:
     try:
         command()
-        _flush()
     except LmiError as error:
         return _fail(error)
-    except BrokenPipeError:
-        # The reader has what it wanted. Python must not find the pipe broken again at exit.
-        _to_devnull(sys.stdout)
+    except BrokenPipeError:  # the reader has what it wanted
         return 0
     except KeyboardInterrupt:
-        _say("interrupted")
+        message("lmi: interrupted")
         return _INTERRUPTED
     except TerminationError:
         return _TERMINATED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except MemoryError:
         return _fail(ResourceError("out of memory", hint="try a smaller --window or --chunk"))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _LIMITS:
+            return _fail(ResourceError(f"{error.filename or 'the output'}: {error.strerror}"))
+        _show_traceback()
+        message(f"lmi: this is a fault in lmi itself: {type(error).__name__}: {error}")
+        return _BUG
     return 0
 
 
@@ -57,26 +72,30 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _fail(error: LmiError) -> int:
     if os.environ.get("LMI_DEBUG") == "1":
-        raise error
-    _say(error.message)
+        _show_traceback()
+    message(f"lmi: {error.message}")
     if error.hint:
-        _say(f"hint: {error.hint}", prefix="     ")
+        message(f"     hint: {error.hint}")
     return error.exit_code
 
 
-def _say(text: str, prefix: str = "lmi: ") -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        line = prefix + one_line(text) + "\n"
-        encoding = sys.stderr.encoding or "ascii"
-        sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
+def _show_traceback() -> None:
+    for line in traceback.format_exc().splitlines():
+        message(line)
 
 
-def _flush() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
+def _flush() -> bool:
+    """Empty stdout; whether it took everything.
 
-
-def _to_devnull(stream: object) -> None:
-    with contextlib.suppress(Exception):
-        descriptor = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(descriptor, stream.fileno())  # type: ignore[attr-defined]
+    A stdout that fails is replaced by the null device: Python would stumble over it again at exit.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            message(f"lmi: the output cannot be written: {error}")
+            return False
+    return True

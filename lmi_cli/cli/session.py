@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lmi_cli.cli.console import one_line
+from lmi_cli.cli.console import message
 from lmi_cli.cli.options import (
     GenerationOptions,
     MethodOptions,
@@ -15,7 +15,7 @@ from lmi_cli.cli.options import (
     SourceOptions,
 )
 from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.errors import NoInputError, PartialError, UsageError
+from lmi_cli.errors import PartialError, UsageError
 
 if TYPE_CHECKING:
     from lmi_cli.models.load import Loaded, Placement
@@ -35,7 +35,7 @@ class Opened:
 def say(text: str, output: OutputOptions) -> None:
     """One line for the user, on stderr."""
     if not output.quiet:
-        sys.stderr.write(one_line(text) + "\n")
+        message(text)
 
 
 def open_sources(paths: Sequence[str], options: SourceOptions) -> "Corpus":
@@ -63,8 +63,10 @@ def open_model(options: ModelOptions, output: OutputOptions, progress: ProgressD
         revision=options.revision,
         progress=progress.bytes,
     )
+    progress.clear()
     for note in files.notes:
         say(note, output)
+    progress.show("loading model", 0, None, "MiB")
     from lmi_cli.models.load import load
 
     loaded = load(files, _placement(options))
@@ -80,9 +82,12 @@ def method_choice(options: MethodOptions) -> "MethodChoice":
     """
     from lmi_cli.tasks.methodchoice import MethodChoice
 
-    if options.chunk < 1:
-        raise UsageError(f"chunk {options.chunk}: the smallest is 1 token")
-    return MethodChoice(options.method, options.window, options.sinks, options.ceiling)
+    for name, value in (("chunk", options.chunk), ("ceiling", options.ceiling)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}: the smallest is 1 token")
+    choice = MethodChoice(options.method, options.window, options.sinks, options.ceiling)
+    choice.build(default_window=1, prefix=0)  # what contradicts itself does so for any model
+    return choice
 
 
 def answer_options(options: GenerationOptions) -> "AnswerOptions":
@@ -121,14 +126,17 @@ def require_whole_input(corpus: "Corpus", output: OutputOptions) -> None:
 def _read_options(options: SourceOptions) -> "ReadOptions":
     from lmi_cli.sources import ReadOptions
 
+    if options.max_file_size is not None and options.max_file_size < 0:
+        raise UsageError(f"max-file-size {options.max_file_size}: the smallest is 0 bytes")
     password = None
     if options.password_file is not None:
         try:
-            lines = options.password_file.read_text().splitlines()
-        except OSError as error:
-            raise UsageError(f"{options.password_file}: {error.strerror}") from error
+            lines = options.password_file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise UsageError(f"password file {options.password_file}: {reason}") from error
         if not lines:
-            raise NoInputError(f"{options.password_file}: no password in it")
+            raise UsageError(f"password file {options.password_file}: no password in it")
         password = lines[0]
     defaults = ReadOptions()
     return ReadOptions(

@@ -1,28 +1,42 @@
 """The short report at the end: what was read, what the model could see, what it took."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.envelope import peak_rss_bytes
 from lmi_cli.cli.session import Opened
 
 if TYPE_CHECKING:
-    from lmi_cli.tasks.report import ReadingReport, Timing, Visible
+    from lmi_cli.tasks.report import Answer, ReadingReport, Timing, Visible
     from lmi_cli.text.provenance import Place
 
 
+_ENDINGS = {"length": "was cut off at its longest (-n)", "loop": "was ended as it repeated itself"}
+
+
 def reading_lines(
-    opened: Opened, report: "ReadingReport", timing: "Timing", visible: "Visible"
+    opened: Opened, report: "ReadingReport", timing: "Timing", answers: "Sequence[Answer]"
 ) -> list[str]:
     """Lines for the terminal, the honest one about the unseen part among them."""
+    least = max((given.visible for given in answers), key=lambda visible: visible.unseen)
     lines = [
         f"read {report.document_tokens:,} tokens in {timing.prefill_s:.1f} s"
         + (f" ({timing.prefill_tok_per_s:,.0f} tok/s)" if timing.prefill_tok_per_s else "")
         + f", loaded in {opened.load_s:.1f} s"
         + (f", decoded {timing.decode_tok_per_s:.1f} tok/s" if timing.decode_tok_per_s else "")
         + f", peak memory {peak_rss_bytes() / 2**20:,.0f} MiB",
-        sight_line(report, visible),
+        sight_line(report, least),
+        *input_lines(report),
     ]
-    lines += [f"skipped {item.origin}: {item.reason}" for item in report.skipped[:5]]
+    for number, given in enumerate(answers, 1):
+        if ending := _ENDINGS.get(given.finish_reason):
+            lines.append(f"answer {number} {ending}" if len(answers) > 1 else f"answer {ending}")
+    return lines
+
+
+def input_lines(report: "ReadingReport") -> list[str]:
+    """What of the input was not used, or not as it stands."""
+    lines = [f"skipped {item.origin}: {item.reason}" for item in report.skipped[:5]]
     if len(report.skipped) > 5:
         lines.append(f"skipped {len(report.skipped) - 5:,} more (see --json)")
     for source in report.sources:
@@ -38,9 +52,10 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
     place = ""
     if visible.unseen_from is not None and visible.unseen_to is not None:
         place = f": {_span(report, visible.unseen_from, visible.unseen_to)}"
+    first = f"first {visible.sinks:,} and the " if visible.sinks else ""
     return (
-        f"the model could see the first {visible.sinks:,} and the last {visible.window:,} tokens, "
-        f"and NOT the {visible.unseen:,} between ({share:.0f} %{place})"
+        f"the model could see the {first}last {visible.window:,} tokens, and NOT the "
+        f"{visible.unseen:,} {'between' if first else 'before'} ({share:.0f} %{place})"
     )
 
 

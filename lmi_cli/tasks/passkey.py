@@ -16,8 +16,9 @@ from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.models.load import Loaded
-from lmi_cli.tasks.events import Progress
+from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.methodchoice import STREAM_SHARE, MethodChoice
+from lmi_cli.tasks.report import Timing
 from lmi_cli.text.tokenizer import Tokenizer
 
 PREFIX = (
@@ -30,7 +31,7 @@ FILLER = (
 KEY = " The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = " What is the pass key? The pass key is"
 
-_INTEGER = re.compile(r"\d+")
+_INTEGER = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +69,39 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class MethodUsed:
+    """A method and its parameters.
+
+    Attributes:
+        name: Key of ``METHODS``.
+        parameters: In tokens.
+        bound_tokens: Largest number of tokens any layer keeps; None grows.
+    """
+
+    name: str
+    parameters: dict[str, int]
+    bound_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class PasskeyReport:
     """The whole grid.
 
     Attributes:
         cells: By length, then depth.
-        methods: Name and parameters by length.
+        methods: By length, what read it.
         tokens: Tokens read in all.
-        seconds: Wall time.
+        generated: Tokens generated in all.
+        cache_bytes: Keys and values behind the largest prompt.
+        timing: What it took.
     """
 
     cells: list[Cell]
-    methods: dict[int, dict[str, str | int]]
+    methods: dict[int, MethodUsed]
     tokens: int
-    seconds: float
+    generated: int
+    cache_bytes: int
+    timing: Timing
 
 
 def build_prompt(tokenizer: Tokenizer, length: int, depth: float, key: str) -> Ids:
@@ -125,21 +145,24 @@ def passkey(
     max_new_tokens: int,
     seed: int,
     chunk: int,
-) -> Iterator[Progress | Cell | PasskeyReport]:
+) -> Iterator[Progress | Note | Cell | PasskeyReport]:
     """Run the grid; each cell is yielded when it is done, the report comes last."""
     tokenizer, lm = loaded.tokenizer, loaded.lm
     for length in lengths:  # a length that cannot be built fails before the first is run
         build_prompt(tokenizer, length, 0, "10000")
+    for warning in choice.warnings(lm.trained_length):
+        yield Note(warning)
     total = sum(lengths) * len(depths) * trials
     cells: list[Cell] = []
-    methods: dict[int, dict[str, str | int]] = {}
-    done = 0
-    started = time.monotonic()
+    methods: dict[int, MethodUsed] = {}
+    timing = Timing()
+    done = generated = cache_bytes = 0
     for length in lengths:
         fits = length + max_new_tokens <= lm.trained_length
         window = lm.trained_length if fits else max(1, lm.trained_length // STREAM_SHARE)
         engine = Engine(lm, choice.build(window, len(tokenizer.prefix)), chunk)
-        methods[length] = {"name": engine.method.name, **engine.method.parameters()}
+        method = engine.method
+        methods[length] = MethodUsed(method.name, method.parameters(), engine.bound())
         for depth in depths:
             results: list[Trial] = []
             for trial in range(trials):
@@ -147,14 +170,18 @@ def passkey(
                 prompt = build_prompt(tokenizer, length, depth, key)
                 state = engine.start()
                 last = None
+                started = time.monotonic()
                 for event in engine.read(state, [prompt]):
                     last = event.last
                     yield Progress(done + event.tokens, total)
                 if last is None:
                     raise RuntimeError("an empty prompt")
+                done += length
+                read = time.monotonic()
+                timing.add_prefill(done, read - started)
                 tokens = [
-                    generated.token
-                    for generated in engine.decode(
+                    step.token
+                    for step in engine.decode(
                         state,
                         last,
                         stop_ids=tokenizer.stop_ids,
@@ -162,10 +189,12 @@ def passkey(
                         sampling=Sampling(),
                     )
                 ]
+                generated += len(tokens)
+                timing.add_decode(len(tokens), time.monotonic() - read, generated)
+                cache_bytes = max(cache_bytes, state.nbytes)
                 answer = tokenizer.decode(tokens)
                 found = _INTEGER.search(answer)
                 results.append(Trial(key, answer, found is not None and found[0] == key))
-                done += length
             cells.append(Cell(length, depth, results))
             yield cells[-1]
-    yield PasskeyReport(cells, methods, done, time.monotonic() - started)
+    yield PasskeyReport(cells, methods, done, generated, cache_bytes, timing)

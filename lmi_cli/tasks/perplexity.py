@@ -75,13 +75,16 @@ class Score:
 
     @property
     def ppl(self) -> float:
-        """Perplexity."""
-        return math.exp(self.nll)
+        """Perplexity; infinite beyond what a float holds."""
+        try:
+            return math.exp(self.nll)
+        except OverflowError:
+            return math.inf
 
     @property
     def ppl_se(self) -> float | None:
         """Standard error of the perplexity, the tokens taken as independent."""
-        if self.tokens < 2:
+        if self.tokens < 2 or math.isinf(self.ppl):
             return None
         variance = max(0.0, self.squares / self.tokens - self.nll**2)
         return self.ppl * math.sqrt(variance / (self.tokens - 1))

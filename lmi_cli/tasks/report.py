@@ -50,7 +50,7 @@ class Timing:
     first_token_s: float | None = None
 
     def add_prefill(self, tokens: int, seconds: float) -> None:
-        """Count reading of the document."""
+        """Count reading; ``tokens`` is the number of all tokens read so far."""
         self.prefill_s += seconds
         self.prefill_tok_per_s = tokens / self.prefill_s if self.prefill_s else None
 

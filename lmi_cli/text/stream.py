@@ -69,7 +69,7 @@ def tokenize(
 
 
 def _encode(tokenizer: Tokenizer, text: str, offset: int) -> TokenBlock:
-    encoded = tokenizer.encode(text)
+    encoded = tokenizer.encode(text, continued=offset > 0)
     return TokenBlock(encoded.ids, encoded.starts + offset, text, offset)
 
 

@@ -43,8 +43,9 @@ class Tokenizer:
         stop_ids: Iterable[int] = (),
     ) -> None:
         self._template = backend
-        self._document = _without_added_tokens(backend)
-        self._added = np.array(sorted(_control_tokens(backend)), dtype=np.int32)
+        self._document = _without_control_tokens(backend)
+        self._continued = _without_prefix_space(self._document)
+        self._control = np.array(sorted(_control_tokens(backend)), dtype=np.int32)
         self.bos_id = bos_id
         self.stop_ids = frozenset(stop_ids)
 
@@ -53,12 +54,19 @@ class Tokenizer:
         """Ids in front of every sequence: the BOS token, or nothing."""
         return [] if self.bos_id is None else [self.bos_id]
 
-    def encode(self, text: str) -> Encoded:
-        """Encode text that came from outside: no part of it becomes a special token."""
-        encoding = self._document.encode(text, add_special_tokens=False)
+    def encode(self, text: str, *, continued: bool = False) -> Encoded:
+        """Encode text that came from outside: no part of it becomes a special token.
+
+        Args:
+            text: The text.
+            continued: It goes on where other text left off, so it gets none of the space that some
+                tokenizers put in front of a text.
+        """
+        backend = self._continued if continued else self._document
+        encoding = backend.encode(text, add_special_tokens=False)
         ids = np.array(encoding.ids, dtype=np.int32)
         starts = np.array([start for start, _ in encoding.offsets], dtype=np.int64)
-        bad = np.flatnonzero(np.isin(ids, self._added))
+        bad = np.flatnonzero(np.isin(ids, self._control))
         if len(bad) == 0:
             return Encoded(ids, starts)
         return self._encode_spelled_out(text, encoding, set(bad.tolist()))
@@ -83,7 +91,7 @@ class Tokenizer:
                 starts.append(start)
                 continue
             for offset in range(start, end):
-                spelled = self._document.encode(text[offset], add_special_tokens=False).ids
+                spelled = self._continued.encode(text[offset], add_special_tokens=False).ids
                 ids.extend(spelled)
                 starts.extend([offset] * len(spelled))
         return Encoded(np.array(ids, dtype=np.int32), np.array(starts, dtype=np.int64))
@@ -116,26 +124,48 @@ class IncrementalDecoder:
         return after[len(before) :]
 
 
-def _added_tokens(backend: tokenizers.Tokenizer) -> list[dict[str, Any]]:
-    added: list[dict[str, Any]] = json.loads(backend.to_str())["added_tokens"]
-    return added
-
-
 def _control_tokens(backend: tokenizers.Tokenizer) -> list[int]:
     """Added tokens that mean something: all but runs of white space."""
-    return [token["id"] for token in _added_tokens(backend) if token["content"].strip()]
+    added = json.loads(backend.to_str())["added_tokens"]
+    return [token["id"] for token in added if token["content"].strip()]
 
 
-def _without_added_tokens(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+def _without_control_tokens(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """A copy that reads every added token but white space as the plain text it is spelled with.
 
     Marking such text as special is the template's business. Tokens that are not flagged special are
     left out too: tool and reasoning tags usually are not flagged, and the template uses them.
     """
     description = json.loads(backend.to_str())
-    description["added_tokens"] = [
-        token for token in description["added_tokens"] if not token["content"].strip()
-    ]
+    for token in description["added_tokens"]:
+        token["special"] = bool(token["content"].strip())
     description["post_processor"] = None
     description["truncation"] = description["padding"] = None
-    return tokenizers.Tokenizer.from_str(json.dumps(description))
+    copy = tokenizers.Tokenizer.from_str(json.dumps(description))
+    copy.encode_special_tokens = True  # as text, that is
+    return copy
+
+
+def _without_prefix_space(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy that puts no space in front of a text."""
+    description = json.loads(backend.to_str())
+    for stage in ("normalizer", "pre_tokenizer"):
+        description[stage] = _without_prefix(description[stage])
+    copy = tokenizers.Tokenizer.from_str(json.dumps(description))
+    copy.encode_special_tokens = True
+    return copy
+
+
+def _without_prefix(step: Any) -> Any:
+    """One step of a tokenizer's description, nested steps included; None if nothing is left."""
+    if not isinstance(step, dict) or step.get("type") == "Prepend":
+        return None
+    step = dict(step)
+    if "add_prefix_space" in step:
+        step["add_prefix_space"] = False
+    if "prepend_scheme" in step:
+        step["prepend_scheme"] = "never"
+    for name in ("normalizers", "pretokenizers"):
+        if name in step:
+            step[name] = [kept for inner in step[name] if (kept := _without_prefix(inner))]
+    return step

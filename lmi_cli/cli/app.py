@@ -1,0 +1,68 @@
+"""The ``lmi`` program as Typer sees it: its commands, and what parsing them may end in."""
+
+from typing import Annotated
+
+import typer
+
+from lmi_cli import __version__
+from lmi_cli.cli import console, models, passkey, perplexity, qa, summarize
+from lmi_cli.cli.options import deferred
+
+app = typer.Typer(
+    name="lmi",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Read text of any length with a local language model, and ask it questions.",
+    epilog=(
+        'Examples:  lmi qa paper.pdf "Which dataset was used?"   |   '
+        "cat notes.txt | lmi summarize -   |   lmi perplexity book.txt --length 200k"
+    ),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.Output(None).write(f"lmi {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version.")
+    ] = False,
+) -> None:
+    """Read text of any length with a local language model, and ask it questions."""
+    if context.invoked_subcommand is None:
+        for line in context.get_help().splitlines():
+            console.message(line)
+        raise typer.Exit(2)
+
+
+app.command("qa")(deferred(qa.command))
+app.command("summarize")(deferred(summarize.command))
+app.command("perplexity")(deferred(perplexity.command))
+app.command("passkey")(deferred(passkey.command))
+app.add_typer(models.app, name="models")
+
+
+def run() -> None:
+    """Parse the command line, then do what it asks for.
+
+    Raises:
+        SystemExit: The command line cannot be parsed, or asked for help.
+    """
+    try:
+        job = app(standalone_mode=False)
+    except typer.TyperException as error:  # usage errors of the parser itself
+        context = getattr(error, "ctx", None)
+        path = "lmi" if context is None else context.command_path
+        console.message(f"lmi: {error.format_message()}")
+        console.message(f"     hint: {path} --help")
+        raise SystemExit(error.exit_code) from None
+    if callable(job):
+        job()
+    elif job:
+        raise SystemExit(job)
