@@ -228,7 +228,7 @@ class TestDamage:
             engine = Engine(lm, LAMBDA, 8)
             with pytest.raises(ModelError, match="non-finite"):
                 list(engine.score(engine.start(), [random_ids(30)]))
-            # An infinite weight of the head gives its token +inf or -inf, as the hidden state has it.
+            # An infinite weight of the head makes a logit +inf or -inf, as the text has it.
             refused = 0
             for seed in range(8):
                 state = engine.start()
