@@ -181,7 +181,7 @@ class Engine:
         tokens: list[int] = []
         while True:
             (logits,) = self.model.logits_in_slices(last[None], 1)
-            if not bool(torch.isfinite(logits).any()) or bool(torch.isnan(logits).any()):
+            if not bool(logits.max().isfinite()):  # nan, +inf, or -inf everywhere
                 raise _not_finite(state)
             token = sampling.choose(logits[0], generator)
             tokens.append(token)

@@ -40,7 +40,8 @@ class Sampling:
         """Draw a token from ``logits`` (float32, ``[vocab]``, any device)."""
         if self.temperature == 0.0:
             return int(logits.argmax())
-        scores = logits.float().cpu() / self.temperature
+        # In float64 and from the largest down, so that no temperature is too small to divide by.
+        scores = (logits - logits.max()).double().cpu() / self.temperature
         if self.top_k:
             floor = scores.topk(min(self.top_k, len(scores))).values[-1]
             scores = scores.masked_fill(scores < floor, float("-inf"))
