@@ -55,7 +55,7 @@ def run() -> None:
         SystemExit: The command line cannot be parsed, or asked for help.
     """
     try:
-        job = app(standalone_mode=False)
+        job = app(prog_name="lmi", standalone_mode=False)
     except typer.TyperException as error:  # usage errors of the parser itself
         context = getattr(error, "ctx", None)
         path = "lmi" if context is None else context.command_path

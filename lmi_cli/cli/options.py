@@ -168,7 +168,7 @@ class GenerationOptions:
     top_k: Annotated[
         int, number("--top-k", help="Sample from this many tokens; 0: all.", panel="Generation")
     ] = 0
-    seed: Annotated[int, option("--seed", help="Of the sampling.", panel="Generation")] = 0
+    seed: Annotated[int, number("--seed", help="Of the sampling.", panel="Generation")] = 0
     system: Annotated[
         str | None,
         option("--system", "-s", help="System text of the prompt.", panel="Generation"),

@@ -35,7 +35,7 @@ def command(
     max_new_tokens: Annotated[
         int, number("--max-new-tokens", "-n", help="Longest answer, in tokens.", panel="Grid")
     ] = 12,
-    seed: Annotated[int, option("--seed", help="Of the keys.", panel="Grid")] = 0,
+    seed: Annotated[int, number("--seed", help="Of the keys.", panel="Grid")] = 0,
     *,
     model: ModelOptions,
     method: MethodOptions,

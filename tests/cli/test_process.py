@@ -1,0 +1,208 @@
+"""The program as a process: signals, closed streams, encodings, what is imported and when."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def finish(process: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, (out or b"").decode(), (err or b"").decode()
+
+
+HEAVY = "torch", "transformers", "numpy", "accelerate", "pypdf"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lmi_cli",
+        "import lmi_cli.cli.main",
+        "import lmi_cli.cli.app",
+        "import lmi_cli.sources",
+        "import sys, lmi_cli.cli.app as a; sys.argv = ['lmi', 'qa', '--help']\n"
+        "try: a.run()\nexcept SystemExit: pass",
+        "import lmi_cli.models.store as s; s.list_models()",
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    code += f"\nimport sys; sys.exit(' '.join(set({HEAVY}) & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_bad_path_is_refused_without_any_model(start: Start, tmp_path: Path) -> None:
+    code, out, err = finish(start("qa", "absent", "Why?", env={"LMI_CACHE_DIR": str(tmp_path)}))
+    assert (code, out) == (2, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_into_a_pipe_that_closes(start: Start) -> None:
+    process = start("--help")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert process.stderr.read() == b""
+
+
+def test_an_answer_into_a_pipe_that_closes(
+    start: Start, model: str, document: Path, tmp_path: Path
+) -> None:
+    process = start("qa", document, "Why?", "-m", model, "-n", 100_000)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "out"),
+    [("0>&-", 0, True), (">&-", 0, False), ("2>&-", 0, True), ("0>&- >&- 2>&-", 0, False)],
+)
+def test_streams_closed_from_the_start(
+    model: str, document: Path, tmp_path: Path, cache: Path, closed: str, code: int, out: bool
+) -> None:
+    target = tmp_path / "result"
+    program = f'"{sys.executable}" -c "from lmi_cli.cli.main import main; main()"'
+    script = f'{program} summarize "$1" -m "$2" -n 3 {closed} -o "$3"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", str(document), model, str(target)],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"LMI_CACHE_DIR": str(cache)},
+    )
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+    assert target.read_bytes()
+
+
+def test_a_closed_stdout_is_no_failure(start: Start) -> None:
+    code = "import os; os.close(1); from lmi_cli.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "models"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [("--help",), ("models",)])
+def test_a_full_disk_behind_stdout(start: Start, arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        code, _, err = finish(start(*arguments, stdout=full))
+    assert code == 5
+    assert "No space left" in err and "Traceback" not in err
+
+
+def test_a_file_limit_leaves_no_partial_file(
+    start: Start, model: str, document: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "report.json"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (256, 256))
+
+    arguments = ["qa", document, "Why?", "-m", model, "-n", 3, "--json", "-o", target]
+    code, out, err = finish(start(*arguments, preexec_fn=limit))
+    assert (code, out) == (5, "")
+    assert f"{target} cannot be written: File too large" in err
+    assert list(target.parent.iterdir()) == []
+
+
+def test_ascii_output_and_hardened_python(start: Start, model: str, tmp_path: Path) -> None:
+    """Nothing depends on ``assert``, on a warning staying a warning, or on the encoding."""
+    path = tmp_path / "naïve.txt"
+    path.write_text("Déjà vu.", encoding="utf-8")
+    env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONWARNINGS": "error"}
+    arguments = ("perplexity", path, "-m", model)
+    code, out, err = finish(start(*arguments, env=env, python=("-O",)))
+    assert code == 0, err
+    assert "\\xb1" in out
+    code, out, err = finish(start(*arguments, "--json", env=env))
+    assert json.loads(out)["sources"][0]["origin"] == str(path)
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(entry.parent.name))
+    return found
+
+
+def endless_pdf(path: Path) -> Path:
+    """A PDF of many pages, so that its worker is busy for long."""
+    from sources.documents import make_pdf
+
+    path.write_bytes(make_pdf([[f"Page {number}. " * 40] for number in range(1500)]))
+    return path
+
+
+def wait_for(event: Callable[[], object], seconds: float = 40.0) -> None:
+    end = time.monotonic() + seconds
+    while not event():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.01)
+
+
+def mapped(pid: int, library: str) -> bool:
+    return library in Path(f"/proc/{pid}/maps").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "lmi: interrupted\n"), (signal.SIGTERM, 143, "")],
+)
+@pytest.mark.parametrize("phase", ["import", "reading", "prefill", "decode"])
+def test_signals_end_the_program_at_once(
+    start: Start,
+    model: str,
+    document: Path,
+    tmp_path: Path,
+    phase: str,
+    number: signal.Signals,
+    code: int,
+    said: str,
+) -> None:
+    process: Any
+    if phase == "import":
+        process = start("qa", document, "Why?", "-m", model)
+        wait_for(lambda: mapped(process.pid, "libtorch_cpu"))
+    elif phase == "reading":
+        pdf = endless_pdf(tmp_path / "long.pdf")
+        process = start("perplexity", pdf, "-m", model)
+        wait_for(lambda: children_of(process.pid))
+        time.sleep(0.5)
+    elif phase == "prefill":
+        process = start("perplexity", "-", "-m", model, stdin=subprocess.PIPE)
+        process.stdin.write(b"The grass is green. The sky is blue.\n" * 20_000)
+        process.stdin.flush()
+    else:
+        process = start("qa", document, "Why?", "-m", model, "-n", 9_000_000)
+        assert process.stdout.read(1)
+    workers = children_of(process.pid)
+    started = time.monotonic()
+    process.send_signal(number)
+    process.wait(30)
+    seconds = time.monotonic() - started
+    assert process.returncode == code
+    err = process.stderr.read().decode()
+    assert "Traceback" not in err and err.endswith(said)
+    assert seconds < 2.0  # promised within one, on a machine that is not shared
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 5.0)
