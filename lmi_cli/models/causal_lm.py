@@ -80,7 +80,13 @@ class CausalLM:
 
     @torch.inference_mode()
     def hidden(self, ids: Tensor, forward: hook.Attender) -> Tensor:
-        """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``)."""
+        """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``).
+
+        Raises:
+            RuntimeError: The model has its own attention back, which would see no positions.
+        """
+        if self.config._attn_implementation != hook.IMPLEMENTATION:
+            raise RuntimeError("this model has been closed")
         arguments: dict[str, Any] = {hook.ARGUMENT: forward}
         device = self.device
         ids = ids.to("cpu" if device.type == "meta" else device)

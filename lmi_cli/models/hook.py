@@ -21,6 +21,8 @@ IMPLEMENTATION = "lmi"
 ARGUMENT = "lmi_forward"
 """Keyword under which a forward pass travels through the model to each layer."""
 
+_open: list[PreTrainedModel] = []  # models whose attention is ours now
+
 
 class Attender(Protocol):
     """What a forward pass must offer; see :class:`lmi_cli.engine.forward.ForwardPass`."""
@@ -69,7 +71,7 @@ def installed(model: PreTrainedModel) -> Iterator[None]:
             replaced.
     """
     before = model.config._attn_implementation
-    nested = IMPLEMENTATION in ALL_ATTENTION_FUNCTIONS
+    _open.append(model)
     ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = attention_function
     try:
         model.set_attn_implementation(IMPLEMENTATION)
@@ -80,5 +82,6 @@ def installed(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
-        if not nested:
+        _open.remove(model)
+        if not _open:
             del ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
