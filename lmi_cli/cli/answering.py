@@ -37,9 +37,9 @@ def answer_and_print(
     output: OutputOptions,
 ) -> None:
     """Read ``paths``, answer ``questions``, print answers or JSON, then the report."""
-    choice, asking = method_choice(method), answer_options(generation)
     corpus = open_sources(paths, source)
     sink = Output(output.output)
+    choice, asking = method_choice(method), answer_options(generation)
     streaming = not (output.json or output.no_stream or output.output)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
         opened = open_model(model, output, progress)

@@ -62,6 +62,10 @@ def run() -> None:
         console.message(f"lmi: {error.format_message()}")
         console.message(f"     hint: {path} --help")
         raise SystemExit(error.exit_code) from None
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer makes it a failure
+            raise BrokenPipeError from None
+        raise
     if callable(job):
         job()
     elif job:

@@ -45,8 +45,8 @@ def command(
     grid_lengths, grid_depths = counts(lengths), _percentages(depths)
     if not grid_lengths or not grid_depths or trials < 1 or max_new_tokens < 1:
         raise UsageError("the grid is empty: lengths, depths, trials and -n need at least one")
-    choice = method_choice(method)
     sink = Output(output.output)
+    choice = method_choice(method)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
         opened = open_model(model, output, progress)
         from lmi_cli.tasks.events import Note, Progress

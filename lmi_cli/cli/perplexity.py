@@ -60,11 +60,11 @@ def command(
     """Score documents in one pass: perplexity, bits per byte, and the curve by position."""
     if length is not None and length < 2:
         raise UsageError(f"length {length}: at least 2 tokens are needed to score one")
-    choice = method_choice(method)
     corpus = open_sources(arguments or [piped_source()], source)
     sink = Output(output.output)
     if nll_out is not None:
         require_writable(nll_out)
+    choice = method_choice(method)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
         opened = open_model(model, output, progress)
         from lmi_cli.tasks.events import Note, Progress

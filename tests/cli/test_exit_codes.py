@@ -197,9 +197,7 @@ def test_debugging_shows_the_traceback_and_keeps_the_code(
     assert ("Traceback" in result.err) is shown
 
 
-def test_running_out_of_memory(
-    lmi: Callable[..., object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_out_of_memory(lmi: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted() -> object:
         raise MemoryError
 

@@ -1,0 +1,36 @@
+"""The tiny chat model, loaded, and corpora made of strings."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from chat_model import shared_model
+
+from lmi_cli.models.load import Loaded, Placement, load
+from lmi_cli.models.store import resolve
+from lmi_cli.sources import Corpus, open_corpus
+
+
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        return load(resolve(str(shared_model())), Placement(dtype="float32"))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Callable[..., Corpus]:
+    """A corpus of the given texts, one file each; a single one comes through a pipe."""
+
+    def make(*texts: str) -> Corpus:
+        if len(texts) == 1:
+            return open_corpus(["-"], stdin=io.BytesIO(texts[0].encode()))
+        paths = []
+        for number, text in enumerate(texts):
+            path = tmp_path / f"{number}.txt"
+            path.write_text(text, encoding="utf-8")
+            paths.append(str(path))
+        return open_corpus(paths)
+
+    return make

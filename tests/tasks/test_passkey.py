@@ -1,0 +1,140 @@
+"""The passkey prompt: exact in tokens, the key in its place, the same on every machine."""
+
+import pytest
+from chat_model import build_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmi_cli.errors import UsageError
+from lmi_cli.models.load import Loaded
+from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.passkey import (
+    FILLER,
+    KEY,
+    PREFIX,
+    QUESTION,
+    Cell,
+    PasskeyReport,
+    build_prompt,
+    key_for,
+    passkey,
+)
+from lmi_cli.text.tokenizer import Tokenizer
+
+TOKENIZERS = [Tokenizer(build_tokenizer(), bos_id=bos) for bos in (None, 0)]
+
+
+@given(
+    length=st.integers(200, 3000),
+    depth=st.floats(0, 100),
+    key=st.integers(10_000, 99_999).map(str),
+    tokenizer=st.sampled_from(TOKENIZERS),
+)
+def test_the_prompt_is_exact_and_the_key_stands_at_its_depth(
+    length: int, depth: float, key: str, tokenizer: Tokenizer
+) -> None:
+    ids = build_prompt(tokenizer, length, depth, key).tolist()
+    assert len(ids) == length
+    assert ids[: len(tokenizer.prefix)] == tokenizer.prefix
+    text = tokenizer.decode(ids)
+    needle = KEY.format(key=key)
+    assert text.startswith(PREFIX) and text.endswith(QUESTION) and text.count(needle) == 1
+    before, after = text[len(PREFIX) : -len(QUESTION)].split(needle)
+    assert before.endswith(FILLER) or FILLER.endswith(before)
+    assert after == FILLER * (len(after) // len(FILLER))
+    filler_tokens = len(tokenizer.encode(FILLER))
+    room = len(tokenizer.encode(before + after))
+    if room >= filler_tokens:
+        share = 100 * len(tokenizer.encode(before)) / room
+        assert abs(share - depth) <= 150 * filler_tokens / room
+    if depth == 0:
+        assert len(before) < len(FILLER)
+    if depth == 100:
+        assert after == ""
+
+
+def test_a_length_without_room_names_the_shortest() -> None:
+    tokenizer = TOKENIZERS[0]
+    with pytest.raises(UsageError) as caught:
+        build_prompt(tokenizer, 10, 0, "12345")
+    shortest = int("".join(filter(str.isdigit, caught.value.hint or "")))
+    assert len(build_prompt(tokenizer, shortest, 50, "12345")) == shortest
+    with pytest.raises(UsageError):
+        build_prompt(tokenizer, shortest - 1, 50, "12345")
+
+
+def test_keys_are_fixed_by_their_place_in_the_grid() -> None:
+    keys = {
+        key_for(seed, length, depth, trial)
+        for seed in (0, 1)
+        for length in (4000, 8000)
+        for depth in (0, 25.0, 50)
+        for trial in range(4)
+    }
+    assert len(keys) > 44
+    assert all(len(key) == 5 and key[0] != "0" and key.isdecimal() for key in keys)
+    assert key_for(0, 4000, 50, 0) == key_for(0, 4000, 50.0, 0) == "89201"
+
+
+@pytest.mark.parametrize(
+    ("answer", "correct"),
+    [
+        ("{key}.", True),
+        (" {key}", True),
+        ("it is {key}, not 1", True),
+        ("{key}0", False),
+        ("1{key}", False),
+        ("1 {key}", False),
+        ("none", False),
+        ("", False),
+    ],
+)
+def test_the_first_integer_counts(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, answer: str, correct: bool
+) -> None:
+    text = answer.format(key=key_for(3, 150, 50.0, 0))
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: text)
+    events = run(loaded, [150], [50.0], trials=1, seed=3)
+    (cell,) = [event for event in events if isinstance(event, Cell)]
+    assert cell.trials[0].correct is correct
+    assert cell.accuracy == float(correct)
+
+
+def run(
+    loaded: Loaded, lengths: list[int], depths: list[float], **arguments: object
+) -> list[object]:
+    settings: dict[str, object] = {
+        "trials": 2, "choice": MethodChoice(), "max_new_tokens": 4, "seed": 0, "chunk": 64,
+    }  # fmt: skip
+    return list(passkey(loaded, lengths, depths, **settings | arguments))  # type: ignore[arg-type]
+
+
+def test_the_grid(loaded: Loaded) -> None:
+    lengths, depths = [150, 400], [0.0, 100.0]
+    events = run(loaded, lengths, depths)
+    report = events[-1]
+    assert isinstance(report, PasskeyReport)
+    places = [(cell.length, cell.depth) for cell in report.cells]
+    assert places == [(length, depth) for length in lengths for depth in depths]
+    assert [event for event in events if isinstance(event, Cell)] == report.cells
+    assert report.tokens == 2 * 2 * sum(lengths)
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert progress[-1] == Progress(report.tokens, report.tokens)
+    assert [p.tokens for p in progress] == sorted(p.tokens for p in progress)
+    assert report.methods[150].parameters["window"] == 256
+    assert report.methods[400].parameters["window"] < 256
+    assert 0 < report.generated <= 4 * len(report.cells) * 2
+    assert report.cache_bytes > 0 and report.timing.prefill_s > 0
+    again = run(loaded, lengths, depths)[-1]
+    assert isinstance(again, PasskeyReport) and again.cells == report.cells
+
+
+def test_too_short_a_length_fails_before_anything_runs(loaded: Loaded) -> None:
+    with pytest.raises(UsageError):
+        run(loaded, [150, 10], [0.0])
+
+
+def test_an_unlikely_window_is_warned_about(loaded: Loaded) -> None:
+    events = run(loaded, [150], [0.0], choice=MethodChoice(window=999))
+    assert sum(isinstance(event, Note) for event in events) == 1

@@ -1,0 +1,153 @@
+"""Scores equal those of the stock model, whatever the chunk, and add up."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from chat_model import TEXTS, TRAINED_LENGTH, shared_model
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from lmi_cli.errors import NoInputError
+from lmi_cli.models.load import Loaded
+from lmi_cli.sources import Corpus
+from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.perplexity import BUCKET_TOKENS, PerplexityReport, Score, perplexity
+from lmi_cli.text.tokenizer import Tokenizer
+
+Corpora = Callable[..., Corpus]
+TEXT = " ".join(TEXTS) + " naïve 日本語 👍🏽."
+
+
+def score(loaded: Loaded, corpus: Corpus, **arguments: Any) -> PerplexityReport:
+    settings = {"length": None, "keep_nll": True, "chunk": 37}
+    choice = arguments.pop("choice", MethodChoice())
+    *_, report = perplexity(loaded, corpus, choice, **settings | arguments)
+    assert isinstance(report, PerplexityReport)
+    return report
+
+
+def stock_losses(ids: list[int]) -> np.ndarray:
+    model = AutoModelForCausalLM.from_pretrained(shared_model(), dtype=torch.float32)
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0, :-1].double()
+    return torch.nn.functional.cross_entropy(
+        logits, torch.tensor(ids[1:]), reduction="none"
+    ).numpy()
+
+
+@pytest.mark.parametrize("chunk", [1, 37, 4096])
+def test_scores_are_those_of_the_stock_model(loaded: Loaded, corpus: Corpora, chunk: int) -> None:
+    ids = loaded.tokenizer.encode(TEXT).ids.tolist()
+    assert len(ids) < TRAINED_LENGTH
+    losses = stock_losses(ids)
+    report = score(loaded, corpus(TEXT), chunk=chunk)
+    assert report.nll is not None and report.nll.dtype == np.float32
+    assert math.isnan(report.nll[0]) and len(report.nll) == len(ids)
+    np.testing.assert_allclose(report.nll[1:], losses, atol=1e-4)
+    figures = report.score
+    assert figures.tokens == len(ids) - 1
+    assert figures.nll == pytest.approx(losses.mean(), abs=1e-5)
+    assert figures.ppl == pytest.approx(math.exp(losses.mean()), rel=1e-5)
+    error = figures.ppl * math.sqrt(losses.var() / (len(losses) - 1))
+    assert figures.ppl_se == pytest.approx(error, rel=1e-4)
+    first = loaded.tokenizer.decode(ids[:1])
+    scored_bytes = len(TEXT.encode()) - len(first.encode())
+    assert figures.bits_per_byte == pytest.approx(
+        losses.sum() / math.log(2) / scored_bytes, rel=1e-5
+    )
+
+
+def test_behind_a_bos_token_the_first_is_scored_too(loaded: Loaded, corpus: Corpora) -> None:
+    backend = loaded.tokenizer._template
+    with_bos = replace(loaded, tokenizer=Tokenizer(backend, bos_id=0))
+    ids = [0, *loaded.tokenizer.encode(TEXT).ids.tolist()]
+    for chunk in (1, 37):
+        report = score(with_bos, corpus(TEXT), chunk=chunk)
+        assert report.nll is not None
+        np.testing.assert_allclose(report.nll, stock_losses(ids), atol=1e-4)
+        assert report.score.utf8_bytes == len(TEXT.encode())
+        assert report.reading.document_tokens == len(ids) - 1
+
+
+@pytest.mark.parametrize("length", [2, 3, 50, 51])
+def test_a_length_scores_the_first_tokens(loaded: Loaded, corpus: Corpora, length: int) -> None:
+    text = TEXT * 30
+    whole, part = score(loaded, corpus(text)), score(loaded, corpus(text), length=length)
+    assert whole.nll is not None and part.nll is not None
+    assert len(part.nll) == length == part.reading.document_tokens
+    assert part.reading.sources[0].tokens == length
+    np.testing.assert_allclose(part.nll[1:], whole.nll[1:length], atol=1e-5)
+    assert not part.short and not whole.short
+    start = loaded.tokenizer.encode(text)
+    chars = int(start.starts[length]) - int(start.starts[1])
+    first = int(start.starts[1])
+    assert part.score.utf8_bytes == len(text[first : first + chars].encode())
+
+
+def test_a_short_corpus_says_so(loaded: Loaded, corpus: Corpora) -> None:
+    report = score(loaded, corpus("The grass is green."), length=100)
+    assert report.short
+    assert report.reading.document_tokens < 100
+
+
+@pytest.mark.parametrize("text", ["x", "", " \n"])
+def test_too_little_to_score(loaded: Loaded, corpus: Corpora, text: str) -> None:
+    with pytest.raises(NoInputError):
+        score(loaded, corpus(text))
+
+
+def test_tokens_of_each_source_and_of_the_headers(loaded: Loaded, corpus: Corpora) -> None:
+    report = score(loaded, corpus("The grass.", "The sky is blue."))
+    counts = [source.tokens for source in report.reading.sources]
+    assert min(counts) > 0 and sum(counts) < report.reading.document_tokens
+
+
+def test_progress_and_warnings(loaded: Loaded, corpus: Corpora) -> None:
+    events = list(
+        perplexity(
+            loaded, corpus(TEXT), MethodChoice(window=999), length=80, keep_nll=False, chunk=40
+        )
+    )
+    assert [event for event in events if isinstance(event, Progress)] == [
+        Progress(40, 80), Progress(80, 80),
+    ]  # fmt: skip
+    (note,) = [event for event in events if isinstance(event, Note)]
+    assert "beyond the trained length" in note.text
+    assert events[-1].nll is None  # type: ignore[union-attr]
+
+
+@given(
+    lengths=st.lists(st.integers(0, 3 * BUCKET_TOKENS), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+)
+def test_sums_do_not_depend_on_how_the_losses_come(lengths: list[int], seed: int) -> None:
+    losses = np.random.default_rng(seed).gamma(2.0, 1.5, sum(lengths)).astype(np.float32)
+    losses[:1] = np.nan
+    total, position = Score(), 0
+    for length in lengths:
+        total.add(position, losses[position : position + length])
+        position += length
+    known = losses[~np.isnan(losses)].astype(np.float64)
+    assert total.tokens == len(known)
+    if not len(known):
+        return
+    assert total.nll == pytest.approx(known.mean())
+    for bucket in total.curve:
+        piece = losses[bucket.start : bucket.end]
+        piece = piece[~np.isnan(piece)].astype(np.float64)
+        assert bucket.tokens == len(piece)
+        assert bucket.nll == pytest.approx(piece.mean())
+    assert sum(bucket.tokens for bucket in total.curve) == total.tokens
+
+
+def test_a_perplexity_beyond_all_floats() -> None:
+    total = Score(utf8_bytes=1)
+    total.add(0, np.array([900.0, 901.0], dtype=np.float32))
+    assert total.ppl == math.inf and total.ppl_se is None

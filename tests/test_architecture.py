@@ -1,0 +1,81 @@
+"""Data flows one way, and only where it should; read from the sources, not from the imports."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lmi_cli
+
+ROOT = Path(lmi_cli.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# What each package may import of ours, beside itself and ``errors``.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "sources": set(),
+    "attention": set(),
+    "methods": {"attention"},
+    "cache": {"attention", "methods"},
+    "engine": {"attention", "cache", "methods"},
+    "text": {"sources"},
+    "models": {"attention", "methods", "engine", "text"},
+    "tasks": {"attention", "cache", "engine", "methods", "models", "sources", "text"},
+    "cli": {"engine", "models", "sources", "tasks", "text"},
+}
+HEAVY = {"torch", "transformers", "numpy", "accelerate", "tokenizers", "pypdf"}
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            base = node.module or ""
+            yield from (
+                f"{base}.{alias.name}" if base == "lmi_cli" else base for alias in node.names
+            )
+
+
+def at_module_level(tree: ast.Module) -> Iterator[str]:
+    """Imports that run when the module is imported, types apart."""
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(node)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = package_of(path)
+    assert ast.get_docstring(tree), "every module says what it is for"
+    names = set(imports(tree))
+    ours = {name.split(".")[1] for name in names if name.startswith("lmi_cli.")}
+    if package != "__init__":
+        extra = ours - ALLOWED[package] - {package, "errors", "__version__"}
+        assert not extra, f"{package} must not import {extra}"
+    foreign = {name.split(".")[0] for name in names}
+    if package != "models":
+        assert not foreign & {"transformers", "accelerate", "gguf", "huggingface_hub"}
+    if package != "cli":
+        assert not foreign & {"typer", "rich"}
+    if package in ("sources", "text"):
+        assert "torch" not in foreign
+    if package in ("cli", "sources", "errors", "__init__"):
+        assert not {name.split(".")[0] for name in at_module_level(tree)} & HEAVY - (
+            {"pypdf"} if path.name == "pdf_worker.py" else set()
+        )
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Assert), "python -O removes assertions"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("print", "input", "eval", "exec")
+
+
+def test_every_package_is_in_the_table() -> None:
+    assert {package_of(path) for path in FILES} - {"__init__"} == set(ALLOWED)
