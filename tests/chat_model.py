@@ -48,7 +48,9 @@ def build_tokenizer() -> tokenizers.Tokenizer:
     return backend
 
 
-def save_model(folder: Path, *, seed: int = 0, template: str | None = TEMPLATE, **config: Any) -> Path:
+def save_model(
+    folder: Path, *, seed: int = 0, template: str | None = TEMPLATE, **config: Any
+) -> Path:
     """Write a model folder; keywords join its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     backend = build_tokenizer()

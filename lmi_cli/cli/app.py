@@ -8,16 +8,22 @@ from lmi_cli import __version__
 from lmi_cli.cli import console, models, passkey, perplexity, qa, summarize
 from lmi_cli.cli.options import deferred
 
+_EPILOG = """\b
+Examples:
+  lmi qa paper.pdf "Which dataset was used?"
+  cat notes.txt | lmi summarize -
+  lmi perplexity book.txt --length 200k
+
+Every option can be preset in the environment: LMI_MODEL for --model, and so on.
+"""
+
 app = typer.Typer(
     name="lmi",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Read text of any length with a local language model, and ask it questions.",
-    epilog=(
-        'Examples:  lmi qa paper.pdf "Which dataset was used?"   |   '
-        "cat notes.txt | lmi summarize -   |   lmi perplexity book.txt --length 200k"
-    ),
+    epilog=_EPILOG,
 )
 
 

@@ -71,11 +71,21 @@ class SourceOptions:
 
     include: Annotated[
         list[str] | None,
-        option("--include", help="In folders, read only files that match.", panel="Sources"),
+        option(
+            "--include",
+            metavar="GLOB",
+            help="In folders, read only files that match.",
+            panel="Sources",
+        ),
     ] = None
     exclude: Annotated[
         list[str] | None,
-        option("--exclude", help="In folders, leave out files that match.", panel="Sources"),
+        option(
+            "--exclude",
+            metavar="GLOB",
+            help="In folders, leave out files that match.",
+            panel="Sources",
+        ),
     ] = None
     no_gitignore: Annotated[
         bool, option("--no-gitignore", help="Do not obey .gitignore.", panel="Sources")
@@ -86,7 +96,12 @@ class SourceOptions:
     ] = None
     password_file: Annotated[
         Path | None,
-        option("--password-file", help="First line: password of encrypted PDFs.", panel="Sources"),
+        option(
+            "--password-file",
+            metavar="FILE",
+            help="First line: password of encrypted PDFs.",
+            panel="Sources",
+        ),
     ] = None
 
 
@@ -99,30 +114,50 @@ class ModelOptions:
         option(
             "--model",
             "-m",
+            metavar="NAME",
             help="Name, Hub id, folder or .gguf file.",
             panel="Model",
         ),
     ] = None
     revision: Annotated[
-        str | None, option("--revision", help="Revision of a Hub model.", panel="Model")
+        str | None,
+        option("--revision", metavar="NAME", help="Revision of a Hub model.", panel="Model"),
     ] = None
     device: Annotated[
-        str, option("--device", help="auto, cpu, cuda, cuda:1, ...", panel="Model")
+        str, option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...", panel="Model")
     ] = "auto"
     dtype: Annotated[
-        str, option("--dtype", help="auto, bfloat16, float16 or float32.", panel="Model")
+        str,
+        option(
+            "--dtype", metavar="NAME", help="auto, bfloat16, float16 or float32.", panel="Model"
+        ),
     ] = "auto"
     device_map: Annotated[
         str | None,
-        option("--device-map", help="Spread the model over devices: auto, ...", panel="Model"),
+        option(
+            "--device-map",
+            metavar="NAME",
+            help="Spread the model over devices: auto, ...",
+            panel="Model",
+        ),
     ] = None
     max_memory: Annotated[
         str | None,
-        option("--max-memory", help="Limit by device, as in 0=6GiB,cpu=16GiB.", panel="Model"),
+        option(
+            "--max-memory",
+            metavar="SIZES",
+            help="Limit by device, as in 0=6GiB,cpu=16GiB.",
+            panel="Model",
+        ),
     ] = None
     offload_folder: Annotated[
         Path | None,
-        option("--offload-folder", help="For weights that fit no device.", panel="Model"),
+        option(
+            "--offload-folder",
+            metavar="FOLDER",
+            help="For weights that fit no device.",
+            panel="Model",
+        ),
     ] = None
     offline: Annotated[
         bool, option("--offline", help="Use only what is on this machine.", panel="Model")
@@ -133,9 +168,9 @@ class ModelOptions:
 class MethodOptions:
     """How the model attends to a long text."""
 
-    method: Annotated[str, option("--method", help="lm-infinite or full.", panel="Method")] = (
-        "lm-infinite"
-    )
+    method: Annotated[
+        str, option("--method", metavar="NAME", help="lm-infinite or full.", panel="Method")
+    ] = "lm-infinite"
     window: Annotated[
         int | None,
         number("--window", help="Recent tokens at true distance.", panel="Method"),
@@ -160,10 +195,16 @@ class GenerationOptions:
         number("--max-new-tokens", "-n", help="Longest answer, in tokens.", panel="Generation"),
     ] = 256
     temperature: Annotated[
-        float, option("--temperature", help="0 takes the likeliest token.", panel="Generation")
+        float,
+        option(
+            "--temperature", metavar="X", help="0 takes the likeliest token.", panel="Generation"
+        ),
     ] = 0.0
     top_p: Annotated[
-        float, option("--top-p", help="Sample from this much probability.", panel="Generation")
+        float,
+        option(
+            "--top-p", metavar="X", help="Sample from this much probability.", panel="Generation"
+        ),
     ] = 1.0
     top_k: Annotated[
         int, number("--top-k", help="Sample from this many tokens; 0: all.", panel="Generation")
@@ -171,7 +212,9 @@ class GenerationOptions:
     seed: Annotated[int, number("--seed", help="Of the sampling.", panel="Generation")] = 0
     system: Annotated[
         str | None,
-        option("--system", "-s", help="System text of the prompt.", panel="Generation"),
+        option(
+            "--system", "-s", metavar="TEXT", help="System text of the prompt.", panel="Generation"
+        ),
     ] = None
 
 
@@ -197,7 +240,13 @@ class OutputOptions(MessageOptions):
     ] = False
     output: Annotated[
         Path | None,
-        option("--output", "-o", help="Write the result there, whole or not.", panel="Output"),
+        option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the result there, whole or not.",
+            panel="Output",
+        ),
     ] = None
     no_stream: Annotated[
         bool, option("--no-stream", help="Print answers when complete.", panel="Output")

@@ -25,11 +25,21 @@ if TYPE_CHECKING:
 def command(
     lengths: Annotated[
         str,
-        option("--lengths", help="Prompt lengths in tokens, as in 4k,16k.", panel="Grid"),
+        option(
+            "--lengths",
+            metavar="N,...",
+            help="Prompt lengths in tokens, as in 4k,16k.",
+            panel="Grid",
+        ),
     ] = "4k,8k",
     depths: Annotated[
         str,
-        option("--depths", help="Places of the key in percent of the text.", panel="Grid"),
+        option(
+            "--depths",
+            metavar="X,...",
+            help="Places of the key in percent of the text.",
+            panel="Grid",
+        ),
     ] = "0,25,50,75,100",
     trials: Annotated[int, number("--trials", help="Trials a cell.", panel="Grid")] = 1,
     max_new_tokens: Annotated[

@@ -47,6 +47,7 @@ def command(
         Path | None,
         option(
             "--nll-out",
+            metavar="FILE",
             help="Write each token's loss: float32 .npy, nan where not scored.",
             panel="Scoring",
         ),
@@ -119,9 +120,8 @@ def _as_text(report: "PerplexityReport") -> str:
     score = report.score
     lines = [f"{'position':>19}  {'nats/token':>10}  {'tokens':>7}"]
     for bucket in score.curve:
-        lines.append(
-            f"{bucket.start:>9,}-{bucket.end - 1:<9,}  {bucket.nll:>10.4f}  {bucket.tokens:>7,}"
-        )
+        last = min(bucket.end, report.reading.document_tokens) - 1
+        lines.append(f"{bucket.start:>9,}-{last:<9,}  {bucket.nll:>10.4f}  {bucket.tokens:>7,}")
     error = "" if score.ppl_se is None else f" ± {score.ppl_se:.4f} (tokens as independent)"
     lines += [
         f"perplexity    {score.ppl:.4f}{error}",

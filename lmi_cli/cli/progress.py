@@ -14,9 +14,9 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from lmi_cli.cli.console import message, one_line
@@ -66,10 +66,9 @@ class ProgressDisplay:
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                _Tokens(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                BarColumn(bar_width=16),
+                _Tokens(table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(elapsed_when_finished=True),
                 _Memory(),
                 console=Console(stderr=True),
                 transient=True,

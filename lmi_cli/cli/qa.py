@@ -29,6 +29,7 @@ def command(
         option(
             "--question",
             "-q",
+            metavar="TEXT",
             help="A question; may be repeated.",
             panel="Questions",
             envvar=False,  # Typer would cut its value into words
@@ -36,7 +37,12 @@ def command(
     ] = None,
     questions: Annotated[
         Path | None,
-        option("--questions", help="A file with one question a line.", panel="Questions"),
+        option(
+            "--questions",
+            metavar="FILE",
+            help="A file with one question a line.",
+            panel="Questions",
+        ),
     ] = None,
     *,
     source: SourceOptions,
