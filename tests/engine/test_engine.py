@@ -161,6 +161,8 @@ class TestDecode:
         (list(range(65)) * 4, False),
         (list(range(40)) * 3, False),
         (list(range(40)) * 3 + list(range(39)), False),
+        (list(range(100, 160)) + list(range(40)) * 3, False),
+        (list(range(100, 160)) + list(range(40)) * 4, True),
         (list(range(256)), False),
     ],
 )
