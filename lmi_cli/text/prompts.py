@@ -15,6 +15,7 @@ from lmi_cli.text.tokenizer import Tokenizer
 
 _DOCUMENT = "\ue000document\ue000"
 _QUESTION = "\ue000question\ue000"
+_BROKEN_TEMPLATE = "the model's chat template does not keep the user's turn as it is"
 _MARKS = re.compile(f"({_DOCUMENT}|{_QUESTION})")
 
 
@@ -71,12 +72,30 @@ def after_stream(
 ) -> Prompt:
     """A stream that any question can follow: nothing but BOS before it, all instruction after it.
 
+    The question stands in a user turn of its own, opened after the text as the template opens a
+    later turn: without the system turn that many templates put in front of the first.
+
     Args:
         tokenizer: Encodes the parts.
-        template: None for a model without one.
+        template: None for a model without one; the prompt is then plain text.
         system: Text that goes in front of the question, where the user gave one.
+
+    Raises:
+        ModelError: The template fails, or drops or doubles the user's turn.
     """
-    return _plain(tokenizer, system)
+    if template is None:
+        return _plain(tokenizer, system)
+    asked = _QUESTION if system is None else f"{system}\n\n{_QUESTION}"
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _DOCUMENT}]
+    ended = template.render(talk, answer=False).rpartition(_DOCUMENT)[2]
+    rendered = template.render([*talk, {"role": "user", "content": asked}])
+    turn = rendered.rpartition(_DOCUMENT)[2].removeprefix(ended)
+    parts = turn.split(_QUESTION)
+    if len(parts) != 2:
+        raise ModelError(_BROKEN_TEMPLATE)
+    opening = [*tokenizer.encode("\n\n").ids.tolist(), *tokenizer.encode_template(parts[0])]
+    closing = tokenizer.encode_template(parts[1])
+    return Prompt(tuple(tokenizer.prefix), tuple(opening), tuple(closing), tokenizer)
 
 
 def _plain(tokenizer: Tokenizer, system: str | None) -> Prompt:
@@ -92,6 +111,6 @@ def _plain(tokenizer: Tokenizer, system: str | None) -> Prompt:
 def _split(tokenizer: Tokenizer, rendered: str) -> Prompt:
     parts = _MARKS.split(rendered)
     if parts[1::2] != [_DOCUMENT, _QUESTION]:
-        raise ModelError("the model's chat template does not keep the user's turn as it is")
+        raise ModelError(_BROKEN_TEMPLATE)
     head, opening, closing = (tuple(tokenizer.encode_template(part)) for part in parts[::2])
     return Prompt(head, opening, closing, tokenizer)

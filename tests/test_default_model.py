@@ -1,0 +1,162 @@
+"""The real thing: the default model against stock transformers on the same weights, float32."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lmi_cli.engine.engine import Engine
+from lmi_cli.engine.sampling import Sampling
+from lmi_cli.methods import Full, LMInfinite
+from lmi_cli.models.load import Loaded, Placement, load
+from lmi_cli.models.store import resolve
+from lmi_cli.sources import Block, Corpus, Source
+from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.passkey import build_prompt, key_for
+from lmi_cli.tasks.qa import answer
+from lmi_cli.tasks.reading import AnswerOptions
+from lmi_cli.tasks.report import Answer
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+TOPICS = (
+    ("The bakery in Mill Street opens at six and sells rye bread.", "When does it open?"),
+    ("Nadia painted the fence green because the shop had no blue left.", "Why is it green?"),
+    ("The train to Lund leaves from platform nine at noon.", "Which platform?"),
+    ("Our cat is called Biscuit and sleeps on the piano.", "Where does the cat sleep?"),
+    ("The well is forty metres deep and was dug in 1870.", "How deep is the well?"),
+    ("Function parse_date raises ValueError on an empty string.", "What does it raise?"),
+    ("Copper melts at 1085 degrees and iron at 1538 degrees.", "Which melts first?"),
+    ("The committee met twice, in May and in October.", "How often did it meet?"),
+    ("The library lends out tools: drills, saws and a ladder.", "What can be borrowed?"),
+    ("Rain fell on eleven days; the harvest was late by two weeks.", "Was the harvest late?"),
+)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Loaded]:
+    model = load(resolve(None), Placement(dtype="float32", device="cpu"))
+    yield model
+    model.lm.close()
+
+
+@pytest.fixture(scope="module")
+def stock(loaded: Loaded) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(
+        loaded.files.folder, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
+
+
+def prose_ids(loaded: Loaded, count: int) -> np.ndarray:
+    """Ids of text that does not repeat: numbered sentences."""
+    text = " ".join(
+        f"{number}. {TOPICS[number % 10][0]} ({number * 7919 % 1000})" for number in range(count)
+    )
+    return loaded.tokenizer.encode(text).ids[:count]
+
+
+def our_logits(loaded: Loaded, method: object, ids: np.ndarray) -> torch.Tensor:
+    engine = Engine(loaded.lm, method)
+    state = engine.start()
+    hidden = [engine.forward(state, ids[at : at + 512]) for at in range(0, len(ids), 512)]
+    return loaded.lm.logits(torch.cat(hidden))
+
+
+def stock_logits(stock: torch.nn.Module, ids: np.ndarray) -> torch.Tensor:
+    with torch.inference_mode():
+        return stock(torch.from_numpy(ids.astype(np.int64))[None], use_cache=False).logits[0]
+
+
+def float64_angles(stock: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the stock model compute its rotation angles in float64, like ours."""
+    rotary = stock.model.rotary_emb
+
+    def forward(x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = position_ids[..., None].double() * rotary.inv_freq.double()
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+    monkeypatch.setattr(rotary, "forward", forward)
+
+
+@pytest.mark.parametrize(("tokens", "tolerance"), [(64, 5e-4), (4096, 1e-2)])
+def test_logits_equal_stock_while_everything_fits(
+    loaded: Loaded,
+    stock: torch.nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    tokens: int,
+    tolerance: float,
+) -> None:
+    ids = prose_ids(loaded, tokens)
+    ours = our_logits(loaded, LMInfinite(8192, 10, 8192), ids)
+    assert (ours - our_logits(loaded, Full(), ids)).abs().max() <= 1e-4
+    as_it_is = float((ours - stock_logits(stock, ids)).abs().max())
+    float64_angles(stock, monkeypatch)
+    exact = float((ours - stock_logits(stock, ids)).abs().max())
+    print(f"{tokens} tokens: {as_it_is:.2g} from stock, {exact:.2g} with float64 angles")
+    assert as_it_is <= tolerance
+    # The coarser side is the stock model's float32 angles.
+    assert exact <= max(1e-3, as_it_is)
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_answers_equal_stock_generate(
+    loaded: Loaded, stock: torch.nn.Module, number: int
+) -> None:
+    fact, question = TOPICS[number]
+    others = [text for text, _ in TOPICS]
+    document = " ".join([*others[number:], fact, *others[:number]] * (1 + number))
+    asked = SimpleNamespace(ids=[])
+    engine_read = Engine.read
+
+    def remember(self: Engine, state: object, blocks: object) -> object:
+        kept = [np.asarray(block) for block in blocks]
+        asked.ids += [int(token) for block in kept for token in block]
+        return engine_read(self, state, kept)
+
+    corpus = Corpus([Block(0, document, 0, line=1)], [Source("doc", "text")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "read", remember)
+        events = list(
+            answer(
+                loaded,
+                corpus,
+                [question],
+                MethodChoice(),
+                AnswerOptions(max_new_tokens=24),
+                chunk=512,
+            )
+        )
+    (given,) = [event for event in events if isinstance(event, Answer)]
+    prompt = torch.tensor([asked.ids])
+    with torch.inference_mode():
+        generated = stock.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=sorted(loaded.tokenizer.stop_ids),
+            pad_token_id=2,
+        )[0, prompt.shape[1] :].tolist()
+    generated = [token for token in generated if token not in loaded.tokenizer.stop_ids]
+    assert given.tokens == len(generated)
+    assert given.answer == loaded.tokenizer.decode(generated).lstrip()
+
+
+def test_passkey_at_1k_is_found(loaded: Loaded) -> None:
+    key = key_for(0, 1000, 50, 0)
+    prompt = build_prompt(loaded.tokenizer, 1000, 50, key)
+    assert len(prompt) == 1000
+    engine = Engine(loaded.lm, LMInfinite(8192, 10, 8192))
+    state = engine.start()
+    *_, last = engine.read(state, [prompt])
+    tokens = [
+        event.token
+        for event in engine.decode(
+            state, last.last, stop_ids=frozenset(), limit=8, sampling=Sampling()
+        )
+    ]
+    assert key in loaded.tokenizer.decode(tokens)
