@@ -103,9 +103,7 @@ def test_logits_equal_stock_while_everything_fits(
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_answers_equal_stock_generate(
-    loaded: Loaded, stock: torch.nn.Module, number: int
-) -> None:
+def test_answers_equal_stock_generate(loaded: Loaded, stock: torch.nn.Module, number: int) -> None:
     fact, question = TOPICS[number]
     others = [text for text, _ in TOPICS]
     document = " ".join([*others[number:], fact, *others[:number]] * (1 + number))

@@ -118,11 +118,17 @@ def stock_logits(model: PreTrainedModel, ids: NDArray[np.int32]) -> Tensor:
 
 
 def our_logits(
-    model: PreTrainedModel, method: Method, ids: NDArray[np.int32], chunk: int, *, origin: int = 0
+    model: PreTrainedModel,
+    method: Method,
+    ids: NDArray[np.int32],
+    chunk: int,
+    *,
+    origin: int = 0,
+    longest: int | None = None,
 ) -> Tensor:
     """Logits ``[n, vocab]`` by the engine, in passes of ``chunk`` tokens."""
     with CausalLM(model) as lm, precisely(model):
-        engine = Engine(lm, method, chunk)
+        engine = Engine(lm, method, chunk, longest=longest)
         state = engine.start(origin=origin)
         passes = [engine.forward(state, ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
         return lm.logits(torch.cat(passes))

@@ -95,14 +95,24 @@ class Engine:
         model: The language model.
         method: What it attends to and what is kept.
         chunk: Largest number of tokens in one forward pass.
+        longest: Tokens of the whole stream, answer included, where that is known beforehand. Models
+            with one set of frequencies for short texts and one for long choose by it.
     """
 
-    def __init__(self, model: LanguageModel, method: Method, chunk: int = CHUNK) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        method: Method,
+        chunk: int = CHUNK,
+        *,
+        longest: int | None = None,
+    ) -> None:
         self.model = model
         self.method = method
         self.chunk = chunk
         # Within its window a method is the stock model, so the window chooses the frequencies.
-        self.layers = model.layers(method.parameters().get("window", model.trained_length))
+        horizon = method.parameters().get("window", model.trained_length)
+        self.layers = model.layers(horizon if longest is None else min(horizon, longest))
 
     def start(self, *, origin: int = 0) -> StreamState:
         """A state that has read nothing; see :class:`StreamState` for ``origin``."""

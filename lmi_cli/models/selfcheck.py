@@ -77,7 +77,7 @@ def differences(config: PretrainedConfig) -> tuple[float, float]:
     with CausalLM(model) as lm:
         ours = _logits(lm, _WINDOW, ids)
         ours_beyond = _logits(lm, _LAMBDA, ids)
-        dense = _Dense(lm.layers(_TOKENS), _LAMBDA)
+        dense = _Dense(lm.layers(_LAMBDA.window), _LAMBDA)
         beyond = lm.logits(lm.hidden(ids, dense))[0]
     return _distance(ours, stock), _distance(ours_beyond, beyond)
 

@@ -160,7 +160,8 @@ def passkey(
     for length in lengths:
         fits = length + max_new_tokens <= lm.trained_length
         window = lm.trained_length if fits else max(1, lm.trained_length // STREAM_SHARE)
-        engine = Engine(lm, choice.build(window, len(tokenizer.prefix)), chunk)
+        method = choice.build(window, len(tokenizer.prefix))
+        engine = Engine(lm, method, chunk, longest=length + max_new_tokens)
         method = engine.method
         methods[length] = MethodUsed(method.name, method.parameters(), engine.bound())
         for depth in depths:

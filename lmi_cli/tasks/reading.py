@@ -56,7 +56,7 @@ class Reading:
         corpus: What to read.
         choice: The method the user asked for.
         options: How to ask.
-        longest_question: Tokens of the longest question that must fit beside the document.
+        questions: Every question that will be asked; the longest must fit beside the document.
         chunk: Tokens in one forward pass.
     """
 
@@ -118,7 +118,8 @@ class Reading:
             self.prompt = after_stream(tokenizer, template, self.options.system)
             window = max(1, length // STREAM_SHARE)
         method = self._choice.build(window, len(tokenizer.prefix))
-        self.engine = Engine(self.loaded.lm, method, self._chunk)
+        whole = length - room + count if self.fits else None
+        self.engine = Engine(self.loaded.lm, method, self._chunk, longest=whole)
         self._require_room(method.parameters().get("window"))
         for warning in self._choice.warnings(length):
             yield Note(warning)

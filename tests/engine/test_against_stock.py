@@ -62,6 +62,13 @@ def test_a_frequency_set_that_depends_on_length_is_chosen_from_the_window(window
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", [Full(), LMInfinite(50, 4, 50)], ids=["full", "lm-infinite"])
+def test_a_text_known_to_be_short_has_the_short_set_in_any_window(method: Method) -> None:
+    model, ids = tiny_model("phi3-longrope", torch.float32), random_ids(20)
+    ours = our_logits(model, method, ids, 7, longest=20)
+    torch.testing.assert_close(ours, stock_logits(model, ids), rtol=0, atol=1e-4)
+
+
 def test_an_earlier_long_text_leaves_the_frequencies_alone() -> None:
     """Stock overwrites its frequencies in place whenever a text is long."""
     model, ids = tiny_model("phi3-longrope", torch.float32), random_ids(20)
