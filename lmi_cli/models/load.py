@@ -1,5 +1,6 @@
 """From a checked folder of model files to a model on its devices, through accelerate."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(
             files.folder, trust_remote_code=False, local_files_only=True
