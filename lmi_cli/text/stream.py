@@ -3,21 +3,34 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmi_cli.sources.document import Block
-from lmi_cli.text.provenance import Provenance
+from lmi_cli.text.encoded import Encoded
+from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.tokenizer import Tokenizer
 
 _PIECE_CHARS = 16_384
-_LONGEST_PIECE_CHARS = 262_144
+_LONGEST_PIECE_CHARS = 65_536
+_MARGIN_CHARS = 256
+"""Text behind a cut that has been seen when the cut is made."""
+_SEARCHED_CHARS = 2_048
 
-# A piece may end after a line feed or before a space that stands alone between two characters that
-# are not white space: pre-tokenizers end a word there whatever follows.
+# Where tokenizers usually end a word whatever follows: after a line feed, or before a space that
+# stands alone between two characters that are not white space.
 _LINE_END = re.compile(r"(?<=\S\n)(?=\S)")
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
+
+
+class Record(Protocol):
+    """What learns of every block; see :class:`lmi_cli.text.provenance.Provenance`."""
+
+    def add(self, block: Block) -> None:
+        """Append a block to the stream."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,48 +60,68 @@ class TokenBlock:
 
 
 def tokenize(
-    blocks: Iterable[Block], tokenizer: Tokenizer, provenance: Provenance
+    blocks: Iterable[Block],
+    tokenizer: Tokenizer,
+    provenance: Record,
+    encoder: StreamEncoder | None = None,
 ) -> Iterator[TokenBlock]:
     """Encode a stream of blocks piece by piece; ``provenance`` learns of every block.
 
-    The pieces are cut where a tokenizer cuts anyway, so the tokens are those of the whole text.
+    The tokens are those of the whole text: a piece ends at a token's end where a tokenizer that
+    starts anew finds the same tokens as one that came from the left.
+
+    Args:
+        blocks: The text.
+        tokenizer: The model's own.
+        provenance: Is told of every block.
+        encoder: Encodes the pieces; by default a new one of ``tokenizer``.
     """
+    encoder = encoder or StreamEncoder(tokenizer)
     pending = ""
     offset = 0  # of pending[0] in the stream
+    wanted = _PIECE_CHARS
     for block in blocks:
         provenance.add(block)
         pending += block.text
-        while len(pending) > _PIECE_CHARS:
-            cut = _safe_cut(pending)
-            if cut is None:
+        while len(pending) > wanted:
+            text = pending[:_LONGEST_PIECE_CHARS]
+            must_end = len(text) == _LONGEST_PIECE_CHARS
+            found = _first_piece(text, encoder, continued=offset > 0, must_end=must_end)
+            if found is None:
+                wanted = min(2 * len(text), _LONGEST_PIECE_CHARS)
                 break
-            yield _encode(tokenizer, pending[:cut], offset)
-            pending, offset = pending[cut:], offset + cut
+            encoded, cut = found
+            yield TokenBlock(encoded.ids, encoded.starts + offset, text[:cut], offset)
+            pending, offset, wanted = pending[cut:], offset + cut, _PIECE_CHARS
     if pending:
-        yield _encode(tokenizer, pending, offset)
+        encoded = encoder.encode(pending, continued=offset > 0)
+        yield TokenBlock(encoded.ids, encoded.starts + offset, pending, offset)
 
 
-def _encode(tokenizer: Tokenizer, text: str, offset: int) -> TokenBlock:
-    encoded = tokenizer.encode(text, continued=offset > 0)
-    return TokenBlock(encoded.ids, encoded.starts + offset, text, offset)
+def _first_piece(
+    text: str, encoder: StreamEncoder, *, continued: bool, must_end: bool
+) -> tuple[Encoded, int] | None:
+    """The longest part of ``text`` that more text behind it cannot change, and its length.
+
+    None asks for more text; ``must_end`` forbids that.
+    """
+    encoded = encoder.encode(text, continued=continued)
+    cut = len(text)
+    for cut in _ends(text, encoded.starts):
+        count = int(np.searchsorted(encoded.starts, cut))
+        if encoder.encode_again(text[cut:]).same_as(encoded.after(count, cut)):
+            return encoded.first(count), cut
+    if not must_end:
+        return None
+    return encoded.first(int(np.searchsorted(encoded.starts, cut))), cut
 
 
-def _safe_cut(text: str) -> int | None:
-    """Where to end a piece; None asks for more text."""
-    window = text[:_LONGEST_PIECE_CHARS]
+def _ends(text: str, starts: NDArray[np.int64]) -> Iterator[int]:
+    """Offsets at which the text may be cut, the likeliest first."""
+    last = len(text) - _MARGIN_CHARS
+    first = max(1, last - _SEARCHED_CHARS)
     for pattern in (_LINE_END, _WORD_END):
-        found = _last_match(pattern, window)
-        if found is not None:
-            return found
-    return _LONGEST_PIECE_CHARS if len(text) > _LONGEST_PIECE_CHARS else None
-
-
-def _last_match(pattern: re.Pattern[str], text: str) -> int | None:
-    last = None
-    # Only the end of a piece is of interest: look at it in growing pieces from behind.
-    size = 1024
-    while last is None and size < 2 * len(text):
-        for match in pattern.finditer(text, max(1, len(text) - size)):
-            last = match.start()
-        size *= 4
-    return last
+        found = [match.start() for match in pattern.finditer(text, first, last)]
+        yield from reversed(found[-2:])
+    inside = starts[np.searchsorted(starts, first) : np.searchsorted(starts, last)]
+    yield from reversed(np.unique(inside)[-4:].tolist())

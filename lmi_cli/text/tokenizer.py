@@ -2,28 +2,13 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Tokens of a text.
-
-    Attributes:
-        ids: int32, ``[tokens]``.
-        starts: Offset in the text of the character in which each token begins, int64, ``[tokens]``.
-    """
-
-    ids: NDArray[np.int32]
-    starts: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.ids)
+from lmi_cli.text.bytelevel import ByteLevelBPE
+from lmi_cli.text.encoded import Encoded
 
 
 class Tokenizer:
@@ -42,10 +27,12 @@ class Tokenizer:
         bos_id: int | None = None,
         stop_ids: Iterable[int] = (),
     ) -> None:
+        description = json.loads(backend.to_str())
         self._template = backend
-        self._document = _without_control_tokens(backend)
-        self._continued = _without_prefix_space(self._document)
-        self._control = np.array(sorted(_control_tokens(backend)), dtype=np.int32)
+        self._control = np.array(sorted(_control_tokens(description)), dtype=np.int32)
+        self._document = _without_control_tokens(description)
+        self._continued = _without_prefix_space(description) or self._document
+        self._fast: ByteLevelBPE | None = None
         self.bos_id = bos_id
         self.stop_ids = frozenset(stop_ids)
 
@@ -70,6 +57,16 @@ class Tokenizer:
         if len(bad) == 0:
             return Encoded(ids, starts)
         return self._encode_spelled_out(text, encoding, set(bad.tolist()))
+
+    def fast(self) -> ByteLevelBPE:
+        """What encodes continued text faster; built, in part of a second, when first asked for.
+
+        Raises:
+            UnsupportedTokenizerError: There is nothing faster for this tokenizer.
+        """
+        if self._fast is None:
+            self._fast = ByteLevelBPE(self._continued)
+        return self._fast
 
     def encode_template(self, text: str) -> list[int]:
         """Encode text of our own or of the chat template, in which special tokens are meant."""
@@ -124,36 +121,40 @@ class IncrementalDecoder:
         return after[len(before) :]
 
 
-def _control_tokens(backend: tokenizers.Tokenizer) -> list[int]:
+def _control_tokens(description: dict[str, Any]) -> list[int]:
     """Added tokens that mean something: all but runs of white space."""
-    added = json.loads(backend.to_str())["added_tokens"]
-    return [token["id"] for token in added if token["content"].strip()]
+    return [token["id"] for token in description["added_tokens"] if token["content"].strip()]
 
 
-def _without_control_tokens(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A copy that reads every added token but white space as the plain text it is spelled with.
+def _without_control_tokens(description: dict[str, Any]) -> tokenizers.Tokenizer:
+    """One that reads every added token but white space as the plain text it is spelled with.
 
     Marking such text as special is the template's business. Tokens that are not flagged special are
     left out too: tool and reasoning tags usually are not flagged, and the template uses them.
+
+    Args:
+        description: Of the model's own tokenizer; it is changed.
     """
-    description = json.loads(backend.to_str())
     for token in description["added_tokens"]:
         token["special"] = bool(token["content"].strip())
     description["post_processor"] = None
     description["truncation"] = description["padding"] = None
-    copy = tokenizers.Tokenizer.from_str(json.dumps(description))
-    copy.encode_special_tokens = True  # as text, that is
-    return copy
+    return _built(description)
 
 
-def _without_prefix_space(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A copy that puts no space in front of a text."""
-    description = json.loads(backend.to_str())
-    for stage in ("normalizer", "pre_tokenizer"):
-        description[stage] = _without_prefix(description[stage])
-    copy = tokenizers.Tokenizer.from_str(json.dumps(description))
-    copy.encode_special_tokens = True
-    return copy
+def _without_prefix_space(description: dict[str, Any]) -> tokenizers.Tokenizer | None:
+    """One that puts no space in front of a text; None if this one puts none."""
+    stages = ("normalizer", "pre_tokenizer")
+    changed = {stage: _without_prefix(description[stage]) for stage in stages}
+    if all(changed[stage] == description[stage] for stage in stages):
+        return None
+    return _built(description | changed)
+
+
+def _built(description: dict[str, Any]) -> tokenizers.Tokenizer:
+    built = tokenizers.Tokenizer.from_str(json.dumps(description))
+    built.encode_special_tokens = True  # as text, that is
+    return built
 
 
 def _without_prefix(step: Any) -> Any:

@@ -1,0 +1,206 @@
+"""Byte-level BPE by tiktoken: the tokens of the model's own tokenizer, several times as fast.
+
+tiktoken merges any two neighbours that together are a token; a tokenizer.json lists the pairs that
+may merge. Both make the same merges if (1) pairs are listed in the order of their results and (2)
+each token, encoded alone, becomes itself again. For as long as no merge has crossed its ends, a
+stretch of text evolves as it does alone; so where tiktoken would merge two neighbours into a token,
+that token alone has come to the same two parts, and to become itself it must merge them too. A
+token that fails (2) is never made by listed pairs, and is left out. What remains open is whether
+two engines of regular expressions cut text into words alike; :mod:`lmi_cli.text.encoder` compares
+them while it reads.
+
+Imports numpy, tiktoken and tokenizers.
+"""
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+import numpy as np
+import tiktoken
+import tokenizers
+from numpy.typing import NDArray
+
+from lmi_cli.text.encoded import Encoded
+
+# The expression of `ByteLevel(use_regex=True)`, and the same behind `Digits`, which cuts text at
+# numbers before it.
+_WORDS = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
+)
+_PLAIN, _EACH_DIGIT, _DIGITS = _WORDS
+
+# Scripts to which each version of Unicode adds letters and digits: engines of different age
+# disagree about them.
+_GROWING_SCRIPTS = re.compile("[\U00010800-\U0001efff\U0002a6de-\U0010ffff]")
+
+
+def _alphabet() -> dict[str, int]:
+    """Byte by the visible character that stands for it in a byte-level vocabulary."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = {chr(byte): byte for byte in shown}
+    hidden = (byte for byte in range(0x100) if byte not in set(shown))
+    return alphabet | {chr(0x100 + index): byte for index, byte in enumerate(hidden)}
+
+
+_ALPHABET = _alphabet()
+
+
+class UnsupportedTokenizerError(ValueError):
+    """tiktoken cannot stand in for this tokenizer; the message says why."""
+
+
+class ByteLevelBPE:
+    """A byte-level BPE tokenizer, for text that goes on where other text left off.
+
+    Args:
+        backend: The model's own, without special tokens, templates and prefix spaces.
+
+    Raises:
+        UnsupportedTokenizerError: It is of another kind, or the two could differ.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        description = json.loads(backend.to_str())
+        self._nfc = _needs_nfc(description)
+        words = _word_pattern(description["pre_tokenizer"])
+        model = _checked_model(description)
+        tokens = _merged_in_order(model)
+        reached = _reached(backend, description, tokens)
+        ranks, self._ids, self._lengths = _ranks(model["vocab"], tokens, reached)
+        self._encoding = tiktoken.Encoding(
+            "lmi", pat_str=words, mergeable_ranks=ranks, special_tokens={}
+        )
+
+    def encode(self, text: str) -> Encoded | None:
+        """Tokens of a text; None for one that only the model's own tokenizer is right about."""
+        ascii_only = text.isascii()
+        if not ascii_only and (
+            _GROWING_SCRIPTS.search(text)
+            or (self._nfc and not unicodedata.is_normalized("NFC", text))
+        ):
+            return None
+        try:
+            ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
+            utf8 = None if ascii_only else np.frombuffer(text.encode(), dtype=np.uint8)
+        except ValueError:  # a run too long for its regular expressions, or a lone surrogate
+            return None
+        ids = self._ids[ranks]
+        lengths = self._lengths[ranks]
+        ends = np.cumsum(lengths)
+        size = len(text) if utf8 is None else len(utf8)
+        if (int(ends[-1]) if len(ends) else 0) != size or (len(ids) and int(ids.min()) < 0):
+            return None  # text that no word matches, or a byte that the vocabulary lacks
+        starts = ends - lengths
+        if utf8 is not None:  # from bytes to the characters that they belong to
+            starts = (np.cumsum((utf8 & 0xC0) != 0x80) - 1)[starts]
+        return Encoded(ids, starts)
+
+
+def _needs_nfc(description: dict[str, Any]) -> bool:
+    normalizer = description["normalizer"]
+    if normalizer is None or normalizer == {"type": "Sequence", "normalizers": []}:
+        return False
+    if normalizer == {"type": "NFC"}:
+        return True
+    raise UnsupportedTokenizerError(f"its normalizer is {normalizer.get('type')}")
+
+
+def _word_pattern(pre_tokenizer: Any) -> str:
+    steps = [pre_tokenizer]
+    if isinstance(pre_tokenizer, dict) and pre_tokenizer.get("type") == "Sequence":
+        steps = pre_tokenizer["pretokenizers"]
+    match steps:
+        case [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]:
+            return _PLAIN
+        case [
+            {"type": "Digits", "individual_digits": each},
+            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        ]:
+            return _EACH_DIGIT if each else _DIGITS
+        case [
+            {
+                "type": "Split",
+                "pattern": {"Regex": str(pattern)},
+                "behavior": "Isolated",
+                "invert": False,
+            },
+            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+        ]:
+            return pattern
+    kinds = [step.get("type") if isinstance(step, dict) else None for step in steps]
+    raise UnsupportedTokenizerError(f"its pre-tokenizer is {', '.join(map(str, kinds))}")
+
+
+def _checked_model(description: dict[str, Any]) -> dict[str, Any]:
+    model: dict[str, Any] = description["model"]
+    kind = model.get("type")
+    if kind != "BPE" or model.get("byte_fallback") or model.get("dropout"):
+        raise UnsupportedTokenizerError(f"its model is {kind} with other than plain merges")
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        raise UnsupportedTokenizerError("its tokens carry marks of word parts")
+    if any(not token["special"] for token in description["added_tokens"]):
+        raise UnsupportedTokenizerError("its vocabulary has added tokens of white space")
+    return model
+
+
+def _ranks(
+    vocabulary: dict[str, int], merged: list[str], reached: set[str]
+) -> tuple[dict[bytes, int], NDArray[np.int32], NDArray[np.int64]]:
+    """The order of merging for tiktoken, and by rank the id (-1: none) and the bytes of a token."""
+    byte_of = {ord(character): byte for character, byte in _ALPHABET.items()}
+    tokens = [*_ALPHABET, *merged]
+    try:
+        spelled = [token.translate(byte_of).encode("latin-1") for token in tokens]
+    except UnicodeEncodeError:
+        raise UnsupportedTokenizerError("a token is spelled with more than bytes") from None
+    ranks = {
+        text: rank
+        for rank, (token, text) in enumerate(zip(tokens, spelled, strict=True))
+        if token in _ALPHABET or token in reached
+    }
+    ids = np.array([vocabulary.get(token, -1) for token in tokens], dtype=np.int32)
+    return ranks, ids, np.array([len(text) for text in spelled], dtype=np.int64)
+
+
+def _merged_in_order(model: dict[str, Any]) -> list[str]:
+    """The results of the merges, each once."""
+    vocabulary = model["vocab"]
+    order: dict[str, int] = {}
+    last = -1
+    for merge in model["merges"]:
+        left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
+        rank = order.setdefault(left + right, len(order))
+        if rank < last:
+            raise UnsupportedTokenizerError("its merges are out of order")
+        last = rank
+    if not order.keys() <= vocabulary.keys():
+        raise UnsupportedTokenizerError("a merge gives no token")
+    return list(order)
+
+
+def _reached(
+    backend: tokenizers.Tokenizer, description: dict[str, Any], tokens: list[str]
+) -> set[str]:
+    """Those of ``tokens`` that, encoded alone, become themselves again."""
+    model = description["model"]
+    whole_words = bool(model.get("ignore_merges"))  # a word that is a token is not taken apart
+    merging = backend.model
+    if whole_words:
+        plain = {**description, "model": {**model, "ignore_merges": False}}
+        merging = tokenizers.Tokenizer.from_str(json.dumps(plain)).model
+    vocabulary = model["vocab"]
+    reached = set()
+    for token in tokens:
+        pieces = merging.tokenize(token)
+        if len(pieces) == 1 and pieces[0].id == vocabulary[token]:
+            reached.add(token)
+    if whole_words:
+        added = {token["content"] for token in description["added_tokens"]}
+        for token in vocabulary.keys() - reached - added - _ALPHABET.keys():
+            if _ALPHABET.keys() >= set(token):
+                raise UnsupportedTokenizerError("some of its tokens are words but no merges")
+    return reached

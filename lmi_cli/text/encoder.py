@@ -1,0 +1,93 @@
+"""The encoder of one stream: the model's own tokenizer, and tiktoken once the stream is long.
+
+tiktoken is used only where it gives the same tokens: see :mod:`lmi_cli.text.bytelevel` for what is
+proved when it is built. Its words are compared on a text of all kinds, on the beginning of the
+stream, on samples of what follows, and wherever a longer unbroken run comes by than before.
+"""
+
+from lmi_cli.text.bytelevel import ByteLevelBPE, UnsupportedTokenizerError
+from lmi_cli.text.encoded import Encoded
+from lmi_cli.text.samples import SAMPLES
+from lmi_cli.text.tokenizer import Tokenizer
+
+FAST_AFTER_CHARS = 500_000
+"""Length from which building the faster encoder pays; a page or a chapter never waits for it."""
+
+_SAMPLE_EVERY = 64
+"""Pieces; comparing one costs five times its encoding."""
+
+
+class StreamEncoder:
+    """Encodes the pieces of one stream.
+
+    Args:
+        tokenizer: The model's own.
+        fast_after: Characters of the stream after which tiktoken takes over.
+
+    Attributes:
+        engine: ``tokenizers``, or ``tiktoken`` once it has taken over.
+        notes: What a reader of the report should know, one sentence each.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, fast_after: int = FAST_AFTER_CHARS) -> None:
+        self.notes: list[str] = []
+        self._tokenizer = tokenizer
+        self._fast: ByteLevelBPE | None = None
+        self._fast_after: int | None = fast_after  # None: it is decided
+        self._chars = 0
+        self._begin = ""
+        self._pieces = 0
+        self._longest_run = 0
+
+    @property
+    def engine(self) -> str:
+        """Name of the library that encodes now."""
+        return "tokenizers" if self._fast is None else "tiktoken"
+
+    def encode(self, text: str, *, continued: bool) -> Encoded:
+        """Tokens of the next piece; see :meth:`Tokenizer.encode`."""
+        self._begin = self._begin or text
+        if self._fast_after is not None and continued and self._chars >= self._fast_after:
+            self._fast_after = None
+            self._fast = self._checked(text)
+        self._chars += len(text)
+        encoded = self.encode_again(text, continued=continued)
+        if self._fast is None or not self._is_sample(text):
+            return encoded
+        expected = self._tokenizer.encode(text, continued=continued)
+        if not encoded.same_as(expected):
+            self._fast = None
+            self.notes.append(
+                "tiktoken differed from the model's own tokenizer at about character "
+                f"{self._chars:,}; from there on it is not used, and token counts before it may "
+                "be off by a few"
+            )
+        return expected
+
+    def encode_again(self, text: str, *, continued: bool = True) -> Encoded:
+        """Tokens of a part of a piece; counts for nothing."""
+        encoded = self._fast.encode(text) if self._fast is not None and continued else None
+        return encoded or self._tokenizer.encode(text, continued=continued)
+
+    def _checked(self, text: str) -> ByteLevelBPE | None:
+        try:
+            fast = self._tokenizer.fast()
+        except UnsupportedTokenizerError as error:
+            self.notes.append(f"tokenised without tiktoken: {error}")
+            return None
+        for sample in (*SAMPLES, self._begin, text):
+            encoded = fast.encode(sample)
+            if encoded and not encoded.same_as(self._tokenizer.encode(sample, continued=True)):
+                self.notes.append(
+                    "tokenised without tiktoken: it differs from the model's own tokenizer"
+                )
+                return None
+        return fast
+
+    def _is_sample(self, text: str) -> bool:
+        self._pieces += 1
+        run = max(map(len, text.split()), default=0)
+        if run > 2 * self._longest_run:
+            self._longest_run = run
+            return True
+        return self._pieces % _SAMPLE_EVERY == 0
