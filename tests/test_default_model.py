@@ -96,7 +96,6 @@ def test_logits_equal_stock_while_everything_fits(
     as_it_is = float((ours - stock_logits(stock, ids)).abs().max())
     float64_angles(stock, monkeypatch)
     exact = float((ours - stock_logits(stock, ids)).abs().max())
-    print(f"{tokens} tokens: {as_it_is:.2g} from stock, {exact:.2g} with float64 angles")
     assert as_it_is <= tolerance
     # The coarser side is the stock model's float32 angles.
     assert exact <= max(1e-3, as_it_is)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import convert_file_size_to_int
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmi_cli.errors import ModelError, ResourceError, UsageError
@@ -17,6 +18,7 @@ from lmi_cli.models.selfcheck import check
 from lmi_cli.models.store import ModelFiles
 from lmi_cli.text.tokenizer import Tokenizer
 
+_DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -60,6 +62,7 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+    devices = _devices(placement)
     try:
         config = AutoConfig.from_pretrained(
             files.folder, trust_remote_code=False, local_files_only=True
@@ -74,7 +77,7 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            **_devices(placement),
+            **devices,
         ).eval()
     except torch.OutOfMemoryError as error:
         raise ResourceError(
@@ -115,18 +118,41 @@ def _cpu_computes_bfloat16() -> bool:
 def _device(placement: Placement) -> torch.device:
     if placement.device != "auto":
         try:
-            return torch.device(placement.device)
-        except RuntimeError as error:
-            raise UsageError(f"device {placement.device!r} is not known to torch") from error
+            device = torch.device(placement.device)
+            if device.type == "meta":
+                raise RuntimeError("it holds no data")
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise UsageError(
+                f"device {placement.device!r} cannot be used: {_first_line(error)}",
+                hint="--device auto takes what this machine has",
+            ) from error
+        return device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _devices(placement: Placement) -> dict[str, Any]:
     if placement.device_map is None and placement.max_memory is None:
         return {"device_map": {"": _device(placement)}}
-    arguments: dict[str, Any] = {"device_map": placement.device_map or "auto"}
+    name = placement.device_map or "auto"
+    if name not in _DEVICE_MAPS:
+        raise UsageError(
+            f"device map {name!r} is not known", hint="one of " + ", ".join(_DEVICE_MAPS)
+        )
+    arguments: dict[str, Any] = {"device_map": name}
     if placement.max_memory is not None:
+        for device, limit in placement.max_memory.items():
+            _check_size(device, limit)
         arguments["max_memory"] = placement.max_memory
     if placement.offload_folder is not None:
         arguments["offload_folder"] = str(placement.offload_folder)
     return arguments
+
+
+def _check_size(device: int | str, limit: str) -> None:
+    try:
+        convert_file_size_to_int(limit)
+    except ValueError as error:
+        raise UsageError(
+            f"max-memory {device}={limit}: {limit!r} is not a size such as 6GiB or 500MB"
+        ) from error

@@ -15,6 +15,7 @@ from lmi_cli.text.tokenizer import Tokenizer
 
 _DOCUMENT = "\ue000document\ue000"
 _QUESTION = "\ue000question\ue000"
+_SYSTEM = "\ue000system\ue000"
 _BROKEN_TEMPLATE = "the model's chat template does not keep the user's turn as it is"
 _MARKS = re.compile(f"({_DOCUMENT}|{_QUESTION})")
 
@@ -36,16 +37,19 @@ class Prompt:
         opening: Ids right after the document.
         closing: Ids between the question and the answer.
         tokenizer: Encodes the question.
+        lead: Text that belongs to the question's first word.
     """
 
     head: tuple[int, ...]
     opening: tuple[int, ...]
     closing: tuple[int, ...]
     tokenizer: Tokenizer
+    lead: str = ""
 
     def tail(self, question: str) -> list[int]:
         """Ids from the end of the document to the start of the answer."""
-        return [*self.opening, *self.tokenizer.encode(question).ids.tolist(), *self.closing]
+        asked = self.tokenizer.encode(self.lead + question).ids.tolist()
+        return [*self.opening, *asked, *self.closing]
 
 
 def in_turn(tokenizer: Tokenizer, template: Template | None, system: str | None = None) -> Prompt:
@@ -63,8 +67,12 @@ def in_turn(tokenizer: Tokenizer, template: Template | None, system: str | None 
         return _plain(tokenizer, system)
     messages = [{"role": "user", "content": f"{_DOCUMENT}\n\nQuestion: {_QUESTION}"}]
     if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    return _split(tokenizer, template.render(messages))
+        messages.insert(0, {"role": "system", "content": _SYSTEM})
+    parts = _MARKS.split(template.render(messages))
+    if parts[1::2] != [_DOCUMENT, _QUESTION]:
+        raise ModelError(_BROKEN_TEMPLATE)
+    head, opening, closing = (_encode(tokenizer, part, system) for part in parts[::2])
+    return Prompt(head, opening, closing, tokenizer)
 
 
 def after_stream(
@@ -85,17 +93,17 @@ def after_stream(
     """
     if template is None:
         return _plain(tokenizer, system)
-    asked = _QUESTION if system is None else f"{system}\n\n{_QUESTION}"
+    asked = _QUESTION if system is None else f"{_SYSTEM}\n\n{_QUESTION}"
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _DOCUMENT}]
     ended = template.render(talk, answer=False).rpartition(_DOCUMENT)[2]
     rendered = template.render([*talk, {"role": "user", "content": asked}])
     turn = rendered.rpartition(_DOCUMENT)[2].removeprefix(ended)
-    parts = turn.split(_QUESTION)
-    if len(parts) != 2:
+    parts = _MARKS.split(turn)
+    if parts[1::2] != [_QUESTION]:
         raise ModelError(_BROKEN_TEMPLATE)
-    opening = [*tokenizer.encode("\n\n").ids.tolist(), *tokenizer.encode_template(parts[0])]
-    closing = tokenizer.encode_template(parts[1])
-    return Prompt(tuple(tokenizer.prefix), tuple(opening), tuple(closing), tokenizer)
+    opening, closing = (_encode(tokenizer, part, system) for part in parts[::2])
+    gap = tokenizer.encode("\n\n").ids.tolist()
+    return Prompt(tuple(tokenizer.prefix), (*gap, *opening), closing, tokenizer)
 
 
 def _plain(tokenizer: Tokenizer, system: str | None) -> Prompt:
@@ -105,12 +113,15 @@ def _plain(tokenizer: Tokenizer, system: str | None) -> Prompt:
         tuple(tokenizer.encode(f"{opening}Question:").ids.tolist()),
         tuple(tokenizer.encode("\nAnswer:").ids.tolist()),
         tokenizer,
+        lead=" ",
     )
 
 
-def _split(tokenizer: Tokenizer, rendered: str) -> Prompt:
-    parts = _MARKS.split(rendered)
-    if parts[1::2] != [_DOCUMENT, _QUESTION]:
-        raise ModelError(_BROKEN_TEMPLATE)
-    head, opening, closing = (tuple(tokenizer.encode_template(part)) for part in parts[::2])
-    return Prompt(head, opening, closing, tokenizer)
+def _encode(tokenizer: Tokenizer, part: str, system: str | None) -> tuple[int, ...]:
+    """Ids of a part of the template; the user's own system text in it stays plain text."""
+    ids: list[int] = []
+    for index, template_text in enumerate(part.split(_SYSTEM)):
+        if index:
+            ids += tokenizer.encode(system or "").ids.tolist()
+        ids += tokenizer.encode_template(template_text)
+    return tuple(ids)
