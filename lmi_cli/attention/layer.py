@@ -1,8 +1,10 @@
 """What the algebra must know of one attention layer of a model."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lmi_cli.attention.rope import Rotary
+if TYPE_CHECKING:  # a layer can be described where torch is not loaded
+    from lmi_cli.attention.rope import Rotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,5 +19,5 @@ class LayerSpec:
     """
 
     index: int
-    rotary: Rotary | None = None
+    rotary: "Rotary | None" = None
     native_window: int | None = None

@@ -6,9 +6,10 @@ and the query meet there, and the band of true distance in which the segment is 
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # a method can be described where torch is not loaded
+    from torch import Tensor
 
 
 class Region(Enum):
@@ -22,7 +23,7 @@ class Region(Enum):
 class Own:
     """A token stands at its true position in the stream."""
 
-    def assign(self, positions: Tensor) -> Tensor:
+    def assign(self, positions: "Tensor") -> "Tensor":
         """Return ``positions`` (int64, any shape) as they are."""
         return positions
 
@@ -33,9 +34,9 @@ class Fixed:
 
     at: int
 
-    def assign(self, positions: Tensor) -> Tensor:
+    def assign(self, positions: "Tensor") -> "Tensor":
         """Return a tensor like ``positions`` (int64, any shape) filled with ``at``."""
-        return torch.full_like(positions, self.at)
+        return positions.new_full(positions.shape, self.at)
 
 
 Position = Own | Fixed

@@ -6,6 +6,7 @@ from typing import Any
 
 from lmi_cli.cli import envelope, summary
 from lmi_cli.cli.console import Output
+from lmi_cli.cli.inspect import dry_run
 from lmi_cli.cli.options import (
     GenerationOptions,
     MethodOptions,
@@ -37,6 +38,17 @@ def answer_and_print(
     output: OutputOptions,
 ) -> None:
     """Read ``paths``, answer ``questions``, print answers or JSON, then the report."""
+    if source.dry_run:
+        dry_run(
+            command,
+            paths,
+            source=source,
+            model=model,
+            method=method,
+            output=output,
+            answer=generation.max_new_tokens,
+        )
+        return
     corpus = open_sources(paths, source)
     sink = Output(output.output)
     choice, asking = method_choice(method), answer_options(generation)

@@ -103,6 +103,10 @@ class SourceOptions:
             panel="Sources",
         ),
     ] = None
+    dry_run: Annotated[
+        bool,
+        option("--dry-run", help="Only show what would be read.", panel="Sources"),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import typer
 
 from lmi_cli.cli import envelope, summary
 from lmi_cli.cli.console import Output, require_writable, write_file
+from lmi_cli.cli.inspect import dry_run
 from lmi_cli.cli.options import (
     MethodOptions,
     ModelOptions,
@@ -19,12 +20,12 @@ from lmi_cli.cli.options import (
     option,
 )
 from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.qa import piped_source
 from lmi_cli.cli.session import (
     Opened,
     method_choice,
     open_model,
     open_sources,
+    piped_source,
     require_whole_input,
     say,
 )
@@ -61,6 +62,17 @@ def command(
     """Score documents in one pass: perplexity, bits per byte, and the curve by position."""
     if length is not None and length < 2:
         raise UsageError(f"length {length}: at least 2 tokens are needed to score one")
+    if source.dry_run:
+        dry_run(
+            "perplexity",
+            arguments or [piped_source()],
+            source=source,
+            model=model,
+            method=method,
+            output=output,
+            answer=None,
+        )
+        return
     corpus = open_sources(arguments or [piped_source()], source)
     sink = Output(output.output)
     if nll_out is not None:

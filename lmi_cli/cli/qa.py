@@ -1,7 +1,6 @@
 """``lmi qa``: questions about documents."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from lmi_cli.cli.options import (
     SourceOptions,
     option,
 )
+from lmi_cli.cli.session import piped_source
 from lmi_cli.errors import UsageError
 
 
@@ -93,17 +93,6 @@ def split_arguments(
     if not all(text.strip() for text in asked):
         raise UsageError("a question is empty")
     return paths or [piped_source()], asked
-
-
-def piped_source() -> str:
-    """``-``, if something is piped in.
-
-    Raises:
-        UsageError: Nothing is.
-    """
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("no source", hint="name a file or a folder, or pipe text in")
-    return "-"
 
 
 def _exists(path: str) -> bool:

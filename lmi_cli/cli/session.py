@@ -38,6 +38,17 @@ def say(text: str, output: OutputOptions) -> None:
         message(text)
 
 
+def piped_source() -> str:
+    """``-``, if something is piped in.
+
+    Raises:
+        UsageError: Nothing is.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("no source", hint="name a file or a folder, or pipe text in")
+    return "-"
+
+
 def open_sources(paths: Sequence[str], options: SourceOptions) -> "Corpus":
     """The stream behind paths and ``-``.
 

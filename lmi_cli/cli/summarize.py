@@ -12,7 +12,7 @@ from lmi_cli.cli.options import (
     OutputOptions,
     SourceOptions,
 )
-from lmi_cli.cli.qa import piped_source
+from lmi_cli.cli.session import piped_source
 
 
 def command(

@@ -122,11 +122,12 @@ def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
             if kind not in sets:
                 sets[kind] = Rotary(_inv_freq(module, config, kind, horizon), family.interleaved)
             rotary = sets[kind]
-        specs.append(LayerSpec(layer, rotary, _native_window(config, layer)))
+        specs.append(LayerSpec(layer, rotary, native_window(config, layer)))
     return specs
 
 
-def _native_window(config: PretrainedConfig, layer: int) -> int | None:
+def native_window(config: PretrainedConfig, layer: int) -> int | None:
+    """The sliding window, in tokens, that a layer was trained with; None if it sees everything."""
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return None

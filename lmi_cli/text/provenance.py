@@ -3,6 +3,7 @@
 import re
 from array import array
 from bisect import bisect_right
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,38 @@ class _Entry:
     label: str | None
     line: int | None
     header: bool
+
+
+class SourceCounter:
+    """Tokens by source, for a stream that nobody looks back on; remembers what is on its way.
+
+    Attributes:
+        tokens: By source; headers count for none.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self._chars = 0
+        self._ahead: deque[tuple[int, int, bool]] = deque()  # end, source, header
+
+    def add(self, block: Block) -> None:
+        """Append a block to the stream."""
+        self._chars += len(block.text)
+        self._ahead.append((self._chars, block.source, block.header))
+        if block.source >= len(self.tokens):
+            self.tokens.extend([0] * (block.source + 1 - len(self.tokens)))
+
+    def count(self, starts: NDArray[np.int64]) -> None:
+        """Count the next tokens of the stream, which begin at ``starts`` (ascending)."""
+        done = 0
+        while done < len(starts):
+            end, source, header = self._ahead[0]
+            stop = int(np.searchsorted(starts, end))
+            if not header:
+                self.tokens[source] += stop - done
+            if stop < len(starts):
+                self._ahead.popleft()
+            done = stop
 
 
 class Provenance:

@@ -231,6 +231,6 @@ def test_models_are_listed(lmi: Callable[..., object]) -> None:
 def test_a_closed_stdin_is_no_source(
     lmi: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmi_cli.cli.qa.sys", type(sys)("sys"))
-    monkeypatch.setattr("lmi_cli.cli.qa.sys.stdin", None, raising=False)
+    monkeypatch.setattr("lmi_cli.cli.session.sys", type(sys)("sys"))
+    monkeypatch.setattr("lmi_cli.cli.session.sys.stdin", None, raising=False)
     assert lmi("qa", ONE).code == 2

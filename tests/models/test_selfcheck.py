@@ -36,7 +36,7 @@ def test_a_wrong_rotary_layout_is_refused(monkeypatch: pytest.MonkeyPatch, cache
 
 
 def test_a_wrong_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "_native_window", lambda *_: None)
+    monkeypatch.setattr(families, "native_window", lambda *_: None)
     mistral = CONFIG_MAPPING["mistral"](sliding_window=4096, **SPECIAL_IDS)
     with pytest.raises(ModelError, match="self-check failed"):
         selfcheck.check(mistral)
