@@ -36,8 +36,12 @@ def answer_and_print(
     method: MethodOptions,
     generation: GenerationOptions,
     output: OutputOptions,
+    instruction: bool = False,
 ) -> None:
-    """Read ``paths``, answer ``questions``, print answers or JSON, then the report."""
+    """Read ``paths``, answer ``questions``, print answers or JSON, then the report.
+
+    An ``instruction`` is asked in the place of a question, and not labelled as one.
+    """
     if source.dry_run:
         dry_run(
             command,
@@ -51,7 +55,7 @@ def answer_and_print(
         return
     corpus = open_sources(paths, source)
     sink = Output(output.output)
-    choice, asking = method_choice(method), answer_options(generation)
+    choice, asking = method_choice(method), answer_options(generation, instruction=instruction)
     streaming = not (output.json or output.no_stream or output.output)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
         opened = open_model(model, output, progress)

@@ -101,19 +101,25 @@ def method_choice(options: MethodOptions) -> "MethodChoice":
     return choice
 
 
-def answer_options(options: GenerationOptions) -> "AnswerOptions":
-    """How to ask and to answer.
+def answer_options(options: GenerationOptions, *, instruction: bool = False) -> "AnswerOptions":
+    """How to ask and to answer; an ``instruction`` is not labelled as a question.
 
     Raises:
         UsageError: A number is out of range.
     """
     from lmi_cli.engine.sampling import Sampling
     from lmi_cli.tasks.reading import AnswerOptions
+    from lmi_cli.text.prompts import QUESTION_LABEL
 
     if options.max_new_tokens < 1:
         raise UsageError(f"max-new-tokens {options.max_new_tokens}: the smallest is 1")
     sampling = Sampling(options.temperature, options.top_p, options.top_k, options.seed)
-    return AnswerOptions(options.system, options.max_new_tokens, sampling)
+    return AnswerOptions(
+        system=options.system,
+        label="" if instruction else QUESTION_LABEL,
+        max_new_tokens=options.max_new_tokens,
+        sampling=sampling,
+    )
 
 
 def require_whole_input(corpus: "Corpus", output: OutputOptions) -> None:

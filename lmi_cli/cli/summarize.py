@@ -39,4 +39,5 @@ def command(
         method=method,
         generation=generation,
         output=output,
+        instruction=True,
     )

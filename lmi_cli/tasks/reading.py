@@ -23,7 +23,7 @@ from lmi_cli.tasks.report import (
     Visible,
     source_reports,
 )
-from lmi_cli.text.prompts import Prompt, after_stream, in_turn
+from lmi_cli.text.prompts import QUESTION_LABEL, Prompt, after_stream, in_turn
 from lmi_cli.text.provenance import Place, Provenance
 from lmi_cli.text.stream import TokenBlock, tokenize
 from lmi_cli.text.tokenizer import IncrementalDecoder
@@ -35,11 +35,13 @@ class AnswerOptions:
 
     Attributes:
         system: Text of the system turn.
+        label: Stands in front of the question where it shares a turn with the text.
         max_new_tokens: Limit of an answer.
         sampling: How tokens are chosen.
     """
 
     system: str | None = None
+    label: str = QUESTION_LABEL
     max_new_tokens: int = 256
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -96,7 +98,7 @@ class Reading:
             UsageError: A question is longer than the window.
         """
         tokenizer, template = self.loaded.tokenizer, self.loaded.template
-        fresh = in_turn(tokenizer, template, self.options.system)
+        fresh = in_turn(tokenizer, template, self.options.system, label=self.options.label)
         length = self.loaded.lm.trained_length
         longest = max(len(fresh.tail(question)) for question in self._questions)
         room = length - len(fresh.head) - longest - self.options.max_new_tokens

@@ -13,8 +13,11 @@ from lmi_cli.text.tokenizer import Tokenizer
 FAST_AFTER_CHARS = 500_000
 """Length from which building the faster encoder pays; a page or a chapter never waits for it."""
 
-_SAMPLE_EVERY = 64
-"""Pieces; comparing one costs five times its encoding."""
+# Of every so many pieces a part is compared: about a sixtieth of the text, as comparing costs five
+# times what encoding does.
+_SAMPLE_EVERY = 4
+_SAMPLE_CHARS = 1_024
+_AROUND_CHARS = 64
 
 
 class StreamEncoder:
@@ -51,18 +54,14 @@ class StreamEncoder:
             self._fast_after = None
             self._fast = self._checked(text)
         self._chars += len(text)
-        encoded = self.encode_again(text, continued=continued)
-        if self._fast is None or not self._is_sample(text):
-            return encoded
-        expected = self._tokenizer.encode(text, continued=continued)
-        if not encoded.same_as(expected):
+        if self._fast is not None and not self._agrees_on_samples(text):
             self._fast = None
             self.notes.append(
                 "tiktoken differed from the model's own tokenizer at about character "
                 f"{self._chars:,}; from there on it is not used, and token counts before it may "
                 "be off by a few"
             )
-        return expected
+        return self.encode_again(text, continued=continued)
 
     def encode_again(self, text: str, *, continued: bool = True) -> Encoded:
         """Tokens of a part of a piece; counts for nothing."""
@@ -75,19 +74,27 @@ class StreamEncoder:
         except UnsupportedTokenizerError as error:
             self.notes.append(f"tokenised without tiktoken: {error}")
             return None
-        for sample in (*SAMPLES, self._begin, text):
-            encoded = fast.encode(sample)
-            if encoded and not encoded.same_as(self._tokenizer.encode(sample, continued=True)):
-                self.notes.append(
-                    "tokenised without tiktoken: it differs from the model's own tokenizer"
-                )
-                return None
-        return fast
+        if all(self._agree(fast, sample) for sample in (*SAMPLES, self._begin, text)):
+            return fast
+        self.notes.append("tokenised without tiktoken: it differs from the model's own tokenizer")
+        return None
 
-    def _is_sample(self, text: str) -> bool:
-        self._pieces += 1
-        run = max(map(len, text.split()), default=0)
-        if run > 2 * self._longest_run:
-            self._longest_run = run
+    def _agree(self, fast: ByteLevelBPE, text: str) -> bool:
+        encoded = fast.encode(text)
+        return encoded is None or encoded.same_as(self._tokenizer.encode(text, continued=True))
+
+    def _agrees_on_samples(self, text: str) -> bool:
+        """Compare a part of the piece, and a run of text without a space longer than any before."""
+        if self._fast is None:
             return True
-        return self._pieces % _SAMPLE_EVERY == 0
+        self._pieces += 1
+        samples = []
+        if self._pieces % _SAMPLE_EVERY == 0:
+            middle = len(text) // 2
+            samples.append(text[middle : middle + _SAMPLE_CHARS])
+        run = max(text.split(), key=len, default="")
+        if len(run) > 2 * self._longest_run:
+            self._longest_run = len(run)
+            at = text.index(run)
+            samples.append(text[max(0, at - _AROUND_CHARS) : at + len(run) + _AROUND_CHARS])
+        return all(self._agree(self._fast, sample) for sample in samples)

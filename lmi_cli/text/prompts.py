@@ -13,6 +13,8 @@ from typing import Protocol
 from lmi_cli.errors import ModelError
 from lmi_cli.text.tokenizer import Tokenizer
 
+QUESTION_LABEL = "Question: "
+
 _DOCUMENT = "\ue000document\ue000"
 _QUESTION = "\ue000question\ue000"
 _SYSTEM = "\ue000system\ue000"
@@ -52,20 +54,27 @@ class Prompt:
         return [*self.opening, *asked, *self.closing]
 
 
-def in_turn(tokenizer: Tokenizer, template: Template | None, system: str | None = None) -> Prompt:
+def in_turn(
+    tokenizer: Tokenizer,
+    template: Template | None,
+    system: str | None = None,
+    *,
+    label: str = QUESTION_LABEL,
+) -> Prompt:
     """One sequence in the model's template: the text inside the user turn, the question last.
 
     Args:
         tokenizer: Encodes the parts.
         template: None for a model without one; the prompt is then plain text.
         system: Text of the system turn, where the user gave one.
+        label: Stands in front of the question; an instruction needs none.
 
     Raises:
         ModelError: The template fails, or drops or doubles the user's turn.
     """
     if template is None:
         return _plain(tokenizer, system)
-    messages = [{"role": "user", "content": f"{_DOCUMENT}\n\nQuestion: {_QUESTION}"}]
+    messages = [{"role": "user", "content": f"{_DOCUMENT}\n\n{label}{_QUESTION}"}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": _SYSTEM})
     parts = _MARKS.split(template.render(messages))
