@@ -44,8 +44,6 @@ def test_the_object_and_that_it_is_the_stock_count(
 ) -> None:
     asked = ("summarize", document, "-m", model, "-n", 99, "--dry-run", "--json")
     report = json.loads(lmi(*asked).out)
-        lmi("summarize", document, "-m", model, "-n", 99, "--dry-run", "--json").out
-    )
     count = _totals(Path(model), document.read_text())
     assert report["command"] == "summarize"
     assert report["tokens"] == {"read": count, "visible": None, "stored": 0, "generated": 0}
