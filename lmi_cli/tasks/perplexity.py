@@ -15,7 +15,8 @@ from lmi_cli.sources.document import Corpus
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.methodchoice import MethodChoice
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
-from lmi_cli.text.provenance import Provenance
+from lmi_cli.text.encoder import StreamEncoder
+from lmi_cli.text.provenance import SourceCounter
 from lmi_cli.text.stream import TokenBlock, tokenize
 
 BUCKET_TOKENS = 4096
@@ -150,9 +151,10 @@ def perplexity(
     engine = Engine(lm, choice.build(lm.trained_length, len(prefix)), chunk)
     for warning in choice.warnings(lm.trained_length):
         yield Note(warning)
-    provenance = Provenance()
-    counter = _Counter(length, provenance, first_scored=0 if len(prefix) else 1)
-    blocks = counter.count(tokenize(corpus.blocks, tokenizer, provenance))
+    encoder = StreamEncoder(tokenizer)
+    sources = SourceCounter()
+    counter = _Counter(length, sources, first_scored=0 if len(prefix) else 1)
+    blocks = counter.count(tokenize(corpus.blocks, tokenizer, sources, encoder))
 
     def ids() -> Iterator[Ids]:
         if len(prefix):
@@ -175,6 +177,8 @@ def perplexity(
             kept.append(nll)
         yield Progress(position, length)
     timing.add_prefill(state.tokens, time.monotonic() - started)
+    for note in encoder.notes:
+        yield Note(note)
     score.utf8_bytes = counter.utf8_bytes
     if score.tokens == 0 or score.utf8_bytes == 0:
         raise NoInputError("the text has fewer than two tokens, so none can be scored")
@@ -185,7 +189,7 @@ def perplexity(
         form="stream",
         document_tokens=position,
         cache_bytes=state.nbytes,
-        sources=source_reports(corpus.sources, counter.by_source),
+        sources=source_reports(corpus.sources, sources.tokens),
         skipped=list(corpus.skipped),
     )
     yield PerplexityReport(
@@ -196,12 +200,11 @@ def perplexity(
 class _Counter:
     """Passes token blocks on, up to a length, and counts what goes by."""
 
-    def __init__(self, length: int | None, provenance: Provenance, first_scored: int) -> None:
+    def __init__(self, length: int | None, sources: SourceCounter, first_scored: int) -> None:
         self._length = length
-        self._provenance = provenance
+        self._sources = sources
         self._first_scored = first_scored
         self._tokens = 0
-        self.by_source: list[int] = []
         self.utf8_bytes = 0  # of the scored tokens
 
     def count(self, blocks: Iterator[TokenBlock]) -> Iterator[Ids]:
@@ -209,7 +212,7 @@ class _Counter:
             count = len(block.ids)
             if self._length is not None:
                 count = min(count, self._length - self._tokens)
-            self._provenance.count_by_source(block.starts[:count], self.by_source)
+            self._sources.count(block.starts[:count])
             self.utf8_bytes += block.utf8_bytes(max(0, self._first_scored - self._tokens), count)
             self._tokens += count
             yield block.ids[:count]

@@ -23,6 +23,7 @@ from lmi_cli.tasks.report import (
     Visible,
     source_reports,
 )
+from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.prompts import QUESTION_LABEL, Prompt, after_stream, in_turn
 from lmi_cli.text.provenance import Place, Provenance
 from lmi_cli.text.stream import TokenBlock, tokenize
@@ -103,7 +104,8 @@ class Reading:
         longest = max(len(fresh.tail(question)) for question in self._questions)
         room = length - len(fresh.head) - longest - self.options.max_new_tokens
 
-        blocks = tokenize(self.corpus.blocks, tokenizer, self.provenance)
+        encoder = StreamEncoder(tokenizer)
+        blocks = tokenize(self.corpus.blocks, tokenizer, self.provenance, encoder)
         held: list[TokenBlock] = []
         count = 0
         self.fits = True
@@ -133,6 +135,8 @@ class Reading:
             self._last = event.last
             yield Progress(min(event.tokens, self.document_tokens), total)
         self.timing.add_prefill(self.state.tokens, time.monotonic() - started)
+        for note in encoder.notes:
+            yield Note(note)
 
     def ask(self, question: str, index: int = 0) -> Iterator[Delta | Answer]:
         """Answer from the state after reading; ends with the :class:`Answer`."""
