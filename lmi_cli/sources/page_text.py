@@ -20,7 +20,9 @@ LEADER = re.compile(r"[^\S\n]*(?:\.[^\S\n]*){5,}")
 COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 # First parts that keep their hyphen in English more often than not.
-HYPHENATED = frozenset({"self", "non", "well", "cross", "ex", "high", "low", "so", "one", "two"})
+HYPHENATED = frozenset(
+    {"self", "non", "well", "cross", "ex", "high", "low", "so", "one", "two", "quasi"}
+)
 VOCABULARY_WORDS = 50_000
 EDGE_LINES = 3
 # Left and right pages have their own heads: one stands on two of the four pages before.

@@ -28,6 +28,7 @@ def test_ligatures_but_nothing_else_of_compatibility():
         ("soft\u00adware and soft\u00ad\nware", "software and software"),
         ("a self-\ndescribing file", "a self-describing\nfile"),
         ("a well-known and well-\nknown thing", "a well-known and well-known\nthing"),
+        ("a quasi-\nlikelihood fit", "a quasi-likelihood\nfit"),
         ("range is DBMS-\nspecific", "range is DBMS-specific"),
         ("a 3-\ndimensional table", "a 3-dimensional\ntable"),
         ("you can cut-and-\npaste it", "you can cut-and-paste\nit"),

@@ -144,11 +144,14 @@ def test_other_kinds_are_refused_with_the_reason() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt2", "digits-each", "llama3"])
+@pytest.mark.parametrize("name", ["digits-each", "llama3"])
 def test_both_engines_read_every_character_alike(name: str) -> None:
     """Fails when a new version of Unicode has reached one of the two engines only."""
     tokenizer = _tokenizer(name)
-    for first in range(0, 0x110000, 0x100):
-        codes = [code for code in range(first, first + 0x100) if not 0xD800 <= code < 0xE000]
-        text = "|".join(f"a{c}b {c}{c} 1{c}2  {c} \n{c}  1{c} !{c}\n'{c}" for c in map(chr, codes))
-        _agree(tokenizer, text)
+    assigned = [*range(0xD800), *range(0xE000, 0x34000), *range(0xE0000, 0xE0200)]
+    for first in range(0, len(assigned), 256):
+        characters = map(chr, assigned[first : first + 256])
+        _agree(
+            tokenizer,
+            "|".join(f"a{c}b {c}{c} 1{c}2  {c} \n{c}  1{c} !{c}\n'{c}" for c in characters),
+        )
