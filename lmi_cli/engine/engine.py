@@ -32,7 +32,6 @@ class LanguageModel(Protocol):
     """What the engine asks of a model; see :class:`lmi_cli.models.causal_lm.CausalLM`."""
 
     trained_length: int
-    vocab_size: int
 
     def layers(self, horizon: int) -> list[LayerSpec]:
         """The attention layers, as the stock model has them for a text of ``horizon`` tokens."""

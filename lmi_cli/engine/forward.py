@@ -27,7 +27,7 @@ class ForwardPass:
     def __init__(self, state: StreamState, layers: Sequence[LayerSpec], count: int) -> None:
         self._state = state
         self._layers = layers
-        self._first = state.position
+        self._first, self._last = state.position, state.position + count - 1
         self._positions = torch.arange(state.position, state.position + count)
         self._phases: dict[tuple[int, Position, torch.dtype, torch.device], Phases] = {}
 
@@ -63,10 +63,12 @@ class ForwardPass:
             held = cache.region(segment.region)
             if held is None:
                 continue
+            start = held[2] if segment.region is Region.WINDOW else self._state.origin
+            if self._last - start < segment.nearest:
+                continue  # too near to be seen yet, so no query needs to be turned towards it
             at = segment.query_position
             if at not in queries:
                 queries[at] = self._rotate(spec.rotary, query, at, scale)
-            start = held[2] if segment.region is Region.WINDOW else self._state.origin
             ranges.append(
                 KeyRange(queries[at], held[0], held[1], start, segment.nearest, segment.farthest)
             )

@@ -191,7 +191,7 @@ def passkey(
                     )
                 ]
                 generated += len(tokens)
-                timing.add_decode(len(tokens), time.monotonic() - read, generated)
+                timing.add_decode(generated, time.monotonic() - read)
                 cache_bytes = max(cache_bytes, state.nbytes)
                 answer = tokenizer.decode(tokens)
                 found = _INTEGER.search(answer)

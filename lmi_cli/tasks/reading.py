@@ -174,7 +174,7 @@ class Reading:
                 parts.append(text)
                 yield Delta(index, text)
         self._generated += count
-        self.timing.add_decode(count, time.monotonic() - started, self._generated)
+        self.timing.add_decode(self._generated, time.monotonic() - started)
         yield Answer(question, "".join(parts), reason, count, visible)
 
     def report(self) -> ReadingReport:

@@ -49,13 +49,13 @@ class Timing:
     decode_tok_per_s: float | None = None
     first_token_s: float | None = None
 
-    def add_prefill(self, tokens: int, seconds: float) -> None:
-        """Count reading; ``tokens`` is the number of all tokens read so far."""
+    def add_prefill(self, total_tokens: int, seconds: float) -> None:
+        """Count seconds of reading; ``total_tokens`` have been read so far, these included."""
         self.prefill_s += seconds
-        self.prefill_tok_per_s = tokens / self.prefill_s if self.prefill_s else None
+        self.prefill_tok_per_s = total_tokens / self.prefill_s if self.prefill_s else None
 
-    def add_decode(self, tokens: int, seconds: float, total_tokens: int) -> None:
-        """Count generation; ``total_tokens`` includes these."""
+    def add_decode(self, total_tokens: int, seconds: float) -> None:
+        """Count seconds of generation; ``total_tokens`` have been generated so far."""
         self.decode_s += seconds
         self.decode_tok_per_s = total_tokens / self.decode_s if self.decode_s else None
 

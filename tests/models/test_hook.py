@@ -92,7 +92,9 @@ def test_a_model_that_cannot_be_hooked(name: str, sizes: dict[str, int]) -> None
     assert trace(model) == before
 
 
-def test_two_models_open_at_once_are_closed_in_any_order() -> None:
+def test_two_models_open_at_once_are_closed_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook, "_open", [])  # other tests may keep a model open
+    monkeypatch.delitem(ALL_ATTENTION_FUNCTIONS, hook.IMPLEMENTATION, raising=False)
     one, other = CausalLM(tiny_model("llama")), CausalLM(tiny_model("gpt_neox"))
     one.close()
     engine = Engine(other, Full())
