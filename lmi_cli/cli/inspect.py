@@ -109,7 +109,7 @@ def dry_run(
     for note in report.notes:
         say(note, output)
     for item in report.sources:
-        for issue in item.issues[:3]:
+        for issue in (item.issues + item.remarks)[:3]:
             say(f"{item.origin}: {issue}", output)
 
 

@@ -40,7 +40,7 @@ def input_lines(report: "ReadingReport") -> list[str]:
     if len(report.skipped) > 5:
         lines.append(f"skipped {len(report.skipped) - 5:,} more (see --json)")
     for source in report.sources:
-        lines += [f"{source.origin}: {issue}" for issue in source.issues[:3]]
+        lines += [f"{source.origin}: {issue}" for issue in (source.issues + source.remarks)[:3]]
     return lines
 
 

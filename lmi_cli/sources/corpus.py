@@ -230,7 +230,7 @@ def _pieces(data: Input, source: Source, options: ReadOptions) -> Iterator[Piece
             pieces = text.read(data, source)
     source.kind = kind
     if data.size_bytes is not None and (note := misnamed(kind, data.name)):
-        source.issues.append(note)
+        source.remarks.append(note)
     return pieces
 
 

@@ -42,7 +42,8 @@ class Source:
         chars: Characters of extracted text so far, headers not included.
         pages: Physical pages, for paged sources.
         lines: Lines so far, for sources that are counted in lines.
-        issues: What a reader of the report should know, one sentence each.
+        issues: What was lost or may have been, one sentence each.
+        remarks: What a reader may want to know although nothing was lost.
     """
 
     origin: str
@@ -52,6 +53,7 @@ class Source:
     pages: int | None = None
     lines: int | None = None
     issues: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ class PdfLimits:
     """What a PDF may cost before its worker is stopped.
 
     Attributes:
-        open_seconds: Wall time to open a file and to count its pages.
-        page_seconds: Wall time for one page.
+        open_seconds: Processor time to open a file and to count its pages.
+        page_seconds: Processor time for one page.
+        patience: How many times as long it may take on the clock, as the machine may have other
+            work and the system may not limit processor time.
         memory_bytes: Address space of the worker, where the system can limit it.
         pages: Pages that are read of one file.
         page_chars: Characters that are kept of one page.
@@ -20,6 +22,7 @@ class PdfLimits:
 
     open_seconds: float = 60.0
     page_seconds: float = 10.0
+    patience: float = 4.0
     memory_bytes: int = 1024 * MIB
     pages: int = 100_000
     page_chars: int = 2_000_000

@@ -5,6 +5,7 @@ Imports only the standard library; pypdf is imported in the worker.
 
 import json
 import queue
+import signal
 import struct
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from lmi_cli.sources.reasons import UnreadableError
 WORKER = Path(__file__).with_name("pdf_worker.py")
 FRAME_BYTES = 16 * 1024 * 1024
 FRAMES_AHEAD = 4
+_OUT_OF_TIME = getattr(signal, "SIGXCPU", 0)
 
 
 class WorkerError(Exception):
@@ -62,20 +64,26 @@ class Worker:
             if stream is not None:
                 stream.close()
 
-    def message(self, timeout_seconds: float) -> dict[str, Any] | None:
+    def message(self, seconds: float, patience: float) -> dict[str, Any] | None:
         """The next message, or None when the worker has ended in good order.
+
+        Args:
+            seconds: Processor time that it may take; the worker limits itself to that.
+            patience: How many times as long is waited on the clock.
 
         Raises:
             WorkerError: None came in time, or the worker died or broke the protocol.
         """
         try:
-            frame = self._frames.get(timeout=timeout_seconds)
+            frame = self._frames.get(timeout=patience * seconds)
         except queue.Empty:
-            raise WorkerError(f"took longer than {timeout_seconds:g} s") from None
+            raise WorkerError(f"took longer than {patience * seconds:g} s") from None
         if frame is None:
             code = self._process.wait()
             if code == 0:
                 return None
+            if code == -_OUT_OF_TIME:
+                raise WorkerError(f"took more than {seconds:g} s of processor time")
             raise WorkerError(f"stopped by signal {-code}" if code < 0 else "failed")
         try:
             message = json.loads(frame)
@@ -166,7 +174,7 @@ class _Pages:
         while self.next <= last:
             number = self.next
             try:
-                message = worker.message(self._limits.page_seconds)
+                message = worker.message(self._limits.page_seconds, self._limits.patience)
                 if message is None or message.get("page") != number:
                     raise WorkerError("answered nonsense")
             except WorkerError as error:
@@ -189,7 +197,7 @@ class _Pages:
 
     def _open(self, worker: Worker) -> None:
         try:
-            message = worker.message(self._limits.open_seconds)
+            message = worker.message(self._limits.open_seconds, self._limits.patience)
         except WorkerError as error:
             raise UnreadableError(f"damaged PDF: opening it {error}") from error
         if message is None or not isinstance(count := message.get("pages"), int):

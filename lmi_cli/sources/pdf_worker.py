@@ -11,6 +11,7 @@ and ``text`` or ``error``; with no text, ``scanned`` says whether there is somet
 
 import json
 import logging
+import math
 import struct
 import sys
 from pathlib import Path
@@ -20,7 +21,6 @@ CAN_LIMIT = sys.platform != "win32"
 if CAN_LIMIT:
     import resource
 
-CPU_SECONDS_TO_SPARE = 5
 PAGES_BETWEEN_CLEARING = 100
 
 
@@ -59,7 +59,7 @@ def limit_cpu(seconds: float) -> None:
     if not CAN_LIMIT:
         return
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = int(usage.ru_utime + usage.ru_stime + seconds) + CPU_SECONDS_TO_SPARE
+    allowed = math.ceil(usage.ru_utime + usage.ru_stime + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
 
 

@@ -18,6 +18,7 @@ class SourceReport:
     lines: int | None
     tokens: int
     issues: list[str]
+    remarks: list[str]
 
 
 @dataclass(slots=True)
@@ -108,6 +109,7 @@ def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceRepor
             source.lines,
             count,
             list(source.issues),
+            list(source.remarks),
         )
         for source, count in zip(sources, counts, strict=True)
     ]

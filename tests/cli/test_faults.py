@@ -14,6 +14,7 @@ from subprocess import Popen
 import pypdf
 import pytest
 from sources.documents import make_pdf, make_zip
+from sources.test_pdf import BOMBS, book_with
 
 Files = dict[str, bytes]
 TEXT = b"The grass is green.\n"
@@ -252,6 +253,28 @@ def test_f17_passwords(lmi: Callable[..., object], model: str, tmp_path: Path) -
         assert (result.code, said in result.err) == (code, True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "bomb"),
+    [
+        ("F20", "a gigabyte in a page"),
+        ("F20", "nested filters"),
+        ("F21", "endless operators"),
+        ("F22", "deep nesting"),
+    ],
+)
+def test_f20_to_f22_a_hostile_page_costs_that_page(
+    lmi: Callable[..., object], model: str, folder: Callable[[Files], Path], fault: str, bomb: str
+) -> None:
+    path = folder({"a.pdf": book_with(BOMBS[bomb]())}) / "a.pdf"
+    result = lmi("inspect", path, "-m", model, "--json")
+    assert result.code == 0
+    report = json.loads(result.out)
+    assert report["sources"][0]["chars"] >= 2 * len("Good page"), fault
+    assert any("page 2" in issue for issue in report["sources"][0]["issues"])
+    assert lmi("inspect", path, "-m", model, "--strict").code == 6
+
+
 def test_f23_the_content_decides(
     lmi: Callable[..., object], model: str, folder: Callable[[Files], Path]
 ) -> None:
@@ -259,7 +282,8 @@ def test_f23_the_content_decides(
     report = json.loads(lmi("inspect", root, "-m", model, "--json").out)
     kinds = {Path(item["origin"]).name: item["kind"] for item in report["sources"]}
     assert kinds == {"a.pdf": "text", "b.txt": "pdf"}
-    assert all(item["issues"] for item in report["sources"])
+    assert all(item["remarks"] and not item["issues"] for item in report["sources"])
+    assert lmi("inspect", root / "b.txt", "-m", model, "--strict").code == 0
     assert report["skipped"][0]["reason"].startswith("unsupported: binary")
 
 

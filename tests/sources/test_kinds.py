@@ -25,7 +25,7 @@ def test_content_decides_not_the_name(tmp_path, book):
     (tmp_path / "c.txt").write_text("<!DOCTYPE html><p>page</p>")
     (tmp_path / "d.py").write_text('MAGIC = b"%PDF-1.7"\n')
     result = read_all(tmp_path)
-    kinds = {s.origin[-5:]: (s.kind, s.issues) for s in result.corpus.sources}
+    kinds = {s.origin[-5:]: (s.kind, s.remarks) for s in result.corpus.sources}
     assert kinds == {
         "a.txt": ("pdf", ["named .txt but holds pdf: read as pdf"]),
         "b.pdf": ("text", ["named .pdf but holds text: read as text"]),

@@ -36,7 +36,7 @@ def encrypted(data, algorithm, user="secret"):
 
 
 def quick(**limits):
-    return ReadOptions(pdf=PdfLimits(**({"page_seconds": 1.5} | limits)))
+    return ReadOptions(pdf=PdfLimits(**({"page_seconds": 1.5, "patience": 1.0} | limits)))
 
 
 def peak_kib():
