@@ -7,6 +7,11 @@ the package, so that both being wrong in the same way is unlikely:
                    keys j < S  with i - j >= W           at distance C,
                    nothing else; one softmax over both.
 
+With a middle memory, a query of the question (i >= document) also sees, in layers >= from_layer,
+
+                   of keys S <= j <= i - W, j < document, the k that score best in its head at
+                   distance m, all at distance m; the lowest j among equals.
+
 A layer with a sliding window of its own that is no wider than W keeps it and sees nothing beyond.
 """
 
@@ -27,12 +32,23 @@ _NEIGHBOURS = {"cohere", "cohere2", "ernie4_5", "glm", "glm4", "helium"}
 
 
 @dataclass(frozen=True)
+class Middle:
+    """Memory of the middle: tokens of the document, k, first layer, distance."""
+
+    document: int
+    topk: int
+    from_layer: int
+    distance: int
+
+
+@dataclass(frozen=True)
 class Lambda:
-    """Window, sinks and ceiling, in tokens."""
+    """Window, sinks and ceiling, in tokens, and what is remembered of the middle."""
 
     window: int
     sinks: int
     ceiling: int
+    middle: Middle | None = None
 
     def masks(self, count: int, native: int | None = None) -> tuple[Tensor, Tensor]:
         """Who sees whom (``[query, key]``) at the true distance, and at the ceiling."""
@@ -53,6 +69,7 @@ class Lambda:
         scale: float,
         softcap: float | None = None,
         native: int | None = None,
+        layer: int = 0,
     ) -> Tensor:
         """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates."""
         count = query.shape[1]
@@ -63,6 +80,19 @@ class Lambda:
             true, far = softcap * (true / softcap).tanh(), softcap * (far / softcap).tanh()
         near_mask, far_mask = self.masks(count, native)
         scores = torch.where(near_mask, true, torch.where(far_mask, far, -math.inf))
+        middle = self.middle
+        narrower = native is not None and native <= self.window
+        if middle is not None and layer >= middle.from_layer and not narrower:
+            stored = turn(query, torch.full((count,), middle.distance)) @ key.mT * scale
+            if softcap is not None:
+                stored = softcap * (stored / softcap).tanh()
+            i, j = torch.arange(count)[:, None], torch.arange(count)[None]
+            seen = (i >= middle.document) & (j < middle.document)
+            seen = seen & (j >= self.sinks) & (i - j >= self.window)
+            stored = stored.masked_fill(~seen, -math.inf)
+            order = stored.sort(dim=-1, descending=True, stable=True).indices
+            rank = order.sort(-1).indices
+            scores = torch.where(seen & (rank < middle.topk), stored, scores)
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
         return weights / weights.sum(-1, keepdim=True) @ value
 
@@ -116,6 +146,7 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Lam
             scale=scaling,
             softcap=softcap,
             native=sliding_window,
+            layer=module.layer_idx,
         )
         return output.transpose(0, 1)[None], None
 

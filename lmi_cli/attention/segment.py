@@ -17,6 +17,7 @@ class Region(Enum):
 
     SINKS = "sinks"
     WINDOW = "window"
+    MIDDLE = "middle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Segment:
             the region can be kept.
         nearest: Smallest true distance ``i - j`` that is visible, in tokens.
         farthest: First true distance that is no longer visible; None has no limit.
+        topk: Keys that a query head attends to, the best-matching ones; None is all of them. Only
+            the middle can be searched, and its keys stand at position 0.
     """
 
     region: Region
@@ -60,3 +63,4 @@ class Segment:
     key_position: Position = Own()
     nearest: int = 0
     farthest: int | None = None
+    topk: int | None = None

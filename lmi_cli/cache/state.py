@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.cache.layer import LayerCache
+from lmi_cli.cache.store import TokenStore
 from lmi_cli.methods.base import Method
 
 
@@ -26,21 +27,32 @@ class StreamState:
         self.origin = origin
         self.position = origin
         self._torn = False
+        self.stores: tuple[TokenStore, ...] = ()
+        self.middle: TokenStore | None = None
         self.caches = [LayerCache(method.retain(layer), chunk) for layer in layers]
+
+    def keep(self, *stores: TokenStore) -> None:
+        """Put every token that is read from now on into these stores too."""
+        self.stores = stores
 
     @property
     def tokens(self) -> int:
         """Number of tokens read."""
         return self.position - self.origin
 
-    def fork(self) -> "StreamState":
-        """An independent continuation from here.
+    def fork(self, method: Method | None = None, middle: TokenStore | None = None) -> "StreamState":
+        """An independent continuation from here, whose tokens go into no store.
+
+        Args:
+            method: Decides what is seen from now on; must keep what this state's method keeps.
+            middle: What is searched where the method searches the middle. It is shared.
 
         Raises:
             RuntimeError: See :meth:`begin_pass`.
         """
         self._require_whole()
-        other = StreamState(self.method, (), self.chunk, origin=self.origin)
+        other = StreamState(method or self.method, (), self.chunk, origin=self.origin)
+        other.middle = middle
         other.position = self.position
         other.caches = [cache.clone() for cache in self.caches]
         return other

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.cache.state import StreamState
-from lmi_cli.engine.forward import ForwardPass
+from lmi_cli.engine.forward import ForwardPass, Observer
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError
 from lmi_cli.methods.base import Method
@@ -123,21 +123,23 @@ class Engine:
         known = [bound for bound in bounds if bound is not None]
         return max(known) if len(known) == len(bounds) else None
 
-    def forward(self, state: StreamState, ids: Ids) -> Tensor:
+    def forward(self, state: StreamState, ids: Ids, observe: Observer | None = None) -> Tensor:
         """Read one chunk; returns hidden states ``[n, hidden]``.
 
         A pass that fails leaves the state unusable, and says so when it is used again.
         """
         state.begin_pass()
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
-        hidden = self.model.hidden(tokens, ForwardPass(state, self.layers, len(ids)))
+        hidden = self.model.hidden(tokens, ForwardPass(state, self.layers, len(ids), observe))
         state.end_pass(len(ids))
         return hidden[0]
 
-    def read(self, state: StreamState, blocks: Iterable[Ids]) -> Iterator[Read]:
+    def read(
+        self, state: StreamState, blocks: Iterable[Ids], observe: Observer | None = None
+    ) -> Iterator[Read]:
         """Prefill: read blocks of ids of any size, chunk by chunk."""
         for ids in rechunk(blocks, self.chunk):
-            hidden = self.forward(state, ids)
+            hidden = self.forward(state, ids, observe)
             yield Read(state.tokens, hidden[-1])
 
     def score(self, state: StreamState, blocks: Iterable[Ids]) -> Iterator[Scored]:

@@ -4,17 +4,37 @@ Imports ``attention``, ``cache`` and ``methods``. The model hands each layer's u
 and keys to :meth:`ForwardPass.attend`; everything positional happens here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.kernel import KeyRange, attend
+from lmi_cli.attention.kernel import KeyRange, attend, merge
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Phases, Rotary, phase_dtype
 from lmi_cli.attention.segment import Fixed, Position, Region, Segment
+from lmi_cli.attention.topk import attend_topk
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
+
+
+class Asked(NamedTuple):
+    """The queries of one layer, as its attention gets them.
+
+    Attributes:
+        query: ``[B, H, Q, D]``, un-rotated.
+        scale: Factor on each score.
+        softcap: See :func:`lmi_cli.attention.kernel.attend`.
+    """
+
+    query: Tensor
+    scale: float
+    softcap: float | None
+
+
+Observer = Callable[[int, Asked], None]
+"""Is shown the index of each layer and its queries."""
 
 
 class ForwardPass:
@@ -24,9 +44,16 @@ class ForwardPass:
     arguments between devices copy containers, and a copy's changes would be lost.
     """
 
-    def __init__(self, state: StreamState, layers: Sequence[LayerSpec], count: int) -> None:
+    def __init__(
+        self,
+        state: StreamState,
+        layers: Sequence[LayerSpec],
+        count: int,
+        observe: Observer | None = None,
+    ) -> None:
         self._state = state
         self._layers = layers
+        self._observe = observe
         self._first, self._last = state.position, state.position + count - 1
         self._positions = torch.arange(state.position, state.position + count)
         self._phases: dict[tuple[int, Position, torch.dtype, torch.device], Phases] = {}
@@ -54,13 +81,17 @@ class ForwardPass:
         spec = self._layers[layer]
         cache = self._state.caches[layer]
         segments = self._state.method.segments(spec)
+        for store in self._state.stores:
+            store.append(layer, key, value, self._first)
+        if self._observe is not None:
+            self._observe(layer, Asked(query, scale, softcap))
         for segment in segments:
             self._store(segment, spec.rotary, cache, key, value)
 
         ranges: list[KeyRange] = []
         queries: dict[Position, Tensor] = {}
         for segment in segments:
-            held = cache.region(segment.region)
+            held = None if segment.topk is not None else cache.region(segment.region)
             if held is None:
                 continue
             start = held[2] if segment.region is Region.WINDOW else self._state.origin
@@ -72,8 +103,20 @@ class ForwardPass:
             ranges.append(
                 KeyRange(queries[at], held[0], held[1], start, segment.nearest, segment.farthest)
             )
-        output, _ = attend(ranges, query_start=self._first, softcap=softcap)
-        return output
+        parts = [
+            attend_topk(
+                self._rotate(spec.rotary, query, segment.query_position, scale),
+                self._state.middle.key_blocks(layer),
+                segment.topk,
+                query_start=self._first,
+                nearest=segment.nearest,
+                softcap=softcap,
+            )
+            for segment in segments
+            if segment.topk is not None and self._state.middle is not None
+        ]
+        output, lse = attend(ranges, query_start=self._first, softcap=softcap, with_lse=bool(parts))
+        return output if lse is None else merge([(output, lse), *parts])[0]
 
     def _store(
         self,
@@ -85,7 +128,7 @@ class ForwardPass:
     ) -> None:
         if segment.region is Region.WINDOW:
             cache.window.append(self._rotate(rotary, key, segment.key_position), value, self._first)
-        elif missing := cache.missing_sinks():
+        elif segment.region is Region.SINKS and (missing := cache.missing_sinks()):
             sinks = self._rotate(rotary, key, segment.key_position)
             cache.add_sinks(sinks[:, :, :missing], value[:, :, :missing])
 

@@ -6,8 +6,8 @@ A method says which keys a query sees and which the cache keeps; it computes not
 
 from lmi_cli.methods.base import Method, Retention
 from lmi_cli.methods.full import Full
-from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.lm_infinite import LMInfinite, Memory
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (LMInfinite, Full)}
 
-__all__ = ["METHODS", "Full", "LMInfinite", "Method", "Retention"]
+__all__ = ["METHODS", "Full", "LMInfinite", "Memory", "Method", "Retention"]

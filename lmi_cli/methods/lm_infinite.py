@@ -4,7 +4,7 @@ Han et al., "LM-Infinite: Zero-Shot Extreme Length Generalization for Large Lang
 NAACL 2024 (arXiv 2308.16137), section 3.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from lmi_cli.attention.layer import LayerSpec
@@ -12,6 +12,32 @@ from lmi_cli.attention.segment import Fixed, Region, Segment
 from lmi_cli.errors import UsageError
 from lmi_cli.methods.base import Retention, visible_window
 from lmi_cli.methods.cachesize import window_capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The middle of the document, searched by each query head (section 3.3 of the paper).
+
+    Args:
+        topk: Tokens that a query head may attend to.
+        from_layer: First layer, zero-based, that does.
+        distance: The one distance, in tokens, at which they are scored and attended to.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+
+    topk: int
+    from_layer: int
+    distance: int
+
+    def __post_init__(self) -> None:
+        if self.topk < 1:
+            raise UsageError(f"memory-topk {self.topk}: the smallest is 1", hint="or --no-memory")
+        if self.from_layer < 0:
+            raise UsageError(f"memory-from-layer {self.from_layer}: the first layer is 0")
+        if self.distance < 1:
+            raise UsageError(f"memory-distance {self.distance}: the smallest is 1 token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +51,18 @@ class LMInfinite:
         window: Tokens, the query itself included.
         sinks: Number of starting tokens that stay visible for ever.
         ceiling: Distance, in tokens, at which the starting tokens are seen; at least ``window``.
+        memory: How the tokens between sinks and window are searched; None leaves them unseen, as
+            they are while the document is read.
 
     Raises:
-        UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold.
+        UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, or the memory stands
+            farther than the ceiling.
     """
 
     window: int
     sinks: int
     ceiling: int
+    memory: Memory | None = None
 
     name: ClassVar[str] = "lm-infinite"
 
@@ -46,28 +76,49 @@ class LMInfinite:
             )
         if self.sinks < 0:
             raise UsageError(f"sinks {self.sinks}: the smallest is 0")
+        if self.memory is not None and self.memory.distance > self.ceiling:
+            raise UsageError(
+                f"memory-distance {self.memory.distance} is beyond the ceiling of {self.ceiling}"
+            )
 
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
-        """The window, and the sinks that have left it.
+        """The window, the sinks that have left it, and the middle if it is searched.
 
         A layer whose own sliding window is no wider than ours was trained to see nothing beyond
         it, so it keeps its window and gets no sinks.
         """
         window = visible_window(self.window, layer.native_window)
-        recent = Segment(Region.WINDOW, farthest=window)
-        if not self._has_sinks(layer):
-            return (recent,)
-        sinks = Segment(
-            Region.SINKS,
-            query_position=Fixed(self.ceiling),
-            key_position=Fixed(0),
-            nearest=self.window,
-        )
-        return (sinks, recent)
+        segments = [Segment(Region.WINDOW, farthest=window)]
+        if self.sinks > 0 and not self._is_narrower(layer):
+            segments.append(
+                Segment(
+                    Region.SINKS,
+                    query_position=Fixed(self.ceiling),
+                    key_position=Fixed(0),
+                    nearest=self.window,
+                )
+            )
+        if self.memory is not None and self.searches(layer):
+            segments.append(
+                Segment(
+                    Region.MIDDLE,
+                    query_position=Fixed(self.memory.distance),
+                    key_position=Fixed(0),
+                    nearest=self.window,
+                    topk=self.memory.topk,
+                )
+            )
+        return tuple(segments)
+
+    def searches(self, layer: LayerSpec) -> bool:
+        """Whether queries of this layer search the middle."""
+        memory = self.memory
+        deep = memory is not None and layer.index >= memory.from_layer
+        return deep and not self._is_narrower(layer)
 
     def retain(self, layer: LayerSpec) -> Retention:
         """The sinks and the window."""
-        sinks = self.sinks if self._has_sinks(layer) else 0
+        sinks = 0 if self._is_narrower(layer) else self.sinks
         return Retention(sinks, visible_window(self.window, layer.native_window))
 
     def bound(self, chunk: int, layer: LayerSpec) -> int | None:
@@ -76,9 +127,12 @@ class LMInfinite:
         return keep.sinks + window_capacity(keep.window or self.window, chunk)
 
     def parameters(self) -> dict[str, int]:
-        """Window, sinks and ceiling."""
-        return {"window": self.window, "sinks": self.sinks, "ceiling": self.ceiling}
+        """Window, sinks, ceiling, and those of the memory."""
+        named = {"window": self.window, "sinks": self.sinks, "ceiling": self.ceiling}
+        if self.memory is not None:
+            named |= {f"memory_{name}": value for name, value in asdict(self.memory).items()}
+        return named
 
-    def _has_sinks(self, layer: LayerSpec) -> bool:
-        narrower = layer.native_window is not None and layer.native_window <= self.window
-        return self.sinks > 0 and not narrower
+    def _is_narrower(self, layer: LayerSpec) -> bool:
+        """Whether the layer's own window is no wider than ours."""
+        return layer.native_window is not None and layer.native_window <= self.window
