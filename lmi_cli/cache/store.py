@@ -59,9 +59,13 @@ class TokenStore:
         self._blocks: dict[int, list[StoredBlock]] = {layer: [] for layer in self.heads}
 
     def append(self, layer: int, key: Tensor, value: Tensor, position: int) -> None:
-        """Add tokens (un-rotated ``[B, Hkv, n, D]``, ``[B, Hkv, n, Dv]``), the first at ``position``.
+        """Add tokens, un-rotated; a layer that is not kept is ignored.
 
-        A layer that is not kept is ignored.
+        Args:
+            layer: Zero-based index.
+            key: ``[B, Hkv, n, D]``.
+            value: ``[B, Hkv, n, Dv]``.
+            position: True position of the first of them.
         """
         if layer not in self._blocks:
             return

@@ -89,7 +89,7 @@ class LMInfinite:
         """
         window = visible_window(self.window, layer.native_window)
         segments = [Segment(Region.WINDOW, farthest=window)]
-        if self.sinks > 0 and not self._is_narrower(layer):
+        if self.sinks > 0 and self.reaches_back(layer):
             segments.append(
                 Segment(
                     Region.SINKS,
@@ -114,11 +114,11 @@ class LMInfinite:
         """Whether queries of this layer search the middle."""
         memory = self.memory
         deep = memory is not None and layer.index >= memory.from_layer
-        return deep and not self._is_narrower(layer)
+        return deep and self.reaches_back(layer)
 
     def retain(self, layer: LayerSpec) -> Retention:
         """The sinks and the window."""
-        sinks = 0 if self._is_narrower(layer) else self.sinks
+        sinks = self.sinks if self.reaches_back(layer) else 0
         return Retention(sinks, visible_window(self.window, layer.native_window))
 
     def bound(self, chunk: int, layer: LayerSpec) -> int | None:
@@ -133,6 +133,6 @@ class LMInfinite:
             named |= {f"memory_{name}": value for name, value in asdict(self.memory).items()}
         return named
 
-    def _is_narrower(self, layer: LayerSpec) -> bool:
-        """Whether the layer's own window is no wider than ours."""
-        return layer.native_window is not None and layer.native_window <= self.window
+    def reaches_back(self, layer: LayerSpec) -> bool:
+        """Whether the layer sees beyond our window: it has none of its own that is no wider."""
+        return layer.native_window is None or layer.native_window > self.window

@@ -44,6 +44,13 @@ class CausalLM:
         self.close()
 
     @property
+    def attention_heads(self) -> tuple[int, int]:
+        """Query heads and key heads of a layer."""
+        heads: int = self.config.num_attention_heads
+        key_heads: int | None = getattr(self.config, "num_key_value_heads", None)
+        return heads, key_heads or heads
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype in which the model computes."""
         dtype: torch.dtype = self.model.dtype

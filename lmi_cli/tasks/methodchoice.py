@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lmi_cli.errors import UsageError
-from lmi_cli.methods import METHODS, Full, LMInfinite, Method
+from lmi_cli.methods import METHODS, Full, LMInfinite, Memory, Method
 
 SINKS = 10
 """Starting tokens kept for ever, at least (LM-Infinite, section 5)."""
@@ -61,3 +61,58 @@ class MethodChoice:
                 f"window {self.window:,} is beyond the trained length of {trained_length:,} tokens"
             ]
         return []
+
+
+ANSWER_FROM = ("auto", "passages", "memory", "window")
+
+# As shares of the whole, after the paper's 5 of 4096 tokens, layer 4 of 32 and half the ceiling.
+_TOPK = 32
+_FROM_LAYER_SHARE = 8
+_DISTANCE_SHARE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryChoice:
+    """What is kept of a stream, and what its answers come from; None leaves a number to us.
+
+    Attributes:
+        answer_from: ``passages`` (the best are read again), ``memory`` (the middle is searched by
+            each query head), ``window`` (neither), or ``auto``: what measured best of what is kept.
+        index: Whether the keys of the retrieval heads are kept.
+        store: Whether all keys and values are kept.
+        topk: Tokens that a query head attends to.
+        from_layer: First layer that does.
+        distance: Tokens.
+        budget_bytes: Memory for index and store; beyond it they go to files. None has no limit.
+    """
+
+    answer_from: str = "auto"
+    index: bool = True
+    store: bool = False
+    topk: int | None = None
+    from_layer: int | None = None
+    distance: int | None = None
+    budget_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.answer_from not in ANSWER_FROM:
+            raise UsageError(
+                f"answer-from {self.answer_from!r} is not known",
+                hint="one of " + ", ".join(ANSWER_FROM),
+            )
+
+    def build(self, method: LMInfinite, layers: int) -> Memory:
+        """The memory for a method and a model of so many layers; see ``docs/memory.md``."""
+        return Memory(
+            topk=_TOPK if self.topk is None else self.topk,
+            from_layer=layers // _FROM_LAYER_SHARE if self.from_layer is None else self.from_layer,
+            distance=(
+                max(1, method.ceiling // _DISTANCE_SHARE)
+                if self.distance is None
+                else self.distance
+            ),
+        )
+
+
+NO_MEMORY = MemoryChoice("window", index=False)
+"""Plain LM-Infinite: what lies between the first tokens and the window is not seen."""

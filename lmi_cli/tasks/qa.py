@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus
 from lmi_cli.tasks.events import Delta, Note, Progress
-from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.methodchoice import MemoryChoice, MethodChoice
 from lmi_cli.tasks.reading import AnswerOptions, Reading
 from lmi_cli.tasks.report import Answer, ReadingReport, Timing
 
@@ -26,12 +26,13 @@ def answer(
     questions: Sequence[str],
     choice: MethodChoice,
     options: AnswerOptions,
+    memory: MemoryChoice = MemoryChoice(),  # noqa: B008 - frozen
     *,
     chunk: int,
 ) -> Iterator[Progress | Note | Delta | Answer | QAReport]:
     """Read ``corpus`` and answer each question from there; the report comes last."""
-    reading = Reading(loaded, corpus, choice, options, questions=list(questions), chunk=chunk)
-    yield from reading.read()
+    reading = Reading(loaded, choice, options, memory, chunk=chunk)
+    yield from reading.read(corpus, questions)
     answers: list[Answer] = []
     for index, question in enumerate(questions):
         for event in reading.ask(question, index):

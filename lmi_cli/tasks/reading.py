@@ -1,21 +1,28 @@
 """Reading a document once, so that any number of questions can follow."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.state import StreamState
+from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import CHUNK, Engine, Ids
+from lmi_cli.engine.retrieval import RetrievalHeads, key_index
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
+from lmi_cli.methods import LMInfinite
+from lmi_cli.models.heads import known_heads, remember_heads
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus
+from lmi_cli.tasks.calibrate import Calibration, calibrate
+from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.events import Delta, Note, Progress
-from lmi_cli.tasks.methodchoice import STREAM_SHARE, MethodChoice
+from lmi_cli.tasks.evidence import LISTED, Finder, Ranked, describe
+from lmi_cli.tasks.methodchoice import STREAM_SHARE, MemoryChoice, MethodChoice
 from lmi_cli.tasks.report import (
     Answer,
     ReadingReport,
@@ -25,9 +32,14 @@ from lmi_cli.tasks.report import (
 )
 from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.prompts import QUESTION_LABEL, Prompt, after_stream, in_turn
-from lmi_cli.text.provenance import Place, Provenance
 from lmi_cli.text.stream import TokenBlock, tokenize
 from lmi_cli.text.tokenizer import IncrementalDecoder
+
+REREAD_PASSAGES = 3
+"""Passages that are read again in front of a question; see ``docs/memory.md``."""
+
+ROOM_SHARE = 16
+"""A document that is to be read whole leaves this part of the trained length to its questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,102 +68,147 @@ class Reading:
 
     Args:
         loaded: The model.
-        corpus: What to read.
         choice: The method the user asked for.
         options: How to ask.
-        questions: Every question that will be asked; the longest must fit beside the document.
+        memory: What is kept of a stream, and how questions use it.
         chunk: Tokens in one forward pass.
     """
 
     def __init__(
         self,
         loaded: Loaded,
-        corpus: Corpus,
         choice: MethodChoice,
         options: AnswerOptions,
+        memory: MemoryChoice = MemoryChoice(),  # noqa: B008 - frozen
         *,
-        questions: list[str],
         chunk: int = CHUNK,
     ) -> None:
         self.loaded = loaded
-        self.corpus = corpus
         self.options = options
-        self.provenance = Provenance()
+        self.choice = choice
+        self.memory = memory
+        self.chunk = chunk
+        self.document = Document()
+        self.corpus = Corpus(())
         self.timing = Timing()
-        self._choice = choice
-        self._chunk = chunk
-        self._questions = questions
-        self._source_tokens: list[int] = []
-        self._starts: list[NDArray[np.int64]] = []
-        self._generated = 0
-        self.document_tokens = 0
+        self.pool = BlockPool(memory.budget_bytes)
         self.fits = False
+        self.looking: RetrievalHeads | None = None
+        self.index: TokenStore | None = None
+        self.store: TokenStore | None = None
         self.prompt: Prompt
         self.engine: Engine
         self.state: StreamState
-        self._last: torch.Tensor
+        self.last: torch.Tensor
+        self._finder: Finder | None = None
+        self._generated = 0
 
-    def read(self) -> Iterator[Progress | Note]:
+    def read(self, corpus: Corpus, questions: Sequence[str] = ()) -> Iterator[Progress | Note]:
         """Read the whole corpus.
+
+        Args:
+            corpus: What to read.
+            questions: Those that will be asked; the longest must fit beside the document.
 
         Raises:
             NoInputError: There is no text.
             UsageError: A question is longer than the window.
         """
-        tokenizer, template = self.loaded.tokenizer, self.loaded.template
-        fresh = in_turn(tokenizer, template, self.options.system, label=self.options.label)
-        length = self.loaded.lm.trained_length
-        longest = max(len(fresh.tail(question)) for question in self._questions)
-        room = length - len(fresh.head) - longest - self.options.max_new_tokens
-
-        encoder = StreamEncoder(tokenizer)
-        blocks = tokenize(self.corpus.blocks, tokenizer, self.provenance, encoder)
+        self.corpus = corpus
+        encoder = StreamEncoder(self.loaded.tokenizer)
+        blocks = tokenize(corpus.blocks, self.loaded.tokenizer, self.document.provenance, encoder)
+        room = self._room(questions)
         held: list[TokenBlock] = []
         count = 0
-        self.fits = True
         for block in blocks:
             held.append(block)
             count += len(block.ids)
             if count > room:
-                self.fits = False
                 break
-
-        self.prompt = fresh
-        window = length
-        if not self.fits:
-            self.prompt = after_stream(tokenizer, template, self.options.system)
-            window = max(1, length // STREAM_SHARE)
-        method = self._choice.build(window, len(tokenizer.prefix))
-        whole = length - room + count if self.fits else None
-        self.engine = Engine(self.loaded.lm, method, self._chunk, longest=whole)
-        self._require_room(method.parameters().get("window"))
-        for warning in self._choice.warnings(length):
+        yield from self.prepare(fits=count <= room, document_tokens=count)
+        self.require_room(questions)
+        for warning in self.choice.warnings(self.loaded.lm.trained_length):
             yield Note(warning)
 
-        self.state = self.engine.start()
         total = count if self.fits else None
         started = time.monotonic()
         for event in self.engine.read(self.state, self._ids(held, blocks)):
-            self._last = event.last
-            yield Progress(min(event.tokens, self.document_tokens), total)
+            self.last = event.last
+            yield Progress(min(event.tokens, self.document.tokens), total)
         self.timing.add_prefill(self.state.tokens, time.monotonic() - started)
         for note in encoder.notes:
             yield Note(note)
 
+    def prepare(self, *, fits: bool, document_tokens: int) -> Iterator[Progress | Note]:
+        """Choose prompt, method and what is kept; the state has then read nothing.
+
+        Args:
+            fits: Whether the document is read whole, within the trained length.
+            document_tokens: Its length, if it fits.
+        """
+        tokenizer, template = self.loaded.tokenizer, self.loaded.template
+        length = self.loaded.lm.trained_length
+        self.fits = fits
+        window, longest = length, None
+        if fits:
+            self.prompt = self._in_turn()
+            longest = document_tokens + length // ROOM_SHARE
+        else:
+            self.prompt = after_stream(tokenizer, template, self.options.system)
+            window = max(1, length // STREAM_SHARE)
+        method = self.choice.build(window, len(tokenizer.prefix))
+        self.engine = Engine(self.loaded.lm, method, self.chunk, longest=longest)
+        yield from self._look_with()
+        self.state = self.engine.start()
+        self.keep()
+
+    def keep(self) -> None:
+        """Make the stores that the choice of memory asks for, and let the state fill them."""
+        stores = []
+        query_heads, key_heads = self.loaded.lm.attention_heads
+        if self.looking is not None:
+            first = len(self.prompt.head)
+            self.index = key_index(
+                self.looking.heads, query_heads, key_heads, first=first, pool=self.pool
+            )
+            stores.append(self.index)
+        method = self.engine.method
+        if self._wants_store() and isinstance(method, LMInfinite):
+            layers = [spec.index for spec in self.engine.layers if method.reaches_back(spec)]
+            first = max(len(self.prompt.head), method.sinks)
+            self.store = TokenStore(
+                dict.fromkeys(layers), with_values=True, first=first, pool=self.pool
+            )
+            stores.append(self.store)
+        self.state.keep(*stores)
+
     def ask(self, question: str, index: int = 0) -> Iterator[Delta | Answer]:
         """Answer from the state after reading; ends with the :class:`Answer`."""
-        state = self.state.fork()
-        tail = np.array(self.prompt.tail(question), dtype=np.int32)
-        visible = self._visible(len(tail))
         started = time.monotonic()
-        last = self._last
-        for event in self.engine.read(state, [tail]):
+        ranked = self.rank(question)
+        source = self.answers_from(ranked)
+        chosen: list[Passage] = []
+        if source == "passages":
+            best = [item.passage for item in ranked[:REREAD_PASSAGES]]
+            chosen = sorted(best, key=lambda passage: passage.number)
+            engine, ids = self._reread(chosen, question)
+            state = engine.start()
+        else:
+            engine = self.engine
+            ids = np.array(self.prompt.tail(question), dtype=np.int32)
+            method = engine.method
+            if source == "memory" and isinstance(method, LMInfinite):
+                method = self._with_memory(method)
+            state = self.state.fork(method, self.store)
+        visible = self._visible(source, len(ids), chosen)
+        last = self.last
+        for event in engine.read(state, [ids]):
             last = event.last
         decoder = IncrementalDecoder(self.loaded.tokenizer)
         parts: list[str] = []
         count = 0
         reason = "length"
-        for generated in self.engine.decode(
+        for generated in engine.decode(
             state,
             last,
             stop_ids=self.loaded.tokenizer.stop_ids,
@@ -175,48 +232,63 @@ class Reading:
                 yield Delta(index, text)
         self._generated += count
         self.timing.add_decode(self._generated, time.monotonic() - started)
-        yield Answer(question, "".join(parts), reason, count, visible)
+        evidence = describe(self.document, self.corpus.sources, ranked[:LISTED])
+        yield Answer(question, "".join(parts), reason, count, visible, source, evidence)
+
+    def rank(self, question: str) -> list[Ranked]:
+        """The passages of the document, best first; none where there is no index."""
+        if self.index is None or self.looking is None:
+            return []
+        if self._finder is None:
+            self._finder = Finder(self.engine, self.looking, self.index, self.document, self.prompt)
+        return self._finder.rank(self.state, question)
+
+    def answers_from(self, ranked: Sequence[Ranked]) -> str:
+        """Where the answer comes from; see :class:`lmi_cli.tasks.report.Answer`."""
+        if self.fits or self.engine.method.parameters().get("window") is None:
+            return "whole"
+        wanted = self.memory.answer_from
+        if wanted == "auto":
+            wanted = "passages" if ranked else "memory" if self.store is not None else "window"
+        if wanted == "passages" and not ranked:
+            raise UsageError(
+                "there are no passages to answer from",
+                hint="they take an index, kept while reading, and heads that look things up",
+            )
+        if wanted == "memory" and self.store is None:
+            raise UsageError(
+                "there is no memory to answer from", hint="read again with --keep store"
+            )
+        return wanted
 
     def report(self) -> ReadingReport:
         """What was read and how."""
         method = self.engine.method
+        kept = [store for store in (self.index, self.store) if store is not None]
         return ReadingReport(
             method=method.name,
             parameters=method.parameters(),
             bound_tokens=self.engine.bound(),
             form="fits" if self.fits else "stream",
-            document_tokens=self.document_tokens,
+            document_tokens=self.document.tokens,
             cache_bytes=self.state.nbytes,
-            sources=source_reports(self.corpus.sources, self._source_tokens),
+            sources=source_reports(self.corpus.sources, self.document.source_tokens),
             skipped=list(self.corpus.skipped),
+            stored_tokens=0 if self.store is None else self.store.tokens,
+            indexed_tokens=0 if self.index is None else self.index.tokens,
+            store_bytes=sum(store.nbytes for store in kept),
         )
 
-    def place(self, token: int) -> Place:
-        """Where document token number ``token`` came from."""
-        for starts in self._starts:
-            if token < len(starts):
-                return self.provenance.locate(int(starts[token]))
-            token -= len(starts)
-        raise IndexError("beyond the document")
+    def require_room(self, questions: Sequence[str]) -> None:
+        """Refuse a question that a window cannot hold.
 
-    def _ids(self, held: list[TokenBlock], rest: Iterator[TokenBlock]) -> Iterator[Ids]:
-        if self.prompt.head:
-            yield np.array(self.prompt.head, dtype=np.int32)
-        while held:
-            yield self._count(held.pop(0))
-        for block in rest:
-            yield self._count(block)
-
-    def _count(self, block: TokenBlock) -> Ids:
-        self.document_tokens += len(block.ids)
-        self._starts.append(block.starts)
-        self.provenance.count_by_source(block.starts, self._source_tokens)
-        return block.ids
-
-    def _require_room(self, window: int | None) -> None:
+        Raises:
+            UsageError: A question is longer than the window.
+        """
+        window = self.engine.method.parameters().get("window")
         if window is None:
             return
-        for question in self._questions:
+        for question in questions:
             needed = len(self.prompt.tail(question))
             if needed > window:
                 raise UsageError(
@@ -224,12 +296,89 @@ class Reading:
                     hint="shorten the question or raise --window",
                 )
 
-    def _visible(self, tail: int) -> Visible:
-        """What the first token of an answer can see, behind a tail of ``tail`` tokens."""
+    def _room(self, questions: Sequence[str]) -> int:
+        """Tokens of a document that can be read whole."""
+        prompt, length = self._in_turn(), self.loaded.lm.trained_length
+        longest = max((len(prompt.tail(question)) for question in questions), default=0)
+        asking = max(longest + self.options.max_new_tokens, length // ROOM_SHARE)
+        return length - len(prompt.head) - asking
+
+    def _in_turn(self) -> Prompt:
+        return in_turn(
+            self.loaded.tokenizer,
+            self.loaded.template,
+            self.options.system,
+            label=self.options.label,
+        )
+
+    def _look_with(self) -> Iterator[Progress | Note]:
+        """Find the model's retrieval heads, where they are of use."""
+        self.looking = None
+        if not self.memory.index:
+            return
+        self.looking = known_heads(self.loaded.files)
+        if self.looking is not None or self.fits or self.engine.bound() is None:
+            return
+        yield Note("looking for the heads that look things up; once for each model")
+        found: Calibration | None = None
+        for event in calibrate(self.loaded, chunk=self.chunk):
+            if isinstance(event, Calibration):
+                found = event
+            else:
+                yield event
+        if found is None or found.looking is None:
+            yield Note("no head of this model looks things up: no evidence, no passages")
+            return
+        self.looking = found.looking
+        remember_heads(self.loaded.files, found.looking, found.ranks)
+
+    def _wants_store(self) -> bool:
+        if self.fits or not isinstance(self.engine.method, LMInfinite):
+            return False
+        return self.memory.store or (
+            self.memory.answer_from == "auto" and self.memory.index and self.looking is None
+        )
+
+    def _ids(self, held: list[TokenBlock], rest: Iterator[TokenBlock]) -> Iterator[Ids]:
+        if self.prompt.head:
+            yield np.array(self.prompt.head, dtype=np.int32)
+        while held:
+            block = held.pop(0)
+            self.document.add(block)
+            yield block.ids
+        for block in rest:
+            self.document.add(block)
+            yield block.ids
+
+    def _with_memory(self, method: LMInfinite) -> LMInfinite:
+        return replace(method, memory=self.memory.build(method, len(self.engine.layers)))
+
+    def _reread(self, passages: Sequence[Passage], question: str) -> tuple[Engine, Ids]:
+        """An engine and the ids of a fresh prompt with these passages."""
+        prompt = self._in_turn()
+        gap = self.loaded.tokenizer.encode("\n\n").ids
+        parts: list[Ids] = [np.array(prompt.head, dtype=np.int32)]
+        for number, passage in enumerate(passages):
+            if number and passages[number - 1].stop != passage.first:
+                parts.append(gap)
+            parts.append(self.document.ids[passage.first : passage.stop])
+        parts.append(np.array(prompt.tail(question), dtype=np.int32))
+        ids = np.concatenate(parts)
+        length = self.loaded.lm.trained_length
+        method = MethodChoice().build(length, len(self.loaded.tokenizer.prefix))
+        longest = len(ids) + self.options.max_new_tokens
+        return Engine(self.loaded.lm, method, self.chunk, longest=longest), ids
+
+    def _visible(self, source: str, tail: int, reread: Sequence[Passage]) -> Visible:
+        """What the first token of an answer can see, behind ``tail`` tokens."""
+        document = self.document.tokens
+        searched = self.index.tokens if self.index is not None and source == "passages" else 0
+        if reread:
+            again = sum(len(passage) for passage in reread)
+            return Visible(0, 0, document - again, searched=searched, reread=again)
         head = len(self.prompt.head)
         parameters = self.engine.method.parameters()
         window = parameters.get("window")
-        document = self.document_tokens
         if window is None:
             return Visible(sinks=0, window=document, unseen=0)
         # The last token of the tail sees itself and window - 1 tokens before it.
@@ -238,6 +387,15 @@ class Reading:
         unseen = document - in_window - sinks
         if unseen == 0:
             return Visible(sinks, in_window, 0)
-        return Visible(
-            sinks, in_window, unseen, self.place(sinks), self.place(document - in_window - 1)
+        visible = Visible(
+            sinks,
+            in_window,
+            unseen,
+            self.document.place(sinks),
+            self.document.place(document - in_window - 1),
         )
+        if source == "memory" and isinstance(self.engine.method, LMInfinite):
+            memory = self.memory.build(self.engine.method, len(self.engine.layers))
+            visible.searched = unseen
+            visible.attended = min(memory.topk, unseen)
+        return visible

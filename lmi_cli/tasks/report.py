@@ -28,9 +28,12 @@ class Visible:
     Attributes:
         sinks: Starting tokens at capped distance, as document tokens.
         window: Document tokens in the window.
-        unseen: Document tokens between them.
-        unseen_from: Place of the first unseen token.
-        unseen_to: Place of the last unseen token.
+        unseen: Document tokens that were read, but are neither in sinks and window nor read again.
+        unseen_from: Place of the first token between sinks and window.
+        unseen_to: Place of the last token between them.
+        searched: Tokens that were searched for what is relevant.
+        attended: Most tokens of the middle that one query head attended to at a time.
+        reread: Tokens that were read again, right in front of the question.
     """
 
     sinks: int
@@ -38,6 +41,39 @@ class Visible:
     unseen: int
     unseen_from: Place | None = None
     unseen_to: Place | None = None
+    searched: int = 0
+    attended: int = 0
+    reread: int = 0
+
+
+@dataclass(slots=True)
+class Evidence:
+    """A place in the sources that an answer rests on.
+
+    Attributes:
+        source: Its origin.
+        page: One-based page, for paged sources.
+        label: The page's printed label, where it has one.
+        line_start: One-based line, for sources counted in lines.
+        line_end: Line of the last character.
+        start: Offset of the passage in the extracted text of the source.
+        end: Offset behind it.
+        text: The passage.
+        score: How much more the retrieval heads looked at it for this question than for questions
+            that ask for nothing: mean over heads and tokens of the log ratio, in nats.
+        tokens: Length of the passage.
+    """
+
+    source: str
+    page: int | None
+    label: str | None
+    line_start: int | None
+    line_end: int | None
+    start: int
+    end: int
+    text: str
+    score: float
+    tokens: int
 
 
 @dataclass(slots=True)
@@ -63,14 +99,21 @@ class Timing:
 
 @dataclass(slots=True)
 class Answer:
-    """One question, answered."""
+    """One question, answered.
+
+    Attributes:
+        answered_from: ``whole`` (all of the document was visible), ``passages`` (the best ones were
+            read again), ``memory`` (the middle was searched) or ``window``.
+        evidence: Best first.
+    """
 
     question: str
     answer: str
     finish_reason: str
     tokens: int
     visible: Visible
-    evidence: list[str] = field(default_factory=list)
+    answered_from: str
+    evidence: list[Evidence] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -84,6 +127,9 @@ class ReadingReport:
         form: ``fits`` or ``stream``.
         document_tokens: Tokens of the sources.
         cache_bytes: Keys and values at the end of the reading.
+        stored_tokens: Tokens whose keys and values are all kept.
+        indexed_tokens: Tokens whose keys of the retrieval heads are kept.
+        store_bytes: What these take.
     """
 
     method: str
@@ -94,6 +140,9 @@ class ReadingReport:
     cache_bytes: int
     sources: list[SourceReport]
     skipped: list[Skipped]
+    stored_tokens: int = 0
+    indexed_tokens: int = 0
+    store_bytes: int = 0
 
 
 def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceReport]:

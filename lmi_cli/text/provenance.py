@@ -115,6 +115,28 @@ class Provenance:
                 counts[entry.source] += end - done
             done, index = end, index + 1
 
+    def sections(self) -> NDArray[np.int64]:
+        """Offsets in the stream at which another source or another page begins, the first one 0.
+
+        The line that names a source belongs to the section that it opens.
+        """
+        found, before = [0], None
+        for start, entry in zip(self._starts, self._entries, strict=True):
+            here = (entry.source, None if entry.header else entry.page)
+            opened = before is not None and before == (entry.source, None) and here != before
+            if before is not None and here != before and not opened:
+                found.append(start)
+            before = here
+        return np.array(found, dtype=np.int64)
+
+    def behind_header(self, offset: int, end: int) -> int:
+        """The first offset from ``offset`` on that lies in no header, ``end`` at most."""
+        index = bisect_right(self._starts, offset) - 1
+        while index < len(self._entries) and self._entries[index].header and offset < end:
+            index += 1
+            offset = self._starts[index] if index < len(self._starts) else end
+        return min(offset, end)
+
     def locate(self, offset: int) -> Place:
         """The place of the character at ``offset`` in the stream.
 

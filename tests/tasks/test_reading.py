@@ -16,7 +16,7 @@ from lmi_cli.errors import NoInputError, UsageError
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus
 from lmi_cli.tasks.events import Delta, Note, Progress
-from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.methodchoice import NO_MEMORY, MethodChoice
 from lmi_cli.tasks.qa import QAReport, answer
 from lmi_cli.tasks.reading import AnswerOptions, Reading
 from lmi_cli.tasks.report import Answer
@@ -28,9 +28,10 @@ LINE = "The grass is green. The sky is blue.\n"
 def read(loaded: Loaded, corpus: Corpus, questions: Sequence[str], **options: Any) -> Reading:
     choice = options.pop("choice", MethodChoice())
     chunk = options.pop("chunk", 64)
+    memory = options.pop("memory", NO_MEMORY)
     given = AnswerOptions(**{"max_new_tokens": 4} | options)
-    reading = Reading(loaded, corpus, choice, given, questions=list(questions), chunk=chunk)
-    list(reading.read())
+    reading = Reading(loaded, choice, given, memory, chunk=chunk)
+    list(reading.read(corpus, questions))
     return reading
 
 
@@ -63,6 +64,7 @@ def test_each_question_starts_from_the_document_alone(loaded: Loaded, corpus: Co
             questions,
             MethodChoice(),
             AnswerOptions(max_new_tokens=6),
+            NO_MEMORY,
             chunk=64,
         )
         assert isinstance(report, QAReport)
@@ -115,7 +117,7 @@ def test_what_can_be_seen_adds_up_and_lies_where_it_says(
     reading = read(loaded, corpus(text), ["Why?"], choice=choice)
     encoded = loaded.tokenizer.encode(text)
     total = len(encoded)
-    assert reading.document_tokens == total
+    assert reading.document.tokens == total
     seen = ask(reading, "Why?").visible
     assert min(seen.sinks, seen.window, seen.unseen) >= 0
     assert seen.sinks + seen.window + seen.unseen == total
@@ -143,7 +145,7 @@ def test_what_can_be_seen_adds_up_and_lies_where_it_says(
 def test_everything_is_seen_by_the_stock_method(loaded: Loaded, corpus: Corpora) -> None:
     reading = read(loaded, corpus(LINE * 60), ["Why?"], choice=MethodChoice("full"))
     seen = ask(reading, "Why?").visible
-    assert (seen.window, seen.unseen) == (reading.document_tokens, 0)
+    assert (seen.window, seen.unseen) == (reading.document.tokens, 0)
 
 
 def test_the_form_changes_where_question_and_answer_no_longer_fit(
@@ -176,21 +178,21 @@ def test_no_text_is_no_answer(loaded: Loaded, corpus: Corpora, text: str) -> Non
 
 def test_progress_counts_the_document(loaded: Loaded, corpus: Corpora) -> None:
     for text in (LINE, LINE * 100):
-        reading = Reading(
-            loaded, corpus(text), MethodChoice(), AnswerOptions(), questions=["Why?"], chunk=16
-        )
-        events = [event for event in reading.read() if isinstance(event, Progress)]
+        reading = Reading(loaded, MethodChoice(), AnswerOptions(), NO_MEMORY, chunk=16)
+        events = [
+            event for event in reading.read(corpus(text), ["Why?"]) if isinstance(event, Progress)
+        ]
         counts = [event.tokens for event in events]
-        assert counts == sorted(counts) and counts[-1] == reading.document_tokens
+        assert counts == sorted(counts) and counts[-1] == reading.document.tokens
         assert {event.total for event in events} == {
-            reading.document_tokens if reading.fits else None
+            reading.document.tokens if reading.fits else None
         }
 
 
 def test_an_unlikely_window_is_warned_about(loaded: Loaded, corpus: Corpora) -> None:
     choice = MethodChoice(window=1000)
-    reading = Reading(loaded, corpus(LINE), choice, AnswerOptions(), questions=["Why?"])
-    assert any(isinstance(event, Note) for event in reading.read())
+    reading = Reading(loaded, choice, AnswerOptions(), NO_MEMORY)
+    assert any(isinstance(event, Note) for event in reading.read(corpus(LINE), ["Why?"]))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -199,11 +201,11 @@ def test_places_lie_in_the_right_source(loaded: Loaded, corpus: Corpora, texts: 
     reading = read(loaded, corpus(*texts), ["Why?"])
     report = reading.report()
     counts = [0] * len(texts)
-    for token in range(reading.document_tokens):
-        place = reading.place(token)
+    for token in range(reading.document.tokens):
+        place = reading.document.place(token)
         if place.char is not None:
             assert place.char < len(texts[place.source])
             counts[place.source] += 1
     assert [source.tokens for source in report.sources] == counts
     with pytest.raises(IndexError):
-        reading.place(reading.document_tokens)
+        reading.document.place(reading.document.tokens)

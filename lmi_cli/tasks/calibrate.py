@@ -1,0 +1,238 @@
+"""Which heads of a model look things up? Found on made-up facts, without labels, in seconds.
+
+Each head alone is asked to find the passages that hold the answers to a few questions; those that
+rank them best, against questions that ask for nothing, are the retrieval heads.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmi_cli.cache.state import StreamState
+from lmi_cli.cache.store import TokenStore
+from lmi_cli.engine.engine import Engine, Ids
+from lmi_cli.engine.retrieval import Head, RetrievalHeads, key_index, look
+from lmi_cli.methods import LMInfinite
+from lmi_cli.models.load import Loaded
+from lmi_cli.tasks.events import Progress
+from lmi_cli.text.prompts import after_stream
+
+EMPTY_QUESTIONS = ("What is it?", "What does it say?", "Which one is it?", "Who is it?")
+"""Where a question looks whatever it asks for is where these look too."""
+
+HEADS = 10
+DISTANCE = 512
+LEAST_RANK = 0.4
+"""A head that finds facts at a lower mean reciprocal rank than this looks nothing up."""
+
+_FACTS = 48
+_ROUNDS = 2
+_WINDOW = 2048
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _phrases(text: str) -> list[str]:
+    return [" ".join(phrase.split()) for phrase in text.split(";")]
+
+
+_TOWNS = _words(
+    """
+    Alderley Brackwater Corvedale Dunmore Eastholm Farrowby Glenside Harwick Inverlea Kestrel
+    Lowmarsh Mossford Northgate Oakhampton Pellworm Quarry Ravenstone Silverton Thornbury Upwell
+    Velden Westermere Yarrow Zennor
+    """
+)
+_NAMES = _words(
+    """
+    Abigail Bertram Cecily Dominic Esther Frederick Gwendolen Horace Isobel Jasper Katherine
+    Leopold Miriam Nathaniel Ophelia Percival Rosalind Sebastian Theodora Ulric Veronica Winifred
+    Xavier Yolanda
+    """
+)
+# What is told, and what is asked about it in other words.
+_JOBS = (
+    ("a clockmaker", "Who repaired watches?"),
+    ("a baker", "Who made bread?"),
+    ("a surveyor", "Who measured land?"),
+    ("a violinist", "Who played music?"),
+    ("a lighthouse keeper", "Who warned ships of the rocks?"),
+    ("a botanist", "Who studied plants?"),
+    ("a glass blower", "Who made bottles?"),
+    ("a court reporter", "Who wrote down what was said at trials?"),
+    ("a beekeeper", "Who sold honey?"),
+    ("a cartographer", "Who drew maps?"),
+    ("a ship's doctor", "Who treated sick sailors?"),
+    ("a bookbinder", "Who put covers on volumes?"),
+)
+_PLACES = _phrases(
+    """
+    under the third stair; behind the blue portrait; inside the broken drum; beneath the stone
+    lion; in the flour bin; above the stable door; in a hollow apple tree; between two ledgers; at
+    the bottom of the well; in the lining of a coat; under the church organ; behind the weir
+    """
+)
+_CARGOES = (
+    ("copper wire", "Which boat brought metal?"),
+    ("dried figs", "Which boat brought fruit?"),
+    ("roof slates", "Which boat brought something to cover houses with?"),
+    ("sheep's wool", "Which boat brought something to spin and knit with?"),
+    ("lamp oil", "Which boat brought fuel for lights?"),
+    ("piano strings", "Which boat brought parts of instruments?"),
+    ("salt herring", "Which boat brought fish?"),
+    ("tea chests", "Which boat brought something to drink?"),
+    ("oak barrels", "Which boat brought what wine is kept in?"),
+    ("window panes", "Which boat brought glass?"),
+    ("goose feathers", "Which boat brought what pillows are filled with?"),
+    ("printed calico", "Which boat brought cloth?"),
+)
+_MONTHS = _words(
+    """
+    January February March April May June July August September October November December
+    """
+)
+_FILLER = (
+    "The weather had been mild for the season, and nobody expected it to last.",
+    "People came and went, as they always do, and little was said about it afterwards.",
+    "There was a long silence, in which only the clock in the hall could be heard.",
+    "It was agreed that the matter could wait until everyone had slept on it.",
+    "A path led down to the river, where the grass had grown tall over the summer.",
+    "The letter had been read so often that it was falling apart along its folds.",
+    "Some of the neighbours had opinions of their own, which they kept to themselves.",
+    "On most evenings the lamps were lit early and supper was served at seven.",
+    "The road was in poor repair, and the journey took longer than it should have.",
+    "No one could remember who had first suggested it, or why it had seemed wise.",
+    "Towards the end of the month the accounts were settled and the rooms aired.",
+    "The dog slept by the fire and took no interest in what was going on around it.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A made-up fact: the sentence in the text, and questions that it answers."""
+
+    sentence: str
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was found.
+
+    Attributes:
+        looking: The retrieval heads, or None if no head stands out.
+        ranks: The best heads with the mean reciprocal rank at which each finds a fact alone.
+        passages: Passages among which it had to be found.
+        tokens: Length of the text.
+    """
+
+    looking: RetrievalHeads | None
+    ranks: list[tuple[Head, float]]
+    passages: int
+    tokens: int
+
+
+def facts(generator: random.Random) -> list[Fact]:
+    """Facts of four kinds about towns and people, none of them twice."""
+    towns, names = list(_TOWNS), list(_NAMES)
+    generator.shuffle(towns)
+    generator.shuffle(names)
+    quarter = _FACTS // 4
+    found = []
+    for index in range(quarter):
+        name, other = names[index], names[index + quarter]
+        town, far = towns[index], towns[index + quarter]
+        found += [
+            Fact(
+                f"In those years {name} earned a living as {_JOBS[index][0]} in {town}.",
+                (f"What did {name} work as?", _JOBS[index][1]),
+            ),
+            Fact(
+                f"The key that {other} had lost was found {_PLACES[index]}.",
+                (f"Where was the key of {other}?",),
+            ),
+            Fact(
+                f"The barge from {far} carried nothing but {_CARGOES[index][0]}.",
+                (f"What did the barge from {far} bring?", _CARGOES[index][1]),
+            ),
+            Fact(
+                f"In {town} the yearly fair is held on the {index + 3}th of {_MONTHS[index]}.",
+                (f"When does the fair of {town} take place?",),
+            ),
+        ]
+    generator.shuffle(found)
+    return found
+
+
+def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]:
+    """Find the retrieval heads of a model; the result comes last."""
+    window = min(_WINDOW, loaded.lm.trained_length)
+    method = LMInfinite(window=window, sinks=10, ceiling=window)
+    engine = Engine(loaded.lm, method, chunk)
+    # Layers with a window of their own cannot see the document, and are not looked at.
+    layers = [
+        spec.index
+        for spec in engine.layers
+        if spec.native_window is None or spec.native_window > window
+    ]
+    query_heads, _ = loaded.lm.attention_heads
+    every = tuple(Head(layer, head) for layer in layers for head in range(query_heads))
+    looking = RetrievalHeads(every, min(DISTANCE, window))
+    reciprocal = np.zeros(len(every))
+    asked = passages = tokens = 0
+    for round_number in range(_ROUNDS):
+        text = _Text(loaded, random.Random(round_number))
+        passages, tokens = len(text.borders) - 1, tokens + int(text.borders[-1])
+        index = key_index(every, *loaded.lm.attention_heads, first=len(text.prompt.head))
+        state = engine.start()
+        state.keep(index)
+        head: Ids = np.array(text.prompt.head, dtype=np.int32)
+        for event in engine.read(state, [head, text.ids]):
+            yield Progress(tokens - int(text.borders[-1]) + event.tokens)
+
+        def looked(
+            question: str, state: StreamState = state, text: _Text = text, index: TokenStore = index
+        ) -> Tensor:
+            tail: Ids = np.array(text.prompt.tail(question), dtype=np.int32)
+            return look(engine, state.fork(), tail, index, looking, text.borders)
+
+        nothing = torch.stack([looked(question) for question in EMPTY_QUESTIONS]).mean(0)
+        for target, fact in enumerate(text.facts):
+            for question in fact.questions:
+                score = looked(question) - nothing
+                rank = (score > score[:, target : target + 1]).sum(1) + 1
+                reciprocal += 1 / rank.numpy()
+                asked += 1
+    reciprocal /= asked
+    best = np.argsort(-reciprocal, kind="stable")[:HEADS].tolist()
+    ranks = [(every[at], round(float(reciprocal[at]), 3)) for at in best]
+    chosen = tuple(head for head, rank in ranks if rank >= LEAST_RANK)
+    found = RetrievalHeads(chosen, looking.distance) if chosen else None
+    yield Calibration(found, ranks, passages, tokens)
+
+
+class _Text:
+    """A made-up text: each passage tells one fact among sentences that tell nothing."""
+
+    def __init__(self, loaded: Loaded, generator: random.Random) -> None:
+        self.facts = facts(generator)
+        self.prompt = after_stream(loaded.tokenizer, loaded.template)
+        passages: list[list[int]] = []
+        for number, fact in enumerate(self.facts):
+            sentences = generator.sample(_FILLER, 3)
+            sentences.insert(generator.randrange(4), fact.sentence)
+            lead = "\n\n" if number else ""
+            passages.append(loaded.tokenizer.encode(lead + " ".join(sentences)).ids.tolist())
+        self.ids: Ids = np.array([token for part in passages for token in part], dtype=np.int32)
+        self.borders = np.cumsum([0, *map(len, passages)])
+
+
+def describe(ranks: Sequence[tuple[Head, float]]) -> str:
+    """Heads with their ranks, in words."""
+    return ", ".join(f"layer {head.layer} head {head.head} ({rank:.2f})" for head, rank in ranks)

@@ -1,0 +1,116 @@
+"""A document as it was read: its tokens, its text, and where both came from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmi_cli.engine.engine import Ids
+from lmi_cli.text.passages import cut
+from lmi_cli.text.provenance import Place, Provenance
+from lmi_cli.text.stream import TokenBlock
+
+PASSAGE_TOKENS = 128
+"""Size of a passage; see ``docs/memory.md``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Consecutive tokens of a document.
+
+    Attributes:
+        number: In the document.
+        first: First token.
+        stop: First token behind it.
+    """
+
+    number: int
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+
+class Document:
+    """Grows while it is read; its passages are cut once it is complete.
+
+    Attributes:
+        provenance: Where each character of the text came from.
+        source_tokens: Tokens by source, lines that name a source not included.
+    """
+
+    def __init__(self) -> None:
+        self.provenance = Provenance()
+        self.source_tokens: list[int] = []
+        self._ids: list[Ids] = []
+        self._starts: list[NDArray[np.int64]] = []
+        self._text: list[str] = []
+        self._borders: NDArray[np.int64] | None = None
+        self.tokens = 0
+
+    def add(self, block: TokenBlock) -> None:
+        """Append tokens; the provenance knows their text already."""
+        self._ids.append(block.ids)
+        self._starts.append(block.starts)
+        self._text.append(block.text)
+        self.tokens += len(block.ids)
+        self.provenance.count_by_source(block.starts, self.source_tokens)
+        self._borders = None
+
+    @property
+    def ids(self) -> Ids:
+        """All ids, int32."""
+        self._ids = [np.concatenate(self._ids)] if len(self._ids) != 1 else self._ids
+        return self._ids[0]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Offset in the text of the character in which each token begins."""
+        self._starts = [np.concatenate(self._starts)] if len(self._starts) != 1 else self._starts
+        return self._starts[0]
+
+    @property
+    def text(self) -> str:
+        """The whole stream, lines that name a source included."""
+        self._text = ["".join(self._text)]
+        return self._text[0]
+
+    @property
+    def borders(self) -> NDArray[np.int64]:
+        """Tokens at which passages begin, and the number of tokens; no passage spans pages."""
+        if self._borders is None:
+            sections = np.unique(np.searchsorted(self.starts, self.provenance.sections()))
+            sections = sections[sections < self.tokens]
+            self._borders = cut(self.text, self.starts, sections, PASSAGE_TOKENS)
+        return self._borders
+
+    def passage(self, number: int) -> Passage:
+        """Passage by number."""
+        return Passage(number, int(self.borders[number]), int(self.borders[number + 1]))
+
+    def place(self, token: int) -> Place:
+        """Where a token came from.
+
+        Raises:
+            IndexError: The document is shorter.
+        """
+        if not 0 <= token < self.tokens:
+            raise IndexError("beyond the document")
+        return self.provenance.locate(int(self.starts[token]))
+
+    def span(self, passage: Passage) -> tuple[int, int]:
+        """Offsets in the text of a passage, without white space at its ends or its source's name.
+
+        A passage of nothing else is left as it is.
+        """
+        begin = int(self.starts[passage.first])
+        end = (
+            int(self.starts[passage.stop]) if passage.stop < self.tokens else self.provenance.chars
+        )
+        first, stop = self.provenance.behind_header(begin, end), end
+        while first < stop and self.text[first].isspace():
+            first += 1
+        while first < stop and self.text[stop - 1].isspace():
+            stop -= 1
+        return (first, stop) if first < stop else (begin, end)

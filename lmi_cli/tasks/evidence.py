@@ -1,0 +1,103 @@
+"""Which passages of a document a question is about, by the model's own retrieval heads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmi_cli.cache.state import StreamState
+from lmi_cli.cache.store import TokenStore
+from lmi_cli.engine.engine import Engine
+from lmi_cli.engine.retrieval import RetrievalHeads, contrast, look
+from lmi_cli.sources.document import Source
+from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
+from lmi_cli.tasks.document import Document, Passage
+from lmi_cli.tasks.report import Evidence
+from lmi_cli.text.prompts import Prompt
+
+LISTED = 5
+"""Items of evidence that an answer lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A passage and its score, in nats; see :class:`lmi_cli.tasks.report.Evidence`."""
+
+    passage: Passage
+    score: float
+
+
+class Finder:
+    """Ranks the passages of a document that has been read.
+
+    Args:
+        engine: That read it.
+        looking: The model's retrieval heads.
+        index: Their keys.
+        document: What was read.
+        prompt: How questions are asked behind it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        looking: RetrievalHeads,
+        index: TokenStore,
+        document: Document,
+        prompt: Prompt,
+    ) -> None:
+        self._engine = engine
+        self._looking = looking
+        self._index = index
+        self._document = document
+        self._prompt = prompt
+        self._empty: list[Tensor] = []
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are searched."""
+        return self._index.tokens
+
+    def rank(self, state: StreamState, question: str) -> list[Ranked]:
+        """All passages, best first.
+
+        Args:
+            state: After reading; is left as it is.
+            question: As the user asked it.
+        """
+        if not self._empty:
+            self._empty = [self._look(state, empty) for empty in EMPTY_QUESTIONS]
+        scores = contrast(self._look(state, question), self._empty)
+        order = torch.argsort(scores, descending=True, stable=True).tolist()
+        return [Ranked(self._document.passage(n), float(scores[n])) for n in order]
+
+    def _look(self, state: StreamState, question: str) -> Tensor:
+        ids = np.array(self._prompt.tail(question), dtype=np.int32)
+        borders = self._document.borders
+        return look(self._engine, state.fork(), ids, self._index, self._looking, borders)
+
+
+def describe(document: Document, sources: list[Source], ranked: list[Ranked]) -> list[Evidence]:
+    """The passages with the places they come from."""
+    found = []
+    for item in ranked:
+        begin, end = document.span(item.passage)
+        first = document.provenance.locate(begin)
+        last = document.provenance.locate(end - 1)
+        start = first.char or 0
+        found.append(
+            Evidence(
+                source=sources[first.source].origin,
+                page=first.page,
+                label=first.label,
+                line_start=first.line,
+                line_end=last.line,
+                start=start,
+                end=start + end - begin,
+                text=document.text[begin:end],
+                score=round(item.score, 4),
+                tokens=len(item.passage),
+            )
+        )
+    return found
