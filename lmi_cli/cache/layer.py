@@ -20,6 +20,11 @@ class LayerCache:
         self._sink_count = keep.sinks
         self._sinks: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def sinks(self) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of the starting tokens so far."""
+        return self._sinks
+
     def missing_sinks(self) -> int:
         """Number of starting tokens still to be stored."""
         return self._sink_count - (self._sinks[0].shape[2] if self._sinks else 0)

@@ -9,6 +9,7 @@ from lmi_cli.cli.console import Output
 from lmi_cli.cli.inspect import dry_run
 from lmi_cli.cli.options import (
     GenerationOptions,
+    MemoryOptions,
     MethodOptions,
     ModelOptions,
     OutputOptions,
@@ -18,11 +19,14 @@ from lmi_cli.cli.progress import ProgressDisplay
 from lmi_cli.cli.session import (
     Opened,
     answer_options,
+    memory_choice,
     method_choice,
+    open_book,
     open_model,
     open_sources,
     require_whole_input,
     say,
+    state_file,
 )
 
 
@@ -34,6 +38,7 @@ def answer_and_print(
     source: SourceOptions,
     model: ModelOptions,
     method: MethodOptions,
+    memory: MemoryOptions,
     generation: GenerationOptions,
     output: OutputOptions,
     instruction: bool = False,
@@ -42,7 +47,8 @@ def answer_and_print(
 
     An ``instruction`` is asked in the place of a question, and not labelled as one.
     """
-    if source.dry_run:
+    path = state_file(paths)
+    if source.dry_run and path is None:
         dry_run(
             command,
             paths,
@@ -53,12 +59,19 @@ def answer_and_print(
             answer=generation.max_new_tokens,
         )
         return
-    corpus = open_sources(paths, source)
+    corpus = open_sources(paths, source) if path is None else None
     sink = Output(output.output)
     choice, asking = method_choice(method), answer_options(generation, instruction=instruction)
+    remembered = memory_choice(memory)
     streaming = not (output.json or output.no_stream or output.output)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        opened = open_model(model, output, progress)
+        if path is None:
+            opened = open_model(model, output, progress)
+            from lmi_cli.tasks.reading import Reading
+
+            reading = Reading(opened.loaded, choice, asking, remembered, chunk=method.chunk)
+        else:
+            opened, reading = open_book(path, model, method, asking, remembered, output, progress)
         from lmi_cli.tasks.events import Delta, Note, Progress
         from lmi_cli.tasks.qa import QAReport, answer
         from lmi_cli.tasks.report import Answer
@@ -66,11 +79,11 @@ def answer_and_print(
         report: QAReport | None = None
         printed = _Printed(sink, questions, streaming=streaming, silent=output.json)
         answering = False
-        for event in answer(opened.loaded, corpus, questions, choice, asking, chunk=method.chunk):
+        for event in answer(reading, corpus, questions):
             if isinstance(event, Delta | Answer) and not answering:
                 answering = True  # all has been read, nothing is printed yet
                 progress.clear()
-                require_whole_input(corpus, output)
+                require_whole_input(reading.corpus, output)
             match event:
                 case Progress(tokens, total):
                     progress.show("reading", tokens, total)
@@ -81,6 +94,8 @@ def answer_and_print(
                     printed.add(text)
                 case Answer():
                     printed.end(event.answer)
+                    for line in summary.evidence_lines(event, reading.report()):
+                        say(line, output)
                 case QAReport():
                     report = event
         if report is None:
@@ -143,7 +158,9 @@ def _as_json(command: str, opened: Opened, report: Any, generation: GenerationOp
     if command == "summarize":
         (given,) = answers
         result = {"summary": given["answer"]}
-        result |= {name: given[name] for name in ("finish_reason", "visible", "evidence")}
+        result |= {
+            name: given[name] for name in ("finish_reason", "visible", "answered_from", "evidence")
+        }
     return envelope.dump(
         command,
         model=envelope.model_object(opened),
@@ -151,10 +168,11 @@ def _as_json(command: str, opened: Opened, report: Any, generation: GenerationOp
         tokens=envelope.tokens_object(
             reading.document_tokens,
             generated=sum(given.tokens for given in report.answers),
-            visible=seen.sinks + seen.window,
+            visible=seen.sinks + seen.window + seen.reread,
+            stored=reading.stored_tokens,
         ),
         sampling=envelope.sampling_object(generation),
         timing=envelope.timing_object(opened, report.timing),
-        memory=envelope.memory_object(opened, reading.cache_bytes),
+        memory=envelope.memory_object(opened, reading.cache_bytes, reading.store_bytes),
         **result,
     )

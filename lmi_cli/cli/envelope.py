@@ -42,20 +42,22 @@ def model_object(opened: Opened) -> dict[str, Any]:
     }
 
 
-def memory_object(opened: Opened, cache_bytes: int) -> dict[str, Any]:
+def memory_object(opened: Opened, cache_bytes: int, store_bytes: int = 0) -> dict[str, Any]:
     """The ``memory`` of the contract."""
     return {
         "peak_rss_bytes": peak_rss_bytes(),
         "weights_bytes": opened.loaded.lm.weights_bytes,
         "cache_bytes": cache_bytes,
-        "store_bytes": 0,
+        "store_bytes": store_bytes,
         "device_peak_bytes": opened.loaded.lm.device_peak_bytes(),
     }
 
 
-def tokens_object(read: int, generated: int, visible: int | None = None) -> dict[str, Any]:
+def tokens_object(
+    read: int, generated: int, visible: int | None = None, stored: int = 0
+) -> dict[str, Any]:
     """The ``tokens`` of the contract; ``visible`` is None where each token saw another part."""
-    return {"read": read, "visible": visible, "stored": 0, "generated": generated}
+    return {"read": read, "visible": visible, "stored": stored, "generated": generated}
 
 
 def timing_object(opened: Opened, timing: "Timing") -> dict[str, Any]:

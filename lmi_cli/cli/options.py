@@ -191,6 +191,39 @@ class MethodOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryOptions:
+    """What is remembered of what lies between the first tokens and the window."""
+
+    answer_from: Annotated[
+        str,
+        option(
+            "--answer-from",
+            metavar="NAME",
+            help="auto, passages (read again), memory (top-k) or window.",
+            panel="Memory",
+        ),
+    ] = "auto"
+    no_memory: Annotated[
+        bool, option("--no-memory", help="Remember nothing, find no evidence.", panel="Memory")
+    ] = False
+    memory_topk: Annotated[
+        int | None,
+        number("--memory-topk", help="Tokens a query head attends to.", panel="Memory"),
+    ] = None
+    memory_from_layer: Annotated[
+        int | None, number("--memory-from-layer", help="First layer that does.", panel="Memory")
+    ] = None
+    memory_distance: Annotated[
+        int | None,
+        number("--memory-distance", help="Distance at which they stand.", panel="Memory"),
+    ] = None
+    memory_budget: Annotated[
+        int | None,
+        number("--memory-budget", help="Bytes in RAM; the rest in files.", panel="Memory"),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationOptions:
     """How an answer is generated."""
 

@@ -9,6 +9,7 @@ import typer
 from lmi_cli.cli.answering import answer_and_print
 from lmi_cli.cli.options import (
     GenerationOptions,
+    MemoryOptions,
     MethodOptions,
     ModelOptions,
     OutputOptions,
@@ -48,6 +49,7 @@ def command(
     source: SourceOptions,
     model: ModelOptions,
     method: MethodOptions,
+    memory: MemoryOptions,
     generation: GenerationOptions,
     output: OutputOptions,
 ) -> None:
@@ -62,6 +64,7 @@ def command(
         source=source,
         model=model,
         method=method,
+        memory=memory,
         generation=generation,
         output=output,
     )

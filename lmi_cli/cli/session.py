@@ -3,25 +3,31 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.console import message
 from lmi_cli.cli.options import (
     GenerationOptions,
+    MemoryOptions,
     MethodOptions,
     ModelOptions,
     OutputOptions,
     SourceOptions,
 )
 from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.errors import PartialError, UsageError
+from lmi_cli.errors import PartialError, StateFileError, UsageError
 
 if TYPE_CHECKING:
     from lmi_cli.models.load import Loaded, Placement
     from lmi_cli.sources import Corpus, ReadOptions
-    from lmi_cli.tasks.methodchoice import MethodChoice
-    from lmi_cli.tasks.reading import AnswerOptions
+    from lmi_cli.tasks.methodchoice import MemoryChoice, MethodChoice
+    from lmi_cli.tasks.reading import AnswerOptions, Reading
+
+
+_BUDGET_SHARE = 4
+"""Index and store may take this part (one over it) of the machine's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,9 @@ def piped_source() -> str:
     return "-"
 
 
-def open_sources(paths: Sequence[str], options: SourceOptions) -> "Corpus":
+def open_sources(
+    paths: Sequence[str], options: SourceOptions, *, follows: bool = False
+) -> "Corpus":
     """The stream behind paths and ``-``.
 
     Raises:
@@ -58,7 +66,10 @@ def open_sources(paths: Sequence[str], options: SourceOptions) -> "Corpus":
     from lmi_cli.sources import open_corpus
 
     return open_corpus(
-        paths, _read_options(options), stdin=None if sys.stdin is None else sys.stdin.buffer
+        paths,
+        _read_options(options),
+        stdin=None if sys.stdin is None else sys.stdin.buffer,
+        follows=follows,
     )
 
 
@@ -85,6 +96,57 @@ def open_model(options: ModelOptions, output: OutputOptions, progress: ProgressD
     return Opened(loaded, time.monotonic() - started)
 
 
+def state_file(paths: Sequence[str]) -> "Path | None":
+    """The state file among the arguments, which then is the only one.
+
+    Raises:
+        UsageError: It is named with other sources.
+    """
+    from lmi_cli.tasks.signature import is_state_file
+
+    books = [path for path in paths if path != "-" and is_state_file(Path(path))]
+    if books and len(paths) > 1:
+        raise UsageError(
+            f"{books[0]} is a state file and stands alone",
+            hint=f"lmi read --append {books[0]} reads more into it",
+        )
+    return Path(books[0]) if books else None
+
+
+def open_book(
+    path: Path,
+    model: ModelOptions,
+    method: MethodOptions,
+    answering: "AnswerOptions",
+    memory: "MemoryChoice",
+    output: OutputOptions,
+    progress: ProgressDisplay,
+) -> "tuple[Opened, Reading]":
+    """The reading that a state file holds, on its model.
+
+    Raises:
+        StateFileError: The file is damaged, or what is asked for differs from what it was read by.
+    """
+    choice = method_choice(method)
+    from lmi_cli.tasks import book
+
+    facts = book.facts_of(path)
+    if not facts.complete:
+        raise StateFileError(
+            f"{path} is a reading that was interrupted", hint="run the same lmi read again"
+        )
+    book.check(facts, choice, model.dtype, None)
+    wanted = replace(
+        model,
+        model=facts.model if model.model is None else model.model,
+        dtype=facts.dtype if model.dtype == "auto" else model.dtype,
+    )
+    for change in book.changes(facts):
+        say(change, output)
+    opened = open_model(wanted, output, progress)
+    return opened, book.restore(path, opened.loaded, answering, memory, choice)
+
+
 def method_choice(options: MethodOptions) -> "MethodChoice":
     """The method the user asked for.
 
@@ -99,6 +161,48 @@ def method_choice(options: MethodOptions) -> "MethodChoice":
     choice = MethodChoice(options.method, options.window, options.sinks, options.ceiling)
     choice.build(default_window=1, prefix=0)  # what contradicts itself does so for any model
     return choice
+
+
+def memory_choice(options: MemoryOptions, *, keep: str | None = None) -> "MemoryChoice":
+    """What is kept while reading and how questions use it.
+
+    Args:
+        options: As given.
+        keep: ``index``, ``store`` or ``both``; None keeps what the answers need.
+
+    Raises:
+        UsageError: Options contradict each other.
+    """
+    import psutil
+
+    from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice
+
+    if options.no_memory:
+        if options.answer_from not in ("auto", "window"):
+            raise UsageError(f"--no-memory leaves nothing for --answer-from {options.answer_from}")
+        return NO_MEMORY
+    if keep not in (None, "index", "store", "both"):
+        raise UsageError(f"keep {keep!r} is not known", hint="one of index, store, both")
+    budget = options.memory_budget
+    if budget is None:
+        budget = psutil.virtual_memory().total // _BUDGET_SHARE
+    elif budget < 0:
+        raise UsageError(f"memory-budget {budget}: the smallest is 0 bytes")
+    numbers = (options.memory_topk, options.memory_from_layer, options.memory_distance)
+    asked = options.answer_from
+    if asked == "auto" and any(value is not None for value in numbers):
+        asked = "memory"
+    if keep is None:
+        keep = "both" if asked == "memory" else "index"
+    return MemoryChoice(
+        answer_from=asked,
+        index=keep != "store",
+        store=keep != "index",
+        topk=options.memory_topk,
+        from_layer=options.memory_from_layer,
+        distance=options.memory_distance,
+        budget_bytes=budget,
+    )
 
 
 def answer_options(options: GenerationOptions, *, instruction: bool = False) -> "AnswerOptions":

@@ -7,6 +7,7 @@ import typer
 from lmi_cli.cli.answering import answer_and_print
 from lmi_cli.cli.options import (
     GenerationOptions,
+    MemoryOptions,
     MethodOptions,
     ModelOptions,
     OutputOptions,
@@ -37,6 +38,7 @@ def command(
         source=source,
         model=model,
         method=method,
+        memory=MemoryOptions(no_memory=True),  # a summary is of all of it, not of passages
         generation=generation,
         output=output,
         instruction=True,

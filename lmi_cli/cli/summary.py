@@ -20,11 +20,7 @@ def reading_lines(
     """Lines for the terminal, the honest one about the unseen part among them."""
     least = max((given.visible for given in answers), key=lambda visible: visible.unseen)
     lines = [
-        f"read {report.document_tokens:,} tokens in {timing.prefill_s:.1f} s"
-        + (f" ({timing.prefill_tok_per_s:,.0f} tok/s)" if timing.prefill_tok_per_s else "")
-        + f", loaded in {opened.load_s:.1f} s"
-        + (f", decoded {timing.decode_tok_per_s:.1f} tok/s" if timing.decode_tok_per_s else "")
-        + f", peak memory {peak_rss_bytes() / 2**20:,.0f} MiB",
+        *work_lines(opened, report, timing)[:1],
         sight_line(report, least),
         *input_lines(report),
     ]
@@ -32,6 +28,21 @@ def reading_lines(
         if ending := _ENDINGS.get(given.finish_reason):
             lines.append(f"answer {number} {ending}" if len(answers) > 1 else f"answer {ending}")
     return lines
+
+
+def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing") -> list[str]:
+    """What was read, how fast and with what memory; then what of the input was not used."""
+    read = f"read {report.document_tokens:,} tokens in {timing.prefill_s:.1f} s"
+    if not timing.prefill_s:
+        read = f"{report.document_tokens:,} tokens were read before"
+    return [
+        read
+        + (f" ({timing.prefill_tok_per_s:,.0f} tok/s)" if timing.prefill_tok_per_s else "")
+        + f", loaded in {opened.load_s:.1f} s"
+        + (f", decoded {timing.decode_tok_per_s:.1f} tok/s" if timing.decode_tok_per_s else "")
+        + f", peak memory {peak_rss_bytes() / 2**20:,.0f} MiB",
+        *input_lines(report),
+    ]
 
 
 def input_lines(report: "ReadingReport") -> list[str]:
@@ -48,11 +59,22 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
     """One sentence on what the model could see when it answered."""
     if visible.unseen == 0:
         return "the model could see all of it"
+    if visible.reread:
+        return (
+            f"the answer comes from {visible.reread:,} tokens of passages, read again after all "
+            f"{visible.searched:,} tokens were searched; what else the text says was not before it"
+        )
     share = 100 * visible.unseen / report.document_tokens
     place = ""
     if visible.unseen_from is not None and visible.unseen_to is not None:
         place = f": {_span(report, visible.unseen_from, visible.unseen_to)}"
     first = f"first {visible.sinks:,} and the " if visible.sinks else ""
+    if visible.searched:
+        return (
+            f"the model could see the {first}last {visible.window:,} tokens; each query head chose "
+            f"{visible.attended:,} at a time of the {visible.searched:,} others "
+            f"({share:.0f} %{place})"
+        )
     return (
         f"the model could see the {first}last {visible.window:,} tokens, and NOT the "
         f"{visible.unseen:,} {'between' if first else 'before'} ({share:.0f} %{place})"
@@ -72,3 +94,27 @@ def _point(report: "ReadingReport", place: "Place", several: bool) -> str:
     else:
         point = f"character {place.char or 0:,}"
     return f"{report.sources[place.source].origin} {point}" if several else point
+
+
+_QUOTED_CHARS = 90
+
+
+def evidence_lines(given: "Answer", report: "ReadingReport") -> list[str]:
+    """The places that an answer rests on, a line each, best first."""
+    several = len(report.sources) > 1
+    lines = []
+    for item in given.evidence:
+        if item.page is not None:
+            place = f"page {item.page}"
+            place += f" ({item.label})" if item.label not in (None, str(item.page)) else ""
+        elif item.line_start is not None:
+            end = item.line_end or item.line_start
+            place = f"line {item.line_start:,}"
+            place = f"lines {item.line_start:,}-{end:,}" if end != item.line_start else place
+        else:
+            place = f"character {item.start:,}"
+        place = f"{item.source} {place}" if several else place
+        text = " ".join(item.text.split())
+        cut = f"{text[: _QUOTED_CHARS - 3]}..." if len(text) > _QUOTED_CHARS else text
+        lines.append(f"  {place}: {cut}")
+    return ["where it looks (best first):", *lines] if lines else []

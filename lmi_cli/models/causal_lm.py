@@ -43,6 +43,12 @@ class CausalLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def layer_device(self, index: int) -> torch.device:
+        """The device on which a layer runs."""
+        layer: Any = self.model.base_model.layers[index]
+        placed = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
+        return torch.device(next(layer.parameters()).device if placed is None else placed)
+
     @property
     def attention_heads(self) -> tuple[int, int]:
         """Query heads and key heads of a layer."""

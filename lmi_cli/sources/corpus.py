@@ -43,6 +43,7 @@ def open_corpus(
     options: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
     *,
     stdin: BinaryIO | None = None,
+    follows: bool = False,
 ) -> Corpus:
     """Open files, folders, globs and ``-`` as one stream of text.
 
@@ -51,6 +52,7 @@ def open_corpus(
             expand is expanded here.
         options: What of it to read, and how.
         stdin: The stream behind ``-``; by default the process's own.
+        follows: Whether other text comes before; each source is then named in front of its text.
 
     Returns:
         A corpus whose ``blocks`` read the documents while they are iterated. Closing the
@@ -66,7 +68,7 @@ def open_corpus(
         raise UsageError("'-' (standard input) is named more than once")
     named = [found for path in paths for found in _expand(path)]
     corpus = Corpus(blocks=())
-    corpus.blocks = _Reading(corpus, named, options, stdin).blocks()
+    corpus.blocks = _Reading(corpus, named, options, stdin, follows=follows).blocks()
     return corpus
 
 
@@ -86,16 +88,23 @@ class _Reading:
     """One pass over the targets; owns the counters of the stream."""
 
     def __init__(
-        self, corpus: Corpus, named: list[str], options: ReadOptions, stdin: BinaryIO | None
+        self,
+        corpus: Corpus,
+        named: list[str],
+        options: ReadOptions,
+        stdin: BinaryIO | None,
+        *,
+        follows: bool,
     ) -> None:
         self._corpus = corpus
         self._named = named
         self._options = options
         self._stdin = stdin
         self._unlisted: Counter[str] = Counter()
-        self._headers = len(named) > 1 or any(Path(path).is_dir() for path in named)
+        folders = any(Path(path).is_dir() for path in named)
+        self._headers = follows or len(named) > 1 or folders
         self._has_text = False
-        self._last = ""
+        self._last = " " if follows else ""
 
     def blocks(self) -> Iterator[Block]:
         for target in self._targets():

@@ -58,6 +58,23 @@ class Document:
         self.provenance.count_by_source(block.starts, self.source_tokens)
         self._borders = None
 
+    @classmethod
+    def restored(
+        cls,
+        ids: Ids,
+        starts: NDArray[np.int64],
+        text: str,
+        provenance: Provenance,
+        source_tokens: list[int],
+    ) -> "Document":
+        """A document that was read before."""
+        document = cls()
+        document.provenance = provenance
+        document.source_tokens = source_tokens
+        document._ids, document._starts, document._text = [ids], [starts], [text]
+        document.tokens = len(ids)
+        return document
+
     @property
     def ids(self) -> Ids:
         """All ids, int32."""

@@ -100,6 +100,8 @@ class MemoryChoice:
                 f"answer-from {self.answer_from!r} is not known",
                 hint="one of " + ", ".join(ANSWER_FROM),
             )
+        numbers = (self.topk, self.from_layer, self.distance)
+        Memory(*(1 if value is None else value for value in numbers))  # refuses what is none
 
     def build(self, method: LMInfinite, layers: int) -> Memory:
         """The memory for a method and a model of so many layers; see ``docs/memory.md``."""

@@ -3,11 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus
 from lmi_cli.tasks.events import Delta, Note, Progress
-from lmi_cli.tasks.methodchoice import MemoryChoice, MethodChoice
-from lmi_cli.tasks.reading import AnswerOptions, Reading
+from lmi_cli.tasks.reading import Reading
 from lmi_cli.tasks.report import Answer, ReadingReport, Timing
 
 
@@ -21,18 +19,19 @@ class QAReport:
 
 
 def answer(
-    loaded: Loaded,
-    corpus: Corpus,
-    questions: Sequence[str],
-    choice: MethodChoice,
-    options: AnswerOptions,
-    memory: MemoryChoice = MemoryChoice(),  # noqa: B008 - frozen
-    *,
-    chunk: int,
+    reading: Reading, corpus: Corpus | None, questions: Sequence[str]
 ) -> Iterator[Progress | Note | Delta | Answer | QAReport]:
-    """Read ``corpus`` and answer each question from there; the report comes last."""
-    reading = Reading(loaded, choice, options, memory, chunk=chunk)
-    yield from reading.read(corpus, questions)
+    """Answer each question from the state after reading; the report comes last.
+
+    Args:
+        reading: By which model, and how.
+        corpus: What to read first; None for a reading that was restored.
+        questions: As the user asked them.
+    """
+    if corpus is not None:
+        yield from reading.read(corpus, questions)
+    else:
+        reading.require_room(questions)
     answers: list[Answer] = []
     for index, question in enumerate(questions):
         for event in reading.ask(question, index):

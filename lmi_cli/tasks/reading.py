@@ -1,8 +1,9 @@
 """Reading a document once, so that any number of questions can follow."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import CHUNK, Engine, Ids
 from lmi_cli.engine.retrieval import RetrievalHeads, key_index
 from lmi_cli.engine.sampling import Sampling
-from lmi_cli.errors import UsageError
+from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.heads import known_heads, remember_heads
 from lmi_cli.models.load import Loaded
@@ -103,15 +104,24 @@ class Reading:
         self._finder: Finder | None = None
         self._generated = 0
 
-    def read(self, corpus: Corpus, questions: Sequence[str] = ()) -> Iterator[Progress | Note]:
+    def read(
+        self,
+        corpus: Corpus,
+        questions: Sequence[str] = (),
+        *,
+        begun: "Reading | None" = None,
+    ) -> Iterator[Progress | Note]:
         """Read the whole corpus.
 
         Args:
             corpus: What to read.
             questions: Those that will be asked; the longest must fit beside the document.
+            begun: A reading of the same corpus that was interrupted at the end of a chunk. It is
+                gone on with, and must not be used again.
 
         Raises:
             NoInputError: There is no text.
+            StateFileError: The corpus is not the one that ``begun`` has read.
             UsageError: A question is longer than the window.
         """
         self.corpus = corpus
@@ -125,22 +135,28 @@ class Reading:
             count += len(block.ids)
             if count > room:
                 break
-        yield from self.prepare(fits=count <= room, document_tokens=count)
+        self.choose(fits=count <= room, document_tokens=count)
         self.require_room(questions)
         for warning in self.choice.warnings(self.loaded.lm.trained_length):
             yield Note(warning)
+        if begun is None:
+            yield from self._look_with()
+            self.state = self.engine.start()
+            self._keep()
+        else:
+            self._go_on_from(begun)
 
         total = count if self.fits else None
         started = time.monotonic()
-        for event in self.engine.read(self.state, self._ids(held, blocks)):
+        for event in self.engine.read(self.state, self._ids(chain(held, blocks), begun)):
             self.last = event.last
             yield Progress(min(event.tokens, self.document.tokens), total)
         self.timing.add_prefill(self.state.tokens, time.monotonic() - started)
         for note in encoder.notes:
             yield Note(note)
 
-    def prepare(self, *, fits: bool, document_tokens: int) -> Iterator[Progress | Note]:
-        """Choose prompt, method and what is kept; the state has then read nothing.
+    def choose(self, *, fits: bool, document_tokens: int) -> None:
+        """Choose prompt and method.
 
         Args:
             fits: Whether the document is read whole, within the trained length.
@@ -158,11 +174,8 @@ class Reading:
             window = max(1, length // STREAM_SHARE)
         method = self.choice.build(window, len(tokenizer.prefix))
         self.engine = Engine(self.loaded.lm, method, self.chunk, longest=longest)
-        yield from self._look_with()
-        self.state = self.engine.start()
-        self.keep()
 
-    def keep(self) -> None:
+    def _keep(self) -> None:
         """Make the stores that the choice of memory asks for, and let the state fill them."""
         stores = []
         query_heads, key_heads = self.loaded.lm.attention_heads
@@ -181,6 +194,55 @@ class Reading:
             )
             stores.append(self.store)
         self.state.keep(*stores)
+
+    def read_on(self, corpus: Corpus) -> Iterator[Progress | Note]:
+        """Read more behind what has been read.
+
+        A document that no longer fits the trained length is read again as a stream, from the tokens
+        that are known.
+
+        Raises:
+            NoInputError: There is no text.
+        """
+        known, before = self.document, len(self.corpus.sources)
+        corpus.sources[:0] = self.corpus.sources
+        corpus.skipped[:0] = self.corpus.skipped
+        self.corpus = corpus
+        encoder = StreamEncoder(self.loaded.tokenizer)
+        base = known.provenance.chars
+        shifted = (replace(block, source=block.source + before) for block in corpus.blocks)
+        fresh = tokenize(shifted, self.loaded.tokenizer, known.provenance, encoder)
+        blocks = (
+            replace(block, starts=block.starts + base, offset=block.offset + base)
+            for block in fresh
+        )
+        held: list[TokenBlock] = []
+        room = self._room(()) - known.tokens
+        for block in blocks if self.fits else ():
+            held.append(block)
+            if sum(len(block.ids) for block in held) > room:
+                break
+        again: list[Ids] = []
+        if self.fits and sum(len(block.ids) for block in held) > room:
+            self.choose(fits=False, document_tokens=0)
+            yield from self._look_with()
+            self.state = self.engine.start()
+            self._keep()
+            again = [np.array(self.prompt.head, dtype=np.int32), known.ids]
+        self._finder = None
+
+        def ids() -> Iterator[Ids]:
+            yield from again
+            for block in chain(held, blocks):
+                known.add(block)
+                yield block.ids
+
+        started = time.monotonic()
+        first = self.state.tokens
+        for event in self.engine.read(self.state, ids()):
+            self.last = event.last
+            yield Progress(min(event.tokens, known.tokens))
+        self.timing.add_prefill(self.state.tokens - first, time.monotonic() - started)
 
     def ask(self, question: str, index: int = 0) -> Iterator[Delta | Answer]:
         """Answer from the state after reading; ends with the :class:`Answer`."""
@@ -234,6 +296,12 @@ class Reading:
         self.timing.add_decode(self._generated, time.monotonic() - started)
         evidence = describe(self.document, self.corpus.sources, ranked[:LISTED])
         yield Answer(question, "".join(parts), reason, count, visible, source, evidence)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What of ``index`` and ``store`` there is."""
+        stores = {"index": self.index, "store": self.store}
+        return tuple(name for name, store in stores.items() if store is not None)
 
     def rank(self, question: str) -> list[Ranked]:
         """The passages of the document, best first; none where there is no index."""
@@ -339,16 +407,25 @@ class Reading:
             self.memory.answer_from == "auto" and self.memory.index and self.looking is None
         )
 
-    def _ids(self, held: list[TokenBlock], rest: Iterator[TokenBlock]) -> Iterator[Ids]:
-        if self.prompt.head:
+    def _go_on_from(self, begun: "Reading") -> None:
+        self.looking, self.index, self.store = begun.looking, begun.index, begun.store
+        self.state, self.last = begun.state, begun.last
+
+    def _ids(self, blocks: Iterable[TokenBlock], begun: "Reading | None") -> Iterator[Ids]:
+        """What is still to be read: all of it, or what comes behind what was read before."""
+        done = 0
+        if begun is not None:
+            done = begun.state.tokens - len(self.prompt.head)
+        elif self.prompt.head:
             yield np.array(self.prompt.head, dtype=np.int32)
-        while held:
-            block = held.pop(0)
+        for block in blocks:
+            known = max(0, min(len(block.ids), done - self.document.tokens))
+            if begun is not None and known:
+                at = self.document.tokens
+                if not np.array_equal(begun.document.ids[at : at + known], block.ids[:known]):
+                    raise StateFileError("the sources are not those that were begun to be read")
             self.document.add(block)
-            yield block.ids
-        for block in rest:
-            self.document.add(block)
-            yield block.ids
+            yield block.ids[known:]
 
     def _with_memory(self, method: LMInfinite) -> LMInfinite:
         return replace(method, memory=self.memory.build(method, len(self.engine.layers)))

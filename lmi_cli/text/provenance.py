@@ -97,6 +97,50 @@ class Provenance:
             self._line_feeds.extend(base + m.start() for m in _LINE_FEED.finditer(block.text))
         self.chars += len(block.text)
 
+    def dump(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+        """All that :meth:`restored` needs: a row for each block, the line feeds, the labels.
+
+        The columns are start, source, character offset, page, line (each plus one; 0 for none),
+        header, and the number of the label (plus one).
+        """
+        labels: dict[str, int] = {}
+        rows = [
+            (
+                start,
+                entry.source,
+                entry.char_start,
+                0 if entry.page is None else entry.page + 1,
+                0 if entry.line is None else entry.line + 1,
+                int(entry.header),
+                0 if entry.label is None else labels.setdefault(entry.label, len(labels)) + 1,
+            )
+            for start, entry in zip(self._starts, self._entries, strict=True)
+        ]
+        table = np.array(rows, dtype=np.int64).reshape(-1, 7)
+        return table, np.array(self._line_feeds, dtype=np.int64), list(labels)
+
+    @classmethod
+    def restored(
+        cls, table: NDArray[np.int64], feeds: NDArray[np.int64], labels: list[str], chars: int
+    ) -> "Provenance":
+        """The map that :meth:`dump` was called on, of a stream of ``chars`` characters."""
+        found = cls()
+        found.chars = chars
+        found._line_feeds.extend(feeds.tolist())
+        for start, source, char_start, page, line, header, label in table.tolist():
+            found._starts.append(start)
+            found._entries.append(
+                _Entry(
+                    source,
+                    char_start,
+                    page - 1 if page else None,
+                    labels[label - 1] if label else None,
+                    line - 1 if line else None,
+                    bool(header),
+                )
+            )
+        return found
+
     def count_by_source(self, offsets: NDArray[np.int64], counts: list[int]) -> None:
         """Add to ``counts``, by source, how many of ``offsets`` (ascending) lie in its text.
 

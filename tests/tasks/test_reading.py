@@ -58,15 +58,10 @@ def test_what_fits_is_answered_as_the_stock_model_would(loaded: Loaded, corpus: 
 def test_each_question_starts_from_the_document_alone(loaded: Loaded, corpus: Corpora) -> None:
     questions = ["What is green?", "Where?", "What is green?"]
     for text in (LINE, LINE * 50):
-        *events, report = answer(
-            loaded,
-            corpus(text),
-            questions,
-            MethodChoice(),
-            AnswerOptions(max_new_tokens=6),
-            NO_MEMORY,
-            chunk=64,
+        reading = Reading(
+            loaded, MethodChoice(), AnswerOptions(max_new_tokens=6), NO_MEMORY, chunk=64
         )
+        *events, report = answer(reading, corpus(text), questions)
         assert isinstance(report, QAReport)
         first, _, third = report.answers
         assert first.answer == third.answer

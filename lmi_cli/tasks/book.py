@@ -1,0 +1,382 @@
+"""A reading as a state file: read once, ask for ever.
+
+What is fixed when a file is written: weights, dtype, tokenizer, prefix, method and its parameters,
+and what was kept. What stays free: the questions, how the memory is searched, sampling.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmi_cli import __version__
+from lmi_cli.cache import statefile
+from lmi_cli.cache.signature import is_state_file
+from lmi_cli.cache.store import StoredBlock, TokenStore
+from lmi_cli.engine.retrieval import Head, RetrievalHeads
+from lmi_cli.errors import StateFileError
+from lmi_cli.models.load import Loaded
+from lmi_cli.sources.document import Corpus, Skipped, Source
+from lmi_cli.tasks.document import Document
+from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.methodchoice import MemoryChoice, MethodChoice
+from lmi_cli.tasks.reading import AnswerOptions, Reading
+from lmi_cli.text.provenance import Provenance
+
+_HASHED_BYTES = 2**20
+_PART = ".part"
+_FIRST_SAVE_S = 60.0
+_SAVE_SHARE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BookFacts:
+    """What a state file says of itself.
+
+    Attributes:
+        path: The file.
+        model: What to type after ``-m`` to get its model.
+        identity: Of the model's files.
+        dtype: In which the model computed.
+        method: Name and parameters.
+        chunk: Tokens in one forward pass.
+        tokens: Of the document.
+        complete: False for a reading that was interrupted.
+        kept: ``index``, ``store``, both or neither.
+        sources: Origin, size and hash of each, with what was counted.
+        skipped: What was not read.
+        form: ``fits`` or ``stream``.
+    """
+
+    path: Path
+    model: str
+    identity: str
+    dtype: str
+    method: dict[str, Any]
+    chunk: int
+    tokens: int
+    complete: bool
+    kept: tuple[str, ...]
+    sources: list[dict[str, Any]]
+    skipped: list[dict[str, str]]
+    form: str
+
+    @classmethod
+    def of(cls, path: Path, description: dict[str, Any]) -> "BookFacts":
+        """From the description in a file.
+
+        Raises:
+            StateFileError: Something is missing.
+        """
+        try:
+            return cls(
+                path=path,
+                model=str(description["model"]["id"]),
+                identity=str(description["model"]["identity"]),
+                dtype=str(description["model"]["dtype"]),
+                method=dict(description["method"]),
+                chunk=int(description["chunk"]),
+                tokens=int(description["tokens"]),
+                complete=bool(description["complete"]),
+                kept=tuple(description["kept"]),
+                sources=list(description["sources"]),
+                skipped=list(description["skipped"]),
+                form="fits" if description["fits"] else "stream",
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateFileError(f"{path} is damaged: its description lacks {error}") from error
+
+
+def facts_of(path: Path) -> BookFacts:
+    """What a state file says of itself, without reading what it holds.
+
+    Raises:
+        StateFileError: It is damaged.
+    """
+    return BookFacts.of(path, statefile.describe(path))
+
+
+def save(reading: Reading, path: Path, *, complete: bool = True) -> int:
+    """Write a reading; returns the bytes of the file.
+
+    Raises:
+        ResourceError: There is no room for it.
+    """
+    document, state = reading.document, reading.state
+    table, feeds, labels = document.provenance.dump()
+    text = document.text.encode("utf-8", "surrogatepass")
+    tensors: dict[str, Tensor] = {
+        "document.ids": torch.from_numpy(np.ascontiguousarray(document.ids)),
+        "document.starts": torch.from_numpy(np.ascontiguousarray(document.starts)),
+        "document.text": torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy()),
+        "provenance.blocks": torch.from_numpy(table),
+        "provenance.line_feeds": torch.from_numpy(feeds),
+        "last": reading.last,
+    }
+    for layer, cache in enumerate(state.caches):
+        tensors[f"window.{layer}.key"] = cache.window.key
+        tensors[f"window.{layer}.value"] = cache.window.value
+        if cache.sinks is not None:
+            tensors[f"sinks.{layer}.key"], tensors[f"sinks.{layer}.value"] = cache.sinks
+    stores = {"index": reading.index, "store": reading.store}
+    for name, store in stores.items():
+        if store is not None:
+            tensors |= _blocks_of(name, store)
+    files = reading.loaded.files
+    description = {
+        "lmi": __version__,
+        "model": {
+            "id": files.id,
+            "identity": files.identity,
+            "dtype": _dtype_of(reading.loaded),
+        },
+        "prefix": list(reading.prompt.head),
+        "method": {"name": reading.engine.method.name} | reading.engine.method.parameters(),
+        "chunk": reading.chunk,
+        "fits": reading.fits,
+        "complete": complete,
+        "position": state.position,
+        "window_start": [cache.window.start for cache in state.caches],
+        "tokens": document.tokens,
+        "chars": document.provenance.chars,
+        "labels": labels,
+        "source_tokens": document.source_tokens,
+        "sources": [
+            asdict(source) | _fingerprint(source.origin) for source in reading.corpus.sources
+        ],
+        "skipped": [asdict(item) for item in reading.corpus.skipped],
+        "kept": list(reading.kept),
+        "heads": {
+            name: {str(layer): heads for layer, heads in store.heads.items()}
+            for name, store in stores.items()
+            if store is not None
+        },
+        "first": {name: store.first for name, store in stores.items() if store is not None},
+        "looking": None if reading.looking is None else asdict(reading.looking),
+    }
+    statefile.write(path, tensors, description)
+    return path.stat().st_size
+
+
+def check(facts: BookFacts, choice: MethodChoice, dtype: str, identity: str | None) -> None:
+    """Refuse what cannot be changed after reading.
+
+    Args:
+        facts: Of the file.
+        choice: The method that the user asked for.
+        dtype: The one that the user asked for; ``auto`` takes that of the file.
+        identity: Of the model that the user asked for, if any.
+
+    Raises:
+        StateFileError: Something differs.
+    """
+    wanted: dict[str, Any] = {
+        "window": choice.window,
+        "sinks": choice.sinks,
+        "ceiling": choice.ceiling,
+    }
+    held: dict[str, Any] = dict(facts.method)
+    if choice.name != facts.method["name"] and choice != MethodChoice():
+        wanted, held = {"method": choice.name}, {"method": facts.method["name"]}
+    wanted["dtype"], held["dtype"] = (None if dtype == "auto" else dtype), facts.dtype
+    wanted["model"], held["model"] = identity, facts.identity
+    for name, value in wanted.items():
+        if value is not None and value != held.get(name):
+            raise StateFileError(
+                f"{facts.path} was read with {name} {held.get(name)}, not {value}",
+                hint="that is fixed when a document is read; leave it out, or read again",
+            )
+
+
+def restore(
+    path: Path,
+    loaded: Loaded,
+    options: AnswerOptions,
+    memory: MemoryChoice,
+    choice: MethodChoice = MethodChoice(),  # noqa: B008 - frozen
+) -> Reading:
+    """The reading that a file holds, on a model that is loaded.
+
+    Raises:
+        StateFileError: The file is damaged, was written by another model, or lacks what is asked.
+    """
+    described, tensors = statefile.read(path)
+    facts = BookFacts.of(path, described)
+    check(facts, choice, _dtype_of(loaded), loaded.files.identity)
+    for kind, wanted in (("store", "memory"), ("index", "passages")):
+        if memory.answer_from == wanted and kind not in facts.kept and facts.form == "stream":
+            raise StateFileError(
+                f"{path} holds no {kind}, so {wanted} cannot be answered from",
+                hint=f"read again with --keep {kind}",
+            )
+    try:
+        return _restored(described, tensors, facts, loaded, options, memory)
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise StateFileError(f"{path} does not hold what it says: {error}") from error
+
+
+def changes(facts: BookFacts) -> list[str]:
+    """What happened to the sources on disk since they were read, one sentence each."""
+    found = []
+    for source in facts.sources:
+        if source.get("sha256") is None:
+            continue
+        now = _fingerprint(source["path"])
+        if now["sha256"] is None:
+            found.append(f"{source['origin']} is no longer there; {facts.path.name} still is")
+        elif now["sha256"] != source["sha256"]:
+            found.append(f"{source['origin']} has changed since it was read")
+    return found
+
+
+def read_book(reading: Reading, corpus: Corpus, path: Path) -> Iterator[Progress | Note]:
+    """Read ``corpus`` into a state file; what an earlier call left unfinished is gone on with.
+
+    While it reads it saves what it has beside the file, as ``NAME.part``, at intervals that cost no
+    more than a tenth of the time.
+
+    Raises:
+        StateFileError: What was left unfinished is of another model, method or document.
+        ResourceError: There is no room for the file.
+    """
+    part = path.with_name(path.name + _PART)
+    begun = None
+    if is_state_file(part):
+        begun = restore(part, reading.loaded, reading.options, reading.memory, reading.choice)
+        if ("store" in begun.kept) != reading.memory.store:
+            raise StateFileError(f"{part} was begun with another --keep", hint=f"remove {part}")
+        yield Note(f"going on where it was interrupted, behind {begun.state.tokens:,} tokens")
+    saved = time.monotonic()
+    pause = _FIRST_SAVE_S
+    for event in reading.read(corpus, begun=begun):
+        yield event
+        now = time.monotonic()
+        if isinstance(event, Progress) and not reading.fits and now - saved > pause:
+            save(reading, part, complete=False)
+            saved = time.monotonic()
+            pause = max(_FIRST_SAVE_S, _SAVE_SHARE * (saved - now))
+    save(reading, path)
+    part.unlink(missing_ok=True)
+
+
+def append_book(reading: Reading, corpus: Corpus, path: Path) -> Iterator[Progress | Note]:
+    """Read ``corpus`` behind what a restored reading holds, and write it all to ``path``.
+
+    Raises:
+        ResourceError: There is no room for the file.
+    """
+    yield from reading.read_on(corpus)
+    save(reading, path)
+
+
+def _restored(
+    described: dict[str, Any],
+    tensors: dict[str, Tensor],
+    facts: BookFacts,
+    loaded: Loaded,
+    options: AnswerOptions,
+    memory: MemoryChoice,
+) -> Reading:
+    method = dict(facts.method)
+    name = method.pop("name")
+    choice = MethodChoice(name, **method)
+    reading = Reading(loaded, choice, options, memory, chunk=facts.chunk)
+    reading.choose(fits=facts.form == "fits", document_tokens=facts.tokens)
+    if list(reading.prompt.head) != described["prefix"]:
+        raise StateFileError(
+            f"{facts.path} was read behind another beginning of the prompt",
+            hint="a short document is read inside the first turn: --system needs the sources",
+        )
+    text = tensors["document.text"].numpy().tobytes().decode("utf-8", "surrogatepass")
+    reading.document = Document.restored(
+        tensors["document.ids"].numpy(),
+        tensors["document.starts"].numpy(),
+        text,
+        Provenance.restored(
+            tensors["provenance.blocks"].numpy(),
+            tensors["provenance.line_feeds"].numpy(),
+            described["labels"],
+            described["chars"],
+        ),
+        described["source_tokens"],
+    )
+    names = Source.__dataclass_fields__
+    reading.corpus = Corpus(
+        (),
+        [Source(**{k: v for k, v in item.items() if k in names}) for item in facts.sources],
+        [Skipped(**item) for item in facts.skipped],
+    )
+    state = reading.engine.start()
+    state.position = described["position"]
+    for layer, cache in enumerate(state.caches):
+        device = loaded.lm.layer_device(layer)
+        key, value = (tensors[f"window.{layer}.{part}"].to(device) for part in ("key", "value"))
+        cache.window.append(key, value, described["window_start"][layer])
+        if f"sinks.{layer}.key" in tensors:
+            cache.add_sinks(*(tensors[f"sinks.{layer}.{p}"].to(device) for p in ("key", "value")))
+    reading.state = state
+    reading.last = tensors["last"].to(loaded.lm.layer_device(len(state.caches) - 1))
+    reading.index = _store_of("index", described, tensors)
+    reading.store = _store_of("store", described, tensors)
+    if described["looking"] is not None:
+        heads = tuple(Head(*head) for head in described["looking"]["heads"])
+        reading.looking = RetrievalHeads(heads, described["looking"]["distance"])
+    state.keep(*(store for store in (reading.index, reading.store) if store is not None))
+    return reading
+
+
+def _blocks_of(name: str, store: TokenStore) -> dict[str, Tensor]:
+    tensors = {}
+    for layer in store.heads:
+        for number, block in enumerate(store.stored(layer)):
+            place = f"{name}.{layer}.{number:06d}"
+            tensors[f"{place}.key"] = block.key[:, :, : block.tokens]
+            if block.value is not None:
+                tensors[f"{place}.value"] = block.value[:, :, : block.tokens]
+    return tensors
+
+
+def _store_of(
+    name: str, described: dict[str, Any], tensors: dict[str, Tensor]
+) -> TokenStore | None:
+    if name not in described["kept"]:
+        return None
+    store = TokenStore(
+        {int(layer): heads for layer, heads in described["heads"][name].items()},
+        with_values=name == "store",
+        first=described["first"][name],
+    )
+    for layer in store.heads:
+        blocks: list[StoredBlock] = []
+        start = store.first
+        while (key := tensors.get(f"{name}.{layer}.{len(blocks):06d}.key")) is not None:
+            value = tensors.get(f"{name}.{layer}.{len(blocks):06d}.value")
+            blocks.append(StoredBlock(key, value, start, key.shape[2]))
+            start += key.shape[2]
+        store.restore(layer, blocks)
+    return store
+
+
+def _dtype_of(loaded: Loaded) -> str:
+    return str(loaded.lm.dtype).removeprefix("torch.")
+
+
+def _fingerprint(origin: str) -> dict[str, Any]:
+    """Path and hash of a source on disk; no hash for what is none, or cannot be read."""
+    path = Path(origin)
+    try:
+        if not path.is_file():
+            return {"path": origin, "sha256": None}
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while part := file.read(_HASHED_BYTES):
+                digest.update(part)
+        return {"path": str(path.absolute()), "sha256": digest.hexdigest()}
+    except OSError:
+        return {"path": origin, "sha256": None}
