@@ -7,6 +7,7 @@ from lmi_cli.cli import envelope
 from lmi_cli.cli.console import Output
 from lmi_cli.cli.options import (
     GenerationOptions,
+    MemoryOptions,
     MethodOptions,
     ModelOptions,
     OutputOptions,
@@ -15,7 +16,7 @@ from lmi_cli.cli.options import (
     option,
 )
 from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import Opened, method_choice, open_model, say
+from lmi_cli.cli.session import Opened, memory_choice, method_choice, open_model, say
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def command(
     *,
     model: ModelOptions,
     method: MethodOptions,
+    memory: MemoryOptions,
     output: OutputOptions,
 ) -> None:
     """Hide a number at several depths of texts of several lengths, and ask for it."""
@@ -56,7 +58,7 @@ def command(
     if not grid_lengths or not grid_depths or trials < 1 or max_new_tokens < 1:
         raise UsageError("the grid is empty: lengths, depths, trials and -n need at least one")
     sink = Output(output.output)
-    choice = method_choice(method)
+    choice, remembered = method_choice(method), memory_choice(memory)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
         opened = open_model(model, output, progress)
         from lmi_cli.tasks.events import Note, Progress
@@ -69,6 +71,7 @@ def command(
             grid_depths,
             trials=trials,
             choice=choice,
+            memory=remembered,
             max_new_tokens=max_new_tokens,
             seed=seed,
             chunk=method.chunk,
@@ -143,6 +146,7 @@ def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed:
                     "length": length,
                     **method.parameters,
                     "bound_tokens": method.bound_tokens,
+                    "answered_from": method.answered_from,
                 }
                 for length, method in report.methods.items()
             ],
@@ -152,7 +156,7 @@ def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed:
         tokens=envelope.tokens_object(report.tokens, report.generated),
         sampling=envelope.sampling_object(GenerationOptions(max_new_tokens, seed=seed)),
         timing=envelope.timing_object(opened, report.timing),
-        memory=envelope.memory_object(opened, report.cache_bytes),
+        memory=envelope.memory_object(opened, report.cache_bytes, report.store_bytes),
         cells=[
             {
                 "length": cell.length,

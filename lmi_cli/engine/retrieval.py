@@ -21,8 +21,11 @@ from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.forward import Asked
 
-SMOOTHING = 0.2
+SMOOTHING = 0.5
 """Share of a uniform look that every passage is given; keeps the logarithm of nothing away."""
+
+NEIGHBOUR = 0.25
+"""What the score of each neighbour adds to that of a passage: a place is seldom seen alone."""
 
 
 class Head(NamedTuple):
@@ -86,12 +89,14 @@ def look(
         ids: The question with what stands around it.
         index: Keys of the document.
         looking: The heads, and the distance of every key.
-        borders: Token offsets, in the index, at which passages begin, and its length.
+        borders: Positions in the stream at which passages begin, and that of its end. Tokens before
+            the first one of the index count for no passage.
 
     Returns:
         float32 ``[heads, passages]``: the logarithm of the share of attention that a passage gets,
         smoothed, averaged over the tokens of ``ids``.
     """
+    borders = np.maximum(borders - index.first, 0)
     asked: dict[int, list[Asked]] = {}
 
     def observe(layer: int, queries: Asked) -> None:
@@ -159,7 +164,7 @@ def log_shares(
         sums.index_add_(1, here - part.start, (scores - peak).exp_())
         mass[:, part] = torch.logaddexp(mass[:, part], sums.log_() + peak)
     mass -= mass.logsumexp(-1, keepdim=True)
-    uniform = (SMOOTHING * lengths / lengths.sum()).to(query.dtype).log()
+    uniform = (SMOOTHING * lengths.clamp_min(1) / lengths.sum()).to(query.dtype).log()
     return torch.logaddexp(mass, uniform)
 
 
@@ -171,6 +176,11 @@ def contrast(looked: Tensor, empty: Sequence[Tensor]) -> Tensor:
         empty: The same for empty questions.
 
     Returns:
-        ``[passages]``: the mean over heads of the difference, in nats.
+        ``[passages]``: the mean over heads of the difference, in nats, with a part of that of the
+        passages on either side.
     """
-    return (looked - torch.stack(list(empty)).mean(0)).mean(0)
+    alone = (looked - torch.stack(list(empty)).mean(0)).mean(0)
+    scores = alone.clone()
+    scores[1:] += NEIGHBOUR * alone[:-1]
+    scores[:-1] += NEIGHBOUR * alone[1:]
+    return scores

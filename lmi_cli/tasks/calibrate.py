@@ -17,8 +17,10 @@ from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.retrieval import Head, RetrievalHeads, key_index, look
 from lmi_cli.methods import LMInfinite
+from lmi_cli.models.heads import known_heads, remember_heads
 from lmi_cli.models.load import Loaded
-from lmi_cli.tasks.events import Progress
+from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.methodchoice import SINKS
 from lmi_cli.text.prompts import after_stream
 
 EMPTY_QUESTIONS = ("What is it?", "What does it say?", "Which one is it?", "Who is it?")
@@ -173,7 +175,7 @@ def facts(generator: random.Random) -> list[Fact]:
 def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]:
     """Find the retrieval heads of a model; the result comes last."""
     window = min(_WINDOW, loaded.lm.trained_length)
-    method = LMInfinite(window=window, sinks=10, ceiling=window)
+    method = LMInfinite(window=window, sinks=SINKS, ceiling=window)
     engine = Engine(loaded.lm, method, chunk)
     # Layers with a window of their own cannot see the document, and are not looked at.
     layers = [
@@ -189,7 +191,8 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]
     for round_number in range(_ROUNDS):
         text = _Text(loaded, random.Random(round_number))
         passages, tokens = len(text.borders) - 1, tokens + int(text.borders[-1])
-        index = key_index(every, *loaded.lm.attention_heads, first=len(text.prompt.head))
+        first = len(text.prompt.head)
+        index = key_index(every, *loaded.lm.attention_heads, first=first + SINKS)
         state = engine.start()
         state.keep(index)
         head: Ids = np.array(text.prompt.head, dtype=np.int32)
@@ -197,10 +200,14 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]
             yield Progress(tokens - int(text.borders[-1]) + event.tokens)
 
         def looked(
-            question: str, state: StreamState = state, text: _Text = text, index: TokenStore = index
+            question: str,
+            state: StreamState = state,
+            text: _Text = text,
+            index: TokenStore = index,
+            first: int = first,
         ) -> Tensor:
             tail: Ids = np.array(text.prompt.tail(question), dtype=np.int32)
-            return look(engine, state.fork(), tail, index, looking, text.borders)
+            return look(engine, state.fork(), tail, index, looking, text.borders + first)
 
         nothing = torch.stack([looked(question) for question in EMPTY_QUESTIONS]).mean(0)
         for target, fact in enumerate(text.facts):
@@ -215,6 +222,23 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]
     chosen = tuple(head for head, rank in ranks if rank >= LEAST_RANK)
     found = RetrievalHeads(chosen, looking.distance) if chosen else None
     yield Calibration(found, ranks, passages, tokens)
+
+
+def heads_of(loaded: Loaded, chunk: int) -> Iterator[Progress | Note | RetrievalHeads]:
+    """The retrieval heads of a model, found once and then remembered; none if none stands out."""
+    known = known_heads(loaded.files)
+    if known is not None:
+        yield known
+        return
+    yield Note("finding the heads of this model that look things up; once for each model")
+    for event in calibrate(loaded, chunk=chunk):
+        if not isinstance(event, Calibration):
+            yield event
+        elif event.looking is None:
+            yield Note("no head of this model looks things up: no evidence, no passages")
+        else:
+            remember_heads(loaded.files, event.looking, event.ranks)
+            yield event.looking
 
 
 class _Text:

@@ -74,7 +74,7 @@ class Finder:
 
     def _look(self, state: StreamState, question: str) -> Tensor:
         ids = np.array(self._prompt.tail(question), dtype=np.int32)
-        borders = self._document.borders
+        borders = self._document.borders + len(self._prompt.head)
         return look(self._engine, state.fork(), ids, self._index, self._looking, borders)
 
 

@@ -8,16 +8,25 @@ import random
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from lmi_cli.cache.pool import BlockPool
+from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
+from lmi_cli.engine.retrieval import RetrievalHeads, contrast, key_index, look
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
+from lmi_cli.methods import LMInfinite
 from lmi_cli.models.load import Loaded
+from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS, heads_of
+from lmi_cli.tasks.document import PASSAGE_TOKENS
 from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.methodchoice import STREAM_SHARE, MethodChoice
+from lmi_cli.tasks.methodchoice import SINKS, STREAM_SHARE, MemoryChoice, MethodChoice
+from lmi_cli.tasks.reading import REREAD_PASSAGES
 from lmi_cli.tasks.report import Timing
 from lmi_cli.text.tokenizer import Tokenizer
 
@@ -36,11 +45,12 @@ _INTEGER = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One prompt and what came of it."""
+    """One prompt and what came of it; ``answer_s`` counts from the question, in seconds."""
 
     key: str
     answer: str
     correct: bool
+    answer_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +86,13 @@ class MethodUsed:
         name: Key of ``METHODS``.
         parameters: In tokens.
         bound_tokens: Largest number of tokens any layer keeps; None grows.
+        answered_from: See :class:`lmi_cli.tasks.report.Answer`.
     """
 
     name: str
     parameters: dict[str, int]
     bound_tokens: int | None
+    answered_from: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,7 @@ class PasskeyReport:
         tokens: Tokens read in all.
         generated: Tokens generated in all.
         cache_bytes: Keys and values behind the largest prompt.
+        store_bytes: Index and store of the largest prompt.
         timing: What it took.
     """
 
@@ -101,7 +114,17 @@ class PasskeyReport:
     tokens: int
     generated: int
     cache_bytes: int
+    store_bytes: int
     timing: Timing
+
+
+class _Parts:
+    """Ids of what is the same in every prompt."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.head = [*tokenizer.prefix, *tokenizer.encode(PREFIX).ids.tolist()]
+        self.filler = tokenizer.encode(FILLER).ids.tolist()
+        self.question = tokenizer.encode(QUESTION).ids.tolist()
 
 
 def build_prompt(tokenizer: Tokenizer, length: int, depth: float, key: str) -> Ids:
@@ -113,10 +136,9 @@ def build_prompt(tokenizer: Tokenizer, length: int, depth: float, key: str) -> I
     Raises:
         UsageError: The length has no room for prefix, key and question.
     """
-    head = [*tokenizer.prefix, *tokenizer.encode(PREFIX).ids.tolist()]
-    filler = tokenizer.encode(FILLER).ids.tolist()
+    parts = _Parts(tokenizer)
+    head, filler, question = parts.head, parts.filler, parts.question
     needle = tokenizer.encode(KEY.format(key=key)).ids.tolist()
-    question = tokenizer.encode(QUESTION).ids.tolist()
     room = length - len(head) - len(needle) - len(question)
     if room < 0:
         raise UsageError(
@@ -142,60 +164,173 @@ def passkey(
     *,
     trials: int,
     choice: MethodChoice,
+    memory: MemoryChoice,
     max_new_tokens: int,
     seed: int,
     chunk: int,
 ) -> Iterator[Progress | Note | Cell | PasskeyReport]:
     """Run the grid; each cell is yielded when it is done, the report comes last."""
-    tokenizer, lm = loaded.tokenizer, loaded.lm
+    tokenizer = loaded.tokenizer
     for length in lengths:  # a length that cannot be built fails before the first is run
         build_prompt(tokenizer, length, 0, "10000")
-    for warning in choice.warnings(lm.trained_length):
+    for warning in choice.warnings(loaded.lm.trained_length):
         yield Note(warning)
     total = sum(lengths) * len(depths) * trials
     cells: list[Cell] = []
     methods: dict[int, MethodUsed] = {}
     timing = Timing()
-    done = generated = cache_bytes = 0
+    done = generated = cache_bytes = store_bytes = 0
     for length in lengths:
-        fits = length + max_new_tokens <= lm.trained_length
-        window = lm.trained_length if fits else max(1, lm.trained_length // STREAM_SHARE)
-        method = choice.build(window, len(tokenizer.prefix))
-        engine = Engine(lm, method, chunk, longest=length + max_new_tokens)
-        method = engine.method
-        methods[length] = MethodUsed(method.name, method.parameters(), engine.bound())
+        runner = _Runner(loaded, length, choice, memory, chunk, max_new_tokens)
+        yield from runner.notes()
         for depth in depths:
             results: list[Trial] = []
             for trial in range(trials):
                 key = key_for(seed, length, depth, trial)
-                prompt = build_prompt(tokenizer, length, depth, key)
-                state = engine.start()
-                last = None
                 started = time.monotonic()
-                for event in engine.read(state, [prompt]):
-                    last = event.last
-                    yield Progress(done + event.tokens, total)
-                if last is None:
-                    raise RuntimeError("an empty prompt")
+                for tokens in runner.read(depth, key):
+                    yield Progress(done + tokens, total)
                 done += length
                 read = time.monotonic()
                 timing.add_prefill(done, read - started)
-                tokens = [
-                    step.token
-                    for step in engine.decode(
-                        state,
-                        last,
-                        stop_ids=tokenizer.stop_ids,
-                        limit=max_new_tokens,
-                        sampling=Sampling(),
-                    )
-                ]
-                generated += len(tokens)
-                timing.add_decode(generated, time.monotonic() - read)
-                cache_bytes = max(cache_bytes, state.nbytes)
-                answer = tokenizer.decode(tokens)
+                ids = runner.answer()
+                generated += len(ids)
+                seconds = time.monotonic() - read
+                timing.add_decode(generated, seconds)
+                cache_bytes = max(cache_bytes, runner.state.nbytes)
+                store_bytes = max(store_bytes, runner.store_bytes)
+                answer = tokenizer.decode(ids)
                 found = _INTEGER.search(answer)
-                results.append(Trial(key, answer, found is not None and found[0] == key))
+                right = found is not None and found[0] == key
+                results.append(Trial(key, answer, right, seconds))
             cells.append(Cell(length, depth, results))
             yield cells[-1]
-    yield PasskeyReport(cells, methods, done, generated, cache_bytes, timing)
+        methods[length] = runner.used
+    yield PasskeyReport(cells, methods, done, generated, cache_bytes, store_bytes, timing)
+
+
+class _Runner:
+    """Reads and answers prompts of one length, as ``qa`` would read a document of that length."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        length: int,
+        choice: MethodChoice,
+        memory: MemoryChoice,
+        chunk: int,
+        max_new_tokens: int,
+    ) -> None:
+        self._loaded, self._length, self._limit = loaded, length, max_new_tokens
+        trained = loaded.lm.trained_length
+        fits = length + max_new_tokens <= trained
+        window = trained if fits else max(1, trained // STREAM_SHARE)
+        method = choice.build(window, len(loaded.tokenizer.prefix))
+        self._engine = Engine(loaded.lm, method, chunk, longest=length + max_new_tokens)
+        self._memory = memory
+        self._stream = not fits and isinstance(method, LMInfinite)
+        self._looking: RetrievalHeads | None = None
+        self._prompt = _Parts(loaded.tokenizer)
+        self._question: Ids = np.array(self._prompt.question, dtype=np.int32)
+
+    def notes(self) -> Iterator[Progress | Note]:
+        """Find out which heads look things up, if that is of use."""
+        if self._stream and self._memory.index:
+            for event in heads_of(self._loaded, self._engine.chunk):
+                if isinstance(event, RetrievalHeads):
+                    self._looking = event
+                else:
+                    yield event
+
+    @property
+    def source(self) -> str:
+        """Where answers come from; see :class:`lmi_cli.tasks.report.Answer`."""
+        if not self._stream:
+            return "whole"
+        if self._memory.answer_from == "auto":
+            return "passages" if self._looking is not None else "window"
+        return self._memory.answer_from
+
+    @property
+    def used(self) -> MethodUsed:
+        """The method with its parameters."""
+        method = self._engine.method
+        return MethodUsed(method.name, method.parameters(), self._engine.bound(), self.source)
+
+    def read(self, depth: float, key: str) -> Iterator[int]:
+        """Read a prompt up to its question; yields the tokens read so far."""
+        prompt = build_prompt(self._loaded.tokenizer, self._length, depth, key)
+        self._document = prompt[: len(prompt) - len(self._question)]
+        self.state = self._engine.start()
+        self._index = self._store = None
+        heads = self._loaded.lm.attention_heads
+        pool = BlockPool(self._memory.budget_bytes)
+        if self._looking is not None:
+            self._index = key_index(self._looking.heads, *heads, first=SINKS, pool=pool)
+        method = self._engine.method
+        if self.source == "memory" and isinstance(method, LMInfinite):
+            layers = [spec.index for spec in self._engine.layers if method.reaches_back(spec)]
+            self._store = TokenStore(
+                dict.fromkeys(layers), with_values=True, first=method.sinks, pool=pool
+            )
+        kept = [store for store in (self._index, self._store) if store is not None]
+        self.store_bytes = 0
+        self.state.keep(*kept)
+        for event in self._engine.read(self.state, [self._document]):
+            yield event.tokens
+        self.store_bytes = sum(store.nbytes for store in kept)
+
+    def answer(self) -> list[int]:
+        """The tokens of the answer."""
+        engine, state, ids = self._engine, self.state, self._question
+        if self.source == "passages" and self._index is not None and self._looking is not None:
+            ids = self._reread(self._index, self._looking)
+            method = MethodChoice().build(self._loaded.lm.trained_length, 0)
+            longest = len(ids) + self._limit
+            engine = Engine(self._loaded.lm, method, self._engine.chunk, longest=longest)
+            state = engine.start()
+        elif self._store is not None and isinstance(engine.method, LMInfinite):
+            memory = self._memory.build(engine.method, len(engine.layers))
+            state = state.fork(replace(engine.method, memory=memory), self._store)
+        last = None
+        for event in engine.read(state, [ids]):
+            last = event.last
+        if last is None:
+            raise RuntimeError("an empty question")
+        steps = engine.decode(
+            state,
+            last,
+            stop_ids=self._loaded.tokenizer.stop_ids,
+            limit=self._limit,
+            sampling=Sampling(),
+        )
+        return [step.token for step in steps]
+
+    def _reread(self, index: TokenStore, looking: RetrievalHeads) -> Ids:
+        """A prompt with the best passages, each a paragraph, in the place of the whole text.
+
+        Not in one line with the question: behind "is the pass key." the model goes on with that.
+        """
+        count = len(self._document)
+        borders = np.append(np.arange(0, count, PASSAGE_TOKENS), count).astype(np.int64)
+        tokenizer = self._loaded.tokenizer
+
+        def looked(question: str) -> Tensor:
+            asked: Ids = np.array(tokenizer.encode(question).ids, dtype=np.int32)
+            return look(self._engine, self.state.fork(), asked, index, looking, borders)
+
+        scores = contrast(looked(QUESTION), [looked(f" {empty}") for empty in EMPTY_QUESTIONS])
+        best = torch.argsort(scores, descending=True, stable=True)[:REREAD_PASSAGES]
+        # A key may lie across the border of two passages, so each is given half of its neighbours.
+        gap = tokenizer.encode("\n\n").ids
+        parts: list[Ids] = [np.array(self._prompt.head, dtype=np.int32)]
+        done = len(self._prompt.head)
+        half = PASSAGE_TOKENS // 2
+        for number in sorted(best.tolist()):
+            first = int(borders[number]) - half
+            if first > done:
+                parts.append(gap)
+            first, done = max(done, first), min(count, int(borders[number + 1]) + half)
+            parts.append(self._document[first:done])
+        parts.append(gap)
+        return np.concatenate([*parts, self._question])

@@ -16,14 +16,14 @@ from lmi_cli.engine.retrieval import RetrievalHeads, key_index
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import LMInfinite
-from lmi_cli.models.heads import known_heads, remember_heads
+from lmi_cli.models.heads import known_heads
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus
-from lmi_cli.tasks.calibrate import Calibration, calibrate
+from lmi_cli.tasks.calibrate import heads_of
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.events import Delta, Note, Progress
 from lmi_cli.tasks.evidence import LISTED, Finder, Ranked, describe
-from lmi_cli.tasks.methodchoice import STREAM_SHARE, MemoryChoice, MethodChoice
+from lmi_cli.tasks.methodchoice import SINKS, STREAM_SHARE, MemoryChoice, MethodChoice
 from lmi_cli.tasks.report import (
     Answer,
     ReadingReport,
@@ -36,7 +36,7 @@ from lmi_cli.text.prompts import QUESTION_LABEL, Prompt, after_stream, in_turn
 from lmi_cli.text.stream import TokenBlock, tokenize
 from lmi_cli.text.tokenizer import IncrementalDecoder
 
-REREAD_PASSAGES = 3
+REREAD_PASSAGES = 2
 """Passages that are read again in front of a question; see ``docs/memory.md``."""
 
 ROOM_SHARE = 16
@@ -180,7 +180,8 @@ class Reading:
         stores = []
         query_heads, key_heads = self.loaded.lm.attention_heads
         if self.looking is not None:
-            first = len(self.prompt.head)
+            # Starting tokens draw attention whatever they say, so they are not looked at.
+            first = len(self.prompt.head) + SINKS
             self.index = key_index(
                 self.looking.heads, query_heads, key_heads, first=first, pool=self.pool
             )
@@ -305,7 +306,7 @@ class Reading:
 
     def rank(self, question: str) -> list[Ranked]:
         """The passages of the document, best first; none where there is no index."""
-        if self.index is None or self.looking is None:
+        if self.index is None or self.looking is None or not self.index.tokens:
             return []
         if self._finder is None:
             self._finder = Finder(self.engine, self.looking, self.index, self.document, self.prompt)
@@ -384,21 +385,14 @@ class Reading:
         self.looking = None
         if not self.memory.index:
             return
-        self.looking = known_heads(self.loaded.files)
-        if self.looking is not None or self.fits or self.engine.bound() is None:
+        if self.fits or self.engine.bound() is None:
+            self.looking = known_heads(self.loaded.files)
             return
-        yield Note("looking for the heads that look things up; once for each model")
-        found: Calibration | None = None
-        for event in calibrate(self.loaded, chunk=self.chunk):
-            if isinstance(event, Calibration):
-                found = event
+        for event in heads_of(self.loaded, self.chunk):
+            if isinstance(event, RetrievalHeads):
+                self.looking = event
             else:
                 yield event
-        if found is None or found.looking is None:
-            yield Note("no head of this model looks things up: no evidence, no passages")
-            return
-        self.looking = found.looking
-        remember_heads(self.loaded.files, found.looking, found.ranks)
 
     def _wants_store(self) -> bool:
         if self.fits or not isinstance(self.engine.method, LMInfinite):
