@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lmi_cli import __version__
-from lmi_cli.cli import console, inspect, models, passkey, perplexity, qa, read, summarize
+from lmi_cli.cli import chat, console, inspect, models, passkey, perplexity, qa, read, summarize
 from lmi_cli.cli.options import deferred
 
 _EPILOG = """\b
@@ -48,6 +48,7 @@ def root(
 
 
 app.command("qa")(deferred(qa.command))
+app.command("chat")(deferred(chat.command))
 app.command("read")(deferred(read.command))
 app.command("summarize")(deferred(summarize.command))
 app.command("perplexity")(deferred(perplexity.command))

@@ -79,11 +79,18 @@ class Finder:
 
 
 def describe(document: Document, sources: list[Source], ranked: list[Ranked]) -> list[Evidence]:
-    """The passages with the places they come from."""
-    found = []
+    """The best passages with the places they come from; of a page, only the best one."""
+    found: list[Evidence] = []
+    pages: set[tuple[int, int]] = set()
     for item in ranked:
+        if len(found) == LISTED:
+            break
         begin, end = document.span(item.passage)
         first = document.provenance.locate(begin)
+        if first.page is not None:
+            if (first.source, first.page) in pages:
+                continue
+            pages.add((first.source, first.page))
         last = document.provenance.locate(end - 1)
         start = first.char or 0
         found.append(

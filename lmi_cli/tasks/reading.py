@@ -22,7 +22,7 @@ from lmi_cli.sources.document import Corpus
 from lmi_cli.tasks.calibrate import heads_of
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.events import Delta, Note, Progress
-from lmi_cli.tasks.evidence import LISTED, Finder, Ranked, describe
+from lmi_cli.tasks.evidence import Finder, Ranked, describe
 from lmi_cli.tasks.methodchoice import SINKS, STREAM_SHARE, MemoryChoice, MethodChoice
 from lmi_cli.tasks.report import (
     Answer,
@@ -32,7 +32,7 @@ from lmi_cli.tasks.report import (
     source_reports,
 )
 from lmi_cli.text.encoder import StreamEncoder
-from lmi_cli.text.prompts import QUESTION_LABEL, Prompt, after_stream, in_turn
+from lmi_cli.text.prompts import QUESTION_LABEL, Prompt, Turn, after_stream, in_turn, later_turn
 from lmi_cli.text.stream import TokenBlock, tokenize
 from lmi_cli.text.tokenizer import IncrementalDecoder
 
@@ -245,20 +245,30 @@ class Reading:
             yield Progress(min(event.tokens, known.tokens))
         self.timing.add_prefill(self.state.tokens - first, time.monotonic() - started)
 
-    def ask(self, question: str, index: int = 0) -> Iterator[Delta | Answer]:
-        """Answer from the state after reading; ends with the :class:`Answer`."""
+    def ask(
+        self, question: str, index: int = 0, earlier: Sequence[Turn] = ()
+    ) -> Iterator[Delta | Answer]:
+        """Answer from the state after reading; ends with the :class:`Answer`.
+
+        Args:
+            question: As the user asked it.
+            index: Number of the question, for the random generator.
+            earlier: Turns of the conversation that the question goes on with; the oldest are
+                dropped if they do not fit.
+        """
         started = time.monotonic()
-        ranked = self.rank(question)
+        # A question that goes on with the last one is seldom clear without it.
+        ranked = self.rank(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
         source = self.answers_from(ranked)
         chosen: list[Passage] = []
         if source == "passages":
             best = [item.passage for item in ranked[:REREAD_PASSAGES]]
             chosen = sorted(best, key=lambda passage: passage.number)
-            engine, ids = self._reread(chosen, question)
+            engine, ids = self._reread(chosen, question, earlier)
             state = engine.start()
         else:
             engine = self.engine
-            ids = np.array(self.prompt.tail(question), dtype=np.int32)
+            ids = np.array(self._tail(question, earlier), dtype=np.int32)
             method = engine.method
             if source == "memory" and isinstance(method, LMInfinite):
                 method = self._with_memory(method)
@@ -295,7 +305,7 @@ class Reading:
                 yield Delta(index, text)
         self._generated += count
         self.timing.add_decode(self._generated, time.monotonic() - started)
-        evidence = describe(self.document, self.corpus.sources, ranked[:LISTED])
+        evidence = describe(self.document, self.corpus.sources, ranked)
         yield Answer(question, "".join(parts), reason, count, visible, source, evidence)
 
     @property
@@ -372,12 +382,13 @@ class Reading:
         asking = max(longest + self.options.max_new_tokens, length // ROOM_SHARE)
         return length - len(prompt.head) - asking
 
-    def _in_turn(self) -> Prompt:
+    def _in_turn(self, earlier: Sequence[Turn] = ()) -> Prompt:
         return in_turn(
             self.loaded.tokenizer,
             self.loaded.template,
             self.options.system,
             label=self.options.label,
+            earlier=earlier,
         )
 
     def _look_with(self) -> Iterator[Progress | Note]:
@@ -424,9 +435,30 @@ class Reading:
     def _with_memory(self, method: LMInfinite) -> LMInfinite:
         return replace(method, memory=self.memory.build(method, len(self.engine.layers)))
 
-    def _reread(self, passages: Sequence[Passage], question: str) -> tuple[Engine, Ids]:
+    def _tail(self, question: str, earlier: Sequence[Turn]) -> list[int]:
+        """Ids of a question behind the document, and behind the conversation so far."""
+        if not earlier:
+            return self.prompt.tail(question)
+        turn = later_turn(self.loaded.tokenizer, self.loaded.template)
+        asked, answers = zip(*earlier, strict=True)
+        ids = self.prompt.tail(asked[0])
+        for given, following in zip(answers, [*asked[1:], question], strict=True):
+            ids += self.loaded.tokenizer.encode(given).ids.tolist() + turn.tail(following)
+        return ids if len(ids) <= self._talk_room() else self._tail(question, earlier[1:])
+
+    def _talk_room(self) -> int:
+        """Tokens that questions and answers may take, so that most of a window is the text's."""
+        window = self.engine.method.parameters().get("window")
+        return (self.loaded.lm.trained_length if window is None else window) // 2
+
+    def _reread(
+        self, passages: Sequence[Passage], question: str, earlier: Sequence[Turn]
+    ) -> tuple[Engine, Ids]:
         """An engine and the ids of a fresh prompt with these passages."""
-        prompt = self._in_turn()
+        prompt = self._in_turn(earlier)
+        while earlier and len(prompt.head) > self._talk_room():
+            earlier = earlier[1:]
+            prompt = self._in_turn(earlier)
         gap = self.loaded.tokenizer.encode("\n\n").ids
         parts: list[Ids] = [np.array(prompt.head, dtype=np.int32)]
         for number, passage in enumerate(passages):

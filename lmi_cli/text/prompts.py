@@ -22,6 +22,10 @@ _BROKEN_TEMPLATE = "the model's chat template does not keep the user's turn as i
 _MARKS = re.compile(f"({_DOCUMENT}|{_QUESTION})")
 
 
+Turn = tuple[str, str]
+"""A question and its answer."""
+
+
 class Template(Protocol):
     """A chat template; see :class:`lmi_cli.models.chat.ChatTemplate`."""
 
@@ -60,6 +64,7 @@ def in_turn(
     system: str | None = None,
     *,
     label: str = QUESTION_LABEL,
+    earlier: Sequence[Turn] = (),
 ) -> Prompt:
     """One sequence in the model's template: the text inside the user turn, the question last.
 
@@ -68,19 +73,23 @@ def in_turn(
         template: None for a model without one; the prompt is then plain text.
         system: Text of the system turn, where the user gave one.
         label: Stands in front of the question; an instruction needs none.
+        earlier: Turns of the conversation so far; they stand in front, without their text.
 
     Raises:
         ModelError: The template fails, or drops or doubles the user's turn.
     """
     if template is None:
-        return _plain(tokenizer, system)
-    messages = [{"role": "user", "content": f"{_DOCUMENT}\n\n{label}{_QUESTION}"}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": _SYSTEM})
+        return _plain(tokenizer, system, earlier)
+    messages = [] if system is None else [{"role": "system", "content": _SYSTEM}]
+    outside = [text for turn in earlier for text in turn]
+    for number in range(0, len(outside), 2):
+        messages.append({"role": "user", "content": _outside(number)})
+        messages.append({"role": "assistant", "content": _outside(number + 1)})
+    messages.append({"role": "user", "content": f"{_DOCUMENT}\n\n{label}{_QUESTION}"})
     parts = _MARKS.split(template.render(messages))
     if parts[1::2] != [_DOCUMENT, _QUESTION]:
         raise ModelError(_BROKEN_TEMPLATE)
-    head, opening, closing = (_encode(tokenizer, part, system) for part in parts[::2])
+    head, opening, closing = (_encode(tokenizer, part, system, outside) for part in parts[::2])
     return Prompt(head, opening, closing, tokenizer)
 
 
@@ -115,10 +124,29 @@ def after_stream(
     return Prompt(tuple(tokenizer.prefix), (*gap, *opening), closing, tokenizer)
 
 
-def _plain(tokenizer: Tokenizer, system: str | None) -> Prompt:
+def later_turn(tokenizer: Tokenizer, template: Template | None) -> Prompt:
+    """What stands between an answer and the next one in a conversation; it has no head.
+
+    Raises:
+        ModelError: The template fails, or drops or doubles the user's turn.
+    """
+    if template is None:
+        plain = _plain(tokenizer, None)
+        return Prompt((), plain.opening, plain.closing, tokenizer, plain.lead)
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _DOCUMENT}]
+    rendered = template.render([*talk, {"role": "user", "content": _QUESTION}])
+    parts = _MARKS.split(rendered.rpartition(_DOCUMENT)[2])
+    if parts[1::2] != [_QUESTION]:
+        raise ModelError(_BROKEN_TEMPLATE)
+    opening, closing = (_encode(tokenizer, part, None) for part in parts[::2])
+    return Prompt((), opening, closing, tokenizer)
+
+
+def _plain(tokenizer: Tokenizer, system: str | None, earlier: Sequence[Turn] = ()) -> Prompt:
     opening = "\n\n" if system is None else f"\n\n{system}\n\n"
+    said = "".join(f"Question: {asked}\nAnswer: {given}\n\n" for asked, given in earlier)
     return Prompt(
-        tuple(tokenizer.prefix),
+        (*tokenizer.prefix, *tokenizer.encode(said).ids.tolist()),
         tuple(tokenizer.encode(f"{opening}Question:").ids.tolist()),
         tuple(tokenizer.encode("\nAnswer:").ids.tolist()),
         tokenizer,
@@ -126,11 +154,20 @@ def _plain(tokenizer: Tokenizer, system: str | None) -> Prompt:
     )
 
 
-def _encode(tokenizer: Tokenizer, part: str, system: str | None) -> tuple[int, ...]:
-    """Ids of a part of the template; the user's own system text in it stays plain text."""
+def _outside(number: int) -> str:
+    """Stands in the template for text number ``number`` of the conversation so far."""
+    return f"\ue000outside{number}\ue000"
+
+
+def _encode(
+    tokenizer: Tokenizer, part: str, system: str | None, outside: Sequence[str] = ()
+) -> tuple[int, ...]:
+    """Ids of a part of the template; texts from outside that belong in it stay plain text."""
+    texts = {_SYSTEM: system or ""} | {_outside(n): text for n, text in enumerate(outside)}
     ids: list[int] = []
-    for index, template_text in enumerate(part.split(_SYSTEM)):
-        if index:
-            ids += tokenizer.encode(system or "").ids.tolist()
-        ids += tokenizer.encode_template(template_text)
+    for piece in re.split(f"({'|'.join(texts)})", part):
+        if piece in texts:
+            ids += tokenizer.encode(texts[piece]).ids.tolist()
+        else:
+            ids += tokenizer.encode_template(piece)
     return tuple(ids)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lmi_cli.errors import UsageError
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.methodchoice import NO_MEMORY, MethodChoice
 from lmi_cli.tasks.passkey import (
     FILLER,
     KEY,
@@ -106,6 +106,7 @@ def run(
 ) -> list[object]:
     settings: dict[str, object] = {
         "trials": 2, "choice": MethodChoice(), "max_new_tokens": 4, "seed": 0, "chunk": 64,
+        "memory": NO_MEMORY,
     }  # fmt: skip
     return list(passkey(loaded, lengths, depths, **settings | arguments))  # type: ignore[arg-type]
 
