@@ -75,8 +75,10 @@ class TokenStore:
         blocks = self._blocks[layer]
         done = max(0, self.first - position)
         while done < key.shape[2]:
-            if not blocks or blocks[-1].tokens == blocks[-1].key.shape[2]:
+            if not blocks or blocks[-1].tokens == BLOCK_TOKENS:
                 blocks.append(self._new_block(key, value, position + done))
+            elif blocks[-1].tokens == blocks[-1].key.shape[2]:
+                blocks[-1] = self._grown(blocks[-1], key, value)
             block = blocks[-1]
             count = min(block.key.shape[2] - block.tokens, key.shape[2] - done)
             columns = slice(block.tokens, block.tokens + count)
@@ -87,7 +89,7 @@ class TokenStore:
             done += count
 
     def restore(self, layer: int, blocks: Sequence[StoredBlock]) -> None:
-        """Put blocks back that :meth:`stored` gave; the last may be filled up by ``append``."""
+        """Put back what :meth:`stored` gave, blocks without room behind their tokens included."""
         self._blocks[layer] = list(blocks)
 
     def stored(self, layer: int) -> list[StoredBlock]:
@@ -125,6 +127,15 @@ class TokenStore:
             for blocks in self._blocks.values()
             for block in blocks
         )
+
+    def _grown(self, old: StoredBlock, key: Tensor, value: Tensor) -> StoredBlock:
+        """A block that was restored, with the room of a new one."""
+        block = self._new_block(key, value, old.start)
+        block.tokens = old.tokens
+        block.key[:, :, : old.tokens] = old.key
+        if block.value is not None and old.value is not None:
+            block.value[:, :, : old.tokens] = old.value
+        return block
 
     def _new_block(self, key: Tensor, value: Tensor, start: int) -> StoredBlock:
         def empty(like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,14 @@ from lmi_cli.cli import envelope
 from lmi_cli.cli.console import Output, one_line
 from lmi_cli.cli.options import MethodOptions, ModelOptions, OutputOptions, SourceOptions
 from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import method_choice, open_sources, piped_source, require_whole_input, say
+from lmi_cli.cli.session import (
+    method_choice,
+    open_sources,
+    piped_source,
+    require_whole_input,
+    say,
+    state_file,
+)
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,8 +37,8 @@ def command(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="MODEL | SOURCE...",
-            help="Files, folders, - for stdin; or a model's name, folder or .gguf file.",
+            metavar="MODEL | STATE | SOURCE...",
+            help="Files, folders, - for stdin; a state file; a model's name, folder or .gguf file.",
         ),
     ] = None,
     *,
@@ -39,11 +47,13 @@ def command(
     method: MethodOptions,
     output: OutputOptions,
 ) -> None:
-    """Show what would be read, in tokens, and what it would need; or what a model is."""
+    """Show what would be read and what it would need; what a state file holds; what a model is."""
     from lmi_cli.models.facts import names_model
 
     named = arguments or []
-    if len(named) == 1 and names_model(named[0]):
+    if (book := state_file(named)) is not None:
+        _inspect_book(book, output)
+    elif len(named) == 1 and names_model(named[0]):
         _inspect_model(named[0], model, method, output)
     else:
         dry_run(
@@ -113,11 +123,41 @@ def dry_run(
             say(f"{item.origin}: {issue}", output)
 
 
+def _inspect_book(path: Path, output: OutputOptions) -> None:
+    from lmi_cli.tasks.book import changes, facts_of
+
+    facts = facts_of(path)
+    size = path.stat().st_size
+    sink = Output(output.output)
+    if output.json:
+        described = asdict(facts) | {"path": str(path), "bytes": size}
+        sink.write(envelope.dump("inspect", state_file=described))
+    else:
+        numbers = ", ".join(f"{k} {v:,}" for k, v in facts.method.items() if k != "name")
+        lines = {
+            "state file": f"{one_line(str(path))}, {_megabytes(size)}",
+            "read": f"{facts.tokens:,} tokens"
+            + ("" if facts.complete else ", interrupted: run the same lmi read again"),
+            "model": f"{one_line(facts.model)} ({facts.dtype}), {facts.identity[:12]}",
+            "method": f"{facts.method['name']} ({numbers})" if numbers else facts.method["name"],
+            "kept": ", ".join(facts.kept) or "no index: no evidence, no passages",
+        }
+        for label, text in lines.items():
+            sink.write(f"{label:<16}{text}\n")
+        for source in facts.sources:
+            pages = f", {source['pages']:,} pages" if source["pages"] else ""
+            origin = one_line(source["origin"])
+            sink.write(f"{'source':<16}{origin} ({source['kind']}{pages})\n")
+        for item in facts.skipped:
+            sink.write(f"{'skipped':<16}{one_line(item['origin'])}: {one_line(item['reason'])}\n")
+    sink.close()
+    for change in changes(facts):
+        say(change, output)
+
+
 def _inspect_model(
     name: str, model: ModelOptions, method: MethodOptions, output: OutputOptions
 ) -> None:
-    from pathlib import Path
-
     from lmi_cli.models.facts import facts_of, facts_of_gguf
     from lmi_cli.models.store import resolve
     from lmi_cli.tasks.inspect import forecast

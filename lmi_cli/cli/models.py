@@ -89,7 +89,7 @@ def calibrate(
     files = opened.loaded.files
     if json:
         ranks = [{"layer": h.layer, "head": h.head, "rank": rank} for h, rank in found.ranks]
-        chosen = [list(head) for head in found.looking.heads] if found.looking else []
+        chosen = [list(head) for head in found.looking.heads]
         Output(None).write(
             envelope.dump(
                 "calibrate", model=envelope.model_object(opened), ranks=ranks, heads=chosen
@@ -97,13 +97,13 @@ def calibrate(
         )
     else:
         Output(None).write(f"{one_line(files.id)}: {task.describe(found.ranks)}\n")
-    if found.looking is None:
-        raise ModelError(
-            f"no head of {files.id} looks things up",
-            hint="--answer-from memory needs none; the best heads are listed with their mean ranks",
-        )
     if remember_heads(files, found.looking, found.ranks) is None:
         message("the result could not be cached: set LMI_CACHE_DIR")
+    if not found.looking.heads:
+        raise ModelError(
+            f"no head of {one_line(files.id)} looks things up",
+            hint="--answer-from memory needs none; the best heads are listed with their mean ranks",
+        )
 
 
 app.command("list")(deferred(list_models))

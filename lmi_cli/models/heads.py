@@ -18,7 +18,7 @@ _SCHEMA = 1
 
 
 def known_heads(files: ModelFiles) -> RetrievalHeads | None:
-    """The heads of a model that was calibrated before; None for any other."""
+    """The heads of a model that was calibrated before, be they none; None for any other."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         cached = _cached(files)
         if cached is not None and cached.exists():

@@ -128,13 +128,13 @@ class Calibration:
     """What was found.
 
     Attributes:
-        looking: The retrieval heads, or None if no head stands out.
+        looking: The retrieval heads; none if no head stands out.
         ranks: The best heads with the mean reciprocal rank at which each finds a fact alone.
         passages: Passages among which it had to be found.
         tokens: Length of the text.
     """
 
-    looking: RetrievalHeads | None
+    looking: RetrievalHeads
     ranks: list[tuple[Head, float]]
     passages: int
     tokens: int
@@ -220,25 +220,24 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]
     best = np.argsort(-reciprocal, kind="stable")[:HEADS].tolist()
     ranks = [(every[at], round(float(reciprocal[at]), 3)) for at in best]
     chosen = tuple(head for head, rank in ranks if rank >= LEAST_RANK)
-    found = RetrievalHeads(chosen, looking.distance) if chosen else None
-    yield Calibration(found, ranks, passages, tokens)
+    yield Calibration(RetrievalHeads(chosen, looking.distance), ranks, passages, tokens)
 
 
 def heads_of(loaded: Loaded, chunk: int) -> Iterator[Progress | Note | RetrievalHeads]:
     """The retrieval heads of a model, found once and then remembered; none if none stands out."""
     known = known_heads(loaded.files)
-    if known is not None:
+    if known is None:
+        yield Note("finding the heads of this model that look things up; once for each model")
+        for event in calibrate(loaded, chunk=chunk):
+            if isinstance(event, Calibration):
+                known = event.looking
+                remember_heads(loaded.files, event.looking, event.ranks)
+            else:
+                yield event
+    if known is not None and known.heads:
         yield known
-        return
-    yield Note("finding the heads of this model that look things up; once for each model")
-    for event in calibrate(loaded, chunk=chunk):
-        if not isinstance(event, Calibration):
-            yield event
-        elif event.looking is None:
-            yield Note("no head of this model looks things up: no evidence, no passages")
-        else:
-            remember_heads(loaded.files, event.looking, event.ranks)
-            yield event.looking
+    else:
+        yield Note("no head of this model looks things up: no evidence, no passages")
 
 
 class _Text:

@@ -205,14 +205,14 @@ class Reading:
         Raises:
             NoInputError: There is no text.
         """
-        known, before = self.document, len(self.corpus.sources)
+        known = self.document
+        # The corpus numbers its sources as they come, so those that were read go in front first.
         corpus.sources[:0] = self.corpus.sources
         corpus.skipped[:0] = self.corpus.skipped
         self.corpus = corpus
         encoder = StreamEncoder(self.loaded.tokenizer)
         base = known.provenance.chars
-        shifted = (replace(block, source=block.source + before) for block in corpus.blocks)
-        fresh = tokenize(shifted, self.loaded.tokenizer, known.provenance, encoder)
+        fresh = tokenize(corpus.blocks, self.loaded.tokenizer, known.provenance, encoder)
         blocks = (
             replace(block, starts=block.starts + base, offset=block.offset + base)
             for block in fresh
@@ -397,7 +397,8 @@ class Reading:
         if not self.memory.index:
             return
         if self.fits or self.engine.bound() is None:
-            self.looking = known_heads(self.loaded.files)
+            known = known_heads(self.loaded.files)
+            self.looking = known if known is not None and known.heads else None
             return
         for event in heads_of(self.loaded, self.chunk):
             if isinstance(event, RetrievalHeads):

@@ -27,7 +27,7 @@ FIELDS = {
 }  # fmt: skip
 RESULTS = {
     "qa": {"answers"},
-    "summarize": {"summary", "finish_reason", "visible", "evidence"},
+    "summarize": {"summary", "finish_reason", "visible", "answered_from", "evidence"},
     "perplexity": {"perplexity"},
     "passkey": {"cells"},
 }
