@@ -1,0 +1,166 @@
+"""``read`` and what takes a state file as its source: exit codes, messages, what is printed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmi_cli.engine.retrieval import Head, RetrievalHeads
+from lmi_cli.models.heads import remember_heads
+from lmi_cli.models.store import resolve
+
+Run = Callable[..., Any]
+QUESTION = "What is green?"
+
+
+@pytest.fixture(autouse=True)
+def _heads(lmi: Run, model: str) -> None:
+    remember_heads(resolve(model), RetrievalHeads((Head(1, 0), Head(0, 2)), 32), [])
+
+
+@pytest.fixture
+def book(lmi: Run, model: str, long_document: Path) -> Path:
+    path = long_document.with_suffix(".lmi")
+    result = lmi("read", long_document, "-o", path, "-m", model, "--keep", "both")
+    assert result.code == 0, result.err
+    assert result.out == ""
+    assert "tokens" in result.err
+    return path
+
+
+def test_answers_are_those_of_reading_directly(
+    lmi: Run, model: str, long_document: Path, book: Path
+) -> None:
+    for options in ([], ["--answer-from", "memory"], ["--answer-from", "window"]):
+        direct, stored = (
+            lmi("qa", source, QUESTION, "-n", 6, "--json", *options, *more)
+            for source, more in ((long_document, ["-m", model]), (book, []))
+        )
+        assert (direct.code, stored.code) == (0, 0), stored.err
+        one, two = json.loads(direct.out), json.loads(stored.out)
+        assert one["answers"] == two["answers"]
+        assert one["sources"] == two["sources"]
+        assert two["timing"]["prefill_s"] == 0
+
+
+def test_the_answer_comes_with_its_places(lmi: Run, book: Path) -> None:
+    result = lmi("qa", book, QUESTION, "-n", 4, "--json")
+    (answer,) = json.loads(result.out)["answers"]
+    assert answer["answered_from"] == "passages"
+    assert answer["visible"]["reread"] > 0
+    first = answer["evidence"][0]
+    assert set(first) == {
+        "source", "page", "label", "line_start", "line_end", "start", "end", "text", "score",
+        "tokens",
+    }  # fmt: skip
+    result = lmi("qa", book, QUESTION, "-n", 4)
+    assert "where it looks" in result.err
+    assert f"lines {first['line_start']}-{first['line_end']}: " in result.err
+    assert "read again after all" in result.err
+    assert "where it looks" not in result.out
+
+
+def test_one_pass_summaries_take_it(lmi: Run, book: Path) -> None:
+    assert lmi("summarize", book, "-n", 3).code == 0
+
+
+def test_inspect_shows_what_is_in_it(lmi: Run, book: Path, long_document: Path) -> None:
+    result = lmi("inspect", book)
+    assert result.code == 0
+    assert "index, store" in result.out
+    assert str(long_document) in result.out
+    report = json.loads(lmi("inspect", book, "--json").out)["state_file"]
+    assert report["complete"] is True
+    assert report["kept"] == ["index", "store"]
+    long_document.write_text("other\n")
+    assert "has changed" in lmi("inspect", book).err
+    assert "has changed" in lmi("qa", book, QUESTION, "-n", 2).err
+
+
+def test_more_is_read_into_it(lmi: Run, book: Path, document: Path) -> None:
+    result = lmi("read", "--append", book, document)
+    assert result.code == 0, result.err
+    report = json.loads(lmi("inspect", book, "--json").out)["state_file"]
+    assert [Path(source["origin"]).name for source in report["sources"]] == [
+        "book.txt",
+        "notes.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--window", "7"], 7, "was read with window"),
+        (["--dtype", "float16"], 7, "was read with dtype"),
+        (["--method", "full"], 7, "was read with method"),
+        (["--memory-topk", "0"], 2, "memory-topk 0"),
+        (["--memory-distance", "0"], 2, "memory-distance 0"),
+        (["--memory-from-layer", "-1"], 2, "memory-from-layer -1"),
+        (["--answer-from", "guess"], 2, "answer-from"),
+        (["--no-memory", "--answer-from", "memory"], 2, "--no-memory"),
+        (["--memory-budget", "-1"], 2, "memory-budget"),
+        (["--memory-topk", "3", "--memory-distance", "9"], 0, ""),
+        (["--temperature", "0.5", "--seed", "3"], 0, ""),
+    ],
+)
+def test_what_is_fixed_and_what_is_free(
+    lmi: Run, book: Path, options: list[str], code: int, said: str
+) -> None:
+    result = lmi("qa", book, QUESTION, "-n", 2, *options)
+    assert result.code == code, result.err
+    assert said in result.err
+
+
+def test_wrong_uses(lmi: Run, model: str, book: Path, document: Path, tmp_path: Path) -> None:
+    for arguments, code, said in (
+        (["read", document, "-m", model], 2, "no state file to write"),
+        (["read", book, "-o", tmp_path / "b.lmi"], 2, "has been read"),
+        (["read", document, "--append", document], 2, "not a state file"),
+        (["read", document, "-o", tmp_path / "no" / "b.lmi", "-m", model], 2, "not a folder"),
+        (["read", document, "-o", tmp_path / "b.lmi", "--keep", "all"], 2, "keep 'all'"),
+        (["qa", book, document, QUESTION], 2, "stands alone"),
+        (["chat", "-"], 2, "standard input"),
+        (["chat"], 2, "standard input"),
+    ):
+        result = lmi(*arguments)
+        assert (result.code, said in result.err) == (code, True), result.err
+
+
+def test_damage_is_exit_7(lmi: Run, book: Path) -> None:
+    data = bytearray(book.read_bytes())
+    data[len(data) // 2] ^= 1
+    book.write_bytes(data)
+    result = lmi("qa", book, QUESTION)
+    assert result.code == 7
+    assert "is damaged" in result.err
+    book.write_bytes(data[:5000])
+    assert lmi("inspect", book).code == 7
+
+
+def test_a_conversation(lmi: Run, book: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.lmi"
+    lines = [
+        "What is green?", "/evidence", "And blue?", "/nonsense", "/new", f"/save {saved}", "",
+        "Why?", "/quit", "never asked",
+    ]  # fmt: skip
+    result = lmi("chat", book, "-n", 4, stdin=("\n".join(lines) + "\n").encode())
+    assert result.code == 0, result.err
+    assert result.out.count("\n") >= 3
+    assert "where it looks" in result.err
+    assert "forget the conversation" in result.err
+    first = lmi("qa", book, "What is green?", "-n", 4).out
+    assert result.out.startswith(first)
+    assert lmi("inspect", saved).code == 0
+    assert lmi("chat", book, "-n", 4, stdin=b"Why?").code == 0  # ends with its input
+
+
+def test_calibration_says_when_no_head_stands_out(lmi: Run, model: str) -> None:
+    result = lmi("models", "calibrate", model, "--json")
+    report = json.loads(result.out)
+    assert len(report["ranks"]) > 0
+    assert (result.code == 0) == bool(report["heads"])
+    if not report["heads"]:
+        assert result.code == 4
+        assert "no head" in result.err
