@@ -17,7 +17,7 @@ from torch import Tensor
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
-from lmi_cli.engine.retrieval import RetrievalHeads, contrast, key_index, look
+from lmi_cli.engine.retrieval import RetrievalHeads, contrast, look
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import LMInfinite
@@ -25,7 +25,8 @@ from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS, heads_of
 from lmi_cli.tasks.document import PASSAGE_TOKENS
 from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.methodchoice import SINKS, STREAM_SHARE, MemoryChoice, MethodChoice
+from lmi_cli.tasks.keep import index_for, store_for
+from lmi_cli.tasks.methodchoice import STREAM_SHARE, MemoryChoice, MethodChoice
 from lmi_cli.tasks.reading import REREAD_PASSAGES
 from lmi_cli.tasks.report import Timing
 from lmi_cli.text.tokenizer import Tokenizer
@@ -262,17 +263,13 @@ class _Runner:
         prompt = build_prompt(self._loaded.tokenizer, self._length, depth, key)
         self._document = prompt[: len(prompt) - len(self._question)]
         self.state = self._engine.start()
-        self._index = self._store = None
-        heads = self._loaded.lm.attention_heads
+        self._index: TokenStore | None = None
+        self._store: TokenStore | None = None
         pool = BlockPool(self._memory.budget_bytes)
         if self._looking is not None:
-            self._index = key_index(self._looking.heads, *heads, first=SINKS, pool=pool)
-        method = self._engine.method
-        if self.source == "memory" and isinstance(method, LMInfinite):
-            layers = [spec.index for spec in self._engine.layers if method.reaches_back(spec)]
-            self._store = TokenStore(
-                dict.fromkeys(layers), with_values=True, first=method.sinks, pool=pool
-            )
+            self._index = index_for(self._loaded.lm, self._looking, 0, pool)
+        if self.source == "memory":
+            self._store = store_for(self._engine, 0, pool)
         kept = [store for store in (self._index, self._store) if store is not None]
         self.store_bytes = 0
         self.state.keep(*kept)

@@ -12,7 +12,7 @@ from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import CHUNK, Engine, Ids
-from lmi_cli.engine.retrieval import RetrievalHeads, key_index
+from lmi_cli.engine.retrieval import RetrievalHeads
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import LMInfinite
@@ -23,7 +23,8 @@ from lmi_cli.tasks.calibrate import heads_of
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.events import Delta, Note, Progress
 from lmi_cli.tasks.evidence import Finder, Ranked, describe
-from lmi_cli.tasks.methodchoice import SINKS, STREAM_SHARE, MemoryChoice, MethodChoice
+from lmi_cli.tasks.keep import index_for, store_for
+from lmi_cli.tasks.methodchoice import STREAM_SHARE, MemoryChoice, MethodChoice
 from lmi_cli.tasks.report import (
     Answer,
     ReadingReport,
@@ -177,24 +178,12 @@ class Reading:
 
     def _keep(self) -> None:
         """Make the stores that the choice of memory asks for, and let the state fill them."""
-        stores = []
-        query_heads, key_heads = self.loaded.lm.attention_heads
+        head = len(self.prompt.head)
         if self.looking is not None:
-            # Starting tokens draw attention whatever they say, so they are not looked at.
-            first = len(self.prompt.head) + SINKS
-            self.index = key_index(
-                self.looking.heads, query_heads, key_heads, first=first, pool=self.pool
-            )
-            stores.append(self.index)
-        method = self.engine.method
-        if self._wants_store() and isinstance(method, LMInfinite):
-            layers = [spec.index for spec in self.engine.layers if method.reaches_back(spec)]
-            first = max(len(self.prompt.head), method.sinks)
-            self.store = TokenStore(
-                dict.fromkeys(layers), with_values=True, first=first, pool=self.pool
-            )
-            stores.append(self.store)
-        self.state.keep(*stores)
+            self.index = index_for(self.loaded.lm, self.looking, head, self.pool)
+        if self._wants_store():
+            self.store = store_for(self.engine, head, self.pool)
+        self.state.keep(*(store for store in (self.index, self.store) if store is not None))
 
     def read_on(self, corpus: Corpus) -> Iterator[Progress | Note]:
         """Read more behind what has been read.
@@ -262,8 +251,7 @@ class Reading:
         source = self.answers_from(ranked)
         chosen: list[Passage] = []
         if source == "passages":
-            best = [item.passage for item in ranked[:REREAD_PASSAGES]]
-            chosen = sorted(best, key=lambda passage: passage.number)
+            chosen = nearest_last([item.passage for item in ranked[:REREAD_PASSAGES]])
             engine, ids = self._reread(chosen, question, earlier)
             state = engine.start()
         else:
@@ -503,3 +491,20 @@ class Reading:
             visible.searched = unseen
             visible.attended = min(memory.topk, unseen)
         return visible
+
+
+def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
+    """Passages with the best one last, where the question follows; neighbours stay in order.
+
+    Args:
+        ranked: Best first.
+    """
+    runs: list[list[Passage]] = []
+    for passage in sorted(ranked, key=lambda item: item.number):
+        if runs and runs[-1][-1].stop == passage.first:
+            runs[-1].append(passage)
+        else:
+            runs.append([passage])
+    place = {passage.number: rank for rank, passage in enumerate(ranked)}
+    runs.sort(key=lambda run: -min(place[passage.number] for passage in run))
+    return [passage for run in runs for passage in run]

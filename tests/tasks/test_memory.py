@@ -18,9 +18,10 @@ from lmi_cli.models.heads import known_heads, remember_heads
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus, open_corpus
 from lmi_cli.tasks import book
+from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Note
 from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice, MethodChoice
-from lmi_cli.tasks.reading import AnswerOptions, Reading
+from lmi_cli.tasks.reading import AnswerOptions, Reading, nearest_last
 from lmi_cli.tasks.report import Answer
 
 Corpora = Callable[..., Corpus]
@@ -64,6 +65,14 @@ def test_a_stream_is_answered_from_passages(loaded: Loaded, corpus: Corpora) -> 
         assert TEXT[item.start : item.end] == item.text
         lines = TEXT.splitlines()[item.line_start - 1 : item.line_end]
         assert item.text in "\n".join(lines)
+
+
+def test_the_best_passage_stands_next_to_the_question() -> None:
+    first, second, third, fourth = (Passage(n, 10 * n, 10 * n + 10) for n in (2, 3, 7, 9))
+    assert nearest_last([third, first]) == [first, third]
+    assert nearest_last([first, third]) == [third, first]
+    assert nearest_last([second, fourth, first]) == [fourth, first, second]
+    assert nearest_last([]) == []
 
 
 def test_memory_sees_more_than_the_window_and_says_so(loaded: Loaded, corpus: Corpora) -> None:

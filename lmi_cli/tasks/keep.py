@@ -1,0 +1,29 @@
+"""What is kept of every token while a stream is read: the index, the store, both or neither."""
+
+from lmi_cli.cache.pool import BlockPool
+from lmi_cli.cache.store import TokenStore
+from lmi_cli.engine.engine import Engine
+from lmi_cli.engine.retrieval import RetrievalHeads, key_index
+from lmi_cli.methods import LMInfinite
+from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.tasks.methodchoice import SINKS
+
+
+def index_for(
+    lm: CausalLM, looking: RetrievalHeads, head_tokens: int, pool: BlockPool
+) -> TokenStore:
+    """An empty index of a document that begins behind ``head_tokens`` tokens.
+
+    Starting tokens draw attention whatever they say, so they are not looked at.
+    """
+    return key_index(looking.heads, *lm.attention_heads, first=head_tokens + SINKS, pool=pool)
+
+
+def store_for(engine: Engine, head_tokens: int, pool: BlockPool) -> TokenStore | None:
+    """An empty middle memory; None for a method that has no use for one."""
+    method = engine.method
+    if not isinstance(method, LMInfinite):
+        return None
+    layers = [spec.index for spec in engine.layers if method.reaches_back(spec)]
+    first = max(head_tokens, method.sinks)
+    return TokenStore(dict.fromkeys(layers), with_values=True, first=first, pool=pool)
