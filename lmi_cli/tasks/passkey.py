@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class Trial:
     key: str
     answer: str
     correct: bool
-    answer_s: float
+    answer_s: float = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +196,7 @@ def passkey(
                 timing.add_prefill(done, read - started)
                 ids = runner.answer()
                 generated += len(ids)
+                yield Progress(done, total)
                 seconds = time.monotonic() - read
                 timing.add_decode(generated, seconds)
                 cache_bytes = max(cache_bytes, runner.state.nbytes)

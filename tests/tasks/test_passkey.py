@@ -1,14 +1,19 @@
 """The passkey prompt: exact in tokens, the key in its place, the same on every machine."""
 
+from pathlib import Path
+
 import pytest
+import torch
 from chat_model import build_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmi_cli.engine.retrieval import Head, RetrievalHeads
 from lmi_cli.errors import UsageError
+from lmi_cli.models.heads import remember_heads
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.methodchoice import NO_MEMORY, MethodChoice
+from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice, MethodChoice
 from lmi_cli.tasks.passkey import (
     FILLER,
     KEY,
@@ -139,3 +144,26 @@ def test_too_short_a_length_fails_before_anything_runs(loaded: Loaded) -> None:
 def test_an_unlikely_window_is_warned_about(loaded: Loaded) -> None:
     events = run(loaded, [150], [0.0], choice=MethodChoice(window=999))
     assert sum(isinstance(event, Note) for event in events) == 1
+
+
+@pytest.mark.parametrize("answer_from", ["auto", "passages", "memory", "window"])
+def test_long_prompts_are_answered_as_long_documents_are(
+    loaded: Loaded, answer_from: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
+    remember_heads(loaded.files, RetrievalHeads((Head(1, 0),), 32), [])
+    seen: list[int] = []
+    original = loaded.lm.hidden
+
+    def hidden(ids: torch.Tensor, forward: object) -> torch.Tensor:
+        seen.append(ids.numel())
+        return original(ids, forward)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loaded.lm, "hidden", hidden)
+    memory = MemoryChoice(answer_from, store=answer_from == "memory")
+    report = run(loaded, [600], [50.0], trials=1, memory=memory)[-1]
+    assert isinstance(report, PasskeyReport)
+    expected = "passages" if answer_from == "auto" else answer_from
+    assert report.methods[600].answered_from == expected
+    assert report.store_bytes > 0
+    assert (sum(seen) > 800) == (expected == "passages")  # passages are read again
