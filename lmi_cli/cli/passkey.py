@@ -95,6 +95,8 @@ def command(
     else:
         sink.write(_as_table(report))
     sink.close()
+    for length, used in report.methods.items():
+        say(f"{length:,} tokens by {used.name}, answered from: {used.answered_from}", output)
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
     say(f"read {report.tokens:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)", output)
 

@@ -95,11 +95,8 @@ def command(
         from lmi_cli.tasks import book
         from lmi_cli.tasks.events import Note, Progress
 
-        if append is None:
-            events = book.read_book(reading, corpus, target)
-        else:
-            events = book.append_book(reading, corpus, target)
-        for event in events:
+        begun = append is not None
+        for event in reading.read_on(corpus) if begun else book.read_book(reading, corpus, target):
             match event:
                 case Progress(tokens, total):
                     progress.show("reading", tokens, total)
@@ -108,19 +105,20 @@ def command(
                     say(text, output)
         progress.clear()
         require_whole_input(reading.corpus, output)
+        size = book.finish(reading, target)
         if output.json:
-            Output(None).write(_as_json(opened, reading, target))
+            Output(None).write(_as_json(opened, reading, target, size))
         report = reading.report()
         say(
             f"{one_line(str(target))}: {report.document_tokens:,} tokens, "
-            f"{target.stat().st_size / 2**20:,.1f} MiB ({', '.join(reading.kept) or 'no index'})",
+            f"{size / 2**20:,.1f} MiB ({', '.join(reading.kept) or 'no index'})",
             output,
         )
         for line in summary.work_lines(opened, report, reading.timing):
             say(line, output)
 
 
-def _as_json(opened: "Opened", reading: "Reading", target: Path) -> str:
+def _as_json(opened: "Opened", reading: "Reading", target: Path, size: int) -> str:
     report = reading.report()
     return envelope.dump(
         "read",
@@ -134,7 +132,7 @@ def _as_json(opened: "Opened", reading: "Reading", target: Path) -> str:
         memory=envelope.memory_object(opened, report.cache_bytes, report.store_bytes),
         state_file={
             "path": str(target),
-            "bytes": target.stat().st_size,
+            "bytes": size,
             "kept": list(reading.kept),
             "indexed_tokens": report.indexed_tokens,
         },

@@ -30,7 +30,6 @@ from lmi_cli.tasks.reading import AnswerOptions, Reading
 from lmi_cli.text.provenance import Provenance
 
 _HASHED_BYTES = 2**20
-_PART = ".part"
 _FIRST_SAVE_S = 60.0
 _SAVE_SHARE = 10
 
@@ -236,16 +235,16 @@ def changes(facts: BookFacts) -> list[str]:
 
 
 def read_book(reading: Reading, corpus: Corpus, path: Path) -> Iterator[Progress | Note]:
-    """Read ``corpus`` into a state file; what an earlier call left unfinished is gone on with.
+    """Read ``corpus`` for a state file; what an earlier call left unfinished is gone on with.
 
     While it reads it saves what it has beside the file, as ``NAME.part``, at intervals that cost no
-    more than a tenth of the time.
+    more than a tenth of the time. The file itself is written by :func:`finish`.
 
     Raises:
         StateFileError: What was left unfinished is of another model, method or document.
         ResourceError: There is no room for the file.
     """
-    part = path.with_name(path.name + _PART)
+    part = _part_of(path)
     begun = None
     if is_state_file(part):
         begun = restore(part, reading.loaded, reading.options, reading.memory, reading.choice)
@@ -261,18 +260,21 @@ def read_book(reading: Reading, corpus: Corpus, path: Path) -> Iterator[Progress
             save(reading, part, complete=False)
             saved = time.monotonic()
             pause = max(_FIRST_SAVE_S, _SAVE_SHARE * (saved - now))
-    save(reading, path)
-    part.unlink(missing_ok=True)
 
 
-def append_book(reading: Reading, corpus: Corpus, path: Path) -> Iterator[Progress | Note]:
-    """Read ``corpus`` behind what a restored reading holds, and write it all to ``path``.
+def finish(reading: Reading, path: Path) -> int:
+    """Write a reading that is complete; what :func:`read_book` saved on the way goes.
 
     Raises:
         ResourceError: There is no room for the file.
     """
-    yield from reading.read_on(corpus)
-    save(reading, path)
+    size = save(reading, path)
+    _part_of(path).unlink(missing_ok=True)
+    return size
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def _restored(

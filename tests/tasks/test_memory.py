@@ -312,6 +312,7 @@ def test_an_interrupted_reading_is_gone_on_with(
         patch.setattr(loaded.lm, "hidden", hidden)
         second = Reading(loaded, MethodChoice(), OPTIONS, BOTH, chunk=64)
         list(book.read_book(second, corpus(TEXT), path))
+        book.finish(second, path)
     assert not part.exists()
     assert sum(seen) < second.document.tokens - 10 * 64
     one, two = (statefile.read(file)[1] for file in (whole, path))
@@ -341,7 +342,8 @@ def test_more_is_read_behind(
     more.write_text(second)
     book.save(read(loaded, corpus(first)), path)
     reading = book.restore(path, loaded, OPTIONS, BOTH)
-    list(book.append_book(reading, open_corpus([str(more)], follows=True), path))
+    list(reading.read_on(open_corpus([str(more)], follows=True)))
+    book.finish(reading, path)
     again = book.restore(path, loaded, OPTIONS, BOTH)
     assert again.fits == (first == second == SHORT)
     document = again.document
