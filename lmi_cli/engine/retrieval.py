@@ -164,7 +164,7 @@ def log_shares(
         sums.index_add_(1, here - part.start, (scores - peak).exp_())
         mass[:, part] = torch.logaddexp(mass[:, part], sums.log_() + peak)
     mass -= mass.logsumexp(-1, keepdim=True)
-    uniform = (SMOOTHING * lengths.clamp_min(1) / lengths.sum()).to(query.dtype).log()
+    uniform = (SMOOTHING * lengths.clamp_min(1).to(query.dtype) / lengths.sum()).log()
     return torch.logaddexp(mass, uniform)
 
 
