@@ -43,7 +43,10 @@ class BlockPool:
         handle, name = tempfile.mkstemp(prefix="lmi-", suffix=".store", dir=self.folder)
         try:
             # Allocated now: writing to a mapped hole on a full disk would kill the process.
-            os.posix_fallocate(handle, 0, max(size, 1))
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, max(size, 1))
+            else:
+                os.truncate(handle, size)
             tensor = torch.from_file(name, shared=True, size=count, dtype=dtype)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -6,7 +6,7 @@ from typing import Any
 
 from lmi_cli.cli import envelope, summary
 from lmi_cli.cli.console import Output
-from lmi_cli.cli.inspect import dry_run
+from lmi_cli.cli.inspect import dry_run, show_book
 from lmi_cli.cli.options import (
     GenerationOptions,
     MemoryOptions,
@@ -48,7 +48,10 @@ def answer_and_print(
     An ``instruction`` is asked in the place of a question, and not labelled as one.
     """
     path = state_file(paths)
-    if source.dry_run and path is None:
+    if source.dry_run and path is not None:
+        show_book(path, output)
+        return
+    if source.dry_run:
         dry_run(
             command,
             paths,

@@ -52,7 +52,7 @@ def command(
 
     named = arguments or []
     if (book := state_file(named)) is not None:
-        _inspect_book(book, output)
+        show_book(book, output)
     elif len(named) == 1 and names_model(named[0]):
         _inspect_model(named[0], model, method, output)
     else:
@@ -123,7 +123,8 @@ def dry_run(
             say(f"{item.origin}: {issue}", output)
 
 
-def _inspect_book(path: Path, output: OutputOptions) -> None:
+def show_book(path: Path, output: OutputOptions) -> None:
+    """Print what a state file holds."""
     from lmi_cli.tasks.book import changes, facts_of
 
     facts = facts_of(path)

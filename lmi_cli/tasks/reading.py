@@ -312,7 +312,9 @@ class Reading:
 
     def answers_from(self, ranked: Sequence[Ranked]) -> str:
         """Where the answer comes from; see :class:`lmi_cli.tasks.report.Answer`."""
-        if self.fits or self.engine.method.parameters().get("window") is None:
+        window = self.engine.method.parameters().get("window")
+        # A user may ask for a window that is narrower than a document that would fit.
+        if window is None or (self.fits and self.state.tokens < window):
             return "whole"
         wanted = self.memory.answer_from
         if wanted == "auto":

@@ -79,6 +79,12 @@ def test_inspect_shows_what_is_in_it(lmi: Run, book: Path, long_document: Path) 
     assert "has changed" in lmi("qa", book, QUESTION, "-n", 2).err
 
 
+def test_a_dry_run_shows_it(lmi: Run, book: Path) -> None:
+    result = lmi("qa", book, QUESTION, "--dry-run")
+    assert result.code == 0
+    assert result.out == lmi("inspect", book).out
+
+
 def test_more_is_read_into_it(lmi: Run, book: Path, document: Path) -> None:
     result = lmi("read", "--append", book, document)
     assert result.code == 0, result.err

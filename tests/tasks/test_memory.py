@@ -93,6 +93,15 @@ def test_what_fits_is_seen_whole_and_has_evidence(loaded: Loaded, corpus: Corpor
     assert given.evidence[0].line_start == 1
 
 
+def test_a_window_narrower_than_what_fits_is_not_the_whole(loaded: Loaded, corpus: Corpora) -> None:
+    reading = Reading(loaded, MethodChoice(window=64), OPTIONS, MemoryChoice(), chunk=64)
+    list(reading.read(corpus(SHORT * 12)))
+    assert reading.fits
+    given = ask(reading)
+    assert given.answered_from == "passages"
+    assert ask(reading, source="window").visible.unseen > 0
+
+
 def test_what_was_not_kept_cannot_be_answered_from(loaded: Loaded, corpus: Corpora) -> None:
     reading = read(loaded, corpus(TEXT), MemoryChoice())
     with pytest.raises(UsageError, match="no memory"):
