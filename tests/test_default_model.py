@@ -14,10 +14,10 @@ from lmi_cli.methods import Full, LMInfinite
 from lmi_cli.models.load import Loaded, Placement, load
 from lmi_cli.models.store import resolve
 from lmi_cli.sources import Block, Corpus, Source
-from lmi_cli.tasks.methodchoice import MethodChoice
-from lmi_cli.tasks.passkey import build_prompt, key_for
+from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice, MethodChoice
+from lmi_cli.tasks.passkey import PasskeyReport, build_prompt, key_for, passkey
 from lmi_cli.tasks.qa import answer
-from lmi_cli.tasks.reading import AnswerOptions
+from lmi_cli.tasks.reading import AnswerOptions, Reading
 from lmi_cli.tasks.report import Answer
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -117,16 +117,9 @@ def test_answers_equal_stock_generate(loaded: Loaded, stock: torch.nn.Module, nu
     corpus = Corpus([Block(0, document, 0, line=1)], [Source("doc", "text")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "read", remember)
-        events = list(
-            answer(
-                loaded,
-                corpus,
-                [question],
-                MethodChoice(),
-                AnswerOptions(max_new_tokens=24),
-                chunk=512,
-            )
-        )
+        options = AnswerOptions(max_new_tokens=24)
+        reading = Reading(loaded, MethodChoice(), options, NO_MEMORY, chunk=512)
+        events = list(answer(reading, corpus, [question]))
     (given,) = [event for event in events if isinstance(event, Answer)]
     prompt = torch.tensor([asked.ids])
     with torch.inference_mode():
@@ -157,3 +150,25 @@ def test_passkey_at_1k_is_found(loaded: Loaded) -> None:
         )
     ]
     assert key in loaded.tokenizer.decode(tokens)
+
+
+@pytest.mark.parametrize(
+    ("memory", "found"), [(MemoryChoice(), True), (NO_MEMORY, False)], ids=["passages", "none"]
+)
+def test_passkey_beyond_the_trained_length(
+    loaded: Loaded, memory: MemoryChoice, found: bool
+) -> None:
+    """Found among what has left the window, by its heads; not without them."""
+    *_, report = passkey(
+        loaded,
+        [9000],
+        [50.0],
+        trials=1,
+        choice=MethodChoice(),
+        memory=memory,
+        max_new_tokens=12,
+        seed=0,
+        chunk=512,
+    )
+    assert isinstance(report, PasskeyReport)
+    assert report.cells[0].accuracy == float(found)
