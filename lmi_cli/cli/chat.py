@@ -24,6 +24,7 @@ from lmi_cli.cli.session import (
     open_book,
     open_model,
     open_sources,
+    require_target,
     require_whole_input,
     say,
     state_file,
@@ -130,6 +131,7 @@ class _Conversation:
                 from lmi_cli.tasks.book import save
 
                 target = Path(argument.strip())
+                require_target(target)
                 size = save(self._reading, target)
                 message(f"{target}: {size / 2**20:,.1f} MiB")
             case _:
@@ -145,10 +147,10 @@ def _talk(conversation: _Conversation, output: OutputOptions) -> None:
         if sys.stdin.isatty() and not output.quiet and sys.stderr is not None:
             sys.stderr.write("> ")
             sys.stderr.flush()
-        line = sys.stdin.readline()
-        if not line:
+        raw = sys.stdin.buffer.readline()
+        if not raw:
             return
-        line = line.strip()
+        line = raw.decode("utf-8", "replace").strip()
         try:
             if line.startswith("/"):
                 if not conversation.obey(line):

@@ -25,6 +25,7 @@ from lmi_cli.cli.session import (
     open_model,
     open_sources,
     piped_source,
+    require_target,
     require_whole_input,
     say,
     state_file,
@@ -79,8 +80,7 @@ def command(
     if append is not None and state_file([str(append)]) is None:
         raise UsageError(f"--append {append}: not a state file")
     corpus = open_sources(paths, source, follows=append is not None)
-    if not target.parent.is_dir():
-        raise UsageError(f"{target.parent} is not a folder")
+    require_target(target)
     choice = method_choice(method)
     remembered = memory_choice(memory, keep=keep or "index")
     asking = answer_options(GenerationOptions())

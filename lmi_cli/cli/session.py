@@ -113,6 +113,18 @@ def state_file(paths: Sequence[str]) -> "Path | None":
     return Path(books[0]) if books else None
 
 
+def require_target(path: Path) -> None:
+    """Refuse to write a state file where it would replace something else.
+
+    Raises:
+        UsageError: There is no such folder, or another kind of file is there.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a folder")
+    if path.exists() and state_file([str(path)]) is None:
+        raise UsageError(f"{path} exists and is no state file", hint="choose another name")
+
+
 def open_book(
     path: Path,
     model: ModelOptions,

@@ -125,6 +125,7 @@ def test_wrong_uses(lmi: Run, model: str, book: Path, document: Path, tmp_path: 
         (["read", book, "-o", tmp_path / "b.lmi"], 2, "has been read"),
         (["read", document, "--append", document], 2, "not a state file"),
         (["read", document, "-o", tmp_path / "no" / "b.lmi", "-m", model], 2, "not a folder"),
+        (["read", document, "-o", document], 2, "exists and is no state file"),
         (["read", document, "-o", tmp_path / "b.lmi", "--keep", "all"], 2, "keep 'all'"),
         (["qa", book, document, QUESTION], 2, "stands alone"),
         (["chat", "-"], 2, "standard input"),
@@ -159,7 +160,13 @@ def test_a_conversation(lmi: Run, book: Path, tmp_path: Path) -> None:
     first = lmi("qa", book, "What is green?", "-n", 4).out
     assert result.out.startswith(first)
     assert lmi("inspect", saved).code == 0
-    assert lmi("chat", book, "-n", 4, stdin=b"Why?").code == 0  # ends with its input
+    assert lmi("chat", book, "-n", 4, stdin=b"Why \xff?").code == 0  # ends with its input
+    result = lmi(
+        "chat", book, "-n", 4, stdin=b"/save /no/where.lmi\n" + b"So? " * 2000 + b"\nWhy?\n"
+    )
+    assert result.code == 0
+    assert "not a folder" in result.err
+    assert "does not fit the window" in result.err
 
 
 def test_calibration_says_when_no_head_stands_out(lmi: Run, model: str) -> None:
