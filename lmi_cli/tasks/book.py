@@ -137,6 +137,7 @@ def save(reading: Reading, path: Path, *, complete: bool = True) -> int:
         },
         "prefix": list(reading.prompt.head),
         "method": {"name": reading.engine.method.name} | reading.engine.method.parameters(),
+        "choice": asdict(reading.choice),
         "chunk": reading.chunk,
         "fits": reading.fits,
         "complete": complete,
@@ -285,11 +286,15 @@ def _restored(
     options: AnswerOptions,
     memory: MemoryChoice,
 ) -> Reading:
-    method = dict(facts.method)
-    name = method.pop("name")
-    choice = MethodChoice(name, **method)
+    choice = MethodChoice(**described["choice"])
     reading = Reading(loaded, choice, options, memory, chunk=facts.chunk)
     reading.choose(fits=facts.form == "fits", document_tokens=facts.tokens)
+    method = reading.engine.method
+    if {"name": method.name} | method.parameters() != facts.method:
+        raise StateFileError(
+            f"{facts.path} was read with other defaults than those of this version",
+            hint="read the sources again with lmi read",
+        )
     if list(reading.prompt.head) != described["prefix"]:
         raise StateFileError(
             f"{facts.path} was read behind another beginning of the prompt",

@@ -148,11 +148,12 @@ class Reading:
             self._go_on_from(begun)
 
         total = count if self.fits else None
+        before = self.state.tokens
         started = time.monotonic()
         for event in self.engine.read(self.state, self._ids(chain(held, blocks), begun)):
             self.last = event.last
             yield Progress(min(event.tokens, self.document.tokens), total)
-        self.timing.add_prefill(self.state.tokens, time.monotonic() - started)
+        self.timing.add_prefill(self.state.tokens - before, time.monotonic() - started)
         for note in encoder.notes:
             yield Note(note)
 

@@ -361,6 +361,7 @@ def test_more_is_read_behind(
     assert (place.source, place.line) == (1, second.count("\n"))
     assert [source.origin for source in again.report().sources] == ["<stdin>", str(more)]
     if not again.fits:
+        assert again.engine.method.parameters()["window"] == 64  # that of a stream
         assert again.index is not None
         assert again.index.tokens == document.tokens + len(again.prompt.head) - again.index.first
     assert ask(again) == ask(reading)
