@@ -3,16 +3,22 @@
 from pathlib import Path
 
 FORMAT = "lmi-state"
-_HEAD_BYTES = 4096
+_START = b'{"__metadata__":{'
+_LONGEST_HEADER_BYTES = 100 * 2**20  # what safetensors allows
 
 
 def is_state_file(path: Path) -> bool:
-    """Whether a file says at its head that it is one; damage further on is found on reading it."""
+    """Whether the header of a file says that it is one; damage is found on reading it.
+
+    The header is a JSON object behind its length, and what it says stands in no certain order.
+    """
     try:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            length = int.from_bytes(file.read(8), "little")
+            if length > _LONGEST_HEADER_BYTES or file.read(len(_START)) != _START:
+                return False
+            return f'"{FORMAT}"'.encode() in file.read(length)
     except (OSError, ValueError):
         return False
-    return head[8:9] == b"{" and f'"{FORMAT}"'.encode() in head

@@ -37,7 +37,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, A
     described = json.dumps(description)
     sums = json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()})
     metadata = {
-        "0format": FORMAT,  # sorted first, so that it stands at the head of the file
+        "format": FORMAT,
         "version": str(VERSION),
         "description": described,
         "checksums": sums,
@@ -105,7 +105,7 @@ def _opened(path: Path) -> Any:
 def _description(
     path: Path, metadata: Mapping[str, str] | None
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    if not metadata or metadata.get("0format") != FORMAT:
+    if not metadata or metadata.get("format") != FORMAT:
         raise StateFileError(f"{path} is no state file of lmi")
     if metadata.get("version") != str(VERSION):
         raise StateFileError(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lmi_cli.cache import statefile
+from lmi_cli.cache.signature import is_state_file
 from lmi_cli.engine.retrieval import Head, RetrievalHeads
 from lmi_cli.errors import ResourceError, StateFileError, UsageError
 from lmi_cli.models.heads import known_heads, remember_heads
@@ -365,6 +366,18 @@ def test_more_is_read_behind(
         assert again.index is not None
         assert again.index.tokens == document.tokens + len(again.prompt.head) - again.index.first
     assert ask(again) == ask(reading)
+
+
+def test_a_large_header_is_recognised(tmp_path: Path) -> None:
+    """What a header says stands in no certain order, so all of it has to be looked at."""
+    path = tmp_path / "a.lmi"
+    for number in range(8):
+        tensors = {f"tensor{name}.{number}": torch.zeros(1) for name in range(3000)}
+        statefile.write(path, tensors, {"number": number})
+        assert is_state_file(path)
+    (tmp_path / "not").write_bytes(b"\xff" * 100)
+    assert not is_state_file(tmp_path / "not")
+    assert not is_state_file(tmp_path)
 
 
 def test_sources_that_changed_are_noted(loaded: Loaded, tmp_path: Path) -> None:
