@@ -193,9 +193,10 @@ def test_quiet_says_nothing_at_all(
 def test_a_long_text_says_what_could_not_be_seen(
     lmi: Callable[..., Any], model: str, long_document: Path
 ) -> None:
-    result = lmi("qa", long_document, "What?", "-m", model, "-n", 4)
+    plain = ["qa", long_document, "What?", "-m", model, "-n", 4, "--no-memory"]
+    result = lmi(*plain)
     assert "and NOT the" in result.err and " %: line 1 to line " in result.err
-    report = json.loads(lmi("qa", long_document, "What?", "-m", model, "-n", 4, "--json").out)
+    report = json.loads(lmi(*plain, "--json").out)
     assert report["method"]["form"] == "stream"
     seen = report["answers"][0]["visible"]
     assert seen["sinks"] + seen["window"] + seen["unseen"] == report["tokens"]["read"]
