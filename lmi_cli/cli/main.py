@@ -18,7 +18,6 @@ def main() -> None:
     console.open_missing_descriptors()
     code = runner.run(_dispatch)
     atexit._run_exitfuncs()
-    runner.flush()
     os._exit(code)
 
 

@@ -30,7 +30,7 @@ def run(command: Callable[[], None]) -> int:
         signal.signal(signal.SIGTERM, _terminate)
         signal.signal(signal.SIGINT, _interrupt)
     code = _outcome(command)
-    if not flush() and code == 0:
+    if not _flush() and code == 0:
         code = ResourceError.exit_code
     return code
 
@@ -84,7 +84,7 @@ def _show_traceback() -> None:
         message(line)
 
 
-def flush() -> bool:
+def _flush() -> bool:
     """Empty stdout; whether it took everything.
 
     A stdout that fails is replaced by the null device: Python would stumble over it again at exit.

@@ -8,6 +8,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lmi_cli.engine.retrieval import Head, RetrievalHeads
 from lmi_cli.models.entries import cache_folder
@@ -59,6 +60,6 @@ def _cached(files: ModelFiles) -> Path | None:
     return None if folder is None else folder / "heads" / f"{files.identity[:32]}.json"
 
 
-def _parse(stored: dict[str, list[list[int]]]) -> RetrievalHeads:
+def _parse(stored: dict[str, Any]) -> RetrievalHeads:
     heads = tuple(Head(int(layer), int(head)) for layer, head in stored["heads"])
-    return RetrievalHeads(heads, int(stored["distance"]))  # type: ignore[call-overload]
+    return RetrievalHeads(heads, int(stored["distance"]))

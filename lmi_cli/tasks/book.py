@@ -29,7 +29,6 @@ from lmi_cli.tasks.methodchoice import MemoryChoice, MethodChoice
 from lmi_cli.tasks.reading import AnswerOptions, Reading
 from lmi_cli.text.provenance import Provenance
 
-_HASHED_BYTES = 2**20
 _FIRST_SAVE_S = 60.0
 _SAVE_SHARE = 10
 
@@ -148,7 +147,8 @@ def save(reading: Reading, path: Path, *, complete: bool = True) -> int:
         "labels": labels,
         "source_tokens": document.source_tokens,
         "sources": [
-            asdict(source) | _fingerprint(source.origin) for source in reading.corpus.sources
+            asdict(source) | _fingerprint(source.origin, hashed=complete)
+            for source in reading.corpus.sources
         ],
         "skipped": [asdict(item) for item in reading.corpus.skipped],
         "kept": list(reading.kept),
@@ -227,10 +227,12 @@ def changes(facts: BookFacts) -> list[str]:
     for source in facts.sources:
         if source.get("sha256") is None:
             continue
-        now = _fingerprint(source["path"])
-        if now["sha256"] is None:
+        now = _fingerprint(source["path"], hashed=False)
+        if now["modified_ns"] == source["modified_ns"]:
+            continue
+        if now["modified_ns"] is None:
             found.append(f"{source['origin']} is no longer there; {facts.path.name} still is")
-        elif now["sha256"] != source["sha256"]:
+        elif _fingerprint(source["path"], hashed=True)["sha256"] != source["sha256"]:
             found.append(f"{source['origin']} has changed since it was read")
     return found
 
@@ -374,16 +376,16 @@ def _dtype_of(loaded: Loaded) -> str:
     return str(loaded.lm.dtype).removeprefix("torch.")
 
 
-def _fingerprint(origin: str) -> dict[str, Any]:
-    """Path and hash of a source on disk; no hash for what is none, or cannot be read."""
+def _fingerprint(origin: str, *, hashed: bool) -> dict[str, Any]:
+    """Path, time of the last change and hash of a source on disk; None for what is not there."""
     path = Path(origin)
+    found: dict[str, Any] = {"path": origin, "modified_ns": None, "sha256": None}
     try:
-        if not path.is_file():
-            return {"path": origin, "sha256": None}
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while part := file.read(_HASHED_BYTES):
-                digest.update(part)
-        return {"path": str(path.absolute()), "sha256": digest.hexdigest()}
+        if path.is_file():
+            found |= {"path": str(path.absolute()), "modified_ns": path.stat().st_mtime_ns}
+            if hashed:
+                with path.open("rb") as file:
+                    found["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return {"path": origin, "sha256": None}
+        pass
+    return found

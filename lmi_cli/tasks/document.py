@@ -102,10 +102,6 @@ class Document:
             self._borders = cut(self.text, self.starts, sections, PASSAGE_TOKENS)
         return self._borders
 
-    def passage(self, number: int) -> Passage:
-        """Passage by number."""
-        return Passage(number, int(self.borders[number]), int(self.borders[number + 1]))
-
     def place(self, token: int) -> Place:
         """Where a token came from.
 

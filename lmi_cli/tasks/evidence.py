@@ -1,9 +1,11 @@
 """Which passages of a document a question is about, by the model's own retrieval heads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lmi_cli.cache.state import StreamState
@@ -14,7 +16,6 @@ from lmi_cli.sources.document import Source
 from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.report import Evidence
-from lmi_cli.text.prompts import Prompt
 
 LISTED = 5
 """Items of evidence that an answer lists."""
@@ -35,8 +36,9 @@ class Finder:
         engine: That read it.
         looking: The model's retrieval heads.
         index: Their keys.
-        document: What was read.
-        prompt: How questions are asked behind it.
+        borders: Tokens of the document at which passages begin, and their number.
+        head_tokens: Tokens in front of the document.
+        tail: Ids of a question as it is asked behind the document.
     """
 
     def __init__(
@@ -44,20 +46,17 @@ class Finder:
         engine: Engine,
         looking: RetrievalHeads,
         index: TokenStore,
-        document: Document,
-        prompt: Prompt,
+        borders: NDArray[np.int64],
+        head_tokens: int,
+        tail: Callable[[str], list[int]],
     ) -> None:
         self._engine = engine
         self._looking = looking
         self._index = index
-        self._document = document
-        self._prompt = prompt
+        self._borders = borders
+        self._head_tokens = head_tokens
+        self._tail = tail
         self._empty: list[Tensor] = []
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that are searched."""
-        return self._index.tokens
 
     def rank(self, state: StreamState, question: str) -> list[Ranked]:
         """All passages, best first.
@@ -70,11 +69,12 @@ class Finder:
             self._empty = [self._look(state, empty) for empty in EMPTY_QUESTIONS]
         scores = contrast(self._look(state, question), self._empty)
         order = torch.argsort(scores, descending=True, stable=True).tolist()
-        return [Ranked(self._document.passage(n), float(scores[n])) for n in order]
+        bounds = self._borders.tolist()
+        return [Ranked(Passage(n, bounds[n], bounds[n + 1]), float(scores[n])) for n in order]
 
     def _look(self, state: StreamState, question: str) -> Tensor:
-        ids = np.array(self._prompt.tail(question), dtype=np.int32)
-        borders = self._document.borders + len(self._prompt.head)
+        ids = np.array(self._tail(question), dtype=np.int32)
+        borders = self._borders + self._head_tokens
         return look(self._engine, state.fork(), ids, self._index, self._looking, borders)
 
 

@@ -11,20 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
-from lmi_cli.engine.retrieval import RetrievalHeads, contrast, look
+from lmi_cli.engine.retrieval import RetrievalHeads
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.load import Loaded
-from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS, heads_of
+from lmi_cli.tasks.calibrate import heads_of
 from lmi_cli.tasks.document import PASSAGE_TOKENS
 from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.evidence import Finder
 from lmi_cli.tasks.keep import index_for, store_for
 from lmi_cli.tasks.methodchoice import STREAM_SHARE, MemoryChoice, MethodChoice
 from lmi_cli.tasks.reading import REREAD_PASSAGES
@@ -249,9 +248,12 @@ class _Runner:
         """Where answers come from; see :class:`lmi_cli.tasks.report.Answer`."""
         if not self._stream:
             return "whole"
-        if self._memory.answer_from == "auto":
-            return "passages" if self._looking is not None else "window"
-        return self._memory.answer_from
+        wanted = self._memory.answer_from
+        if wanted == "auto":
+            wanted = "passages" if self._looking is not None else "memory"
+        if wanted == "passages" and self._looking is None:
+            raise UsageError("there are no passages to answer from: no heads that look things up")
+        return wanted
 
     @property
     def used(self) -> MethodUsed:
@@ -313,22 +315,23 @@ class _Runner:
         borders = np.append(np.arange(0, count, PASSAGE_TOKENS), count).astype(np.int64)
         tokenizer = self._loaded.tokenizer
 
-        def looked(question: str) -> Tensor:
-            asked: Ids = np.array(tokenizer.encode(question).ids, dtype=np.int32)
-            return look(self._engine, self.state.fork(), asked, index, looking, borders)
+        def tail(question: str) -> list[int]:
+            # The question of the paper brings its own space along; an empty one needs one.
+            ids: list[int] = tokenizer.encode(f" {question.lstrip()}").ids.tolist()
+            return ids
 
-        scores = contrast(looked(QUESTION), [looked(f" {empty}") for empty in EMPTY_QUESTIONS])
-        best = torch.argsort(scores, descending=True, stable=True)[:REREAD_PASSAGES]
+        finder = Finder(self._engine, looking, index, borders, 0, tail)
+        best = [item.passage for item in finder.rank(self.state, QUESTION)[:REREAD_PASSAGES]]
         # A key may lie across the border of two passages, so each is given half of its neighbours.
         gap = tokenizer.encode("\n\n").ids
         parts: list[Ids] = [np.array(self._prompt.head, dtype=np.int32)]
         done = len(self._prompt.head)
         half = PASSAGE_TOKENS // 2
-        for number in sorted(best.tolist()):
-            first = int(borders[number]) - half
+        for passage in sorted(best, key=lambda item: item.first):
+            first = passage.first - half
             if first > done:
                 parts.append(gap)
-            first, done = max(done, first), min(count, int(borders[number + 1]) + half)
+            first, done = max(done, first), min(count, passage.stop + half)
             parts.append(self._document[first:done])
         parts.append(gap)
         return np.concatenate([*parts, self._question])

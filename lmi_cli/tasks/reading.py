@@ -308,7 +308,14 @@ class Reading:
         if self.index is None or self.looking is None or not self.index.tokens:
             return []
         if self._finder is None:
-            self._finder = Finder(self.engine, self.looking, self.index, self.document, self.prompt)
+            self._finder = Finder(
+                self.engine,
+                self.looking,
+                self.index,
+                self.document.borders,
+                len(self.prompt.head),
+                self.prompt.tail,
+            )
         return self._finder.rank(self.state, question)
 
     def answers_from(self, ranked: Sequence[Ranked]) -> str:

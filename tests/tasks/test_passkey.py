@@ -167,3 +167,15 @@ def test_long_prompts_are_answered_as_long_documents_are(
     assert report.methods[600].answered_from == expected
     assert report.store_bytes > 0
     assert (sum(seen) > 800) == (expected == "passages")  # passages are read again
+
+
+def test_a_model_without_such_heads_is_tested_by_memory_as_qa_would_answer(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
+    remember_heads(loaded.files, RetrievalHeads((), 32), [])
+    report = run(loaded, [600], [50.0], trials=1, memory=MemoryChoice())[-1]
+    assert isinstance(report, PasskeyReport)
+    assert report.methods[600].answered_from == "memory"
+    with pytest.raises(UsageError, match="no passages"):
+        run(loaded, [600], [50.0], trials=1, memory=MemoryChoice("passages"))
