@@ -21,8 +21,7 @@ from lmi_cli.cli.session import (
     answer_options,
     memory_choice,
     method_choice,
-    open_book,
-    open_model,
+    open_reading,
     open_sources,
     require_whole_input,
     say,
@@ -64,17 +63,11 @@ def answer_and_print(
         return
     corpus = open_sources(paths, source) if path is None else None
     sink = Output(output.output)
-    choice, asking = method_choice(method), answer_options(generation, instruction=instruction)
-    remembered = memory_choice(memory)
+    method_choice(method)  # what is wrong with it is said before a model is loaded
+    asking, remembered = answer_options(generation, instruction=instruction), memory_choice(memory)
     streaming = not (output.json or output.no_stream or output.output)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        if path is None:
-            opened = open_model(model, output, progress)
-            from lmi_cli.tasks.reading import Reading
-
-            reading = Reading(opened.loaded, choice, asking, remembered, chunk=method.chunk)
-        else:
-            opened, reading = open_book(path, model, method, asking, remembered, output, progress)
+        opened, reading = open_reading(path, model, method, asking, remembered, output, progress)
         from lmi_cli.tasks.events import Delta, Note, Progress
         from lmi_cli.tasks.qa import QAReport, answer
         from lmi_cli.tasks.report import Answer

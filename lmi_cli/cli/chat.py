@@ -21,12 +21,12 @@ from lmi_cli.cli.session import (
     answer_options,
     memory_choice,
     method_choice,
-    open_book,
-    open_model,
+    open_reading,
     open_sources,
     require_target,
     require_whole_input,
     say,
+    show_reading,
     state_file,
 )
 from lmi_cli.errors import LmiError, UsageError
@@ -62,26 +62,12 @@ def command(
         )
     path = state_file(arguments)
     corpus = open_sources(arguments, source) if path is None else None
-    choice, asking = method_choice(method), answer_options(generation)
-    remembered = memory_choice(memory)
+    method_choice(method)  # what is wrong with it is said before a model is loaded
+    asking, remembered = answer_options(generation), memory_choice(memory)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        if path is None:
-            opened = open_model(model, output, progress)
-            from lmi_cli.tasks.reading import Reading
-
-            reading = Reading(opened.loaded, choice, asking, remembered, chunk=method.chunk)
-        else:
-            opened, reading = open_book(path, model, method, asking, remembered, output, progress)
-        from lmi_cli.tasks.events import Note, Progress
-
-        for event in reading.read(corpus) if corpus is not None else ():
-            match event:
-                case Progress(tokens, total):
-                    progress.show("reading", tokens, total)
-                case Note(text):
-                    progress.clear()
-                    say(text, output)
-        progress.clear()
+        opened, reading = open_reading(path, model, method, asking, remembered, output, progress)
+        if corpus is not None:
+            show_reading(reading.read(corpus), output, progress)
     require_whole_input(reading.corpus, output)
     for line in summary.work_lines(opened, reading.report(), reading.timing):
         say(line, output)

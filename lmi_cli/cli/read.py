@@ -21,13 +21,13 @@ from lmi_cli.cli.session import (
     answer_options,
     memory_choice,
     method_choice,
-    open_book,
-    open_model,
+    open_reading,
     open_sources,
     piped_source,
     require_target,
     require_whole_input,
     say,
+    show_reading,
     state_file,
 )
 from lmi_cli.errors import UsageError
@@ -81,29 +81,16 @@ def command(
         raise UsageError(f"--append {append}: not a state file")
     corpus = open_sources(paths, source, follows=append is not None)
     require_target(target)
-    choice = method_choice(method)
+    method_choice(method)  # what is wrong with it is said before a model is loaded
     remembered = memory_choice(memory, keep=keep or "index")
     asking = answer_options(GenerationOptions())
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        if append is None:
-            opened = open_model(model, output, progress)
-            from lmi_cli.tasks.reading import Reading
-
-            reading = Reading(opened.loaded, choice, asking, remembered, chunk=method.chunk)
-        else:
-            opened, reading = open_book(append, model, method, asking, remembered, output, progress)
+        opened, reading = open_reading(append, model, method, asking, remembered, output, progress)
         from lmi_cli.tasks import book
-        from lmi_cli.tasks.events import Note, Progress
 
         begun = append is not None
-        for event in reading.read_on(corpus) if begun else book.read_book(reading, corpus, target):
-            match event:
-                case Progress(tokens, total):
-                    progress.show("reading", tokens, total)
-                case Note(text):
-                    progress.clear()
-                    say(text, output)
-        progress.clear()
+        events = reading.read_on(corpus) if begun else book.read_book(reading, corpus, target)
+        show_reading(events, output, progress)
         require_whole_input(reading.corpus, output)
         size = book.finish(reading, target)
         if output.json:

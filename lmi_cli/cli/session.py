@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from lmi_cli.errors import PartialError, StateFileError, UsageError
 if TYPE_CHECKING:
     from lmi_cli.models.load import Loaded, Placement
     from lmi_cli.sources import Corpus, ReadOptions
+    from lmi_cli.tasks.events import Note, Progress
     from lmi_cli.tasks.methodchoice import MemoryChoice, MethodChoice
     from lmi_cli.tasks.reading import AnswerOptions, Reading
 
@@ -157,6 +158,44 @@ def open_book(
         say(change, output)
     opened = open_model(wanted, output, progress)
     return opened, book.restore(path, opened.loaded, answering, memory, choice)
+
+
+def open_reading(
+    path: Path | None,
+    model: ModelOptions,
+    method: MethodOptions,
+    answering: "AnswerOptions",
+    memory: "MemoryChoice",
+    output: OutputOptions,
+    progress: ProgressDisplay,
+) -> "tuple[Opened, Reading]":
+    """A reading on its model: the one in the state file ``path``, or one that has read nothing.
+
+    Raises:
+        StateFileError: See :func:`open_book`.
+    """
+    if path is not None:
+        return open_book(path, model, method, answering, memory, output, progress)
+    choice = method_choice(method)
+    opened = open_model(model, output, progress)
+    from lmi_cli.tasks.reading import Reading
+
+    return opened, Reading(opened.loaded, choice, answering, memory, chunk=method.chunk)
+
+
+def show_reading(
+    events: "Iterable[Progress | Note]", output: OutputOptions, progress: ProgressDisplay
+) -> None:
+    """Follow a reading to its end on stderr."""
+    from lmi_cli.tasks.events import Progress
+
+    for event in events:
+        if isinstance(event, Progress):
+            progress.show("reading", event.tokens, event.total)
+        else:
+            progress.clear()
+            say(event.text, output)
+    progress.clear()
 
 
 def method_choice(options: MethodOptions) -> "MethodChoice":

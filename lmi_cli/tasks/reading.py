@@ -341,6 +341,8 @@ class Reading:
     def report(self) -> ReadingReport:
         """What was read and how."""
         method = self.engine.method
+        if self.store is not None and isinstance(method, LMInfinite):
+            method = self._with_memory(method)
         kept = [store for store in (self.index, self.store) if store is not None]
         return ReadingReport(
             method=method.name,

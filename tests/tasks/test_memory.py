@@ -82,6 +82,8 @@ def test_memory_sees_more_than_the_window_and_says_so(loaded: Loaded, corpus: Co
     assert (from_memory.answered_from, from_window.answered_from) == ("memory", "window")
     assert from_memory.visible.searched == from_window.visible.unseen > 0
     assert from_memory.visible.attended == 32
+    parameters = reading.report().parameters
+    assert {"memory_topk", "memory_from_layer", "memory_distance"} < set(parameters)
     assert from_window.visible.searched == from_window.visible.attended == 0
     plain = read(loaded, corpus(TEXT), NO_MEMORY)
     assert ask(plain, source="window").answer == from_window.answer
