@@ -1,6 +1,6 @@
 """Which passages of a document a question is about, by the model's own retrieval heads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,23 @@ class Finder:
         ids = np.array(self._tail(question), dtype=np.int32)
         borders = self._borders + self._head_tokens
         return look(self._engine, state.fork(), ids, self._index, self._looking, borders)
+
+
+def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
+    """Passages with the best one last, where the question follows; neighbours stay in order.
+
+    Args:
+        ranked: Best first.
+    """
+    runs: list[list[Passage]] = []
+    for passage in sorted(ranked, key=lambda item: item.number):
+        if runs and runs[-1][-1].stop == passage.first:
+            runs[-1].append(passage)
+        else:
+            runs.append([passage])
+    place = {passage.number: rank for rank, passage in enumerate(ranked)}
+    runs.sort(key=lambda run: -min(place[passage.number] for passage in run))
+    return [passage for run in runs for passage in run]
 
 
 def describe(document: Document, sources: list[Source], ranked: list[Ranked]) -> list[Evidence]:

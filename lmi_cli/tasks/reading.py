@@ -22,7 +22,7 @@ from lmi_cli.sources.document import Corpus
 from lmi_cli.tasks.calibrate import heads_of
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.events import Delta, Note, Progress
-from lmi_cli.tasks.evidence import Finder, Ranked, describe
+from lmi_cli.tasks.evidence import Finder, Ranked, describe, nearest_last
 from lmi_cli.tasks.keep import index_for, store_for
 from lmi_cli.tasks.methodchoice import STREAM_SHARE, MemoryChoice, MethodChoice
 from lmi_cli.tasks.report import (
@@ -182,7 +182,9 @@ class Reading:
         head = len(self.prompt.head)
         if self.looking is not None:
             self.index = index_for(self.loaded.lm, self.looking, head, self.pool)
-        if self._wants_store():
+        method = self.engine.method
+        if self._wants_store() and isinstance(method, LMInfinite):
+            self._with_memory(method)  # what is out of range is said before anything is read
             self.store = store_for(self.engine, head, self.pool)
         self.state.keep(*(store for store in (self.index, self.store) if store is not None))
 
@@ -503,20 +505,3 @@ class Reading:
             visible.searched = unseen
             visible.attended = min(memory.topk, unseen)
         return visible
-
-
-def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
-    """Passages with the best one last, where the question follows; neighbours stay in order.
-
-    Args:
-        ranked: Best first.
-    """
-    runs: list[list[Passage]] = []
-    for passage in sorted(ranked, key=lambda item: item.number):
-        if runs and runs[-1][-1].stop == passage.first:
-            runs[-1].append(passage)
-        else:
-            runs.append([passage])
-    place = {passage.number: rank for rank, passage in enumerate(ranked)}
-    runs.sort(key=lambda run: -min(place[passage.number] for passage in run))
-    return [passage for run in runs for passage in run]

@@ -21,8 +21,9 @@ from lmi_cli.sources import Corpus, open_corpus
 from lmi_cli.tasks import book
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Note
+from lmi_cli.tasks.evidence import nearest_last
 from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice, MethodChoice
-from lmi_cli.tasks.reading import AnswerOptions, Reading, nearest_last
+from lmi_cli.tasks.reading import AnswerOptions, Reading
 from lmi_cli.tasks.report import Answer
 
 Corpora = Callable[..., Corpus]
@@ -103,6 +104,16 @@ def test_a_window_narrower_than_what_fits_is_not_the_whole(loaded: Loaded, corpu
     given = ask(reading)
     assert given.answered_from == "passages"
     assert ask(reading, source="window").visible.unseen > 0
+
+
+def test_a_distance_beyond_the_ceiling_is_refused_before_reading(
+    loaded: Loaded, corpus: Corpora
+) -> None:
+    memory = MemoryChoice("memory", store=True, distance=1000)
+    reading = Reading(loaded, MethodChoice(), OPTIONS, memory, chunk=64)
+    with pytest.raises(UsageError, match="memory-distance 1000"):
+        list(reading.read(corpus(TEXT)))
+    assert reading.document.tokens == 0
 
 
 def test_what_was_not_kept_cannot_be_answered_from(loaded: Loaded, corpus: Corpora) -> None:
