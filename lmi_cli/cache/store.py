@@ -78,7 +78,7 @@ class TokenStore:
             if not blocks or blocks[-1].tokens == BLOCK_TOKENS:
                 blocks.append(self._new_block(key, value, position + done))
             elif blocks[-1].tokens == blocks[-1].key.shape[2]:
-                blocks[-1] = self._grown(blocks[-1], key, value)
+                blocks[-1] = self._copied(blocks[-1])
             block = blocks[-1]
             count = min(block.key.shape[2] - block.tokens, key.shape[2] - done)
             columns = slice(block.tokens, block.tokens + count)
@@ -87,6 +87,21 @@ class TokenStore:
                 block.value[:, :, columns] = value[:, :, done : done + count]
             block.tokens += count
             done += count
+
+    def fork(self, pool: BlockPool | None = None) -> "TokenStore":
+        """An independent store of the same tokens; full blocks are shared.
+
+        Args:
+            pool: Where the blocks of the fork come from.
+        """
+        other = TokenStore(
+            self.heads, with_values=self.with_values, first=self.first, pool=pool or self.pool
+        )
+        for layer, blocks in self._blocks.items():
+            other._blocks[layer] = [
+                block if block.tokens == BLOCK_TOKENS else other._copied(block) for block in blocks
+            ]
+        return other
 
     def restore(self, layer: int, blocks: Sequence[StoredBlock]) -> None:
         """Put back what :meth:`stored` gave, blocks without room behind their tokens included."""
@@ -128,13 +143,13 @@ class TokenStore:
             for block in blocks
         )
 
-    def _grown(self, old: StoredBlock, key: Tensor, value: Tensor) -> StoredBlock:
-        """A block that was restored, with the room of a new one."""
-        block = self._new_block(key, value, old.start)
+    def _copied(self, old: StoredBlock) -> StoredBlock:
+        """The same tokens with the room of a new block."""
+        block = self._new_block(old.key, old.key if old.value is None else old.value, old.start)
         block.tokens = old.tokens
-        block.key[:, :, : old.tokens] = old.key
+        block.key[:, :, : old.tokens] = old.key[:, :, : old.tokens]
         if block.value is not None and old.value is not None:
-            block.value[:, :, : old.tokens] = old.value
+            block.value[:, :, : old.tokens] = old.value[:, :, : old.tokens]
         return block
 
     def _new_block(self, key: Tensor, value: Tensor, start: int) -> StoredBlock:

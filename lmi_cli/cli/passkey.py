@@ -20,7 +20,9 @@ from lmi_cli.cli.session import Opened, memory_choice, method_choice, open_model
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from lmi_cli.tasks.passkey import PasskeyReport
+    from collections.abc import Sequence
+
+    from lmi_cli.tasks.passkey import Cell, PasskeyReport
 
 
 def command(
@@ -98,7 +100,7 @@ def command(
     for length, used in report.methods.items():
         say(f"{length:,} tokens by {used.name}, answered from: {used.answered_from}", output)
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
-    say(f"read {report.tokens:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)", output)
+    say(f"read {report.read:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)", output)
 
 
 def _percentages(text: str) -> list[float]:
@@ -111,12 +113,15 @@ def _percentages(text: str) -> list[float]:
     return values
 
 
-def _tally(cell: object) -> str:
-    return f"{cell.correct}/{len(cell.trials)}"  # type: ignore[attr-defined]
+def _tally(cell: "Cell") -> str:
+    return f"{cell.correct}/{len(cell.trials)}"
 
 
 def _as_table(report: "PasskeyReport") -> str:
-    """Depths down, lengths across, right answers of trials in the cells."""
+    """Depths down, lengths across, right answers of trials in the cells.
+
+    The last row, where answers came from the memory, says what the window alone would have given.
+    """
     lengths = list(dict.fromkeys(cell.length for cell in report.cells))
     depths = list(dict.fromkeys(cell.depth for cell in report.cells))
     cells = {(cell.length, cell.depth): cell for cell in report.cells}
@@ -125,13 +130,21 @@ def _as_table(report: "PasskeyReport") -> str:
     for depth in depths:
         tallies = (f"{_tally(cells[length, depth]):>{width}}" for length in lengths)
         rows.append(f"{depth:>5g} % " + "".join(tallies))
-    shares = []
-    for length in lengths:
-        column = [cells[length, depth] for depth in depths]
-        share = sum(cell.correct for cell in column) / sum(len(cell.trials) for cell in column)
-        shares.append(f"{share:>{width}.0%}")
-    rows.append("all     " + "".join(shares))
+    columns = [[cells[length, depth] for depth in depths] for length in lengths]
+    rows.append("all     " + "".join(f"{_share(column):>{width}}" for column in columns))
+    alone = [_share(column, window=True) for column in columns]
+    if any(alone):
+        rows.append("window  " + "".join(f"{share:>{width}}" for share in alone))
     return "\n".join(rows) + "\n"
+
+
+def _share(cells: "Sequence[Cell]", *, window: bool = False) -> str:
+    """Right answers in percent; empty where the window alone was not asked."""
+    right = [cell.window_correct if window else cell.correct for cell in cells]
+    known = [count for count in right if count is not None]
+    if len(known) < len(right):
+        return ""
+    return f"{sum(known) / sum(len(cell.trials) for cell in cells):.0%}"
 
 
 def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed: int) -> str:
@@ -155,7 +168,7 @@ def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed:
         },
         sources=[],
         skipped=[],
-        tokens=envelope.tokens_object(report.tokens, report.generated),
+        tokens=envelope.tokens_object(report.read, report.generated),
         sampling=envelope.sampling_object(GenerationOptions(max_new_tokens, seed=seed)),
         timing=envelope.timing_object(opened, report.timing),
         memory=envelope.memory_object(opened, report.cache_bytes, report.store_bytes),
@@ -165,6 +178,9 @@ def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed:
                 "depth": cell.depth,
                 "trials": len(cell.trials),
                 "accuracy": cell.accuracy,
+                "window_accuracy": None
+                if cell.window_correct is None
+                else cell.window_correct / len(cell.trials),
                 "answers": [asdict(trial) for trial in cell.trials],
             }
             for cell in report.cells

@@ -9,10 +9,12 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from lmi_cli.cache.pool import BlockPool
+from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.retrieval import RetrievalHeads
@@ -45,12 +47,24 @@ _INTEGER = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One prompt and what came of it; ``answer_s`` counts from the question, in seconds."""
+    """One prompt and what came of it.
+
+    Attributes:
+        key: What was hidden.
+        answer: What the model said.
+        correct: Whether the first integer of the answer is the key.
+        answer_s: Seconds from the question to the end of the answer.
+        window_answer: What it said of the same reading from sinks and window alone; None where the
+            answer came from nothing else.
+        window_correct: Whether that was right.
+    """
 
     key: str
     answer: str
     correct: bool
     answer_s: float = field(compare=False)
+    window_answer: str | None = None
+    window_correct: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,12 @@ class Cell:
         """Share of right answers."""
         return self.correct / len(self.trials)
 
+    @property
+    def window_correct(self) -> int | None:
+        """Number of right answers from the window alone; None where there were none to compare."""
+        compared = [trial.window_correct for trial in self.trials]
+        return None if None in compared else sum(map(bool, compared))
+
 
 @dataclass(frozen=True, slots=True)
 class MethodUsed:
@@ -102,7 +122,8 @@ class PasskeyReport:
     Attributes:
         cells: By length, then depth.
         methods: By length, what read it.
-        tokens: Tokens read in all.
+        tokens: Tokens of all prompts.
+        read: Tokens read for them: what prompts begin with alike is read once.
         generated: Tokens generated in all.
         cache_bytes: Keys and values behind the largest prompt.
         store_bytes: Index and store of the largest prompt.
@@ -112,23 +133,31 @@ class PasskeyReport:
     cells: list[Cell]
     methods: dict[int, MethodUsed]
     tokens: int
+    read: int
     generated: int
     cache_bytes: int
     store_bytes: int
     timing: Timing
 
 
-class _Parts:
-    """Ids of what is the same in every prompt."""
+class Prompt(NamedTuple):
+    """Ids of a prompt of the test.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.head = [*tokenizer.prefix, *tokenizer.encode(PREFIX).ids.tolist()]
-        self.filler = tokenizer.encode(FILLER).ids.tolist()
-        self.question = tokenizer.encode(QUESTION).ids.tolist()
+    Attributes:
+        document: Up to the question.
+        question: The rest.
+        blank: The document as it would be if nothing were hidden in it.
+        head_tokens: Tokens in front of the filler.
+    """
+
+    document: Ids
+    question: Ids
+    blank: Ids
+    head_tokens: int
 
 
-def build_prompt(tokenizer: Tokenizer, length: int, depth: float, key: str) -> Ids:
-    """Ids of a prompt of exactly ``length`` tokens with ``key`` at ``depth`` percent.
+def build_prompt(tokenizer: Tokenizer, length: int, depth: float, key: str) -> Prompt:
+    """A prompt of exactly ``length`` tokens with ``key`` at ``depth`` percent.
 
     The key stands between two filler passages; what does not divide evenly is cut from the start of
     the first passage.
@@ -136,9 +165,10 @@ def build_prompt(tokenizer: Tokenizer, length: int, depth: float, key: str) -> I
     Raises:
         UsageError: The length has no room for prefix, key and question.
     """
-    parts = _Parts(tokenizer)
-    head, filler, question = parts.head, parts.filler, parts.question
-    needle = tokenizer.encode(KEY.format(key=key)).ids.tolist()
+    head = [*tokenizer.prefix, *tokenizer.encode(PREFIX).ids.tolist()]
+    filler, needle, question = (
+        tokenizer.encode(text).ids.tolist() for text in (FILLER, KEY.format(key=key), QUESTION)
+    )
     room = length - len(head) - len(needle) - len(question)
     if room < 0:
         raise UsageError(
@@ -146,10 +176,10 @@ def build_prompt(tokenizer: Tokenizer, length: int, depth: float, key: str) -> I
             hint=f"the shortest for this model is {length - room:,} tokens",
         )
     whole, rest = divmod(room, len(filler))
-    before = round(whole * depth / 100)
-    cut = filler[len(filler) - rest :]
-    ids = [*head, *cut, *(filler * before), *needle, *(filler * (whole - before)), *question]
-    return np.array(ids, dtype=np.int32)
+    blank = np.array([*head, *filler[len(filler) - rest :], *(filler * whole)], dtype=np.int32)
+    at = len(head) + rest + round(whole * depth / 100) * len(filler)
+    document = np.insert(blank, at, needle)
+    return Prompt(document, np.array(question, dtype=np.int32), blank, len(head))
 
 
 def key_for(seed: int, length: int, depth: float, trial: int) -> str:
@@ -179,7 +209,7 @@ def passkey(
     cells: list[Cell] = []
     methods: dict[int, MethodUsed] = {}
     timing = Timing()
-    done = generated = cache_bytes = store_bytes = 0
+    done = read = generated = cache_bytes = store_bytes = 0
     for length in lengths:
         runner = _Runner(loaded, length, choice, memory, chunk, max_new_tokens)
         yield from runner.notes()
@@ -191,23 +221,40 @@ def passkey(
                 for tokens in runner.read(depth, key):
                     yield Progress(done + tokens, total)
                 done += length
-                read = time.monotonic()
-                timing.add_prefill(done, read - started)
-                ids = runner.answer()
+                read += runner.read_tokens
+                asked = time.monotonic()
+                timing.add_prefill(read, asked - started)
+                ids = runner.answer(runner.source)
                 generated += len(ids)
                 yield Progress(done, total)
-                seconds = time.monotonic() - read
+                seconds = time.monotonic() - asked
                 timing.add_decode(generated, seconds)
                 cache_bytes = max(cache_bytes, runner.state.nbytes)
                 store_bytes = max(store_bytes, runner.store_bytes)
-                answer = tokenizer.decode(ids)
-                found = _INTEGER.search(answer)
-                right = found is not None and found[0] == key
-                results.append(Trial(key, answer, right, seconds))
+                result = Trial(key, *_judged(tokenizer, ids, key), seconds)
+                if runner.source not in ("whole", "window"):
+                    alone = _judged(tokenizer, runner.answer("window"), key)
+                    result = replace(result, window_answer=alone[0], window_correct=alone[1])
+                results.append(result)
             cells.append(Cell(length, depth, results))
             yield cells[-1]
         methods[length] = runner.used
-    yield PasskeyReport(cells, methods, done, generated, cache_bytes, store_bytes, timing)
+    yield PasskeyReport(cells, methods, done, read, generated, cache_bytes, store_bytes, timing)
+
+
+def _judged(tokenizer: Tokenizer, ids: list[int], key: str) -> tuple[str, bool]:
+    """An answer, and whether its first integer is the key."""
+    answer = tokenizer.decode(ids)
+    found = _INTEGER.search(answer)
+    return answer, found is not None and found[0] == key
+
+
+class _Begun(NamedTuple):
+    """What prompts begin with alike, as far as it has been read."""
+
+    ids: Ids
+    state: StreamState
+    kept: dict[str, TokenStore]
 
 
 class _Runner:
@@ -231,8 +278,7 @@ class _Runner:
         self._memory = memory
         self._stream = not fits and isinstance(method, LMInfinite)
         self._looking: RetrievalHeads | None = None
-        self._prompt = _Parts(loaded.tokenizer)
-        self._question: Ids = np.array(self._prompt.question, dtype=np.int32)
+        self._begun: _Begun | None = None
 
     def notes(self) -> Iterator[Progress | Note]:
         """Find out which heads look things up, if that is of use."""
@@ -262,36 +308,57 @@ class _Runner:
         return MethodUsed(method.name, method.parameters(), self._engine.bound(), self.source)
 
     def read(self, depth: float, key: str) -> Iterator[int]:
-        """Read a prompt up to its question; yields the tokens read so far."""
-        prompt = build_prompt(self._loaded.tokenizer, self._length, depth, key)
-        self._document = prompt[: len(prompt) - len(self._question)]
-        self.state = self._engine.start()
-        self._index: TokenStore | None = None
-        self._store: TokenStore | None = None
-        pool = BlockPool(self._memory.budget_bytes)
-        if self._looking is not None:
-            self._index = index_for(self._loaded.lm, self._looking, 0, pool)
-        if self.source == "memory":
-            self._store = store_for(self._engine, 0, pool)
-        kept = [store for store in (self._index, self._store) if store is not None]
-        self.store_bytes = 0
-        self.state.keep(*kept)
-        for event in self._engine.read(self.state, [self._document]):
-            yield event.tokens
-        self.store_bytes = sum(store.nbytes for store in kept)
+        """Read a prompt up to its question; yields the tokens of it that have been read.
 
-    def answer(self) -> list[int]:
-        """The tokens of the answer."""
-        engine, state, ids = self._engine, self.state, self._question
-        if self.source == "passages" and self._index is not None and self._looking is not None:
-            ids = self._reread(self._index, self._looking)
+        What prompts begin with alike, up to their keys, is read once. They are gone on with from
+        the end of a chunk, so each is read in the very chunks in which it would be read alone.
+        """
+        self.prompt = build_prompt(self._loaded.tokenizer, self._length, depth, key)
+        document, blank = self.prompt.document, self.prompt.blank
+        differs = document[: len(blank)] != blank
+        alike = int(differs.argmax()) if differs.any() else len(blank)
+        alike -= alike % self._engine.chunk
+        begun = self._begun
+        if begun is None or begun.state.tokens > alike or not np.array_equal(begun.ids, blank):
+            begun = self._begun = _Begun(blank, self._engine.start(), self._new_stores())
+            begun.state.keep(*begun.kept.values())
+        before = begun.state.tokens
+        for event in self._engine.read(begun.state, [blank[before:alike]]):
+            yield event.tokens
+        self.state = begun.state.fork()
+        self.kept = {name: store.fork(self._pool()) for name, store in begun.kept.items()}
+        self.state.keep(*self.kept.values())
+        for event in self._engine.read(self.state, [document[alike:]]):
+            yield event.tokens
+        self.read_tokens = alike - before + len(document) - alike
+        self.store_bytes = sum(store.nbytes for store in self.kept.values())
+
+    def _pool(self) -> BlockPool:
+        return BlockPool(self._memory.budget_bytes)
+
+    def _new_stores(self) -> dict[str, TokenStore]:
+        pool = self._pool()
+        stores: dict[str, TokenStore | None] = {}
+        if self._looking is not None:
+            stores["index"] = index_for(self._loaded.lm, self._looking, 0, pool)
+        if self.source == "memory":
+            stores["store"] = store_for(self._engine, 0, pool)
+        return {name: store for name, store in stores.items() if store is not None}
+
+    def answer(self, source: str) -> list[int]:
+        """The tokens of the answer that comes from ``source``."""
+        engine, state, ids = self._engine, self.state, self.prompt.question
+        if source == "passages" and self._looking is not None:
+            ids = self._reread(self.kept["index"], self._looking)
             method = MethodChoice().build(self._loaded.lm.trained_length, 0)
             longest = len(ids) + self._limit
             engine = Engine(self._loaded.lm, method, self._engine.chunk, longest=longest)
             state = engine.start()
-        elif self._store is not None and isinstance(engine.method, LMInfinite):
+        elif source == "memory" and isinstance(engine.method, LMInfinite):
             memory = self._memory.build(engine.method, len(engine.layers))
-            state = state.fork(replace(engine.method, memory=memory), self._store)
+            state = state.fork(replace(engine.method, memory=memory), self.kept["store"])
+        else:
+            state = state.fork()
         last = None
         for event in engine.read(state, [ids]):
             last = event.last
@@ -311,7 +378,8 @@ class _Runner:
 
         Not in one line with the question: behind "is the pass key." the model goes on with that.
         """
-        count = len(self._document)
+        document = self.prompt.document
+        count = len(document)
         borders = np.append(np.arange(0, count, PASSAGE_TOKENS), count).astype(np.int64)
         tokenizer = self._loaded.tokenizer
 
@@ -324,14 +392,14 @@ class _Runner:
         best = [item.passage for item in finder.rank(self.state, QUESTION)[:REREAD_PASSAGES]]
         # A key may lie across the border of two passages, so each is given half of its neighbours.
         gap = tokenizer.encode("\n\n").ids
-        parts: list[Ids] = [np.array(self._prompt.head, dtype=np.int32)]
-        done = len(self._prompt.head)
+        done = self.prompt.head_tokens
+        parts: list[Ids] = [document[:done]]
         half = PASSAGE_TOKENS // 2
         for passage in sorted(best, key=lambda item: item.first):
             first = passage.first - half
             if first > done:
                 parts.append(gap)
             first, done = max(done, first), min(count, passage.stop + half)
-            parts.append(self._document[first:done])
+            parts.append(document[first:done])
         parts.append(gap)
-        return np.concatenate([*parts, self._question])
+        return np.concatenate([*parts, self.prompt.question])

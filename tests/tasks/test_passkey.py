@@ -21,6 +21,7 @@ from lmi_cli.tasks.passkey import (
     QUESTION,
     Cell,
     PasskeyReport,
+    _Runner,
     build_prompt,
     key_for,
     passkey,
@@ -39,7 +40,8 @@ TOKENIZERS = [Tokenizer(build_tokenizer(), bos_id=bos) for bos in (None, 0)]
 def test_the_prompt_is_exact_and_the_key_stands_at_its_depth(
     length: int, depth: float, key: str, tokenizer: Tokenizer
 ) -> None:
-    ids = build_prompt(tokenizer, length, depth, key).tolist()
+    prompt = build_prompt(tokenizer, length, depth, key)
+    ids = [*prompt.document.tolist(), *prompt.question.tolist()]
     assert len(ids) == length
     assert ids[: len(tokenizer.prefix)] == tokenizer.prefix
     text = tokenizer.decode(ids)
@@ -64,7 +66,8 @@ def test_a_length_without_room_names_the_shortest() -> None:
     with pytest.raises(UsageError) as caught:
         build_prompt(tokenizer, 10, 0, "12345")
     shortest = int("".join(filter(str.isdigit, caught.value.hint or "")))
-    assert len(build_prompt(tokenizer, shortest, 50, "12345")) == shortest
+    prompt = build_prompt(tokenizer, shortest, 50, "12345")
+    assert len(prompt.document) + len(prompt.question) == shortest
     with pytest.raises(UsageError):
         build_prompt(tokenizer, shortest - 1, 50, "12345")
 
@@ -124,7 +127,7 @@ def test_the_grid(loaded: Loaded) -> None:
     places = [(cell.length, cell.depth) for cell in report.cells]
     assert places == [(length, depth) for length in lengths for depth in depths]
     assert [event for event in events if isinstance(event, Cell)] == report.cells
-    assert report.tokens == 2 * 2 * sum(lengths)
+    assert report.tokens == 2 * 2 * sum(lengths) > report.read
     progress = [event for event in events if isinstance(event, Progress)]
     assert progress[-1] == Progress(report.tokens, report.tokens)
     assert [p.tokens for p in progress] == sorted(p.tokens for p in progress)
@@ -179,3 +182,44 @@ def test_a_model_without_such_heads_is_tested_by_memory_as_qa_would_answer(
     assert report.methods[600].answered_from == "memory"
     with pytest.raises(UsageError, match="no passages"):
         run(loaded, [600], [50.0], trials=1, memory=MemoryChoice("passages"))
+
+
+@pytest.mark.parametrize("answer_from", ["passages", "memory"])
+def test_prompts_that_begin_alike_are_read_once_and_answered_as_if_read_alone(
+    loaded: Loaded, answer_from: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
+    remember_heads(loaded.files, RetrievalHeads((Head(1, 0),), 32), [])
+    memory = MemoryChoice(answer_from, store=answer_from == "memory")
+    depths = [0.0, 90.0, 40.0]  # not in order, so that what was read is begun again
+    together = run(loaded, [900], depths, memory=memory)[-1]
+    assert isinstance(together, PasskeyReport)
+    assert together.read < together.tokens
+    for cell in together.cells:
+        alone = run(loaded, [900], [cell.depth], trials=2, memory=memory)[-1]
+        assert isinstance(alone, PasskeyReport)
+        assert alone.cells == [cell]
+        assert all(trial.window_answer is not None for trial in cell.trials)
+
+
+def test_every_prompt_ends_with_the_state_of_reading_it_alone(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
+    remember_heads(loaded.files, RetrievalHeads((Head(1, 0),), 32), [])
+
+    def runner() -> _Runner:
+        made = _Runner(loaded, 900, MethodChoice(), MemoryChoice("memory", store=True), 64, 4)
+        list(made.notes())
+        return made
+
+    shared = runner()
+    for depth, key in ((10.0, "12345"), (60.0, "54321"), (60.0, "99999"), (0.0, "11111")):
+        alone = runner()
+        for one in (shared, alone):
+            assert max(one.read(depth, key)) == len(one.prompt.document)
+        assert torch.equal(shared.state.caches[1].window.key[:, :, -64:],
+                           alone.state.caches[1].window.key[:, :, -64:])  # fmt: skip
+        for name in ("index", "store"):
+            keys = [torch.cat([*one.kept[name].keys(1)], 2) for one in (shared, alone)]
+            assert torch.equal(*keys)
