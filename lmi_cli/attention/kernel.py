@@ -8,11 +8,13 @@ a mask. The query heads that share a key head are folded into rows of one matrix
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 _TILE_ROWS = 128
+_FEW_ROWS = 16
 
 # Scores computed at once: on a processor they should stay in its cache between the two products.
 _SCORES_AT_ONCE = {"cpu": 1 << 20, "gpu": 1 << 26}
@@ -132,13 +134,15 @@ def _attend_tile(
     scores = query.new_empty(batch * heads, folds * count, total)
     edge = 0
     for keys, (start, stop) in zip(ranges, columns, strict=True):
+        if start == stop:
+            continue
         part = scores[:, :, edge : edge + stop - start]
         edge += stop - start
         tile = keys.query.unflatten(1, (key_heads, folds))[:, group, :, rows]
-        torch.bmm(
+        _multiply(
             tile.reshape(batch * heads, folds * count, -1),
             keys.key[:, group, start:stop].flatten(0, 1).transpose(1, 2),
-            out=part,
+            part,
         )
         if softcap is not None:
             part.div_(softcap).tanh_().mul_(softcap)
@@ -148,14 +152,37 @@ def _attend_tile(
     blind = _rows_that_see_nothing(ranges, rows, first)
     if blind is not None:
         weights.unflatten(1, (folds, count))[:, :, blind] = 0.0
-    out = scores.new_zeros(batch * heads, folds * count, ranges[0].value.shape[-1])
+    out = scores.new_empty(batch * heads, folds * count, ranges[0].value.shape[-1])
     edge = 0
     for keys, (start, stop) in zip(ranges, columns, strict=True):
+        if start == stop:
+            continue
         share = weights[:, :, edge : edge + stop - start]
+        value = keys.value[:, group, start:stop].flatten(0, 1)
+        _multiply(share, value, out, add=edge > 0)
         edge += stop - start
-        out.baddbmm_(share, keys.value[:, group, start:stop].flatten(0, 1))
     lse = _log_sum_exp(scores, weights).view(shape) if with_lse else None
     return out.view(*shape, -1), lse
+
+
+def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> None:
+    """``out = left @ right``, or ``out += left @ right``, all ``[n, ., .]``.
+
+    On a processor the libraries copy a batch of slices that is to be transposed. Few rows are
+    therefore multiplied from the other side, and many matrix by matrix, which is also faster by a
+    third.
+    """
+    if out.device.type == "cpu" and left.shape[1] > _FEW_ROWS:
+        for one, other, into in zip(left, right, out, strict=True):
+            if add:
+                into.addmm_(one, other)
+            else:
+                torch.mm(one, other, out=into)
+    elif out.device.type == "cpu" and right.stride(-1) != 1:
+        product = torch.bmm(right.mT, left.mT).mT
+        out.add_(product) if add else out.copy_(product)
+    else:
+        torch.baddbmm(out, left, right, beta=float(add), out=out)
 
 
 def _log_sum_exp(scores: Tensor, weights: Tensor) -> Tensor:
@@ -188,23 +215,27 @@ def _rows_that_see_nothing(ranges: Sequence[KeyRange], rows: slice, first: int) 
 
 def _mask_edges(scores: Tensor, keys: KeyRange, first: int, start: int, stop: int) -> None:
     """Put -inf where a row of the tile (``[..., rows, columns]``) cannot see a column."""
-    count = scores.shape[-2]
-    key_first = keys.key_start + start
-    # Row r sees column c while  nearest <= (first + r) - (key_first + c) < farthest.
-    offset = first - key_first
-    columns = stop - start
-    row = torch.arange(count, device=scores.device)[:, None]
-    safe = offset - keys.nearest + 1  # columns that even the first row sees at the near edge
-    if safe < columns:
-        edge = max(safe, 0)
-        column = torch.arange(edge, columns, device=scores.device)
-        scores[..., edge:].masked_fill_(column > row + offset - keys.nearest, -math.inf)
+    count, columns = scores.shape[-2], stop - start
+    # Row r sees column c while  nearest <= (first + r) - (key_start + start + c) < farthest.
+    offset = first - keys.key_start - start
+    near = offset - keys.nearest
+    edge = max(near + 1, 0)  # columns before it are seen even by the first row
+    if edge < columns:
+        later = _later(count, columns - edge, near - edge, scores.device)
+        scores[..., edge:].masked_fill_(later, -math.inf)
     if keys.farthest is not None:
-        hidden = offset + count - keys.farthest  # columns that the last row no longer sees
-        if hidden > 0:
-            edge = min(hidden, columns)
-            column = torch.arange(edge, device=scores.device)
-            scores[..., :edge].masked_fill_(column <= row + offset - keys.farthest, -math.inf)
+        far = offset - keys.farthest
+        edge = min(far + count, columns)  # columns from it on are seen even by the last row
+        if edge > 0:
+            later = _later(count, edge, far, scores.device)
+            scores[..., :edge].masked_fill_(~later, -math.inf)
+
+
+@lru_cache(maxsize=64)
+def _later(rows: int, columns: int, shift: int, device: torch.device) -> Tensor:
+    """Where a column lies beyond the diagonal: ``column > row + shift``, ``[rows, columns]``."""
+    row = torch.arange(rows, device=device)[:, None]
+    return torch.arange(columns, device=device) > row + shift
 
 
 def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

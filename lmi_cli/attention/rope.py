@@ -22,6 +22,20 @@ class Phases(NamedTuple):
     sin: Tensor
 
 
+class Turn(NamedTuple):
+    """Factors of each component of a head and of the other one of its pair.
+
+    Attributes:
+        cos: Of the component itself, ``[tokens, 2 * pairs]``, the scale included.
+        sin: Of the other one, with its sign.
+        scale: Of the components that are not rotated.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    scale: float
+
+
 @dataclass(frozen=True, eq=False)
 class Rotary:
     """One set of rotary frequencies.
@@ -60,23 +74,30 @@ class Rotary:
 
         Computed in the dtype of the phases and rounded once, to the dtype of ``x``.
         """
+        return self.apply(x, self.turn(phases, scale))
+
+    def turn(self, phases: Phases, scale: float = 1.0) -> Turn:
+        """What :meth:`rotate` multiplies by, to be computed once and applied many times."""
         cos, sin = phases
-        pairs = cos.shape[-1]
+        pair = ((cos, cos), (-sin, sin))
         if self.interleaved:
-            first, second = x[..., 0 : 2 * pairs : 2], x[..., 1 : 2 * pairs : 2]
+            cos, sin = (torch.stack(parts, -1).flatten(-2) for parts in pair)
         else:
-            first, second = x[..., :pairs], x[..., pairs : 2 * pairs]
-        if scale != 1.0:
-            cos, sin = cos * scale, sin * scale
-        turned = (first * cos - second * sin, second * cos + first * sin)
-        out = torch.empty_like(x)
+            cos, sin = (torch.cat(parts, -1) for parts in pair)
+        return Turn(cos * scale, sin * scale, scale)
+
+    def apply(self, x: Tensor, turn: Turn) -> Tensor:
+        """See :meth:`rotate`."""
+        size = turn.cos.shape[-1]
+        wide = x[..., :size].to(turn.cos.dtype)
         if self.interleaved:
-            out[..., 0 : 2 * pairs : 2], out[..., 1 : 2 * pairs : 2] = turned
+            partner = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
         else:
-            out[..., :pairs], out[..., pairs : 2 * pairs] = turned
-        if 2 * pairs < x.shape[-1]:
-            out[..., 2 * pairs :] = x[..., 2 * pairs :] * scale
-        return out
+            partner = torch.cat((wide[..., size // 2 :], wide[..., : size // 2]), -1)
+        out = (wide * turn.cos).addcmul_(partner, turn.sin)
+        if size < x.shape[-1]:
+            out = torch.cat((out, x[..., size:] * turn.scale), -1)
+        return out.to(x.dtype)
 
 
 def phase_dtype(dtype: torch.dtype) -> torch.dtype:

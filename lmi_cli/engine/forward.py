@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmi_cli.attention.kernel import KeyRange, attend, merge
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.rope import Phases, Rotary, phase_dtype
+from lmi_cli.attention.rope import Rotary, Turn, phase_dtype
 from lmi_cli.attention.segment import Fixed, Position, Region, Segment
 from lmi_cli.attention.topk import attend_topk
 from lmi_cli.cache.layer import LayerCache
@@ -56,7 +56,7 @@ class ForwardPass:
         self._observe = observe
         self._first, self._last = state.position, state.position + count - 1
         self._positions = torch.arange(state.position, state.position + count)
-        self._phases: dict[tuple[int, Position, torch.dtype, torch.device], Phases] = {}
+        self._turns: dict[tuple[int, Position, float, torch.dtype, torch.device], Turn] = {}
 
     def attend(
         self,
@@ -137,12 +137,15 @@ class ForwardPass:
     ) -> Tensor:
         if rotary is None or position == Fixed(0):
             return x if scale == 1.0 else x * scale
-        return rotary.rotate(x, self._phases_at(rotary, position, x), scale)
+        return rotary.apply(x, self._turn_to(position, rotary, scale, x))
 
-    def _phases_at(self, rotary: Rotary, position: Position, like: Tensor) -> Phases:
-        """Phases, shared by all layers of one frequency set on one device."""
-        place = (id(rotary), position, phase_dtype(like.dtype), like.device)
-        if place not in self._phases:
+    def _turn_to(self, position: Position, rotary: Rotary, scale: float, like: Tensor) -> Turn:
+        """Shared by all layers of one frequency set on one device."""
+        wide = phase_dtype(like.dtype)
+        place = (id(rotary), position, scale, wide, like.device)
+        if place not in self._turns:
             assigned = position.assign(self._positions)
-            self._phases[place] = rotary.phases(assigned, place[2], place[3])
-        return self._phases[place]
+            if isinstance(position, Fixed):
+                assigned = assigned[:1]
+            self._turns[place] = rotary.turn(rotary.phases(assigned, wide, like.device), scale)
+        return self._turns[place]

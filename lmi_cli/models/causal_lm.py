@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.models import hook
+from lmi_cli.models import cpu, hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
 
 
@@ -103,12 +103,13 @@ class CausalLM:
         arguments: dict[str, Any] = {hook.ARGUMENT: forward}
         device = self.device
         ids = ids.to("cpu" if device.type == "meta" else device)
-        output = self.model.base_model(
-            input_ids=ids,
-            position_ids=torch.zeros_like(ids),
-            use_cache=False,
-            **arguments,
-        )
+        with cpu.linear_layers(ids.numel(), ids.device):
+            output = self.model.base_model(
+                input_ids=ids,
+                position_ids=torch.zeros_like(ids),
+                use_cache=False,
+                **arguments,
+            )
         hidden: Tensor = output.last_hidden_state
         return hidden
 
@@ -145,7 +146,8 @@ class Head:
         bias = getattr(self._projection, "bias", None)
         try:
             for part in hidden.split(rows):
-                logits = nn.functional.linear(part, weight, bias)
+                with cpu.linear_layers(len(part), part.device):
+                    logits = nn.functional.linear(part, weight, bias)
                 yield self._finish(logits if logits.dtype == torch.float64 else logits.float())
         finally:
             if offload is not None:

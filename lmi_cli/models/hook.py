@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lmi_cli.errors import ModelError
+from lmi_cli.models import cpu
 
 IMPLEMENTATION = "lmi"
 """Our name in the table of attention functions."""
@@ -58,7 +59,8 @@ def attention_function(
         raise ModelError(f"{type(module).__name__} does not pass on what its attention needs")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
-    output = forward.attend(layer, query, key, value, scale=scale, softcap=softcap)
+    with cpu.attention():
+        output = forward.attend(layer, query, key, value, scale=scale, softcap=softcap)
     return output.transpose(1, 2).contiguous(), None
 
 

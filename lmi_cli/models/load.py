@@ -11,6 +11,7 @@ from accelerate.utils import convert_file_size_to_int
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmi_cli.errors import ModelError, ResourceError, UsageError
+from lmi_cli.models import cpu
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.chat import ChatTemplate, load_tokenizer
 from lmi_cli.models.families import family_of
@@ -85,6 +86,8 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{files.id} cannot be loaded: {_first_line(error)}") from error
+    if model.device.type == "cpu":
+        cpu.keep_freed_memory()
     tokenizer, template = load_tokenizer(files.folder, model.generation_config)
     return Loaded(files, CausalLM(model), tokenizer, template)
 
