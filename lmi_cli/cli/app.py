@@ -5,7 +5,18 @@ from typing import Annotated
 import typer
 
 from lmi_cli import __version__
-from lmi_cli.cli import chat, console, inspect, models, passkey, perplexity, qa, read, summarize
+from lmi_cli.cli import (
+    bench,
+    chat,
+    console,
+    inspect,
+    models,
+    passkey,
+    perplexity,
+    qa,
+    read,
+    summarize,
+)
 from lmi_cli.cli.options import deferred
 
 _EPILOG = """\b
@@ -54,6 +65,7 @@ app.command("summarize")(deferred(summarize.command))
 app.command("perplexity")(deferred(perplexity.command))
 app.command("inspect")(deferred(inspect.command))
 app.command("passkey")(deferred(passkey.command))
+app.command("bench")(deferred(bench.command))
 app.add_typer(models.app, name="models")
 
 

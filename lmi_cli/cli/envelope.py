@@ -1,31 +1,17 @@
 """The JSON object that every command prints, and the numbers about this process in it."""
 
-import contextlib
 import json
-import resource
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmi_cli.cli.options import GenerationOptions
 from lmi_cli.cli.session import Opened
+from lmi_cli.tasks.process import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.report import ReadingReport, Timing
 
 SCHEMA_VERSION = 1
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    # On Linux the kernel's own mark is right; ru_maxrss starts from the size of the parent process.
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def model_object(opened: Opened) -> dict[str, Any]:

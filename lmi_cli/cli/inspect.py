@@ -21,6 +21,7 @@ from lmi_cli.cli.session import (
     state_file,
 )
 from lmi_cli.errors import UsageError
+from lmi_cli.tasks.process import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.models.facts import ModelFacts
@@ -113,7 +114,7 @@ def dry_run(
     speed = report.tokens / report.seconds if report.seconds else 0.0
     say(
         f"tokenised in {report.seconds:.1f} s ({speed:,.0f} tok/s, {report.engine}), "
-        f"peak memory {envelope.peak_rss_bytes() / 2**20:,.0f} MiB",
+        f"peak memory {peak_rss_bytes() / 2**20:,.0f} MiB",
         output,
     )
     for note in report.notes:
@@ -258,7 +259,7 @@ def _method_object(need: "Forecast") -> dict[str, Any]:
 
 def _memory_object(need: "Forecast") -> dict[str, Any]:
     return {
-        "peak_rss_bytes": envelope.peak_rss_bytes(),
+        "peak_rss_bytes": peak_rss_bytes(),
         "weights_bytes": need.weights_bytes,
         "cache_bytes": need.cache_bytes,
         "store_bytes": 0,

@@ -30,6 +30,7 @@ from lmi_cli.cli.session import (
     say,
 )
 from lmi_cli.errors import PartialError, UsageError
+from lmi_cli.tasks.process import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.perplexity import PerplexityReport
@@ -114,7 +115,7 @@ def command(
     sink.write(_as_json(opened, report) if output.json else _as_text(report))
     sink.close()
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
-    peak = envelope.peak_rss_bytes() / 2**20
+    peak = peak_rss_bytes() / 2**20
     say(f"scored in {seconds:.1f} s ({speed:,.0f} tok/s), peak memory {peak:,.0f} MiB", output)
     for line in summary.input_lines(report.reading):
         say(line, output)

@@ -87,6 +87,14 @@ class CausalLM:
             torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())
         )
 
+    def forget_device_peak(self) -> bool:
+        """Begin to count the memory of accelerators anew; False without one."""
+        if not torch.cuda.is_available():
+            return False
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)
+        return True
+
     def layers(self, horizon: int) -> list[LayerSpec]:
         """See :func:`lmi_cli.models.families.layer_specs`."""
         return layer_specs(self.model, horizon)

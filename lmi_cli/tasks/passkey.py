@@ -330,7 +330,7 @@ class _Runner:
         self.state.keep(*self.kept.values())
         for event in self._engine.read(self.state, [document[alike:]]):
             yield event.tokens
-        self.read_tokens = alike - before + len(document) - alike
+        self.read_tokens = self._length - before
         self.store_bytes = sum(store.nbytes for store in self.kept.values())
 
     def _pool(self) -> BlockPool:

@@ -30,6 +30,7 @@ RESULTS = {
     "summarize": {"summary", "finish_reason", "visible", "answered_from", "evidence"},
     "perplexity": {"perplexity"},
     "passkey": {"cells"},
+    "bench": {"machine", "rows"},
 }
 
 
@@ -39,6 +40,7 @@ def arguments_of(command: str, document: Path, model: str) -> list[str]:
         "summarize": ["summarize", str(document), "-n", "4", "-m", model],
         "perplexity": ["perplexity", str(document), "-m", model],
         "passkey": ["passkey", "--lengths", "150,300", "--depths", "0,100", "-m", model],
+        "bench": ["bench", "--depths", "100,300", "--decode", "4", "-m", model],
     }[command]
 
 
@@ -56,7 +58,7 @@ def test_every_command_prints_the_same_object(
     assert set(report) == ENVELOPE | RESULTS[command]
     assert (report["schema_version"], report["command"]) == (1, command)
     for name, fields in FIELDS.items():
-        if name == "sampling" and command == "perplexity":
+        if name == "sampling" and command in ("perplexity", "bench"):
             assert report[name] is None
         else:
             assert set(report[name]) == fields, name
@@ -64,9 +66,9 @@ def test_every_command_prints_the_same_object(
     assert report["model"]["id"] == model and report["model"]["trained_length"] == 256
     assert report["timing"]["load_s"] > 0 and report["timing"]["prefill_s"] > 0
     assert report["tokens"]["read"] > 0
-    if command in ("qa", "passkey"):
+    if command in ("qa", "passkey", "bench"):
         assert report["tokens"]["generated"] > 0 and report["timing"]["decode_tok_per_s"] > 0
-    if command != "passkey":
+    if command not in ("passkey", "bench"):
         (source,) = report["sources"]
         assert source["origin"] == str(document)
         assert source["bytes"] == len(document.read_bytes())

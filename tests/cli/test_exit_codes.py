@@ -122,6 +122,10 @@ def test_numbers_out_of_range_are_refused_before_any_model_is_looked_for(
         ("passkey", ("--depths", "nan"), "from 0 to 100"),
         ("passkey", ("--depths", "deep"), "expected percentages"),
         ("passkey", ("--trials", "0"), "the grid is empty"),
+        ("bench", ("--depths", ","), "nothing to measure"),
+        ("bench", ("--depths", "0"), "nothing to measure"),
+        ("bench", ("--decode", "0"), "nothing to measure"),
+        ("bench", ("--against", "llama.cpp"), "one of stock, full, none"),
     ],
 )
 def test_numbers_of_the_other_commands(
@@ -132,7 +136,7 @@ def test_numbers_of_the_other_commands(
     arguments: tuple[str, ...],
     said: str,
 ) -> None:
-    sources = () if command == "passkey" else (document,)
+    sources = () if command in ("passkey", "bench") else (document,)
     result = lmi(command, *sources, "-m", model, *arguments)
     assert (result.code, result.out) == (2, "")
     assert said in result.err

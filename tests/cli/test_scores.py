@@ -1,4 +1,4 @@
-"""``perplexity`` and ``passkey``: their text, their files, their codes."""
+"""``perplexity``, ``passkey``, ``bench``: their text, their files, their codes."""
 
 import json
 import socket
@@ -79,6 +79,17 @@ def test_passkey_as_a_table_and_as_json(lmi: Run, model: str) -> None:
         right = sum(trial["correct"] for trial in cell["answers"])
         assert cell["trials"] == 2 and cell["accuracy"] == right / 2
     assert report["tokens"]["read"] == 2 * 3 * (150 + 300)
+
+
+def test_bench_as_a_table_with_ratios_and_bars(lmi: Run, model: str) -> None:
+    result = lmi("bench", "--depths", "50,0.1k", "--decode", 3, "-m", model)
+    assert result.code == 0
+    lines = [line.split() for line in result.out.splitlines()]
+    assert lines[0][0] == "lm-infinite"
+    assert sum("ratio" in line for line in lines) == 2
+    assert sum("stock" in line for line in lines) == 4
+    assert sum(any(word.startswith("#") for word in line) for line in lines) == 4
+    assert "GFLOP/s" in result.err and "GB/s" in result.err
 
 
 def poisoned(folder: Path) -> None:

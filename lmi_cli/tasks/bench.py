@@ -1,0 +1,240 @@
+"""How fast this machine reads and answers, beside the stock model and beside its own limits."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.engine.engine import Engine, Ids
+from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
+from lmi_cli.engine.sampling import Sampling
+from lmi_cli.errors import UsageError
+from lmi_cli.methods import Full
+from lmi_cli.methods.base import Method
+from lmi_cli.models.costs import costs_of
+from lmi_cli.models.load import Loaded
+from lmi_cli.models.stock import stock
+from lmi_cli.tasks.events import Progress
+from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.process import forget_peak_rss, peak_rss_bytes
+from lmi_cli.tasks.report import Timing
+
+_WARM_UP_TOKENS = 64
+_NO_STOP: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What reading to a depth and generating there took.
+
+    Attributes:
+        runner: Name of the method, or ``stock``.
+        depth: Tokens read.
+        prefill_tok_per_s: Over all of them.
+        decode_tok_per_s: Behind them.
+        cache_bytes: Keys and values.
+        peak_bytes: Largest memory of the process (or of the device) beyond the weights; None where
+            it cannot be told.
+        prefill_share: Useful arithmetic a second, as a part of the probed rate of matrix products.
+        decode_share: Bytes of weights, keys and values a second, as a part of the probed rate of
+            reading memory.
+    """
+
+    runner: str
+    depth: int
+    prefill_tok_per_s: float
+    decode_tok_per_s: float
+    cache_bytes: int
+    peak_bytes: int | None
+    prefill_share: float
+    decode_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Its probed limits, in operations and bytes a second."""
+
+    gemm_flops: float
+    read_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """All rows.
+
+    Attributes:
+        machine: The limits.
+        rows: By runner, then depth.
+        method: What read.
+        bound_tokens: Largest number of tokens any layer keeps by it; None grows.
+        decoded: Tokens generated at each depth.
+        timing: What reading and generating took, over all rows.
+    """
+
+    machine: Machine
+    rows: list[Speed]
+    method: Method
+    bound_tokens: int | None
+    decoded: int
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Seconds and bytes of one measurement."""
+
+    prefill_s: float
+    decode_s: float
+    cache_bytes: int
+    peak_bytes: int | None
+
+
+def bench(
+    loaded: Loaded,
+    choice: MethodChoice,
+    depths: Sequence[int],
+    *,
+    decode: int,
+    against: str,
+    chunk: int,
+) -> Iterator[Progress | Speed | BenchReport]:
+    """Measure each depth, ours first; the report comes last.
+
+    Args:
+        loaded: The model.
+        choice: The method; its default window is the trained length.
+        depths: Tokens to read before generating.
+        decode: Tokens to generate.
+        against: ``stock`` (the model as transformers runs it), ``full`` (its attention by our
+            engine) or ``none``.
+        chunk: Tokens in one forward pass.
+
+    Raises:
+        UsageError: A number is out of range, or ``against`` is not known.
+    """
+    if against not in ("stock", "full", "none"):
+        raise UsageError(f"against {against!r} is not known", hint="one of stock, full, none")
+    if decode < 1 or not depths or min(depths) < 1:
+        raise UsageError("there is nothing to measure: depths and --decode start at 1 token")
+    lm = loaded.lm
+    method = choice.build(lm.trained_length, len(loaded.tokenizer.prefix))
+    machine = Machine(gemm_flops(lm.dtype, lm.device), read_bytes_per_s(lm.device))
+    # Speed does not depend on what the text says.
+    ids = np.random.default_rng(0).integers(0, lm.vocab_size, max(depths), dtype=np.int32)
+    runs: list[tuple[str, Method, Callable[[Ids], Iterator[int | _Run]]]] = [
+        (method.name, method, lambda part: _ours(loaded, method, part, decode, chunk))
+    ]
+    if against == "full":
+        runs.append(("full", Full(), lambda part: _ours(loaded, Full(), part, decode, chunk)))
+    if against == "stock":
+        runs.append(("stock", Full(), lambda part: _stock(loaded, part, decode)))
+    places = sorted(set(depths))
+    total = sum(places) * len(runs)
+    done = 0
+    rows: list[Speed] = []
+    timing = Timing()
+    for name, attends, run in runs:
+        for _ in run(ids[:_WARM_UP_TOKENS]):
+            pass
+        for depth in places:
+            for event in run(ids[:depth]):
+                if isinstance(event, int):
+                    yield Progress(done + event, total)
+                    continue
+                rows.append(_speed(loaded, name, attends, depth, decode, machine, event))
+                timing.add_prefill(done + depth, event.prefill_s)
+                timing.add_decode(decode * len(rows), event.decode_s)
+                yield rows[-1]
+            done += depth
+    bound = Engine(lm, method, chunk).bound()
+    yield BenchReport(machine, rows, method, bound, decode, timing)
+
+
+def _ours(
+    loaded: Loaded, method: Method, ids: Ids, decode: int, chunk: int
+) -> Iterator[int | _Run]:
+    engine = Engine(loaded.lm, method, chunk)
+    state = engine.start()
+    peak = _Peak(loaded)
+    started = time.perf_counter()
+    last = None
+    for event in engine.read(state, [ids]):
+        last = event.last
+        yield event.tokens
+    read = time.perf_counter()
+    if last is None:
+        raise RuntimeError("nothing was read")
+    steps = engine.decode(state, last, stop_ids=_NO_STOP, limit=decode + 1, sampling=Sampling())
+    next(steps)  # it comes from the last token read
+    began = time.perf_counter()
+    count = sum(1 for _ in steps)
+    seconds = (time.perf_counter() - began) / max(1, count) * decode
+    yield _Run(read - started, seconds, state.nbytes, peak.bytes())
+
+
+def _stock(loaded: Loaded, ids: Ids, decode: int) -> Iterator[int | _Run]:
+    peak = _Peak(loaded)
+    with stock(loaded.lm) as model:
+        started = time.perf_counter()
+        model.read(ids)
+        read = time.perf_counter()
+        yield len(ids)
+        began = time.perf_counter()
+        for _ in range(decode):
+            model.step()
+        seconds = time.perf_counter() - began
+        yield _Run(read - started, seconds, model.cache_bytes, peak.bytes())
+
+
+class _Peak:
+    """Largest memory beyond the weights from here on."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._lm = loaded.lm
+        self._known = self._lm.forget_device_peak() or forget_peak_rss()
+
+    def bytes(self) -> int | None:
+        """So far; None where the system cannot tell."""
+        if not self._known:
+            return None
+        return (self._lm.device_peak_bytes() or peak_rss_bytes()) - self._lm.weights_bytes
+
+
+def _speed(
+    loaded: Loaded,
+    runner: str,
+    method: Method,
+    depth: int,
+    decode: int,
+    machine: Machine,
+    run: _Run,
+) -> Speed:
+    layers = loaded.lm.layers(loaded.lm.trained_length)
+    costs = costs_of(loaded.lm)
+    seen = sum(int(visible(method, layer, np.arange(depth)).sum()) for layer in layers)
+    flops = costs.linear_flops * depth + costs.visible_flops * seen
+    position = np.array([depth + decode // 2])
+    kept = sum(int(visible(method, layer, position)[0]) for layer in layers)
+    read = costs.step_bytes + costs.visible_bytes * kept
+    return Speed(
+        runner=runner,
+        depth=depth,
+        prefill_tok_per_s=depth / run.prefill_s,
+        decode_tok_per_s=decode / run.decode_s,
+        cache_bytes=run.cache_bytes,
+        peak_bytes=run.peak_bytes,
+        prefill_share=flops / run.prefill_s / machine.gemm_flops,
+        decode_share=read * decode / run.decode_s / machine.read_bytes_per_s,
+    )
+
+
+def visible(method: Method, layer: LayerSpec, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keys that the queries at ``positions`` attend to."""
+    keep = method.retain(layer)
+    if keep.window is None:
+        return positions + 1
+    seen = np.minimum(positions + 1, keep.window)
+    return seen + np.minimum(keep.sinks, positions + 1 - seen)

@@ -1,0 +1,119 @@
+"""What ``lmi bench`` counts; how fast anything is, it only measures."""
+
+from mmap import mmap
+
+import numpy as np
+import pytest
+import torch
+
+from lmi_cli.engine import probe
+from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
+from lmi_cli.errors import UsageError
+from lmi_cli.methods import Full, LMInfinite
+from lmi_cli.models.costs import costs_of
+from lmi_cli.models.load import Loaded
+from lmi_cli.models.stock import stock
+from lmi_cli.tasks.bench import BenchReport, Speed, bench, visible
+from lmi_cli.tasks.events import Progress
+from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.process import forget_peak_rss, peak_rss_bytes
+
+
+@pytest.fixture(autouse=True)
+def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_SECONDS", 0.0)
+    monkeypatch.setattr(probe, "_READ_BYTES", 1 << 20)
+
+
+def run(loaded: Loaded, depths: list[int], **arguments: object) -> list[object]:
+    settings: dict[str, object] = {"decode": 3, "against": "stock", "chunk": 64}
+    choice = MethodChoice(window=100)
+    return list(bench(loaded, choice, depths, **settings | arguments))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("against", ["stock", "full", "none"])
+def test_rows(loaded: Loaded, against: str) -> None:
+    events = run(loaded, [300, 80, 300], against=against)
+    report = events[-1]
+    assert isinstance(report, BenchReport)
+    runners = ["lm-infinite"] + ([] if against == "none" else [against])
+    assert [(row.runner, row.depth) for row in report.rows] == [
+        (runner, depth) for runner in runners for depth in (80, 300)
+    ]
+    assert [event for event in events if isinstance(event, Speed)] == report.rows
+    for row in report.rows:
+        assert row.prefill_tok_per_s > 0 and row.decode_tok_per_s > 0
+        assert row.prefill_share > 0 and row.decode_share > 0
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert progress[-1] == Progress(380 * len(runners), 380 * len(runners))
+    ours = {row.depth: row for row in report.rows if row.runner == "lm-infinite"}
+    theirs = {row.depth: row for row in report.rows if row.runner == "stock"}
+    if theirs:  # every key and value of what was read and generated
+        each = costs_of(loaded.lm).visible_bytes * len(loaded.lm.layers(1))
+        assert theirs[300].cache_bytes == each * (300 + 3)
+        assert ours[300].cache_bytes < theirs[300].cache_bytes
+
+
+def test_the_stock_model_is_the_stock_model_and_ours_comes_back(loaded: Loaded) -> None:
+    ids = np.arange(40, dtype=np.int32)
+    lm = loaded.lm
+    with stock(lm) as model:
+        assert lm.config._attn_implementation == "sdpa"
+        model.read(ids)
+        model.step()
+        with torch.inference_mode():
+            once = lm.model(torch.arange(40)[None], use_cache=False).logits[0, -1].argmax()
+            assert (
+                model.last_token
+                == lm.model(torch.cat((torch.arange(40), once[None]))[None], use_cache=False)
+                .logits[0, -1]
+                .argmax()
+            )
+    run(loaded, [40], against="none")
+
+
+def test_costs_are_those_of_the_shapes(loaded: Loaded) -> None:
+    costs, config = costs_of(loaded.lm), loaded.lm.config
+    hidden, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+    layer = hidden * size * (2 * heads + 2 * key_heads) + 3 * hidden * config.intermediate_size
+    linear = layer * config.num_hidden_layers
+    assert costs.linear_flops == 2 * linear
+    assert costs.step_bytes == 4 * (linear + config.vocab_size * hidden)
+    assert costs.visible_flops == 4 * heads * size
+    assert costs.visible_bytes == 4 * 2 * key_heads * size
+
+
+def test_visible_keys_are_those_of_the_definition(loaded: Loaded) -> None:
+    (layer, *_) = loaded.lm.layers(256)
+    positions = np.arange(40)
+    for sinks in (0, 3, 12):
+        expected = [sum(i - j < 9 or j < sinks for j in range(i + 1)) for i in positions.tolist()]
+        assert visible(LMInfinite(9, sinks, 9), layer, positions).tolist() == expected
+    assert visible(Full(), layer, positions).tolist() == (positions + 1).tolist()
+
+
+def test_probes_find_something() -> None:
+    cpu = torch.device("cpu")
+    assert gemm_flops(torch.float32, cpu) > 1e6
+    assert read_bytes_per_s(cpu) > 1e6
+
+
+def test_the_peak_can_be_forgotten() -> None:
+    forget_peak_rss()
+    before = peak_rss_bytes()
+    with mmap(-1, 1 << 26) as block:  # not from the C library, which may have some to spare
+        block.write(bytes(1 << 26))
+        high = peak_rss_bytes()
+    assert high >= before + (1 << 26)
+    if forget_peak_rss():
+        assert peak_rss_bytes() < high
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"depths": []}, {"depths": [0]}, {"decode": 0}, {"against": "nothing"}]
+)
+def test_what_cannot_be_measured_is_refused(loaded: Loaded, arguments: dict[str, object]) -> None:
+    depths = arguments.pop("depths", [10])
+    with pytest.raises(UsageError):
+        run(loaded, depths, **arguments)  # type: ignore[arg-type]
