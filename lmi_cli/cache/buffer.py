@@ -65,6 +65,10 @@ class SlidingBuffer:
             tensor[:, :, self._end : self._end + count] = new
         self._end += count
 
+    def truncate(self, position: int) -> None:
+        """Let go of the tokens from ``position`` on."""
+        self._end = min(self._end, self._begin + max(0, position - self.start))
+
     def clone(self) -> "SlidingBuffer":
         """An independent copy of what the next query sees, with room for one more chunk."""
         other = SlidingBuffer(self.window, self.chunk)

@@ -37,6 +37,13 @@ class LayerCache:
             old_key, old_value = self._sinks
             self._sinks = (torch.cat((old_key, key), 2), torch.cat((old_value, value), 2))
 
+    def truncate(self, position: int, tokens: int) -> None:
+        """Let go of everything from ``position`` on, behind the first ``tokens`` of the stream."""
+        self.window.truncate(position)
+        if self._sinks is not None:
+            key, value = self._sinks
+            self._sinks = (key[:, :, :tokens], value[:, :, :tokens]) if tokens else None
+
     def region(self, region: Region) -> tuple[Tensor, Tensor, int] | None:
         """Keys, values and the true position of the first; None while the region is empty."""
         if region is Region.WINDOW:

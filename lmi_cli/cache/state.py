@@ -71,6 +71,14 @@ class StreamState:
         self._torn = False
         self.position += count
 
+    def undo_pass(self) -> None:
+        """Take back what a pass that failed has written, so that it can be tried again."""
+        for cache in self.caches:
+            cache.truncate(self.position, self.tokens)
+        for store in self.stores:
+            store.truncate(self.position)
+        self._torn = False
+
     @property
     def nbytes(self) -> int:
         """Bytes that all caches take."""

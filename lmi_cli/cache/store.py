@@ -88,6 +88,14 @@ class TokenStore:
             block.tokens += count
             done += count
 
+    def truncate(self, position: int) -> None:
+        """Let go of the tokens from ``position`` on."""
+        for blocks in self._blocks.values():
+            while blocks and blocks[-1].start >= position:
+                blocks.pop()
+            if blocks:
+                blocks[-1].tokens = min(blocks[-1].tokens, position - blocks[-1].start)
+
     def fork(self, pool: BlockPool | None = None) -> "TokenStore":
         """An independent store of the same tokens; full blocks are shared.
 

@@ -6,6 +6,7 @@ hidden states and in the events they yield.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.forward import ForwardPass, Observer
 from lmi_cli.engine.sampling import Sampling
-from lmi_cli.errors import ModelError
+from lmi_cli.errors import ModelError, ResourceError
 from lmi_cli.methods.base import Method
 
 CHUNK = 512
@@ -109,6 +110,7 @@ class Engine:
         self.model = model
         self.method = method
         self.chunk = chunk
+        self._halved = False
         # Within its window a method is the stock model, so the window chooses the frequencies.
         horizon = method.parameters().get("window", model.trained_length)
         self.layers = model.layers(horizon if longest is None else min(horizon, longest))
@@ -126,7 +128,8 @@ class Engine:
     def forward(self, state: StreamState, ids: Ids, observe: Observer | None = None) -> Tensor:
         """Read one chunk; returns hidden states ``[n, hidden]``.
 
-        A pass that fails leaves the state unusable, and says so when it is used again.
+        A pass that fails leaves the state unusable, which says so when it is used again, until
+        :meth:`~lmi_cli.cache.state.StreamState.undo_pass` has put it back.
         """
         state.begin_pass()
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
@@ -138,19 +141,20 @@ class Engine:
         self, state: StreamState, blocks: Iterable[Ids], observe: Observer | None = None
     ) -> Iterator[Read]:
         """Prefill: read blocks of ids of any size, chunk by chunk."""
-        for ids in rechunk(blocks, self.chunk):
-            hidden = self.forward(state, ids, observe)
-            yield Read(state.tokens, hidden[-1])
+        for block in rechunk(blocks, self.chunk):
+            for _, hidden in self._passes(state, block, observe):
+                yield Read(state.tokens, hidden[-1])
 
     def score(self, state: StreamState, blocks: Iterable[Ids]) -> Iterator[Scored]:
         """Read blocks of ids and score each token given those before it.
 
         Raises:
             ModelError: A logit is not finite.
+            ResourceError: Memory ran out, and again in half the chunk.
         """
         last: Tensor | None = None
-        for ids in rechunk(blocks, self.chunk):
-            hidden = self.forward(state, ids)
+        passes = (self._passes(state, block) for block in rechunk(blocks, self.chunk))
+        for ids, hidden in chain.from_iterable(passes):
             before = hidden[:-1] if last is None else torch.cat((last[None], hidden[:-1]))
             nll = np.full(len(ids), np.nan, dtype=np.float32)
             scored = len(ids) - len(before)
@@ -164,6 +168,37 @@ class Engine:
                 raise _not_finite(state)
             last = hidden[-1].clone()
             yield Scored(state.tokens, nll)
+
+    def _passes(
+        self, state: StreamState, block: Ids, observe: Observer | None = None
+    ) -> Iterator[tuple[Ids, Tensor]]:
+        """Read a block of ids; gives each part with its hidden states ``[n, hidden]``.
+
+        Where memory runs out for the first time, the chunk is halved and the part read again.
+
+        Raises:
+            ResourceError: It ran out again, or there was nothing to halve.
+        """
+        done = 0
+        while done < len(block):
+            part = block[done : done + self.chunk]
+            try:
+                hidden = self.forward(state, part, observe)
+            except (MemoryError, RuntimeError) as error:
+                if not _ran_out(error):
+                    raise
+                # What has been observed could not be taken back.
+                if self._halved or len(part) < 2 or observe is not None:
+                    raise ResourceError(
+                        f"out of memory behind {state.tokens:,} tokens, {len(part):,} at once",
+                        hint="a smaller --window or --chunk, or --dtype bfloat16, takes less",
+                    ) from error
+                self._halved = True
+                self.chunk = -(-len(part) // 2)
+                state.undo_pass()
+                continue
+            done += len(part)
+            yield part, hidden
 
     def decode(
         self,
@@ -206,7 +241,8 @@ class Engine:
             yield Generated(token, reason)
             if reason is not None:
                 return
-            last = self.forward(state, np.array([token], dtype=np.int32))[-1]
+            for _, hidden in self._passes(state, np.array([token], dtype=np.int32)):
+                last = hidden[-1]
 
 
 def rechunk(blocks: Iterable[Ids], size: int) -> Iterator[Ids]:
@@ -240,6 +276,12 @@ def loops(tokens: list[int]) -> bool:
         if tail[period:] == tail[:-period]:
             return True
     return False
+
+
+def _ran_out(error: BaseException) -> bool:
+    """Whether memory ran out, on the device or, where torch says so only in words, on the CPU."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "can't allocate memory" in str(error)
 
 
 def _not_finite(state: StreamState) -> ModelError:
