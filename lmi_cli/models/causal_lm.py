@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.models import cpu, hook
+from lmi_cli.models import cpu, hook, room
 from lmi_cli.models.families import family_of, layer_specs, trained_length
 
 
@@ -78,6 +78,16 @@ class CausalLM:
         """Device by module, ``""`` standing for the whole model."""
         placed = getattr(self.model, "hf_device_map", None) or {"": self.device}
         return {name: str(device) for name, device in placed.items()}
+
+    def free_bytes(self) -> int | None:
+        """Memory that is free on the device of all layers; None if they are spread."""
+        placed = {self.layer_device(index) for index in range(self.config.num_hidden_layers)}
+        if len(placed) != 1:
+            return None
+        (device,) = placed
+        if device.type == "cuda":
+            return int(torch.cuda.mem_get_info(device)[0])
+        return room.available_bytes() if device.type == "cpu" else None
 
     def device_peak_bytes(self) -> int:
         """Largest memory allocated on accelerators so far; 0 without one."""

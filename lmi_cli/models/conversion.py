@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmi_cli.errors import ModelError, ResourceError
+from lmi_cli.models import room
 from lmi_cli.models.entries import Progress, ignore_progress
 from lmi_cli.models.gguf import GgufHeader, GgufTensor, read_header
 
@@ -89,20 +90,11 @@ def check_memory(path: Path, header: GgufHeader) -> None:
         + 2 * header.largest_tensor_elements * _FLOAT32_BYTES
         + _OVERHEAD_BYTES
     )
-    available = available_bytes()
-    if needed > available:
-        raise ResourceError(
-            f"converting {path.name} needs {needed / 1e9:.1f} GB of memory ({weights / 1e9:.1f} GB "
-            f"of dequantised weights), and {available / 1e9:.1f} GB are free",
-            hint="free some memory, or use a smaller model or its safetensors form",
-        )
-
-
-def available_bytes() -> int:
-    """Return the memory that can be taken without swapping."""
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    room.require(
+        needed,
+        f"converting {path.name} ({weights / 1e9:.1f} GB of dequantised weights)",
+        "free some memory, or use a smaller model or its safetensors form",
+    )
 
 
 def _one_line(error: BaseException) -> str:

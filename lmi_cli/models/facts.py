@@ -150,7 +150,7 @@ def facts_of(files: store.ModelFiles) -> ModelFacts:
         head_dim=config.get("head_dim") or config["hidden_size"] // heads,
         vocabulary=config["vocab_size"],
         dtype=dtype if dtype in DTYPE_BYTES else "float32",
-        weights=_count_weights(files.folder),
+        weights=count_weights(files.folder),
     )
 
 
@@ -204,7 +204,7 @@ def _completed(folder: Path) -> dict[str, Any]:
     }
 
 
-def _count_weights(folder: Path) -> int:
+def count_weights(folder: Path) -> int:
     """Number of weights in all safetensors files of a checked folder."""
     index = folder / "model.safetensors.index.json"
     names = {"model.safetensors"}

@@ -11,9 +11,10 @@ from accelerate.utils import convert_file_size_to_int
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmi_cli.errors import ModelError, ResourceError, UsageError
-from lmi_cli.models import cpu
+from lmi_cli.models import cpu, room
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.chat import ChatTemplate, load_tokenizer
+from lmi_cli.models.facts import count_weights
 from lmi_cli.models.families import family_of
 from lmi_cli.models.selfcheck import check
 from lmi_cli.models.store import ModelFiles
@@ -70,10 +71,17 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
         )
         family_of(config)
         check(config)
+        dtype = _dtype(placement, config)
+        if list(devices) == ["device_map"] and devices["device_map"] == {"": torch.device("cpu")}:
+            room.require(
+                count_weights(files.folder) * dtype.itemsize,
+                f"{files.id} in {str(dtype).removeprefix('torch.')}",
+                "a smaller model or dtype, or --device-map auto with --offload-folder",
+            )
         model = AutoModelForCausalLM.from_pretrained(
             files.folder,
             config=config,
-            dtype=_dtype(placement, config),
+            dtype=dtype,
             attn_implementation="eager",
             use_safetensors=True,
             local_files_only=True,

@@ -21,6 +21,7 @@ from lmi_cli.tasks.events import Progress
 from lmi_cli.tasks.methodchoice import MethodChoice
 from lmi_cli.tasks.process import forget_peak_rss, peak_rss_bytes
 from lmi_cli.tasks.report import Timing
+from lmi_cli.tasks.room import require_cache
 
 _WARM_UP_TOKENS = 64
 _NO_STOP: frozenset[int] = frozenset()
@@ -157,6 +158,7 @@ def _ours(
     loaded: Loaded, method: Method, ids: Ids, decode: int, chunk: int
 ) -> Iterator[int | _Run]:
     engine = Engine(loaded.lm, method, chunk)
+    require_cache(loaded, engine, len(ids) + decode)
     state = engine.start()
     peak = _Peak(loaded)
     started = time.perf_counter()

@@ -30,6 +30,7 @@ from lmi_cli.tasks.keep import index_for, store_for
 from lmi_cli.tasks.methodchoice import STREAM_SHARE, MemoryChoice, MethodChoice
 from lmi_cli.tasks.reading import REREAD_PASSAGES
 from lmi_cli.tasks.report import Timing
+from lmi_cli.tasks.room import require_cache
 from lmi_cli.text.tokenizer import Tokenizer
 
 PREFIX = (
@@ -275,6 +276,7 @@ class _Runner:
         window = trained if fits else max(1, trained // STREAM_SHARE)
         method = choice.build(window, len(loaded.tokenizer.prefix))
         self._engine = Engine(loaded.lm, method, chunk, longest=length + max_new_tokens)
+        require_cache(loaded, self._engine, length + max_new_tokens)
         self._memory = memory
         self._stream = not fits and isinstance(method, LMInfinite)
         self._looking: RetrievalHeads | None = None

@@ -15,6 +15,7 @@ from lmi_cli.sources.document import Corpus
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.methodchoice import MethodChoice
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
+from lmi_cli.tasks.room import require_cache
 from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.provenance import SourceCounter
 from lmi_cli.text.stream import TokenBlock, tokenize
@@ -149,6 +150,7 @@ def perplexity(
     tokenizer, lm = loaded.tokenizer, loaded.lm
     prefix = np.array(tokenizer.prefix, dtype=np.int32)
     engine = Engine(lm, choice.build(lm.trained_length, len(prefix)), chunk)
+    require_cache(loaded, engine, length)
     for warning in choice.warnings(lm.trained_length):
         yield Note(warning)
     encoder = StreamEncoder(tokenizer)

@@ -32,6 +32,7 @@ from lmi_cli.tasks.report import (
     Visible,
     source_reports,
 )
+from lmi_cli.tasks.room import require_cache
 from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.prompts import QUESTION_LABEL, Prompt, Turn, after_stream, in_turn, later_turn
 from lmi_cli.text.stream import TokenBlock, tokenize
@@ -176,6 +177,7 @@ class Reading:
             window = max(1, length // STREAM_SHARE)
         method = self.choice.build(window, len(tokenizer.prefix))
         self.engine = Engine(self.loaded.lm, method, self.chunk, longest=longest)
+        require_cache(self.loaded, self.engine, longest)
 
     def _keep(self) -> None:
         """Make the stores that the choice of memory asks for, and let the state fill them."""

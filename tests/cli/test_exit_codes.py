@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from lmi_cli.cli.options import count
+from lmi_cli.models import room
 
 ONE = "What is green?"
 
@@ -238,3 +240,40 @@ def test_a_closed_stdin_is_no_source(
     monkeypatch.setattr("lmi_cli.cli.session.sys", type(sys)("sys"))
     monkeypatch.setattr("lmi_cli.cli.session.sys.stdin", None, raising=False)
     assert lmi("qa", ONE).code == 2
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(
+    lmi: Callable[..., object], model: str, document: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    result = lmi("qa", document, ONE, "-m", model)
+    assert (result.code, result.out) == (5, "")
+    assert "are free" in result.err and "--device-map" in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("qa", "-q", ONE, "--window", "1m"),
+        ("perplexity", "--window", "1m"),
+        ("passkey", "--lengths", "1m", "--method", "full"),
+        ("bench", "--depths", "1m", "--method", "full", "--against", "none"),
+    ],
+    ids=lambda given: given[0],
+)
+def test_caches_that_do_not_fit_are_refused_before_anything_is_read(
+    lmi: Callable[..., object],
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    command, *rest = arguments
+    source = tmp_path / "long.txt"
+    source.write_text("word " * 2000)
+    sources = [source] if command in ("qa", "perplexity") else []
+    monkeypatch.setattr(room, "available_bytes", lambda: 50_000_000)
+    result = lmi(command, *sources, *rest, "-m", model)
+    assert (result.code, result.out) == (5, "")
+    assert "tokens a layer, takes" in result.err and "--window" in result.err

@@ -26,7 +26,7 @@ from model_builders import (
 )
 
 from lmi_cli.errors import ModelError, ResourceError
-from lmi_cli.models import conversion, gguf
+from lmi_cli.models import conversion, gguf, room
 
 HUGE = 2**63
 SOUND = gguf_bytes()
@@ -290,8 +290,8 @@ def test_conversion_says_nothing(
 def test_dequantised_size_is_compared_with_memory_first(
     tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "available_bytes", lambda: 10**8)
-    with pytest.raises(ResourceError, match=r"needs 0\.5 GB .* 0\.1 GB are free"):
+    monkeypatch.setattr(room, "available_bytes", lambda: 10**8)
+    with pytest.raises(ResourceError, match=r"takes 0\.5 GB .* 0\.1 GB are free"):
         conversion.convert(tiny_gguf, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -14,7 +14,7 @@ import pytest
 from model_builders import model_folder, safetensors_bytes, span
 
 from lmi_cli.errors import LmiError, ModelError, ResourceError
-from lmi_cli.models import conversion, entries, hub, store, wheel
+from lmi_cli.models import conversion, entries, hub, room, store, wheel
 from lmi_cli.models.catalog import CATALOG, DEFAULT_MODEL
 
 IDENTITY = "ab" * 32
@@ -465,7 +465,7 @@ class TestGgufFile:
     def test_too_large_for_memory(
         self, cache: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(conversion, "available_bytes", lambda: 1000)
+        monkeypatch.setattr(room, "available_bytes", lambda: 1000)
         assert refusal(str(tiny_gguf)).exit_code == 5
 
     def test_something_else(self, cache: Path, tmp_path: Path) -> None:
