@@ -84,6 +84,8 @@ def dry_run(
     choice = method_choice(method)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
         from lmi_cli.models.facts import facts_of, tokenizer_of
+        from lmi_cli.models.heads import known_heads
+        from lmi_cli.models.speeds import recall
         from lmi_cli.models.store import resolve
         from lmi_cli.tasks.events import Progress
         from lmi_cli.tasks.inspect import InspectReport, forecast, inspect
@@ -96,6 +98,7 @@ def dry_run(
             say(note, output)
         facts = facts_of(files)
         dtype = _dtype(model, facts)
+        looking = known_heads(files)
         for event in inspect(tokenizer_of(files.folder), corpus):
             match event:
                 case Progress(tokens, total):
@@ -103,7 +106,16 @@ def dry_run(
                 case InspectReport():
                     report = event
         progress.clear()
-    need = forecast(facts, choice, report.tokens, chunk=method.chunk, dtype=dtype, answer=answer)
+    need = forecast(
+        facts,
+        choice,
+        report.tokens,
+        chunk=method.chunk,
+        dtype=dtype,
+        answer=answer,
+        looking=looking,
+        speed=lambda setting: recall(files, setting),
+    )
     require_whole_input(corpus, output)
     if output.json:
         sink.write(_as_json(command, facts, need, report))
@@ -262,7 +274,7 @@ def _memory_object(need: "Forecast") -> dict[str, Any]:
         "peak_rss_bytes": peak_rss_bytes(),
         "weights_bytes": need.weights_bytes,
         "cache_bytes": need.cache_bytes,
-        "store_bytes": 0,
+        "store_bytes": need.store_bytes,
         "device_peak_bytes": None,
     }
 
@@ -315,9 +327,23 @@ def _as_text(facts: "ModelFacts", need: "Forecast", report: "InspectReport") -> 
     yield (
         f"memory   weights {_megabytes(need.weights_bytes)} and a cache of at most "
         f"{_megabytes(need.cache_bytes)} ({need.bound_tokens:,} tokens a layer, {per_token:,} "
-        f"bytes a token in all layers, {need.dtype}), beside the program itself"
+        f"bytes a token in all layers, {need.dtype})"
+        + (f", an index of {_megabytes(need.store_bytes)}" if need.store_bytes else "")
+        + ", beside the program itself"
     )
-    yield "time     not known: the speed of this model on this machine has not been measured"
+    if need.prefill_s is None:
+        yield "time     not known: this model has not read so on this machine yet"
+    else:
+        speed = report.tokens / need.prefill_s if need.prefill_s else 0.0
+        yield f"time     about {_duration(need.prefill_s)}, at {speed:,.0f} tok/s as last time"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _method_text(need: "Forecast") -> str:

@@ -6,8 +6,6 @@ document; which heads they are is found by :mod:`lmi_cli.tasks.calibrate`.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,32 +18,13 @@ from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.forward import Asked
+from lmi_cli.engine.heads import Head, RetrievalHeads, key_heads_of
 
 SMOOTHING = 0.5
 """Share of a uniform look that every passage is given; keeps the logarithm of nothing away."""
 
 NEIGHBOUR = 0.25
 """What the score of each neighbour adds to that of a passage: a place is seldom seen alone."""
-
-
-class Head(NamedTuple):
-    """A query head."""
-
-    layer: int
-    head: int
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievalHeads:
-    """The heads of a model that look things up.
-
-    Attributes:
-        heads: Best first.
-        distance: Tokens; the one distance at which every key is scored.
-    """
-
-    heads: tuple[Head, ...]
-    distance: int
 
 
 def key_index(
@@ -65,11 +44,7 @@ def key_index(
         first: True position of the first token that is kept.
         pool: Where memory comes from.
     """
-    folds = query_heads // key_heads
-    chosen: dict[int, set[int]] = {}
-    for layer, head in heads:
-        chosen.setdefault(layer, set()).add(head // folds)
-    kept = {layer: sorted(chosen[layer]) for layer in sorted(chosen)}
+    kept = key_heads_of(heads, query_heads, key_heads)
     return TokenStore(kept, with_values=False, first=first, pool=pool)
 
 

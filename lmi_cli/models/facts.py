@@ -44,6 +44,7 @@ class ModelFacts:
         family: Model type, such as 'llama'.
         trained_length: Tokens.
         native_windows: By layer, its own sliding window in tokens; None for one that sees all.
+        heads: Query heads of a layer.
         kv_heads: Key and value heads of a layer.
         head_dim: Components of a key.
         vocabulary: Number of tokens.
@@ -57,6 +58,7 @@ class ModelFacts:
     family: str
     trained_length: int
     native_windows: tuple[int | None, ...]
+    heads: int
     kv_heads: int
     head_dim: int
     vocabulary: int
@@ -118,6 +120,7 @@ def facts_of_gguf(path: Path, progress: Progress = ignore_progress) -> ModelFact
         family=header.architecture,
         trained_length=number("context_length"),
         native_windows=(None,) * number("block_count"),
+        heads=heads,
         kv_heads=number("attention.head_count_kv", heads),
         head_dim=number("attention.key_length", number("embedding_length") // heads),
         vocabulary=header.array_lengths.get("tokenizer.ggml.tokens", 0),
@@ -146,6 +149,7 @@ def facts_of(files: store.ModelFiles) -> ModelFacts:
         family=config["model_type"],
         trained_length=config["max_position_embeddings"],
         native_windows=config.get("native_windows") or (None,) * config["num_hidden_layers"],
+        heads=heads,
         kv_heads=config.get("num_key_value_heads") or heads,
         head_dim=config.get("head_dim") or config["hidden_size"] // heads,
         vocabulary=config["vocab_size"],

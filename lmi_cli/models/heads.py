@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmi_cli.engine.retrieval import Head, RetrievalHeads
+from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.models.entries import cache_folder
 from lmi_cli.models.store import ModelFiles
 

@@ -19,7 +19,7 @@ from lmi_cli import __version__
 from lmi_cli.cache import statefile
 from lmi_cli.cache.signature import is_state_file
 from lmi_cli.cache.store import StoredBlock, TokenStore
-from lmi_cli.engine.retrieval import Head, RetrievalHeads
+from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.errors import StateFileError
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus, Skipped, Source

@@ -15,7 +15,8 @@ from torch import Tensor
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
-from lmi_cli.engine.retrieval import Head, RetrievalHeads, key_index, look
+from lmi_cli.engine.heads import Head, RetrievalHeads
+from lmi_cli.engine.retrieval import key_index, look
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.heads import known_heads, remember_heads
 from lmi_cli.models.load import Loaded

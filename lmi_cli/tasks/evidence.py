@@ -11,7 +11,8 @@ from torch import Tensor
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine
-from lmi_cli.engine.retrieval import RetrievalHeads, contrast, look
+from lmi_cli.engine.heads import RetrievalHeads
+from lmi_cli.engine.retrieval import contrast, look
 from lmi_cli.sources.document import Source
 from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
 from lmi_cli.tasks.document import Document, Passage

@@ -1,11 +1,13 @@
 """What a reading would take in and what it would need, without a model's weights."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.models.facts import ModelFacts
+from lmi_cli.engine.heads import RetrievalHeads, key_heads_of
+from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts
+from lmi_cli.models.speeds import setting_of
 from lmi_cli.sources.document import Corpus, Skipped
 from lmi_cli.tasks.events import Progress
 from lmi_cli.tasks.methodchoice import STREAM_SHARE, MethodChoice
@@ -26,9 +28,10 @@ class Forecast:
         parameters: Its parameters, in tokens.
         bound_tokens: Largest number of tokens any layer keeps.
         cache_bytes: Keys and values of all layers, at most.
+        store_bytes: Index of the whole stream; None where the heads that it takes are not known.
         weights_bytes: Weights.
         dtype: Of both.
-        prefill_s: Seconds; None, as no speed is known before a model has run.
+        prefill_s: Seconds at the speed of the last such reading; None where there was none.
     """
 
     form: str
@@ -36,9 +39,10 @@ class Forecast:
     parameters: dict[str, int]
     bound_tokens: int
     cache_bytes: int
+    store_bytes: int | None
     weights_bytes: int
     dtype: str
-    prefill_s: float | None = None
+    prefill_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,8 @@ def forecast(
     chunk: int,
     dtype: str,
     answer: int | None,
+    looking: RetrievalHeads | None = None,
+    speed: Callable[[str], float | None] = lambda setting: None,
 ) -> Forecast:
     """What reading would need.
 
@@ -109,6 +115,8 @@ def forecast(
         dtype: A key of ``DTYPE_BYTES``.
         answer: Longest answer, in tokens, that must fit too; None for ``perplexity``, whose default
             window is the trained length.
+        looking: The retrieval heads of the model, where they are known.
+        speed: Tokens a second by setting; see :mod:`lmi_cli.models.speeds`.
     """
     window = facts.trained_length
     fits = tokens + (answer or 0) <= window
@@ -120,12 +128,26 @@ def forecast(
         bound = method.bound(chunk, LayerSpec(layer, None, native))
         # A growing cache holds the stream; how much room it keeps ahead is not foretold.
         kept.append(tokens if bound is None else bound)
+    store: int | None = 0
+    if not fits and answer is not None:
+        store = None if looking is None else tokens * _index_bytes_per_token(facts, looking, dtype)
+    limit = method.parameters().get("window")
+    rate = None
+    if limit is not None:
+        rate = speed(setting_of("score" if answer is None else "read", dtype, limit))
     return Forecast(
         form="fits" if fits else "stream",
         method=method.name,
         parameters=method.parameters(),
         bound_tokens=max(kept),
         cache_bytes=sum(kept) * facts.layer_bytes_per_token(dtype),
+        store_bytes=store,
         weights_bytes=facts.weights_bytes(dtype),
         dtype=dtype,
+        prefill_s=None if rate is None else tokens / rate,
     )
+
+
+def _index_bytes_per_token(facts: ModelFacts, looking: RetrievalHeads, dtype: str) -> int:
+    kept = key_heads_of(looking.heads, facts.heads, facts.kv_heads)
+    return sum(map(len, kept.values())) * facts.head_dim * DTYPE_BYTES[dtype]

@@ -3,7 +3,8 @@
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine
-from lmi_cli.engine.retrieval import RetrievalHeads, key_index
+from lmi_cli.engine.heads import RetrievalHeads
+from lmi_cli.engine.retrieval import key_index
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.tasks.methodchoice import SINKS

@@ -17,7 +17,7 @@ from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
-from lmi_cli.engine.retrieval import RetrievalHeads
+from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import LMInfinite

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.errors import NoInputError
+from lmi_cli.models import speeds
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus
 from lmi_cli.tasks.events import Note, Progress
@@ -178,7 +179,13 @@ def perplexity(
         if keep_nll:
             kept.append(nll)
         yield Progress(position, length)
-    timing.add_prefill(state.tokens, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    timing.add_prefill(state.tokens, seconds)
+    window = engine.method.parameters().get("window")
+    if window is not None:
+        dtype = str(lm.dtype).removeprefix("torch.")
+        setting = speeds.setting_of("score", dtype, window)
+        speeds.remember(loaded.files, setting, state.tokens, seconds)
     for note in encoder.notes:
         yield Note(note)
     score.utf8_bytes = counter.utf8_bytes

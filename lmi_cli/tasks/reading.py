@@ -12,10 +12,11 @@ from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import CHUNK, Engine, Ids
-from lmi_cli.engine.retrieval import RetrievalHeads
+from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import LMInfinite
+from lmi_cli.models import speeds
 from lmi_cli.models.heads import known_heads
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus
@@ -154,7 +155,13 @@ class Reading:
         for event in self.engine.read(self.state, self._ids(chain(held, blocks), begun)):
             self.last = event.last
             yield Progress(min(event.tokens, self.document.tokens), total)
-        self.timing.add_prefill(self.state.tokens - before, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self.timing.add_prefill(self.state.tokens - before, seconds)
+        window = self.engine.method.parameters().get("window")
+        if window is not None:
+            dtype = str(self.loaded.lm.dtype).removeprefix("torch.")
+            setting = speeds.setting_of("read", dtype, window)
+            speeds.remember(self.loaded.files, setting, self.state.tokens - before, seconds)
         for note in encoder.notes:
             yield Note(note)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmi_cli.engine.retrieval import Head, RetrievalHeads
+from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.models.heads import remember_heads
 from lmi_cli.models.store import resolve
 

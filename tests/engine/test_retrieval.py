@@ -10,7 +10,8 @@ from tiny_models import precisely, random_ids, tiny_model
 from lmi_cli.engine import retrieval
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.forward import Asked
-from lmi_cli.engine.retrieval import Head, RetrievalHeads, contrast, key_index, log_shares, look
+from lmi_cli.engine.heads import Head, RetrievalHeads
+from lmi_cli.engine.retrieval import contrast, key_index, log_shares, look
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
 

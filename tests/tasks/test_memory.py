@@ -13,7 +13,7 @@ import torch
 
 from lmi_cli.cache import statefile
 from lmi_cli.cache.signature import is_state_file
-from lmi_cli.engine.retrieval import Head, RetrievalHeads
+from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.errors import ResourceError, StateFileError, UsageError
 from lmi_cli.models.heads import known_heads, remember_heads
 from lmi_cli.models.load import Loaded

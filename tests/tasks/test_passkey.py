@@ -8,7 +8,7 @@ from chat_model import build_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmi_cli.engine.retrieval import Head, RetrievalHeads
+from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.errors import UsageError
 from lmi_cli.models.heads import remember_heads
 from lmi_cli.models.load import Loaded

@@ -1,0 +1,48 @@
+"""The speed of the last reading is kept for forecasts; without it there is none."""
+
+from pathlib import Path
+
+import pytest
+
+from lmi_cli.models.speeds import recall, remember, setting_of
+from lmi_cli.models.store import ModelFiles
+
+FILES = ModelFiles("model", Path("/nowhere"), "abc", "folder")
+SETTING = setting_of("read", "bfloat16", 2048)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_the_last_reading_of_each_setting() -> None:
+    assert recall(FILES, SETTING) is None
+    other = setting_of("score", "bfloat16", 2048)
+    for tokens in (50_000, 60_000):
+        remember(FILES, SETTING, tokens, 100.0)
+    remember(FILES, other, 40_000, 100.0)
+    assert (recall(FILES, SETTING), recall(FILES, other)) == (600.0, 400.0)
+    assert recall(FILES, setting_of("read", "float32", 2048)) is None
+
+
+def test_a_short_reading_says_nothing() -> None:
+    remember(FILES, SETTING, 500, 0.1)
+    assert recall(FILES, SETTING) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"x": 1}', b"\xff", b'"text"'])
+def test_a_damaged_file_is_no_file(cache: Path, content: bytes) -> None:
+    path = cache / "speeds" / "abc.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert recall(FILES, SETTING) is None
+    remember(FILES, SETTING, 50_000, 100.0)
+    assert recall(FILES, SETTING) == 500.0
+
+
+def test_a_cache_that_cannot_be_written(cache: Path) -> None:
+    (cache / "speeds").write_text("in the way")
+    remember(FILES, SETTING, 50_000, 100.0)
+    assert recall(FILES, SETTING) is None
