@@ -22,7 +22,7 @@ from torch import Tensor
 from lmi_cli.cache.signature import FORMAT
 from lmi_cli.errors import ResourceError, StateFileError
 
-VERSION = 1
+VERSION = 2
 _READ_AGAIN = "read the sources again with lmi read"
 _NO_SPACE = ("No space left", "Disk quota", "File too large")
 

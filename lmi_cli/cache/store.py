@@ -10,26 +10,43 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lmi_cli.attention.topk import KeyBlock
+from lmi_cli.cache.int8 import dequantize, quantize
 from lmi_cli.cache.pool import BlockPool
 
 BLOCK_TOKENS = 4096
 
+PARTS = ("key", "value", "key_scale", "value_scale")
+"""Names of what a block may hold."""
+
 
 @dataclass(slots=True)
 class StoredBlock:
-    """Keys and values of at most ``BLOCK_TOKENS`` consecutive tokens of one layer.
+    """At most ``BLOCK_TOKENS`` consecutive tokens of one layer.
 
     Attributes:
-        key: ``[B, heads, capacity, D]``.
-        value: ``[B, heads, capacity, Dv]``; None in a store of keys alone.
+        parts: By name, tensors ``[B, heads, capacity, .]``: ``key``, ``value`` in a store of both,
+            ``key_scale`` and ``value_scale`` where these are in eight bits.
         start: True position of the first token.
         tokens: Tokens written so far.
     """
 
-    key: Tensor
-    value: Tensor | None
+    parts: dict[str, Tensor]
     start: int
     tokens: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that there is room for."""
+        return self.parts["key"].shape[2]
+
+    def live(self, name: str) -> Tensor | None:
+        """A part as far as it is written, eight bits expanded; None if there is no such part."""
+        part = self.parts.get(name)
+        if part is None:
+            return None
+        scale = self.parts.get(f"{name}_scale")
+        part = part[:, :, : self.tokens]
+        return part if scale is None else dequantize(part, scale[:, :, : self.tokens])
 
 
 class TokenStore:
@@ -39,6 +56,7 @@ class TokenStore:
         heads: By layer, the key heads that are kept, ascending; None keeps all of that layer.
         with_values: Whether values are kept too.
         first: True position of the first token that is kept.
+        int8: Whether keys and values are kept in eight bits, in half the memory.
         pool: Where the blocks come from.
     """
 
@@ -48,6 +66,7 @@ class TokenStore:
         *,
         with_values: bool,
         first: int = 0,
+        int8: bool = False,
         pool: BlockPool | None = None,
     ) -> None:
         self.heads = {
@@ -55,6 +74,7 @@ class TokenStore:
         }
         self.with_values = with_values
         self.first = first
+        self.int8 = int8
         self.pool = pool or BlockPool()
         self._blocks: dict[int, list[StoredBlock]] = {layer: [] for layer in self.heads}
 
@@ -72,21 +92,25 @@ class TokenStore:
         chosen = self.heads[layer]
         if chosen is not None:
             key, value = key[:, chosen], value[:, chosen]
-        blocks = self._blocks[layer]
         done = max(0, self.first - position)
-        while done < key.shape[2]:
+        if done >= key.shape[2]:
+            return
+        parts = self._parts(key[:, :, done:], value[:, :, done:])
+        position += done
+        blocks = self._blocks[layer]
+        done, count = 0, parts["key"].shape[2]
+        while done < count:
             if not blocks or blocks[-1].tokens == BLOCK_TOKENS:
-                blocks.append(self._new_block(key, value, position + done))
-            elif blocks[-1].tokens == blocks[-1].key.shape[2]:
+                blocks.append(self._new_block(parts, position + done))
+            elif blocks[-1].tokens == blocks[-1].capacity:
                 blocks[-1] = self._copied(blocks[-1])
             block = blocks[-1]
-            count = min(block.key.shape[2] - block.tokens, key.shape[2] - done)
-            columns = slice(block.tokens, block.tokens + count)
-            block.key[:, :, columns] = key[:, :, done : done + count]
-            if block.value is not None:
-                block.value[:, :, columns] = value[:, :, done : done + count]
-            block.tokens += count
-            done += count
+            step = min(block.capacity - block.tokens, count - done)
+            for name, part in parts.items():
+                columns = slice(block.tokens, block.tokens + step)
+                block.parts[name][:, :, columns] = part[:, :, done : done + step]
+            block.tokens += step
+            done += step
 
     def truncate(self, position: int) -> None:
         """Let go of the tokens from ``position`` on."""
@@ -103,7 +127,11 @@ class TokenStore:
             pool: Where the blocks of the fork come from.
         """
         other = TokenStore(
-            self.heads, with_values=self.with_values, first=self.first, pool=pool or self.pool
+            self.heads,
+            with_values=self.with_values,
+            first=self.first,
+            int8=self.int8,
+            pool=pool or self.pool,
         )
         for layer, blocks in self._blocks.items():
             other._blocks[layer] = [
@@ -126,16 +154,17 @@ class TokenStore:
             ValueError: The store keeps no values.
         """
         for block in self._blocks[layer]:
-            if block.value is None:
+            key, value = block.live("key"), block.live("value")
+            if key is None or value is None:
                 raise ValueError("this store keeps no values")
-            yield KeyBlock(
-                block.key[:, :, : block.tokens], block.value[:, :, : block.tokens], block.start
-            )
+            yield KeyBlock(key, value, block.start)
 
     def keys(self, layer: int) -> Iterator[Tensor]:
         """Keys of a layer, ``[B, heads, n, D]`` a block, in stream order."""
         for block in self._blocks[layer]:
-            yield block.key[:, :, : block.tokens]
+            key = block.live("key")
+            if key is not None:
+                yield key
 
     @property
     def tokens(self) -> int:
@@ -146,23 +175,33 @@ class TokenStore:
     def nbytes(self) -> int:
         """Bytes allocated, in RAM and in files."""
         return sum(
-            block.key.nbytes + (0 if block.value is None else block.value.nbytes)
+            part.nbytes
             for blocks in self._blocks.values()
             for block in blocks
+            for part in block.parts.values()
         )
+
+    def _parts(self, key: Tensor, value: Tensor) -> dict[str, Tensor]:
+        """What is kept of keys and values, by name."""
+        given = {"key": key, "value": value} if self.with_values else {"key": key}
+        if not self.int8:
+            return given
+        parts = {}
+        for name, tensor in given.items():
+            parts[name], parts[f"{name}_scale"] = quantize(tensor)
+        return parts
 
     def _copied(self, old: StoredBlock) -> StoredBlock:
         """The same tokens with the room of a new block."""
-        block = self._new_block(old.key, old.key if old.value is None else old.value, old.start)
+        block = self._new_block(old.parts, old.start)
         block.tokens = old.tokens
-        block.key[:, :, : old.tokens] = old.key[:, :, : old.tokens]
-        if block.value is not None and old.value is not None:
-            block.value[:, :, : old.tokens] = old.value[:, :, : old.tokens]
+        for name, part in old.parts.items():
+            block.parts[name][:, :, : old.tokens] = part[:, :, : old.tokens]
         return block
 
-    def _new_block(self, key: Tensor, value: Tensor, start: int) -> StoredBlock:
-        def empty(like: Tensor) -> Tensor:
-            shape = (like.shape[0], like.shape[1], BLOCK_TOKENS, like.shape[3])
-            return self.pool.empty(shape, like.dtype, like.device)
-
-        return StoredBlock(empty(key), empty(value) if self.with_values else None, start)
+    def _new_block(self, like: Mapping[str, Tensor], start: int) -> StoredBlock:
+        parts = {}
+        for name, part in like.items():
+            shape = (part.shape[0], part.shape[1], BLOCK_TOKENS, part.shape[3])
+            parts[name] = self.pool.empty(shape, part.dtype, part.device)
+        return StoredBlock(parts, start)

@@ -217,6 +217,10 @@ class MemoryOptions:
         int | None,
         number("--memory-distance", help="Distance at which they stand.", panel="Memory"),
     ] = None
+    memory_int8: Annotated[
+        bool,
+        option("--memory-int8", help="Keep the store in eight bits.", panel="Memory"),
+    ] = False
     memory_budget: Annotated[
         int | None,
         number("--memory-budget", help="Bytes in RAM; the rest in files.", panel="Memory"),

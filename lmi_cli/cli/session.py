@@ -252,6 +252,7 @@ def memory_choice(options: MemoryOptions, *, keep: str | None = None) -> "Memory
         topk=options.memory_topk,
         from_layer=options.memory_from_layer,
         distance=options.memory_distance,
+        int8=options.memory_int8,
         budget_bytes=budget,
     )
 

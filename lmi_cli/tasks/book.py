@@ -18,7 +18,7 @@ from torch import Tensor
 from lmi_cli import __version__
 from lmi_cli.cache import statefile
 from lmi_cli.cache.signature import is_state_file
-from lmi_cli.cache.store import StoredBlock, TokenStore
+from lmi_cli.cache.store import PARTS, StoredBlock, TokenStore
 from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.errors import StateFileError
 from lmi_cli.models.load import Loaded
@@ -158,6 +158,7 @@ def save(reading: Reading, path: Path, *, complete: bool = True) -> int:
             if store is not None
         },
         "first": {name: store.first for name, store in stores.items() if store is not None},
+        "int8": [name for name, store in stores.items() if store is not None and store.int8],
         "looking": None if reading.looking is None else asdict(reading.looking),
     }
     statefile.write(path, tensors, description)
@@ -216,9 +217,12 @@ def restore(
                 hint=f"read again with --keep {kind}",
             )
     try:
-        return _restored(described, tensors, facts, loaded, options, memory)
+        reading = _restored(described, tensors, facts, loaded, options, memory)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise StateFileError(f"{path} does not hold what it says: {error}") from error
+    if memory.int8:
+        _check_int8(reading, path)
+    return reading
 
 
 def changes(facts: BookFacts) -> list[str]:
@@ -253,6 +257,7 @@ def read_book(reading: Reading, corpus: Corpus, path: Path) -> Iterator[Progress
         begun = restore(part, reading.loaded, reading.options, reading.memory, reading.choice)
         if ("store" in begun.kept) != reading.memory.store:
             raise StateFileError(f"{part} was begun with another --keep", hint=f"remove {part}")
+        _check_int8(begun, part)
         yield Note(f"going on where it was interrupted, behind {begun.state.tokens:,} tokens")
     saved = time.monotonic()
     pause = _FIRST_SAVE_S
@@ -340,14 +345,22 @@ def _restored(
     return reading
 
 
+def _check_int8(reading: Reading, path: Path) -> None:
+    if reading.store is not None and reading.store.int8 != reading.memory.int8:
+        held = "in eight bits" if reading.store.int8 else "in full"
+        raise StateFileError(
+            f"{path} holds its store {held}",
+            hint="that is fixed when a document is read; leave --memory-int8 as it was",
+        )
+
+
 def _blocks_of(name: str, store: TokenStore) -> dict[str, Tensor]:
     tensors = {}
     for layer in store.heads:
         for number, block in enumerate(store.stored(layer)):
             place = f"{name}.{layer}.{number:06d}"
-            tensors[f"{place}.key"] = block.key[:, :, : block.tokens]
-            if block.value is not None:
-                tensors[f"{place}.value"] = block.value[:, :, : block.tokens]
+            for part, tensor in block.parts.items():
+                tensors[f"{place}.{part}"] = tensor[:, :, : block.tokens]
     return tensors
 
 
@@ -360,14 +373,17 @@ def _store_of(
         {int(layer): heads for layer, heads in described["heads"][name].items()},
         with_values=name == "store",
         first=described["first"][name],
+        int8=name in described["int8"],
     )
     for layer in store.heads:
         blocks: list[StoredBlock] = []
         start = store.first
-        while (key := tensors.get(f"{name}.{layer}.{len(blocks):06d}.key")) is not None:
-            value = tensors.get(f"{name}.{layer}.{len(blocks):06d}.value")
-            blocks.append(StoredBlock(key, value, start, key.shape[2]))
-            start += key.shape[2]
+        while f"{name}.{layer}.{len(blocks):06d}.key" in tensors:
+            place = f"{name}.{layer}.{len(blocks):06d}"
+            found = {part: tensors.get(f"{place}.{part}") for part in PARTS}
+            parts = {part: tensor for part, tensor in found.items() if tensor is not None}
+            blocks.append(StoredBlock(parts, start, parts["key"].shape[2]))
+            start += blocks[-1].tokens
         store.restore(layer, blocks)
     return store
 

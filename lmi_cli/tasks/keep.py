@@ -20,11 +20,20 @@ def index_for(
     return key_index(looking.heads, *lm.attention_heads, first=head_tokens + SINKS, pool=pool)
 
 
-def store_for(engine: Engine, head_tokens: int, pool: BlockPool) -> TokenStore | None:
-    """An empty middle memory; None for a method that has no use for one."""
+def store_for(
+    engine: Engine, head_tokens: int, pool: BlockPool, *, int8: bool = False
+) -> TokenStore | None:
+    """An empty middle memory; None for a method that has no use for one.
+
+    Args:
+        engine: That will read.
+        head_tokens: Tokens in front of the document.
+        pool: Where memory comes from.
+        int8: Whether to keep eight bits of each number.
+    """
     method = engine.method
     if not isinstance(method, LMInfinite):
         return None
     layers = [spec.index for spec in engine.layers if method.reaches_back(spec)]
     first = max(head_tokens, method.sinks)
-    return TokenStore(dict.fromkeys(layers), with_values=True, first=first, pool=pool)
+    return TokenStore(dict.fromkeys(layers), with_values=True, first=first, int8=int8, pool=pool)

@@ -83,6 +83,7 @@ class MemoryChoice:
         topk: Tokens that a query head attends to.
         from_layer: First layer that does.
         distance: Tokens.
+        int8: Whether the store keeps keys and values in eight bits.
         budget_bytes: Memory for index and store; beyond it they go to files. None has no limit.
     """
 
@@ -92,6 +93,7 @@ class MemoryChoice:
     topk: int | None = None
     from_layer: int | None = None
     distance: int | None = None
+    int8: bool = False
     budget_bytes: int | None = None
 
     def __post_init__(self) -> None:

@@ -344,7 +344,7 @@ class _Runner:
         if self._looking is not None:
             stores["index"] = index_for(self._loaded.lm, self._looking, 0, pool)
         if self.source == "memory":
-            stores["store"] = store_for(self._engine, 0, pool)
+            stores["store"] = store_for(self._engine, 0, pool, int8=self._memory.int8)
         return {name: store for name, store in stores.items() if store is not None}
 
     def answer(self, source: str) -> list[int]:

@@ -194,7 +194,7 @@ class Reading:
         method = self.engine.method
         if self._wants_store() and isinstance(method, LMInfinite):
             self._with_memory(method)  # what is out of range is said before anything is read
-            self.store = store_for(self.engine, head, self.pool)
+            self.store = store_for(self.engine, head, self.pool, int8=self.memory.int8)
         self.state.keep(*(store for store in (self.index, self.store) if store is not None))
 
     def read_on(self, corpus: Corpus) -> Iterator[Progress | Note]:

@@ -31,6 +31,7 @@ TEXT = "".join(f"{n}: The grass is green. The sky is blue.\n" for n in range(120
 SHORT = "The grass is green. The sky is blue.\n"
 OPTIONS = AnswerOptions(max_new_tokens=6)
 BOTH = MemoryChoice(store=True)
+EIGHT_BITS = MemoryChoice(store=True, int8=True)
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +146,7 @@ def test_a_conversation_goes_on(loaded: Loaded, corpus: Corpora) -> None:
 
 
 @pytest.mark.parametrize("text", [SHORT, TEXT])
-@pytest.mark.parametrize("memory", [NO_MEMORY, MemoryChoice(), BOTH])
+@pytest.mark.parametrize("memory", [NO_MEMORY, MemoryChoice(), BOTH, EIGHT_BITS])
 def test_a_state_file_gives_the_same_answers(
     loaded: Loaded, corpus: Corpora, tmp_path: Path, text: str, memory: MemoryChoice
 ) -> None:
@@ -193,6 +194,19 @@ class TestWhatIsFixed:
         book.check(book.facts_of(path), MethodChoice(), "float32", None)
         with pytest.raises(StateFileError, match="dtype"):
             book.check(book.facts_of(path), MethodChoice(), "bfloat16", None)
+
+    @pytest.mark.parametrize("kept", [BOTH, EIGHT_BITS])
+    def test_bits_of_the_store(
+        self, kept: MemoryChoice, loaded: Loaded, corpus: Corpora, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "a.lmi"
+        direct = read(loaded, corpus(TEXT), kept)
+        book.save(direct, path)
+        assert direct.store is not None and direct.store.int8 is kept.int8
+        assert book.restore(path, loaded, OPTIONS, kept).store is not None
+        if kept is BOTH:
+            with pytest.raises(StateFileError, match="holds its store in full"):
+                book.restore(path, loaded, OPTIONS, EIGHT_BITS)
 
     def test_no_store(self, path: Path, loaded: Loaded) -> None:
         with pytest.raises(StateFileError, match="no store"):
