@@ -138,7 +138,8 @@ def test_answers_equal_stock_generate(loaded: Loaded, stock: torch.nn.Module, nu
 
 def test_passkey_at_1k_is_found(loaded: Loaded) -> None:
     key = key_for(0, 1000, 50, 0)
-    prompt = build_prompt(loaded.tokenizer, 1000, 50, key)
+    built = build_prompt(loaded.tokenizer, 1000, 50, key)
+    prompt = np.concatenate((built.document, built.question))
     assert len(prompt) == 1000
     engine = Engine(loaded.lm, LMInfinite(8192, 10, 8192))
     state = engine.start()

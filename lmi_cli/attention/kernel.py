@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lmi_cli.attention import native
+
 _TILE_ROWS = 128
 _FEW_ROWS = 16
 
@@ -58,7 +60,8 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """One softmax over all the keys that each query sees in ``ranges``.
 
-    Scores are in the dtype of the queries; the softmax accumulates in float32 or wider.
+    Scores are in the dtype of the queries, or in float32 where the library in C computes; the
+    softmax accumulates in float32 or wider.
 
     Args:
         ranges: At least one; their queries have the same shape.
@@ -71,6 +74,8 @@ def attend(
         ``[B, H, Q]`` in float32 or wider, or None. A query that sees nothing gives zeros and
         ``-inf``.
     """
+    if native.can(ranges, softcap):
+        return native.attend(ranges, query_start=query_start, with_lse=with_lse)
     batch, heads, queries, _ = ranges[0].query.shape
     key_heads = ranges[0].key.shape[1]
     output = ranges[0].query.new_empty(

@@ -96,6 +96,8 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
         raise ModelError(f"{files.id} cannot be loaded: {_first_line(error)}") from error
     if model.device.type == "cpu":
         cpu.keep_freed_memory()
+        if model.dtype == torch.bfloat16:
+            cpu.use_native_attention()
     tokenizer, template = load_tokenizer(files.folder, model.generation_config)
     return Loaded(files, CausalLM(model), tokenizer, template)
 
@@ -112,18 +114,9 @@ def _dtype(placement: Placement, config: Any) -> torch.dtype:
             f"dtype {placement.dtype!r} is not known", hint="one of auto, " + ", ".join(_DTYPES)
         )
     if _device(placement).type == "cpu":
-        return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+        return torch.bfloat16 if cpu.computes_bfloat16() else torch.float32
     stored = getattr(config, "dtype", None)
     return stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
-
-
-def _cpu_computes_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself instead of emulating it."""
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    if not capabilities.startswith("AVX512"):
-        return False
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and "avx512_bf16" in flags.read_text(errors="replace")
 
 
 def _device(placement: Placement) -> torch.device:

@@ -14,6 +14,7 @@ from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import Full
 from lmi_cli.methods.base import Method
+from lmi_cli.models import cpu
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
 from lmi_cli.models.stock import stock
@@ -56,10 +57,11 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Its probed limits, in operations and bytes a second."""
+    """Its probed limits, in operations and bytes a second, and what computes attention on it."""
 
     gemm_flops: float
     read_bytes_per_s: float
+    attention_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,11 @@ def bench(
         raise UsageError("there is nothing to measure: depths and --decode start at 1 token")
     lm = loaded.lm
     method = choice.build(lm.trained_length, len(loaded.tokenizer.prefix))
-    machine = Machine(gemm_flops(lm.dtype, lm.device), read_bytes_per_s(lm.device))
+    machine = Machine(
+        gemm_flops(lm.dtype, lm.device),
+        read_bytes_per_s(lm.device),
+        cpu.attention_by(lm.dtype, lm.device),
+    )
     # Speed does not depend on what the text says.
     ids = np.random.default_rng(0).integers(0, lm.vocab_size, max(depths), dtype=np.int32)
     runs: list[tuple[str, Method, Callable[[Ids], Iterator[int | _Run]]]] = [

@@ -1,0 +1,179 @@
+"""The kernel in C against one dense softmax in float64, within what bfloat16 can hold."""
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dense_attention import dense, random_range
+
+from lmi_cli.attention import native
+from lmi_cli.attention.kernel import KeyRange, attend
+from lmi_cli.models import cpu
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("LMI_NATIVE", raising=False)
+        cpu.use_native_attention()
+        by = cpu.attention_by(torch.bfloat16, torch.device("cpu"))
+        if by != "native.c":
+            pytest.skip(f"attention by {by}")
+        yield
+        native.use(None)
+
+
+def low(keys: KeyRange) -> KeyRange:
+    """The range in bfloat16."""
+    tensors = [tensor.bfloat16() for tensor in (keys.query, keys.key, keys.value)]
+    return KeyRange(*tensors, keys.key_start, keys.nearest, keys.farthest)
+
+
+def wide(keys: KeyRange) -> KeyRange:
+    tensors = [tensor.double() for tensor in (keys.query, keys.key, keys.value)]
+    return KeyRange(*tensors, keys.key_start, keys.nearest, keys.farthest)
+
+
+def check(ranges: list[KeyRange], query_start: int) -> None:
+    """Compare with the definition on the same numbers.
+
+    Scores and sums are float32. What is rounded to bfloat16 (eight bits) is each weight, whose
+    errors average out but add up at worst to 2**-8 of the largest value, and the output once more.
+    """
+    assert native.can(ranges, None)
+    output, lse = attend(ranges, query_start=query_start, with_lse=True)
+    assert lse is not None and lse.dtype == torch.float32
+    expected, expected_lse = dense([wide(keys) for keys in ranges], query_start)
+    largest = max(float(keys.value.abs().max()) for keys in ranges)
+    torch.testing.assert_close(output.double(), expected, rtol=0, atol=2**-7 * largest)
+    seen = expected_lse.isfinite()
+    assert torch.equal(lse.isfinite(), seen)
+    torch.testing.assert_close(lse.double()[seen], expected_lse[seen], rtol=1e-5, atol=1e-4)
+    assert not output[~seen].any()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_ranges(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    batch, key_heads, folds = (int(x) for x in random.integers(1, 4, 3))
+    rows = int(random.choice([1, 2, 5, 6, 23, 24, 25, 60, 130]))
+    size = int(random.choice([64, 128, 192, 256]))
+    query = (batch, key_heads * folds, key_heads, rows, size)
+    start = int(random.integers(0, 60))
+    ranges = []
+    for _ in range(int(random.integers(1, 4))):
+        keys = int(random.choice([1, 3, 15, 16, 17, 255, 256, 257, 700, 1100]))
+        place = {
+            "key_start": int(random.integers(max(0, start - keys), start + 10)),
+            "nearest": int(random.integers(0, 20)),
+            "farthest": None if random.random() < 0.3 else int(random.integers(1, keys + 40)),
+        }
+        given = random_range(random, query, keys, **place)
+        value = given.value[..., :-1]
+        scaled = given.query / math.sqrt(size)
+        ranges.append(low(KeyRange(scaled, given.key, value, **place)))
+    check(ranges, start)
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+def test_slices_of_a_larger_buffer(rows: int) -> None:
+    key, value = (torch.randn(2, 3, 500, 64).bfloat16() for _ in range(2))
+    query = torch.randn(2, rows, 6, 64).bfloat16().transpose(1, 2) / 8
+    check([KeyRange(query, key[:, :, 70:370], value[:, :, 70:370], 40, 0, 200)], 330)
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_large_scores_neither_overflow_nor_vanish(rows: int, sign: int) -> None:
+    query, key = (torch.full((1, 1, count, 64), 40.0).bfloat16() for count in (rows, 300))
+    value = torch.randn(1, 1, 300, 64).bfloat16()
+    check([KeyRange(sign * query, key, value, 0, 0, None)], 260)
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_a_peak_that_comes_late_shrinks_what_came_before(rows: int) -> None:
+    key = torch.zeros(1, 1, 2000, 64)
+    key[0, 0, :, 0] = torch.linspace(-60, 60, 2000)
+    query = torch.zeros(1, 2, rows, 64)
+    query[..., 0] = 1.0
+    value = torch.randn(1, 1, 2000, 64)
+    check([low(KeyRange(query, key, value, 0, 0, None))], 1999)
+
+
+def test_nan_is_not_hidden() -> None:
+    key = torch.randn(1, 1, 40, 64).bfloat16()
+    key[0, 0, 7, 3] = math.nan
+    for rows in (1, 8):
+        query = torch.randn(1, 1, rows, 64).bfloat16()
+        output, _ = attend([KeyRange(query, key, key, 0)], query_start=40)
+        assert output.isnan().all()
+
+
+def test_what_it_does_not_compute_goes_to_torch() -> None:
+    def keys(size: int, dtype: torch.dtype) -> KeyRange:
+        x = torch.randn(1, 1, 5, size).to(dtype)
+        return KeyRange(x, x, x, 0)
+
+    usual = keys(64, torch.bfloat16)
+    assert native.can([usual], None)
+    assert not native.can([usual], 30.0)
+    assert not native.can([usual] * 5, None)
+    for size, dtype in ((32, torch.bfloat16), (64, torch.float32), (64, torch.float16)):
+        assert not native.can([keys(size, dtype)], None)
+        attend([keys(size, dtype)], query_start=0)
+    strided = KeyRange(usual.query, usual.key.repeat(1, 1, 2, 1)[:, :, ::2], usual.value, 0)
+    assert not native.can([strided], None)
+
+
+class TestWithoutIt:
+    """Nothing that keeps it from being built is an error."""
+
+    @pytest.fixture(autouse=True)
+    def _back(self) -> Iterator[None]:
+        before = native._library
+        yield
+        native._library = before
+
+    def by(self) -> str:
+        cpu.use_native_attention()
+        assert native._library is None
+        return cpu.attention_by(torch.bfloat16, torch.device("cpu"))
+
+    def test_switched_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LMI_NATIVE", "0")
+        assert self.by() == "torch (LMI_NATIVE is 0)"
+
+    @pytest.fixture
+    def fresh(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+        monkeypatch.delenv("LMI_NATIVE", raising=False)
+        monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
+        return monkeypatch
+
+    def test_no_compiler(self, fresh: pytest.MonkeyPatch) -> None:
+        fresh.setenv("PATH", "/nowhere")
+        assert self.by() == "torch (no C compiler)"
+
+    def test_a_compiler_that_fails(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        compiler = tmp_path / "cc"
+        compiler.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('cannot do that')\n")
+        compiler.chmod(0o755)
+        fresh.setenv("PATH", str(tmp_path))
+        assert self.by() == "torch (cc failed: cannot do that)"
+        assert not list((tmp_path / "native").iterdir())
+
+    def test_another_processor(self, fresh: pytest.MonkeyPatch) -> None:
+        fresh.setattr(cpu, "computes_bfloat16", lambda: False)
+        assert self.by() == "torch (the processor has no AVX512-BF16)"
+
+    def test_a_damaged_library(self, fresh: pytest.MonkeyPatch) -> None:
+        cpu.use_native_attention()
+        (path,) = (Path(str(native._library._name)),)  # type: ignore[union-attr]
+        damaged = path.with_name("damaged.so")
+        damaged.write_bytes(b"not a library")
+        fresh.setattr(cpu, "_built", lambda: damaged)
+        assert self.by().startswith("torch (the library cannot be opened")
