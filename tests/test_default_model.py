@@ -1,6 +1,7 @@
 """The real thing: the default model against stock transformers on the same weights, float32."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lmi_cli.attention import kernel, native
+from lmi_cli.attention.kernel import KeyRange
+from lmi_cli.engine import forward
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods import Full, LMInfinite
+from lmi_cli.models import cpu
 from lmi_cli.models.load import Loaded, Placement, load
 from lmi_cli.models.store import resolve
 from lmi_cli.sources import Block, Corpus, Source
@@ -173,3 +178,39 @@ def test_passkey_beyond_the_trained_length(
     )
     assert isinstance(report, PasskeyReport)
     assert report.cells[0].accuracy == float(found)
+
+
+def test_attention_in_c_scores_a_text_as_float32_does(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the window too: what attention in bfloat16 costs, in nats a token."""
+    monkeypatch.delenv("LMI_NATIVE", raising=False)
+    low = load(resolve(None), Placement(dtype="bfloat16", device="cpu"))
+    by = cpu.attention_by(torch.bfloat16, torch.device("cpu"))
+    try:
+        if by != "native.c":
+            pytest.skip(f"attention by {by}")
+        ids = prose_ids(loaded, 2000)
+
+        def nll() -> float:
+            engine = Engine(low.lm, LMInfinite(700, 10, 700))
+            losses = [part.nll for part in engine.score(engine.start(), [ids])]
+            return float(np.nanmean(np.concatenate(losses)))
+
+        by_c = nll()
+        monkeypatch.setattr(forward, "attend", in_float32)
+        exact = nll()
+    finally:
+        native.use(None)
+        low.lm.close()
+    assert abs(by_c - exact) <= 0.002
+
+
+def in_float32(ranges: list[KeyRange], **named: object) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The kernel on the same numbers, computing in float32 and rounding once."""
+    wide = [
+        replace(keys, query=keys.query.float(), key=keys.key.float(), value=keys.value.float())
+        for keys in ranges
+    ]
+    output, lse = kernel.attend(wide, **named)  # type: ignore[arg-type]
+    return output.bfloat16(), lse
