@@ -32,7 +32,13 @@ def reading_lines(
 
 def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing") -> list[str]:
     """What was read, how fast and with what memory; then what of the input was not used."""
+    fresh = round(timing.prefill_s * (timing.prefill_tok_per_s or 0.0))
     read = f"read {report.document_tokens:,} tokens in {timing.prefill_s:.1f} s"
+    if 0 < fresh < report.document_tokens:  # the rest lay in a file, or was read before
+        read = (
+            f"read {fresh:,} more tokens, {report.document_tokens:,} in all, "
+            f"in {timing.prefill_s:.1f} s"
+        )
     if not timing.prefill_s:
         read = f"{report.document_tokens:,} tokens were read before"
     return [
