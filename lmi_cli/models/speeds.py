@@ -12,13 +12,13 @@ from lmi_cli.models.store import ModelFiles
 _LEAST_TOKENS = 4096
 
 
-def setting_of(use: str, dtype: str, window: int | None) -> str:
+def setting_of(use: str, dtype: str, window: int) -> str:
     """What a speed holds for.
 
     Args:
         use: ``read`` or ``score``.
         dtype: As in ``bfloat16``.
-        window: Tokens; None for a method without one, whose speed falls with the length.
+        window: Tokens.
     """
     return f"{platform.node()}: {use} in {dtype}, window {window}"
 

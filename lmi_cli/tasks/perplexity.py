@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.errors import NoInputError
-from lmi_cli.models import speeds
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.methodchoice import MethodChoice
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
 from lmi_cli.tasks.room import require_cache
+from lmi_cli.tasks.speed import remember_speed
 from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.provenance import SourceCounter
 from lmi_cli.text.stream import TokenBlock, tokenize
@@ -181,11 +181,7 @@ def perplexity(
         yield Progress(position, length)
     seconds = time.monotonic() - started
     timing.add_prefill(state.tokens, seconds)
-    window = engine.method.parameters().get("window")
-    if window is not None:
-        dtype = str(lm.dtype).removeprefix("torch.")
-        setting = speeds.setting_of("score", dtype, window)
-        speeds.remember(loaded.files, setting, state.tokens, seconds)
+    remember_speed(loaded, engine, "score", state.tokens, seconds)
     for note in encoder.notes:
         yield Note(note)
     score.utf8_bytes = counter.utf8_bytes

@@ -16,7 +16,6 @@ from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import LMInfinite
-from lmi_cli.models import speeds
 from lmi_cli.models.heads import known_heads
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.document import Corpus
@@ -34,6 +33,7 @@ from lmi_cli.tasks.report import (
     source_reports,
 )
 from lmi_cli.tasks.room import require_cache
+from lmi_cli.tasks.speed import remember_speed
 from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.prompts import QUESTION_LABEL, Prompt, Turn, after_stream, in_turn, later_turn
 from lmi_cli.text.stream import TokenBlock, tokenize
@@ -157,11 +157,7 @@ class Reading:
             yield Progress(min(event.tokens, self.document.tokens), total)
         seconds = time.monotonic() - started
         self.timing.add_prefill(self.state.tokens - before, seconds)
-        window = self.engine.method.parameters().get("window")
-        if window is not None:
-            dtype = str(self.loaded.lm.dtype).removeprefix("torch.")
-            setting = speeds.setting_of("read", dtype, window)
-            speeds.remember(self.loaded.files, setting, self.state.tokens - before, seconds)
+        remember_speed(self.loaded, self.engine, "read", self.state.tokens - before, seconds)
         for note in encoder.notes:
             yield Note(note)
 
