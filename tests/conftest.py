@@ -1,9 +1,14 @@
 """Settings for all tests."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from lmi_cli.models import compiling
+from lmi_cli.native import library
 
 # Tests have caches of their own, and would compile the library for each of them. Those that are
 # about it, and those of the default model, ask for it.
@@ -13,3 +18,23 @@ os.environ.setdefault("LMI_NATIVE", "0")
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def built_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library in C, compiled once for all tests that are about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMI_CACHE_DIR", str(tmp_path_factory.mktemp("native")))
+        patch.delenv("LMI_NATIVE", raising=False)
+        try:
+            return compiling._built()
+        except compiling._CannotError as reason:
+            pytest.skip(f"the library in C cannot be built: {reason}")
+
+
+@pytest.fixture
+def c_library(built_library: Path) -> Iterator[None]:
+    """Compute with the library in C."""
+    library.use(built_library)
+    yield
+    library.use(None)

@@ -9,15 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lmi_cli.attention import kernel, native
+from lmi_cli.attention import kernel
 from lmi_cli.attention.kernel import KeyRange
 from lmi_cli.engine import forward
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods import Full, LMInfinite
-from lmi_cli.models import cpu
+from lmi_cli.models import compiling
 from lmi_cli.models.load import Loaded, Placement, load
 from lmi_cli.models.store import resolve
+from lmi_cli.native import library
 from lmi_cli.sources import Block, Corpus, Source
 from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice, MethodChoice
 from lmi_cli.tasks.passkey import PasskeyReport, build_prompt, key_for, passkey
@@ -186,10 +187,10 @@ def test_attention_in_c_scores_a_text_as_float32_does(
     """Beyond the window too: what attention in bfloat16 costs, in nats a token."""
     monkeypatch.delenv("LMI_NATIVE", raising=False)
     low = load(resolve(None), Placement(dtype="bfloat16", device="cpu"))
-    by = cpu.attention_by(torch.bfloat16, torch.device("cpu"))
+    by = compiling.computed_by(torch.bfloat16, torch.device("cpu"))
     try:
-        if by != "native.c":
-            pytest.skip(f"attention by {by}")
+        if by != "C":
+            pytest.skip(f"computed by {by}")
         ids = prose_ids(loaded, 2000)
 
         def nll() -> float:
@@ -201,7 +202,7 @@ def test_attention_in_c_scores_a_text_as_float32_does(
         monkeypatch.setattr(forward, "attend", in_float32)
         exact = nll()
     finally:
-        native.use(None)
+        library.use(None)
         low.lm.close()
     assert abs(by_c - exact) <= 0.002
 

@@ -13,7 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lmi_cli.attention import native
+from lmi_cli.attention.rope import Turn
+from lmi_cli.native import attention as native
 
 _TILE_ROWS = 128
 _FEW_ROWS = 16
@@ -49,6 +50,50 @@ class KeyRange:
         if self.farthest is not None:
             start = max(0, first - self.farthest + 1 - self.key_start)
         return start, max(start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRange:
+    """Consecutive keys as one token meets them, within larger tensors.
+
+    Attributes:
+        turn: The query's rotation in this range, with the score's scale; None for no rotation.
+        key: ``[1, Hkv, ., D]``, rotated to its position in this range.
+        value: ``[1, Hkv, ., D]``.
+        begin: Column of the first key.
+        count: Number of keys.
+        key_start: True position of the first.
+        nearest: Smallest visible true distance, in tokens.
+        farthest: First true distance that is no longer visible; None has no limit.
+    """
+
+    turn: Turn | None
+    key: Tensor
+    value: Tensor
+    begin: int
+    count: int
+    key_start: int
+    nearest: int = 0
+    farthest: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """What one token sees in one layer, and where its own key and value go.
+
+    Attributes:
+        ranges: What it sees, its own key included.
+        key: ``[1, Hkv, ., D]``; takes its key at ``column``.
+        value: ``[1, Hkv, ., D]``; takes its value there.
+        column: See above.
+        turn: The rotation of its key; None for none.
+    """
+
+    ranges: tuple[TokenRange, ...]
+    key: Tensor
+    value: Tensor
+    column: int
+    turn: Turn | None
 
 
 def attend(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lmi_cli.native import layers as native
+
 # An inverse frequency is a float32, so it has 24 significant bits, and float64 holds its product
 # with an integer below 2**29 without rounding.
 _EXACT_BITS = 29
@@ -89,6 +91,8 @@ class Rotary:
     def apply(self, x: Tensor, turn: Turn) -> Tensor:
         """See :meth:`rotate`."""
         size = turn.cos.shape[-1]
+        if not self.interleaved and size == x.shape[-1] and native.can_rotate(x):
+            return native.rotate(x, turn.cos, turn.sin)
         wide = x[..., :size].to(turn.cos.dtype)
         if self.interleaved:
             partner = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)

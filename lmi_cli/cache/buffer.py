@@ -39,6 +39,20 @@ class SlidingBuffer:
         return self._allocated()[1][:, :, self._begin : self._end]
 
     @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Keys and values as allocated, ``[B, Hkv, capacity, D]``.
+
+        Raises:
+            RuntimeError: Nothing has been appended yet.
+        """
+        return self._allocated()
+
+    @property
+    def begin(self) -> int:
+        """Column of the first live token."""
+        return self._begin
+
+    @property
     def nbytes(self) -> int:
         """Bytes allocated, live or not."""
         return sum(tensor.nbytes for tensor in self._tensors or ())
@@ -53,6 +67,24 @@ class SlidingBuffer:
 
         Tokens that no query from ``position`` on can see are let go.
         """
+        column = self._reserve(key, value, position)
+        for tensor, new in zip(self._allocated(), (key, value), strict=True):
+            tensor[:, :, column : self._end] = new
+
+    def reserve(self, position: int) -> int:
+        """Make room for one token at ``position``, to be written by the caller.
+
+        Returns:
+            Its column in :attr:`tensors`.
+
+        Raises:
+            RuntimeError: Nothing has been appended yet, so the shape of a token is not known.
+        """
+        key, value = self._allocated()
+        return self._reserve(key[:, :, :1], value[:, :, :1], position)
+
+    def _reserve(self, key: Tensor, value: Tensor, position: int) -> int:
+        """Room for tokens of these shapes; returns the column of the first."""
         if not len(self):
             self.start = position
         self._forget_before(position)
@@ -61,9 +93,8 @@ class SlidingBuffer:
             self._tensors = (self._allocate(key, count), self._allocate(value, count))
         elif self._end + count > self.capacity:
             self._make_room(count)
-        for tensor, new in zip(self._allocated(), (key, value), strict=True):
-            tensor[:, :, self._end : self._end + count] = new
         self._end += count
+        return self._end - count
 
     def truncate(self, position: int) -> None:
         """Let go of the tokens from ``position`` on."""

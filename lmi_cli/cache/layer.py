@@ -32,7 +32,9 @@ class LayerCache:
     def add_sinks(self, key: Tensor, value: Tensor) -> None:
         """Add starting tokens (``[B, Hkv, n, D]``), in stream order."""
         if self._sinks is None:
-            self._sinks = (key.clone(), value.clone())
+            # A plain clone would keep the order in memory of what it is a part of.
+            whole = torch.contiguous_format
+            self._sinks = (key.clone(memory_format=whole), value.clone(memory_format=whole))
         else:
             old_key, old_value = self._sinks
             self._sinks = (torch.cat((old_key, key), 2), torch.cat((old_value, value), 2))

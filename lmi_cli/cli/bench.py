@@ -79,7 +79,7 @@ def command(
         f"this machine: {report.machine.gemm_flops / 1e9:,.0f} GFLOP/s in matrix products "
         f"({str(opened.loaded.lm.dtype).removeprefix('torch.')}), "
         f"{report.machine.read_bytes_per_s / 1e9:,.1f} GB/s from memory; "
-        f"attention by {report.machine.attention_by}",
+        f"layers by {report.machine.layers_by}, attention by {report.machine.attention_by}",
         output,
     )
 

@@ -21,7 +21,7 @@ def model_object(opened: Opened) -> dict[str, Any]:
         "id": files.id,
         "kind": files.kind,
         "identity": files.identity,
-        "family": lm.config.model_type,
+        "family": lm.family,
         "trained_length": lm.trained_length,
         "dtype": str(lm.dtype).removeprefix("torch."),
         "device_map": lm.device_map,

@@ -30,7 +30,7 @@ Ids = NDArray[np.int32]
 
 
 class LanguageModel(Protocol):
-    """What the engine asks of a model; see :class:`lmi_cli.models.causal_lm.CausalLM`."""
+    """What the engine asks of a model; see :class:`lmi_cli.models.language_model.LanguageModel`."""
 
     trained_length: int
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.kernel import KeyRange, attend, merge
+from lmi_cli.attention.kernel import KeyRange, TokenRange, TokenView, attend, merge
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary, Turn, phase_dtype
 from lmi_cli.attention.segment import Fixed, Position, Region, Segment
@@ -54,7 +54,8 @@ class ForwardPass:
         self._state = state
         self._layers = layers
         self._observe = observe
-        self._first, self._last = state.position, state.position + count - 1
+        self.position = self._first = state.position
+        self._last = state.position + count - 1
         self._positions = torch.arange(state.position, state.position + count)
         self._turns: dict[tuple[int, Position, float, torch.dtype, torch.device], Turn] = {}
 
@@ -118,6 +119,56 @@ class ForwardPass:
         output, lse = attend(ranges, query_start=self._first, softcap=softcap, with_lse=bool(parts))
         return output if lse is None else merge([(output, lse), *parts])[0]
 
+    def views(self, scale: float, dtype: torch.dtype) -> list[TokenView] | None:
+        """What the one token of this pass sees in each layer, with room made for its own key.
+
+        Args:
+            scale: Factor on each score.
+            dtype: In which the model computes.
+
+        Returns:
+            None where attention is more than one softmax over what is cached, or nothing is yet.
+        """
+        state = self._state
+        segments = [state.method.segments(layer) for layer in self._layers]
+        if state.stores or self._observe is not None or self._first != self._last:
+            return None
+        for cache, seen in zip(state.caches, segments, strict=True):
+            if not len(cache.window) or cache.missing_sinks():
+                return None
+            if any(segment.topk is not None for segment in seen):
+                return None
+        return [
+            self._view(layer.rotary, cache, seen, scale, dtype)
+            for layer, cache, seen in zip(self._layers, state.caches, segments, strict=True)
+        ]
+
+    def _view(
+        self,
+        rotary: Rotary | None,
+        cache: LayerCache,
+        segments: Sequence[Segment],
+        scale: float,
+        dtype: torch.dtype,
+    ) -> TokenView:
+        window = cache.window
+        column = window.reserve(self._first)
+        key, value = window.tensors
+        ranges: list[TokenRange] = []
+        turn: Turn | None = None
+        for segment in segments:
+            query_turn = self._turn_of(rotary, segment.query_position, scale, dtype, key.device)
+            if segment.region is Region.WINDOW:
+                turn = self._turn_of(rotary, segment.key_position, 1.0, dtype, key.device)
+                held = (key, value, window.begin, len(window), window.start)
+            elif cache.sinks is not None:
+                held = (*cache.sinks, 0, cache.sinks[0].shape[2], self._state.origin)
+            else:
+                continue
+            if self._last - held[-1] >= segment.nearest:
+                ranges.append(TokenRange(query_turn, *held, segment.nearest, segment.farthest))
+        return TokenView(tuple(ranges), key, value, column, turn)
+
     def _store(
         self,
         segment: Segment,
@@ -135,17 +186,27 @@ class ForwardPass:
     def _rotate(
         self, rotary: Rotary | None, x: Tensor, position: Position, scale: float = 1.0
     ) -> Tensor:
-        if rotary is None or position == Fixed(0):
+        turn = self._turn_of(rotary, position, scale, x.dtype, x.device)
+        if rotary is None or turn is None:
             return x if scale == 1.0 else x * scale
-        return rotary.apply(x, self._turn_to(position, rotary, scale, x))
+        return rotary.apply(x, turn)
 
-    def _turn_to(self, position: Position, rotary: Rotary, scale: float, like: Tensor) -> Turn:
-        """Shared by all layers of one frequency set on one device."""
-        wide = phase_dtype(like.dtype)
-        place = (id(rotary), position, scale, wide, like.device)
+    def _turn_of(
+        self,
+        rotary: Rotary | None,
+        position: Position,
+        scale: float,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Turn | None:
+        """Shared by all layers of one frequency set on one device; None for no rotation."""
+        if rotary is None or position == Fixed(0):
+            return None
+        wide = phase_dtype(dtype)
+        place = (id(rotary), position, scale, wide, device)
         if place not in self._turns:
             assigned = position.assign(self._positions)
             if isinstance(position, Fixed):
                 assigned = assigned[:1]
-            self._turns[place] = rotary.turn(rotary.phases(assigned, wide, like.device), scale)
+            self._turns[place] = rotary.turn(rotary.phases(assigned, wide, device), scale)
         return self._turns[place]

@@ -1,4 +1,4 @@
-"""A loaded causal language model, as the engine sees it: token ids in, float32 logits out."""
+"""A model that transformers runs, with attention that is ours."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.models import cpu, hook, room
+from lmi_cli.models import cpu, hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
+from lmi_cli.models.language_model import LanguageModel
 
 
-class CausalLM:
+class CausalLM(LanguageModel):
     """A transformers model with its attention routed through us while this object is open.
 
     Args:
@@ -23,12 +24,23 @@ class CausalLM:
         ModelError: The family is not known, or its attention cannot be replaced.
     """
 
+    computed_by = "transformers"
+
     def __init__(self, model: PreTrainedModel) -> None:
         family_of(model.config)
         self.model = model
-        self.config = model.config
-        self.trained_length = trained_length(model.config)
-        self.vocab_size: int = model.get_input_embeddings().weight.shape[0]
+        self.config = config = model.config
+        self.family = config.model_type
+        self.trained_length = trained_length(config)
+        embedding = model.get_input_embeddings().weight
+        self.vocab_size = len(embedding)
+        self.device = embedding.device  # that token ids go to
+        self.dtype = model.dtype
+        heads = config.num_attention_heads
+        self.attention_heads = (heads, getattr(config, "num_key_value_heads", None) or heads)
+        self.head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        placed = getattr(model, "hf_device_map", None) or {"": self.device}
+        self.device_map = {name: str(device) for name, device in placed.items()}
         self._head = Head(model)
         self._open = ExitStack()
         self._open.enter_context(hook.installed(model))
@@ -37,12 +49,6 @@ class CausalLM:
         """Give the model its own attention back."""
         self._open.close()
 
-    def __enter__(self) -> "CausalLM":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def layer_device(self, index: int) -> torch.device:
         """The device on which a layer runs."""
         layer: Any = self.model.base_model.layers[index]
@@ -50,60 +56,20 @@ class CausalLM:
         return torch.device(next(layer.parameters()).device if placed is None else placed)
 
     @property
-    def attention_heads(self) -> tuple[int, int]:
-        """Query heads and key heads of a layer."""
-        heads: int = self.config.num_attention_heads
-        key_heads: int | None = getattr(self.config, "num_key_value_heads", None)
-        return heads, key_heads or heads
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype in which the model computes."""
-        dtype: torch.dtype = self.model.dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device that token ids go to."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
-
-    @property
     def weights_bytes(self) -> int:
         """Bytes of all weights, each storage counted once, wherever they lie."""
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
     @property
-    def device_map(self) -> dict[str, str]:
-        """Device by module, ``""`` standing for the whole model."""
-        placed = getattr(self.model, "hf_device_map", None) or {"": self.device}
-        return {name: str(device) for name, device in placed.items()}
-
-    def free_bytes(self) -> int | None:
-        """Memory that is free on the device of all layers; None if they are spread."""
-        placed = {self.layer_device(index) for index in range(self.config.num_hidden_layers)}
-        if len(placed) != 1:
-            return None
-        (device,) = placed
-        if device.type == "cuda":
-            return int(torch.cuda.mem_get_info(device)[0])
-        return room.available_bytes() if device.type == "cpu" else None
-
-    def device_peak_bytes(self) -> int:
-        """Largest memory allocated on accelerators so far; 0 without one."""
-        if not torch.cuda.is_available():
-            return 0
-        return sum(
-            torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())
+    def linear_weights(self) -> tuple[int, int]:
+        """Number of weights in the linear layers, and in the output projection behind them."""
+        head: Any = self.model.get_output_embeddings()
+        inner = sum(
+            module.weight.numel()
+            for module in self.model.modules()
+            if isinstance(module, nn.Linear) and module is not head
         )
-
-    def forget_device_peak(self) -> bool:
-        """Begin to count the memory of accelerators anew; False without one."""
-        if not torch.cuda.is_available():
-            return False
-        for index in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(index)
-        return True
+        return inner, head.weight.numel()
 
     def layers(self, horizon: int) -> list[LayerSpec]:
         """See :func:`lmi_cli.models.families.layer_specs`."""
@@ -130,11 +96,6 @@ class CausalLM:
             )
         hidden: Tensor = output.last_hidden_state
         return hidden
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits in float32 or wider, ``[..., vocab]``, of hidden states ``[..., hidden]``."""
-        (logits,) = self.logits_in_slices(hidden, max(1, hidden.shape[:-1].numel()))
-        return logits.view(*hidden.shape[:-1], -1)
 
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""

@@ -1,27 +1,36 @@
-"""A tokenizer folder as ``text`` needs it: encoder, stop tokens, chat template."""
+"""The chat template of a model. Imports jinja2 and nothing heavy.
 
+A template is a program of the model's author, so it runs in jinja's sandbox, with the same few
+helpers that transformers offers it.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from datetime import datetime
+from typing import Any, NoReturn
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from lmi_cli.errors import ModelError
-from lmi_cli.text.tokenizer import Tokenizer
-
-_SENTINEL = "\ue000answer\ue000"
-_END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 
 class ChatTemplate:
-    """The model's own chat template.
+    """A model's own chat template.
 
     Args:
-        tokenizer: As transformers loaded it; its template runs in the sandbox of transformers.
+        source: The template.
+        special_tokens: What it may name besides the messages, such as ``bos_token``.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, source: str, special_tokens: Mapping[str, Any]) -> None:
+        self._source = source
+        self._special_tokens = dict(special_tokens)
+        self._compiled: jinja2.Template | None = None
 
     def render(self, messages: Sequence[Mapping[str, str]], *, answer: bool = True) -> str:
         """Text of a conversation (``role``, ``content``), up to the start of the next answer.
@@ -34,65 +43,67 @@ class ChatTemplate:
             ModelError: The template fails.
         """
         try:
-            text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=False,
+            if self._compiled is None:
+                self._compiled = _environment().from_string(self._source)
+            return self._compiled.render(
+                **self._special_tokens,
+                messages=[dict(message) for message in messages],
+                tools=None,
+                documents=None,
                 add_generation_prompt=answer,
             )
-        except Exception as error:  # a template is a program of the model's author
+        except Exception as error:  # whatever a template makes jinja or Python raise
             raise ModelError(f"the model's chat template fails: {error}") from error
-        return str(text)
 
 
-def load_tokenizer(
-    folder: Path, generation: GenerationConfig | None = None
-) -> tuple[Tokenizer, ChatTemplate | None]:
-    """Read the tokenizer of a model folder, and its chat template if it has one.
-
-    Args:
-        folder: A checked model folder.
-        generation: Names the tokens that end an answer.
-
-    Raises:
-        ModelError: There is no fast tokenizer, or it cannot be read.
-    """
-    try:
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be read: {error}") from error
-    backend = getattr(loaded, "backend_tokenizer", None)
-    if backend is None:
-        raise ModelError(f"{folder}: no tokenizer.json, and only fast tokenizers are supported")
-    template = ChatTemplate(loaded) if loaded.chat_template else None
-    adds_bos = (
-        loaded.bos_token_id is not None and loaded("x")["input_ids"][0] == loaded.bos_token_id
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
-    tokenizer = Tokenizer(
-        backend,
-        bos_id=loaded.bos_token_id if adds_bos else None,
-        stop_ids=_stop_ids(loaded, template, generation),
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {
+        "raise_exception": _raise,
+        "strftime_now": lambda form: datetime.now().strftime(form),
+        "namespace": _PlainNamespace,
+    }
+    return environment
+
+
+class _Generation(Extension):
+    """``{% generation %}``, by which templates mark answers for training; only its body counts."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _PlainNamespace(Namespace):
+    """A namespace that takes no name of Python's own."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise jinja2.exceptions.SecurityError(f"a template must not set {name!r}")
+        super().__setitem__(name, value)
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.exceptions.TemplateError(message)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is; jinja's own filter escapes for HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
     )
-    return tokenizer, template
-
-
-def _stop_ids(
-    loaded: PreTrainedTokenizerBase,
-    template: ChatTemplate | None,
-    generation: GenerationConfig | None,
-) -> set[int]:
-    """End tokens of the generation config, the template's turn end, the end of text."""
-    named: Any = getattr(generation, "eos_token_id", None)
-    stops = set(named if isinstance(named, list) else [named]) | {loaded.eos_token_id}
-    added = loaded.get_added_vocab()
-    stops |= {added[text] for text in _END_OF_TEXT if text in added}
-    if template is not None:
-        turn = template.render(
-            [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SENTINEL}],
-            answer=False,
-        )
-        after = turn.rpartition(_SENTINEL)[2].lstrip()
-        stops |= {identity for text, identity in added.items() if after.startswith(text)}
-    stops.discard(None)
-    return stops

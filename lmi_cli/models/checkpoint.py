@@ -101,6 +101,19 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def tensor_names(folder: Path) -> set[str]:
+    """Names of all tensors in the safetensors files of a checked folder."""
+    return {name for path in weight_files(folder) for name in safetensors_names(path)}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checked folder, in order."""
+    if (folder / _WEIGHTS).exists():
+        return [folder / _WEIGHTS]
+    index = _read_object(folder / _INDEX, _INDEX_LIMIT_BYTES)
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+
+
 def _check_config(folder: Path, trust_remote_code: bool) -> None:
     path = folder / CONFIG
     if not path.is_file():

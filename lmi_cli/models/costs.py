@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +24,13 @@ class Costs:
     visible_bytes: int
 
 
-def costs_of(lm: CausalLM) -> Costs:
+def costs_of(lm: LanguageModel) -> Costs:
     """The costs of a dense model; of a mixture of experts these are upper bounds."""
-    head = lm.model.get_output_embeddings()
-    linear = sum(
-        module.weight.numel()
-        for module in lm.model.modules()
-        if isinstance(module, nn.Linear) and module is not head
-    )
+    linear, head = lm.linear_weights
     heads, key_heads = lm.attention_heads
-    size = getattr(lm.config, "head_dim", None) or lm.config.hidden_size // heads
     return Costs(
         linear_flops=2 * linear,
-        visible_flops=4 * heads * size,
-        step_bytes=(linear + head.weight.numel()) * lm.dtype.itemsize,
-        visible_bytes=2 * key_heads * size * lm.dtype.itemsize,
+        visible_flops=4 * heads * lm.head_size,
+        step_bytes=(linear + head) * lm.dtype.itemsize,
+        visible_bytes=2 * key_heads * lm.head_size * lm.dtype.itemsize,
     )

@@ -178,9 +178,9 @@ def tokenizer_of(folder: Path) -> Tokenizer:
             return Tokenizer(tokenizers.Tokenizer.from_file(str(stored)))
     except Exception as error:  # tokenizers raises plain Exception
         raise ModelError(f"{folder}: the tokenizer cannot be read: {error}") from error
-    from lmi_cli.models.chat import load_tokenizer
+    from lmi_cli.models.preparing import prepare_tokenizer
 
-    return load_tokenizer(folder)[0]
+    return prepare_tokenizer(folder).build(folder)[0]
 
 
 def _completed(folder: Path) -> dict[str, Any]:
@@ -210,11 +210,7 @@ def _completed(folder: Path) -> dict[str, Any]:
 
 def count_weights(folder: Path) -> int:
     """Number of weights in all safetensors files of a checked folder."""
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if not (folder / "model.safetensors").exists():
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-    return sum(_count_in(folder / name) for name in names)
+    return sum(_count_in(path) for path in checkpoint.weight_files(folder))
 
 
 def _count_in(path: Path) -> int:

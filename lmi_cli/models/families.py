@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -16,6 +17,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.errors import ModelError
+from lmi_cli.models.blueprint import Blueprint
 
 
 def _all_layers(config: PretrainedConfig, layer: int) -> bool:
@@ -88,6 +90,42 @@ def family_of(config: PretrainedConfig) -> Family:
     else:
         reason = "this family is not supported"
     raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(FAMILIES)))
+
+
+_PLAIN = ("llama", "mistral", "qwen2", "qwen3")
+_PLAIN_ROPE = ("default", "linear", "llama3")  # one set of frequencies, and no factor on scores
+
+
+def plain_shape(config: PretrainedConfig) -> Blueprint | None:
+    """The shape of a model that is nothing but a plain decoder, as our own runs; else None."""
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    layers = range(config.num_hidden_layers)
+    if (
+        config.model_type not in _PLAIN
+        or config.hidden_act != "silu"
+        or rope.get("rope_type") not in _PLAIN_ROPE
+        or rope.get("partial_rotary_factor", 1.0) != 1.0
+        or any(native_window(config, layer) is not None for layer in layers)
+        or getattr(config, "quantization_config", None) is not None
+    ):
+        return None
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if rope["rope_type"] == "default":
+        inv_freq = 1.0 / rope["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float) / size)
+    else:
+        inv_freq = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, device="cpu")[0].float()
+    return Blueprint(
+        family=config.model_type,
+        trained_length=trained_length(config),
+        layers=config.num_hidden_layers,
+        heads=heads,
+        key_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_size=size,
+        epsilon=config.rms_norm_eps,
+        inv_freq=tuple(inv_freq.tolist()),
+        tied=bool(config.tie_word_embeddings),
+    )
 
 
 def trained_length(config: PretrainedConfig) -> int:

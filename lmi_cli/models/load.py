@@ -1,22 +1,26 @@
-"""From a checked folder of model files to a model on its devices, through accelerate."""
+"""From a checked folder of model files to a model on its devices.
 
-import logging
+On the CPU a plain decoder is run by our own code, which starts in a fraction of the time that
+importing transformers takes; every other model and placement goes through transformers and
+accelerate.
+"""
+
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from accelerate.utils import convert_file_size_to_int
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from lmi_cli.errors import ModelError, ResourceError, UsageError
-from lmi_cli.models import cpu, room
-from lmi_cli.models.causal_lm import CausalLM
-from lmi_cli.models.chat import ChatTemplate, load_tokenizer
+from lmi_cli.models import checkpoint, compiling, cpu, room
+from lmi_cli.models.chat import ChatTemplate
+from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.facts import count_weights
-from lmi_cli.models.families import family_of
-from lmi_cli.models.selfcheck import check
+from lmi_cli.models.language_model import LanguageModel
+from lmi_cli.models.prepared import recall, remember
 from lmi_cli.models.store import ModelFiles
 from lmi_cli.text.tokenizer import Tokenizer
 
@@ -48,7 +52,7 @@ class Loaded:
     """A model ready to read: files, weights, tokenizer and template."""
 
     files: ModelFiles
-    lm: CausalLM
+    lm: LanguageModel
     tokenizer: Tokenizer
     template: ChatTemplate | None
 
@@ -61,52 +65,56 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
         ResourceError: The weights do not fit.
         UsageError: The placement cannot be.
     """
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
     devices = _devices(placement)
-    try:
-        config = AutoConfig.from_pretrained(
-            files.folder, trust_remote_code=False, local_files_only=True
+    prepared = recall(files)
+    if prepared is None:
+        from lmi_cli.models.preparing import prepare
+
+        prepared = prepare(files.folder)
+        remember(files, prepared)
+    on_cpu = devices == {"device_map": {"": torch.device("cpu")}}
+    dtype = _dtype(placement, files.folder)
+    if on_cpu:
+        room.require(
+            count_weights(files.folder) * dtype.itemsize,
+            f"{files.id} in {str(dtype).removeprefix('torch.')}",
+            "a smaller model or dtype, or --device-map auto with --offload-folder",
         )
-        family_of(config)
-        check(config)
-        dtype = _dtype(placement, config)
-        if list(devices) == ["device_map"] and devices["device_map"] == {"": torch.device("cpu")}:
-            room.require(
-                count_weights(files.folder) * dtype.itemsize,
-                f"{files.id} in {str(dtype).removeprefix('torch.')}",
-                "a smaller model or dtype, or --device-map auto with --offload-folder",
-            )
-        model = AutoModelForCausalLM.from_pretrained(
-            files.folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation="eager",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            **devices,
-        ).eval()
+        cpu.keep_freed_memory()
+        if dtype == torch.bfloat16:
+            compiling.use_library()
+    try:
+        if on_cpu and prepared.blueprint is not None:
+            lm: LanguageModel = Decoder(prepared.blueprint, _weights(files.folder, dtype))
+        else:
+            from lmi_cli.models.pretrained import load_pretrained
+
+            lm = load_pretrained(files.folder, dtype, devices)
+        tokenizer, template = prepared.tokenizer.build(files.folder)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"{files.id} does not fit its device", hint="try --device-map auto or --max-memory"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{files.id} cannot be loaded: {_first_line(error)}") from error
-    if model.device.type == "cpu":
-        cpu.keep_freed_memory()
-        if model.dtype == torch.bfloat16:
-            cpu.use_native_attention()
-    tokenizer, template = load_tokenizer(files.folder, model.generation_config)
-    return Loaded(files, CausalLM(model), tokenizer, template)
+    return Loaded(files, lm, tokenizer, template)
+
+
+def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """All tensors of a checked folder by name, in ``dtype``; mapped, not read, where they can be.
+
+    Raises:
+        SafetensorError: A file is damaged.
+    """
+    files = [load_file(path) for path in checkpoint.weight_files(folder)]
+    return {name: tensor.to(dtype) for file in files for name, tensor in file.items()}
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _dtype(placement: Placement, config: Any) -> torch.dtype:
+def _dtype(placement: Placement, folder: Path) -> torch.dtype:
     if placement.dtype in _DTYPES:
         return _DTYPES[placement.dtype]
     if placement.dtype != "auto":
@@ -115,8 +123,9 @@ def _dtype(placement: Placement, config: Any) -> torch.dtype:
         )
     if _device(placement).type == "cpu":
         return torch.bfloat16 if cpu.computes_bfloat16() else torch.float32
-    stored = getattr(config, "dtype", None)
-    return stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
+    config = json.loads((folder / checkpoint.CONFIG).read_bytes())
+    stored = _DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
+    return torch.bfloat16 if stored is torch.float32 else stored
 
 
 def _device(placement: Placement) -> torch.device:
@@ -154,6 +163,8 @@ def _devices(placement: Placement) -> dict[str, Any]:
 
 
 def _check_size(device: int | str, limit: str) -> None:
+    from accelerate.utils import convert_file_size_to_int
+
     try:
         convert_file_size_to_int(limit)
     except ValueError as error:

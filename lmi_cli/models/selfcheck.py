@@ -3,30 +3,28 @@
 A small random model is made from the same configuration and compared twice: with its stock
 attention while the text fits the window, and with a dense formula, written out below on its own,
 once the text is longer. A family whose rotary layout, scale or windows we have wrong is an error
-here and never a wrong number. The verdict is cached by library versions and configuration.
+here and never a wrong number. That a model has passed is kept with what else is known of it; see
+:mod:`lmi_cli.models.prepared`.
 """
 
-import contextlib
 import copy
-import hashlib
-import json
 import math
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from lmi_cli import __version__
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.engine import Engine
 from lmi_cli.errors import ModelError
 from lmi_cli.methods import LMInfinite, Method
-from lmi_cli.models import hook
+from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.causal_lm import CausalLM
-from lmi_cli.models.entries import cache_folder, write_atomically
+from lmi_cli.models.decoder import Decoder
+from lmi_cli.models.families import layer_specs, plain_shape
+from lmi_cli.models.language_model import LanguageModel
 
 TOLERANCE = 1e-4
 """Largest difference of float32 logits of order one."""
@@ -37,14 +35,11 @@ _LAMBDA = LMInfinite(window=9, sinks=3, ceiling=13)
 
 
 def check(config: PretrainedConfig) -> None:
-    """Compare ours and stock on a shrunken model of ``config``, unless that has been done before.
+    """Compare ours and stock on a shrunken model of ``config``.
 
     Raises:
         ModelError: They differ, or the model cannot be built.
     """
-    record = _record(config)
-    if record is not None and record.exists():
-        return
     try:
         against_stock, against_formula = differences(config)
     except ModelError:
@@ -60,18 +55,36 @@ def check(config: PretrainedConfig) -> None:
             f"stock and by {against_formula:.2g} from the method's formula (limit {TOLERANCE:g})",
             hint="this configuration is not supported; please report it",
         )
-    if record is not None:
-        with contextlib.suppress(OSError):
-            record.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(record, json.dumps([against_stock, against_formula]).encode())
+
+
+def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
+    """Whether our own decoder computes what the stock model does, on a shrunken model of both.
+
+    Args:
+        config: As transformers understands it.
+        blueprint: Of the same model.
+    """
+    model, ids = _small_model_and_ids(config)
+    small = plain_shape(model.config)
+    if small is None or small.inv_freq != blueprint.inv_freq:
+        return False
+    # Its inverse frequencies are those that the stock model has in use, to the last bit.
+    rotary = layer_specs(model, _TOKENS)[0].rotary
+    if rotary is None or tuple(rotary.inv_freq.tolist()) != blueprint.inv_freq:
+        return False
+    with torch.inference_mode():
+        stock = model(input_ids=ids, use_cache=False).logits[0]
+    decoder = Decoder(small, dict(model.state_dict()))
+    ours, beyond = (_logits(decoder, method, ids) for method in (_WINDOW, _LAMBDA))
+    with CausalLM(model) as lm:
+        expected = _logits(lm, _LAMBDA, ids)
+    # Written so that nan, which compares as false, does not pass.
+    return _distance(ours, stock) <= TOLERANCE and _distance(beyond, expected) <= TOLERANCE
 
 
 def differences(config: PretrainedConfig) -> tuple[float, float]:
     """Largest differences of logits: from stock within the window, from the formula beyond it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = _small_model(config)
-        ids = torch.randint(0, model.config.vocab_size, (1, _TOKENS))
+    model, ids = _small_model_and_ids(config)
     with torch.inference_mode():
         stock = model(input_ids=ids, use_cache=False).logits[0]
     with CausalLM(model) as lm:
@@ -115,6 +128,13 @@ def _two_layers(kinds: list[Any]) -> list[int]:
     return [0, second] if second < len(kinds) else [0]
 
 
+def _small_model_and_ids(config: PretrainedConfig) -> tuple[PreTrainedModel, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _small_model(config)
+        return model, torch.randint(0, model.config.vocab_size, (1, _TOKENS))
+
+
 def _small_model(config: PretrainedConfig) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_config(
         shrink(config),
@@ -130,7 +150,7 @@ def _small_model(config: PretrainedConfig) -> PreTrainedModel:
     return found
 
 
-def _logits(lm: CausalLM, method: Method, ids: Tensor) -> Tensor:
+def _logits(lm: LanguageModel, method: Method, ids: Tensor) -> Tensor:
     engine = Engine(lm, method, chunk=5)
     state = engine.start()
     hidden = [
@@ -200,21 +220,3 @@ def _turned(x: Tensor, position: Tensor, spec: LayerSpec) -> Tensor:
     joined = torch.view_as_real(spun)
     joined = joined if spec.rotary.interleaved else joined.mT
     return torch.cat((joined.flatten(-2), rest), dim=-1)
-
-
-def _record(config: PretrainedConfig) -> Any:
-    """Where the verdict on ``config`` is kept; None where there is no cache."""
-    folder = cache_folder()
-    if folder is None:
-        return None
-    described = config.to_dict()
-    for name in ("_name_or_path", "dtype", "transformers_version"):
-        described.pop(name, None)
-    parts = [
-        __version__,
-        str(torch.__version__),
-        transformers.__version__,
-        hook.IMPLEMENTATION,
-        json.dumps(described, sort_keys=True, default=str),
-    ]
-    return folder / "selfcheck" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"

@@ -1,15 +1,17 @@
 """The same weights as transformers itself runs them, to compare with."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.hook import IMPLEMENTATION
+from lmi_cli.models.load import Loaded
+from lmi_cli.models.pretrained import load_pretrained
 
 ATTENTION = "sdpa"
 """The implementation that transformers chooses by itself."""
@@ -18,9 +20,9 @@ ATTENTION = "sdpa"
 class StockModel:
     """A model with its own attention and cache; made by :func:`stock`."""
 
-    def __init__(self, lm: CausalLM) -> None:
-        self._lm = lm
-        self._cache = DynamicCache(config=lm.config)
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._cache = DynamicCache(config=model.config)
         self._next: torch.Tensor
 
     @torch.inference_mode()
@@ -49,9 +51,9 @@ class StockModel:
         )
 
     def _forward(self, ids: torch.Tensor) -> None:
-        output = self._lm.model(
-            input_ids=ids.to(self._lm.device),
-            past_key_values=self._cache,
+        output = self._model(
+            input_ids=ids.to(self._model.device),
+            cache=self._cache,
             use_cache=True,
             logits_to_keep=1,
         )
@@ -59,10 +61,19 @@ class StockModel:
 
 
 @contextmanager
-def stock(lm: CausalLM) -> Iterator[StockModel]:
-    """Give the model its own attention for a while."""
-    lm.model.set_attn_implementation(ATTENTION)
-    try:
-        yield StockModel(lm)
-    finally:
-        lm.model.set_attn_implementation(IMPLEMENTATION)
+def stock(loaded: Loaded) -> Iterator[StockModel]:
+    """The model with the attention that transformers gives it, for a while.
+
+    A model that our own decoder runs is loaded a second time.
+    """
+    with ExitStack() as stack:
+        lm = loaded.lm
+        if not isinstance(lm, CausalLM):
+            lm = stack.enter_context(
+                load_pretrained(loaded.files.folder, lm.dtype, {"device_map": {"": lm.device}})
+            )
+        lm.model.set_attn_implementation(ATTENTION)
+        try:
+            yield StockModel(lm.model)
+        finally:
+            lm.model.set_attn_implementation(IMPLEMENTATION)

@@ -14,10 +14,9 @@ from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import Full
 from lmi_cli.methods.base import Method
-from lmi_cli.models import cpu
+from lmi_cli.models import compiling
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
-from lmi_cli.models.stock import stock
 from lmi_cli.tasks.events import Progress
 from lmi_cli.tasks.methodchoice import MethodChoice
 from lmi_cli.tasks.process import forget_peak_rss, peak_rss_bytes
@@ -57,10 +56,18 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Its probed limits, in operations and bytes a second, and what computes attention on it."""
+    """Its probed limits, and who computes on it.
+
+    Attributes:
+        gemm_flops: Operations a second of a matrix product.
+        read_bytes_per_s: From memory.
+        layers_by: Whose code runs the layers: ``lmi`` or ``transformers``.
+        attention_by: What computes attention: ``C`` or ``torch``.
+    """
 
     gemm_flops: float
     read_bytes_per_s: float
+    layers_by: str
     attention_by: str
 
 
@@ -127,7 +134,8 @@ def bench(
     machine = Machine(
         gemm_flops(lm.dtype, lm.device),
         read_bytes_per_s(lm.device),
-        cpu.attention_by(lm.dtype, lm.device),
+        lm.computed_by,
+        compiling.computed_by(lm.dtype, lm.device),
     )
     # Speed does not depend on what the text says.
     ids = np.random.default_rng(0).integers(0, lm.vocab_size, max(depths), dtype=np.int32)
@@ -184,8 +192,10 @@ def _ours(
 
 
 def _stock(loaded: Loaded, ids: Ids, decode: int) -> Iterator[int | _Run]:
-    peak = _Peak(loaded)
-    with stock(loaded.lm) as model:
+    from lmi_cli.models.stock import stock  # transformers takes seconds to import
+
+    with stock(loaded) as model:
+        peak = _Peak(loaded)
         started = time.perf_counter()
         model.read(ids)
         read = time.perf_counter()

@@ -6,12 +6,12 @@ from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.retrieval import key_index
 from lmi_cli.methods import LMInfinite
-from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.language_model import LanguageModel
 from lmi_cli.tasks.methodchoice import SINKS
 
 
 def index_for(
-    lm: CausalLM, looking: RetrievalHeads, head_tokens: int, pool: BlockPool
+    lm: LanguageModel, looking: RetrievalHeads, head_tokens: int, pool: BlockPool
 ) -> TokenStore:
     """An empty index of a document that begins behind ``head_tokens`` tokens.
 

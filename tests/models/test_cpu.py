@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def on_x86(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_X86", True)
+    monkeypatch.setattr(cpu, "IS_X86", True)
 
 
 def onednn() -> bool:

@@ -11,8 +11,8 @@ from tiny_models import tiny_model
 
 from lmi_cli.errors import ModelError
 from lmi_cli.models import families, store
-from lmi_cli.models.chat import load_tokenizer
 from lmi_cli.models.facts import facts_of, facts_of_gguf, names_model, tokenizer_of
+from lmi_cli.models.preparing import prepare_tokenizer
 from lmi_cli.models.store import ModelFiles
 
 TEXT = "It's 12 o'clock:\n\n    naïve <|im_end|> <tool> 中文"
@@ -58,7 +58,7 @@ def test_the_tokenizer_is_the_one_that_a_run_uses(tmp_path: Path, named: str | N
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text()) | {"tokenizer_class": named}
     path.write_text(json.dumps({name: value for name, value in settings.items() if value}))
-    light, full = tokenizer_of(folder), load_tokenizer(folder)[0]
+    light, full = tokenizer_of(folder), prepare_tokenizer(folder).build(folder)[0]
     assert light.encode(TEXT).same_as(full.encode(TEXT))
 
 

@@ -79,7 +79,6 @@ def test_closing_twice_is_closing_once() -> None:
     [
         ("bloom", {"n_layer": 1, "n_head": 4}),
         ("falcon", {"num_hidden_layers": 1, "num_attention_heads": 4}),
-        ("gptj", {"n_embd": 32, "n_layer": 1, "n_head": 4, "rotary_dim": 4}),
     ],
 )
 def test_a_model_that_cannot_be_hooked(name: str, sizes: dict[str, int]) -> None:

@@ -1,7 +1,5 @@
 """The self-check lets right configurations through and stops wrong ones."""
 
-from pathlib import Path
-
 import pytest
 from transformers import CONFIG_MAPPING, LlamaConfig, PretrainedConfig
 
@@ -10,12 +8,6 @@ from lmi_cli.models import families, selfcheck
 from lmi_cli.models.families import FAMILIES, Family
 
 SPECIAL_IDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
-    return tmp_path
 
 
 def config(**changes: object) -> PretrainedConfig:
@@ -28,11 +20,10 @@ def test_every_family_in_the_table_passes(name: str) -> None:
     assert max(differences) < selfcheck.TOLERANCE / 3
 
 
-def test_a_wrong_rotary_layout_is_refused(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_a_wrong_rotary_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(families.FAMILIES, "llama", Family(interleaved=True))
     with pytest.raises(ModelError, match=r"llama: self-check failed, logits differ by \d"):
         selfcheck.check(config())
-    assert not list(cache.glob("selfcheck/*"))
 
 
 def test_a_wrong_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,24 +46,6 @@ def test_a_wrong_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stock < selfcheck.TOLERANCE < formula
 
 
-def test_the_verdict_is_cached_by_configuration(
-    monkeypatch: pytest.MonkeyPatch, cache: Path
-) -> None:
-    selfcheck.check(config())
-    assert len(list(cache.glob("selfcheck/*.json"))) == 1
-    calls = []
-
-    def count(_: PretrainedConfig) -> tuple[float, float]:
-        calls.append(1)
-        return 0.0, 0.0
-
-    monkeypatch.setattr(selfcheck, "differences", count)
-    selfcheck.check(config())
-    assert calls == []
-    selfcheck.check(config(rope_parameters={"rope_type": "default", "rope_theta": 5e5}))
-    assert calls == [1]
-
-
 def test_a_configuration_that_cannot_be_built_is_a_model_error() -> None:
     broken = config()
     broken.hidden_act = "no such function"
@@ -87,8 +60,3 @@ def test_nan_differences_do_not_pass(
     monkeypatch.setattr(selfcheck, "differences", lambda _: found)
     with pytest.raises(ModelError, match="self-check failed"):
         selfcheck.check(config())
-
-
-def test_no_cache_folder_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selfcheck, "cache_folder", lambda: Path("/proc/nowhere"))
-    selfcheck.check(config())

@@ -1,10 +1,12 @@
 """What ``lmi bench`` counts; how fast anything is, it only measures."""
 
+from dataclasses import replace
 from mmap import mmap
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmi_cli.engine import probe
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
@@ -12,6 +14,7 @@ from lmi_cli.errors import UsageError
 from lmi_cli.methods import Full, LMInfinite
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
+from lmi_cli.models.pretrained import load_pretrained
 from lmi_cli.models.stock import stock
 from lmi_cli.tasks.bench import BenchReport, Speed, bench, visible
 from lmi_cli.tasks.events import Progress
@@ -54,26 +57,29 @@ def test_rows(loaded: Loaded, against: str) -> None:
         assert ours[300].cache_bytes < theirs[300].cache_bytes
 
 
-def test_the_stock_model_is_the_stock_model_and_ours_comes_back(loaded: Loaded) -> None:
+@pytest.mark.parametrize("ours", ["decoder", "transformers"])
+def test_the_stock_model_is_the_stock_model_and_ours_comes_back(loaded: Loaded, ours: str) -> None:
     ids = np.arange(40, dtype=np.int32)
-    lm = loaded.lm
-    with stock(lm) as model:
-        assert lm.config._attn_implementation == "sdpa"
+    if ours == "transformers":
+        lm = load_pretrained(loaded.files.folder, torch.float32, {"device_map": {"": "cpu"}})
+        loaded = replace(loaded, lm=lm)
+    expected = AutoModelForCausalLM.from_pretrained(loaded.files.folder, dtype=torch.float32)
+    with stock(loaded) as model:
+        assert model._model.config._attn_implementation == "sdpa"
         model.read(ids)
+        first = model.last_token
         model.step()
-        with torch.inference_mode():
-            once = lm.model(torch.arange(40)[None], use_cache=False).logits[0, -1].argmax()
-            assert (
-                model.last_token
-                == lm.model(torch.cat((torch.arange(40), once[None]))[None], use_cache=False)
-                .logits[0, -1]
-                .argmax()
-            )
+    with torch.inference_mode():
+        text = torch.arange(40)[None]
+        for token in (first, model.last_token):
+            assert expected(text, use_cache=False).logits[0, -1].argmax() == token
+            text = torch.cat((text, torch.tensor([[token]])), 1)
     run(loaded, [40], against="none")
 
 
 def test_costs_are_those_of_the_shapes(loaded: Loaded) -> None:
-    costs, config = costs_of(loaded.lm), loaded.lm.config
+    costs = costs_of(loaded.lm)
+    config = AutoConfig.from_pretrained(loaded.files.folder)
     hidden, size = config.hidden_size, config.hidden_size // config.num_attention_heads
     heads, key_heads = config.num_attention_heads, config.num_key_value_heads
     layer = hidden * size * (2 * heads + 2 * key_heads) + 3 * hidden * config.intermediate_size

@@ -2,7 +2,6 @@
 
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +9,15 @@ import pytest
 import torch
 from dense_attention import dense, random_range
 
-from lmi_cli.attention import native
 from lmi_cli.attention.kernel import KeyRange, attend
-from lmi_cli.models import cpu
+from lmi_cli.models import compiling, cpu
+from lmi_cli.native import attention as native
+from lmi_cli.native import library
 
 
-@pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LMI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("LMI_NATIVE", raising=False)
-        cpu.use_native_attention()
-        by = cpu.attention_by(torch.bfloat16, torch.device("cpu"))
-        if by != "native.c":
-            pytest.skip(f"attention by {by}")
-        yield
-        native.use(None)
+@pytest.fixture(autouse=True)
+def _opened(c_library: None) -> None:
+    """Every test here computes with the library."""
 
 
 def low(keys: KeyRange) -> KeyRange:
@@ -133,16 +125,10 @@ def test_what_it_does_not_compute_goes_to_torch() -> None:
 class TestWithoutIt:
     """Nothing that keeps it from being built is an error."""
 
-    @pytest.fixture(autouse=True)
-    def _back(self) -> Iterator[None]:
-        before = native._library
-        yield
-        native._library = before
-
     def by(self) -> str:
-        cpu.use_native_attention()
-        assert native._library is None
-        return cpu.attention_by(torch.bfloat16, torch.device("cpu"))
+        compiling.use_library()
+        assert not library.is_open()
+        return compiling.computed_by(torch.bfloat16, torch.device("cpu"))
 
     def test_switched_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LMI_NATIVE", "0")
@@ -170,10 +156,8 @@ class TestWithoutIt:
         fresh.setattr(cpu, "computes_bfloat16", lambda: False)
         assert self.by() == "torch (the processor has no AVX512-BF16)"
 
-    def test_a_damaged_library(self, fresh: pytest.MonkeyPatch) -> None:
-        cpu.use_native_attention()
-        (path,) = (Path(str(native._library._name)),)  # type: ignore[union-attr]
-        damaged = path.with_name("damaged.so")
+    def test_a_damaged_library(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        damaged = tmp_path / "damaged.so"
         damaged.write_bytes(b"not a library")
-        fresh.setattr(cpu, "_built", lambda: damaged)
+        fresh.setattr(compiling, "_built", lambda: damaged)
         assert self.by().startswith("torch (the library cannot be opened")

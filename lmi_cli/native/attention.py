@@ -1,29 +1,24 @@
-"""The kernel in C for processors that multiply bfloat16, where it could be built.
-
-The library is opened by :func:`use`, which :mod:`lmi_cli.models.cpu` calls; until then, and for all
-that the library does not do, :mod:`lmi_cli.attention.kernel` computes with torch alone.
-"""
+"""Softmax attention over several key ranges; see ``attention.c``."""
 
 import ctypes
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from lmi_cli.native.library import is_open, opened
+
 if TYPE_CHECKING:
     from lmi_cli.attention.kernel import KeyRange
 
-SOURCE = Path(__file__).with_name("native.c")
-
 _SIZES = (64, 128, 192, 256)
-_MAX_RANGES = 4
-_NO_LIMIT = 2**62
+MAX_RANGES = 4
+NO_LIMIT = 2**62
 
 
-class _Range(ctypes.Structure):
-    """``Range`` of ``native.c``."""
+class Range(ctypes.Structure):
+    """``Range`` of ``attention.c``."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("query", "key", "value")),
@@ -37,29 +32,9 @@ class _Range(ctypes.Structure):
     )  # fmt: skip
 
 
-_library: ctypes.CDLL | None = None
-
-
-def use(path: Path | None) -> None:
-    """Compute with the library at ``path`` from now on, or with torch alone.
-
-    Raises:
-        OSError: It cannot be opened.
-    """
-    global _library
-    if path is None:
-        _library = None
-        return
-    opened = ctypes.CDLL(str(path))
-    integer, pointer = ctypes.c_int64, ctypes.c_void_p
-    opened.lmi_attend.argtypes = [pointer, *[integer] * 6, pointer, pointer]
-    opened.lmi_attend_one.argtypes = [pointer, *[integer] * 5, pointer, pointer]
-    _library = opened
-
-
 def can(ranges: "Sequence[KeyRange]", softcap: float | None) -> bool:
     """Whether the library is there and computes this."""
-    if _library is None or softcap is not None or len(ranges) > _MAX_RANGES:
+    if not is_open() or softcap is not None or len(ranges) > MAX_RANGES:
         return False
     return all(
         tensor.dtype == torch.bfloat16
@@ -84,32 +59,32 @@ def attend(
     Raises:
         MemoryError: There is no room for the packed keys.
     """
-    if _library is None:
-        raise RuntimeError("no library is in use")
     batch, heads, rows, size = ranges[0].query.shape
     key_heads = ranges[0].key.shape[1]
-    output = torch.empty(batch, heads, rows, size, dtype=torch.bfloat16)
+    # The layout that the output projection takes next.
+    output = torch.empty(batch, rows, heads, size, dtype=torch.bfloat16)
     lse = torch.empty(batch, heads, rows) if with_lse else None
+    library = opened()
     for item in range(batch):
-        table = (_Range * len(ranges))(*(_describe(keys, item) for keys in ranges))
+        table = (Range * len(ranges))(*(_describe(keys, item) for keys in ranges))
         out = output[item].data_ptr()
         sums = None if lse is None else lse[item].data_ptr()
         if rows == 1:
-            failed = _library.lmi_attend_one(
+            failed = library.lmi_attend_one(
                 table, len(ranges), heads, key_heads, size, query_start, out, sums
             )
         else:
-            failed = _library.lmi_attend(
+            failed = library.lmi_attend(
                 table, len(ranges), heads, key_heads, rows, size, query_start, out, sums
             )
         if failed:
             raise MemoryError("no room for the packed keys of a chunk")
-    return output, lse
+    return output.transpose(1, 2), lse
 
 
-def _describe(keys: "KeyRange", item: int) -> _Range:
+def _describe(keys: "KeyRange", item: int) -> Range:
     tensors = (keys.query, keys.key, keys.value)
-    return _Range(
+    return Range(
         *(tensor.data_ptr() + item * tensor.stride(0) * tensor.itemsize for tensor in tensors),
         keys.query.stride(1),
         keys.query.stride(2),
@@ -118,5 +93,5 @@ def _describe(keys: "KeyRange", item: int) -> _Range:
         keys.key.shape[2],
         keys.key_start,
         keys.nearest,
-        _NO_LIMIT if keys.farthest is None else keys.farthest,
+        NO_LIMIT if keys.farthest is None else keys.farthest,
     )

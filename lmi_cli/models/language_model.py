@@ -1,0 +1,113 @@
+"""What the engine and the tasks ask of a loaded model, whoever computes it. Imports torch only."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.engine.forward import ForwardPass
+from lmi_cli.models import room
+
+
+class LanguageModel(ABC):
+    """A loaded causal language model: token ids in, float32 logits out.
+
+    Attributes:
+        family: Model type, such as ``llama``.
+        trained_length: The longest text, in tokens, that it was made for.
+        vocab_size: Rows of its embedding.
+        attention_heads: Query heads and key heads of a layer.
+        head_size: Components of a key.
+        dtype: In which it computes.
+        device: That token ids go to.
+        device_map: Device by module, ``""`` standing for the whole model.
+        computed_by: Whose code runs the layers.
+    """
+
+    family: str
+    trained_length: int
+    vocab_size: int
+    attention_heads: tuple[int, int]
+    head_size: int
+    dtype: torch.dtype
+    device: torch.device
+    device_map: dict[str, str]
+    computed_by: str
+
+    @abstractmethod
+    def layers(self, horizon: int) -> list[LayerSpec]:
+        """The attention layers, as the stock model has them for a text of ``horizon`` tokens."""
+
+    @abstractmethod
+    def hidden(self, ids: Tensor, forward: ForwardPass) -> Tensor:
+        """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``)."""
+
+    @abstractmethod
+    def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
+        """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time.
+
+        Each slice is ``[<= rows, vocab]`` in float32 or wider.
+        """
+
+    @abstractmethod
+    def layer_device(self, index: int) -> torch.device:
+        """The device on which a layer runs."""
+
+    @property
+    @abstractmethod
+    def weights_bytes(self) -> int:
+        """Bytes of all weights, each storage counted once, wherever they lie."""
+
+    @property
+    @abstractmethod
+    def linear_weights(self) -> tuple[int, int]:
+        """Number of weights in the linear layers, and in the output projection behind them."""
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to give back
+        """Give back what was changed elsewhere."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits in float32 or wider, ``[..., vocab]``, of hidden states ``[..., hidden]``."""
+        (logits,) = self.logits_in_slices(hidden, max(1, hidden.shape[:-1].numel()))
+        return logits.view(*hidden.shape[:-1], -1)
+
+    def free_bytes(self) -> int | None:
+        """Memory that is free on the device of all layers; None if they are spread."""
+        placed = {self.layer_device(layer.index) for layer in self.layers(self.trained_length)}
+        if len(placed) != 1:
+            return None
+        (device,) = placed
+        if device.type == "cuda":
+            return int(torch.cuda.mem_get_info(device)[0])
+        return room.available_bytes() if device.type == "cpu" else None
+
+    def device_peak_bytes(self) -> int:
+        """Largest memory allocated on accelerators so far; 0 without one."""
+        if not torch.cuda.is_available():
+            return 0
+        return sum(
+            torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())
+        )
+
+    def forget_device_peak(self) -> bool:
+        """Begin to count the memory of accelerators anew; False without one."""
+        if not torch.cuda.is_available():
+            return False
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)
+        return True

@@ -1,0 +1,110 @@
+"""What transformers made of a model's files, kept so that later starts do without transformers.
+
+The first start of a model imports transformers, which takes seconds: it reads configuration and
+tokenizer in all their forms, and the self-check compares small models. What comes of it is small.
+An entry holds for one model and one set of library versions; a damaged one is made again. Imports
+nothing heavy.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from lmi_cli import __version__
+from lmi_cli.models.blueprint import Blueprint
+from lmi_cli.models.chat import ChatTemplate
+from lmi_cli.models.entries import cache_folder, write_atomically
+from lmi_cli.models.store import ModelFiles
+from lmi_cli.text.tokenizer import Tokenizer
+
+_SCHEMA = 1
+_TOKENIZER = "tokenizer.json"
+_LIBRARIES = ("torch", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTokenizer:
+    """A tokenizer folder as ``text`` needs it.
+
+    Attributes:
+        bos_id: Token that goes in front of every sequence, where the model expects one.
+        stop_ids: Tokens that end an answer.
+        template: Source of the chat template, if there is one.
+        special_tokens: What the template may name.
+        backend: The tokenizer as JSON; None where it is the ``tokenizer.json`` of the folder.
+    """
+
+    bos_id: int | None
+    stop_ids: tuple[int, ...]
+    template: str | None
+    special_tokens: Mapping[str, Any] = field(default_factory=dict)
+    backend: str | None = None
+
+    def build(self, folder: Path) -> tuple[Tokenizer, ChatTemplate | None]:
+        """The tokenizer of the model in ``folder``, and its chat template.
+
+        Raises:
+            ValueError: The stored tokenizer is damaged.
+        """
+        text = self.backend or (folder / _TOKENIZER).read_text(encoding="utf-8")
+        try:
+            backend = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise ValueError(f"the tokenizer cannot be read: {error}") from error
+        tokenizer = Tokenizer(backend, bos_id=self.bos_id, stop_ids=self.stop_ids)
+        if self.template is None:
+            return tokenizer, None
+        return tokenizer, ChatTemplate(self.template, self.special_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model that has passed the self-check.
+
+    Attributes:
+        tokenizer: Its tokenizer.
+        blueprint: Its shape, where our own decoder runs it as well.
+    """
+
+    tokenizer: PreparedTokenizer
+    blueprint: Blueprint | None
+
+
+def recall(files: ModelFiles) -> Prepared | None:
+    """What is known of a model with these versions of the libraries; None if nothing is."""
+    path = _path(files)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        stored = json.loads(path.read_bytes()) if path is not None else {}
+        if stored["schema"] == _SCHEMA and stored["identity"] == files.identity:
+            known = stored["blueprint"]
+            if known is not None:
+                known = Blueprint(**known | {"inv_freq": tuple(map(float, known["inv_freq"]))})
+            return Prepared(PreparedTokenizer(**stored["tokenizer"]), known)
+    return None
+
+
+def remember(files: ModelFiles, prepared: Prepared) -> None:
+    """Keep what a start has found out; where nothing can be written the next one is as slow."""
+    path = _path(files)
+    if path is None:
+        return
+    stored = {"schema": _SCHEMA, "identity": files.identity, **asdict(prepared)}
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(stored).encode())
+
+
+def _path(files: ModelFiles) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
+        return None
+    versions = [__version__, *map(version, _LIBRARIES)]
+    key = hashlib.sha256("\0".join((files.identity, *versions)).encode()).hexdigest()
+    return folder / "prepared" / f"{key[:32]}.json"

@@ -1,0 +1,115 @@
+"""The first start of a model: what transformers makes of its files, and the self-check."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from lmi_cli.errors import ModelError
+from lmi_cli.models import checkpoint, selfcheck
+from lmi_cli.models.blueprint import Blueprint
+from lmi_cli.models.chat import ChatTemplate
+from lmi_cli.models.families import family_of, plain_shape
+from lmi_cli.models.prepared import Prepared, PreparedTokenizer
+
+_SENTINEL = "\ue000answer\ue000"
+_END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+
+
+def prepare(folder: Path) -> Prepared:
+    """Read and check a checked model folder; its weights are not loaded.
+
+    Raises:
+        ModelError: The family is unknown, the self-check fails, or a file cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
+    family_of(config)
+    selfcheck.check(config)
+    return Prepared(prepare_tokenizer(folder), _blueprint(folder, config))
+
+
+def prepare_tokenizer(folder: Path) -> PreparedTokenizer:
+    """Read the tokenizer of a model folder, and its chat template if it has one.
+
+    Raises:
+        ModelError: There is no fast tokenizer, or it cannot be read.
+    """
+    try:
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+        source = loaded.get_chat_template() if loaded.chat_template else None
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be read: {error}") from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(f"{folder}: no tokenizer.json, and only fast tokenizers are supported")
+    adds_bos = (
+        loaded.bos_token_id is not None and loaded("x")["input_ids"][0] == loaded.bos_token_id
+    )
+    special_tokens: dict[str, Any] = dict(loaded.special_tokens_map)
+    template = None if source is None else ChatTemplate(source, special_tokens)
+    text = backend.to_str()
+    return PreparedTokenizer(
+        bos_id=loaded.bos_token_id if adds_bos else None,
+        stop_ids=tuple(sorted(_stop_ids(loaded, template, _generation(folder)))),
+        template=source,
+        special_tokens=special_tokens,
+        backend=None if _as_stored(folder, text) else text,
+    )
+
+
+def _generation(folder: Path) -> GenerationConfig | None:
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def _as_stored(folder: Path, text: str) -> bool:
+    """Whether a tokenizer is the one in ``tokenizer.json``, but for what prompts do not use."""
+    try:
+        stored = json.loads((folder / "tokenizer.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    unused = {"post_processor": None, "truncation": None, "padding": None}
+    return bool(stored | unused == json.loads(text) | unused)
+
+
+def _stop_ids(
+    loaded: PreTrainedTokenizerBase,
+    template: ChatTemplate | None,
+    generation: GenerationConfig | None,
+) -> set[int]:
+    """End tokens of the generation config, the template's turn end, the end of text."""
+    named: Any = getattr(generation, "eos_token_id", None)
+    stops = set(named if isinstance(named, list) else [named]) | {loaded.eos_token_id}
+    added = loaded.get_added_vocab()
+    stops |= {added[text] for text in _END_OF_TEXT if text in added}
+    if template is not None:
+        turn = template.render(
+            [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SENTINEL}],
+            answer=False,
+        )
+        after = turn.rpartition(_SENTINEL)[2].lstrip()
+        stops |= {identity for text, identity in added.items() if after.startswith(text)}
+    stops.discard(None)
+    return stops
+
+
+def _blueprint(folder: Path, config: PretrainedConfig) -> Blueprint | None:
+    """The shape of a model for our own decoder, if that is all there is to it."""
+    found = plain_shape(config)
+    if found is None or not found.fits(checkpoint.tensor_names(folder)):
+        return None
+    return found if selfcheck.decoder_agrees(config, found) else None

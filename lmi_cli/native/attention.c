@@ -1,0 +1,424 @@
+/* Windowed softmax attention for bfloat16 on processors with AVX512-BF16.
+ *
+ * The same result as kernel.py, with scores and sums in float32: one softmax over several ranges of
+ * keys, each in its own band of true distance. Keys and values are packed in pairs, as the dot
+ * product instruction wants them, once for all queries; then tiles of queries go over blocks of
+ * keys and keep a running maximum and sum (Milakov and Gimelshein 2018, arXiv 1805.02867). A single
+ * query packs nothing, since it reads each key once.
+ */
+#include "attention.h"
+
+enum {
+    ROWS = 24,      /* queries of a tile */
+    STRIP_ROWS = 6, /* of which so many are multiplied at once: 6 x 4 registers of sums */
+    BLOCK = 256,    /* keys of a block */
+    STRIP = 64,     /* columns multiplied at once: 4 registers of 16 floats */
+    STEP = 32,      /* columns at the edges of a band: one register of bfloat16 */
+    SPLIT = 512     /* keys of a job, for a single query */
+};
+
+/* The keys of a range that a query at a position sees: [*from, *to). */
+static inline void band(const Range *range, int64_t position, int64_t *from, int64_t *to) {
+    *from = clamp(position - range->farthest + 1 - range->key_start, 0, range->keys);
+    *to = clamp(position - range->nearest - range->key_start + 1, *from, range->keys);
+}
+
+/* The largest of some scores, a multiple of 16 of them; nan if one is. */
+static inline float highest(const float *scores, int64_t first, int64_t last) {
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    __mmask16 broken = 0;
+    for (int64_t at = first; at < last; at += 16) {
+        const __m512 found = _mm512_load_ps(scores + at);
+        broken |= _mm512_cmp_ps_mask(found, found, _CMP_UNORD_Q);
+        most = _mm512_max_ps(most, found);
+    }
+    return broken ? NAN : _mm512_reduce_max_ps(most);
+}
+
+/* Sixteen rows of sixteen pairs of bfloat16 change places with their columns. */
+static inline void transpose(__m512i rows[16]) {
+    __m512i part[16];
+#pragma GCC unroll 8
+    for (int at = 0; at < 16; at += 2) {
+        part[at] = _mm512_unpacklo_epi32(rows[at], rows[at + 1]);
+        part[at + 1] = _mm512_unpackhi_epi32(rows[at], rows[at + 1]);
+    }
+#pragma GCC unroll 4
+    for (int at = 0; at < 16; at += 4) {
+        rows[at] = _mm512_unpacklo_epi64(part[at], part[at + 2]);
+        rows[at + 1] = _mm512_unpackhi_epi64(part[at], part[at + 2]);
+        rows[at + 2] = _mm512_unpacklo_epi64(part[at + 1], part[at + 3]);
+        rows[at + 3] = _mm512_unpackhi_epi64(part[at + 1], part[at + 3]);
+    }
+    /* Quarter q of rows[4 * g + c] now has column 4 * q + c of rows 4 * g to 4 * g + 3. */
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        const __m512i low = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0x88);
+        const __m512i high = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0xDD);
+        const __m512i low2 = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0x88);
+        const __m512i high2 = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0xDD);
+        part[c] = _mm512_shuffle_i32x4(low, low2, 0x88);
+        part[4 + c] = _mm512_shuffle_i32x4(high, high2, 0x88);
+        part[8 + c] = _mm512_shuffle_i32x4(low, low2, 0xDD);
+        part[12 + c] = _mm512_shuffle_i32x4(high, high2, 0xDD);
+    }
+    memcpy(rows, part, sizeof part);
+}
+
+/* Keys [n, size] to [size / 2][BLOCK][2], pairs of components side by side; zeros behind n. */
+static void pack_keys(const bf16 *key, int64_t n, int64_t size, bf16 *packed) {
+    for (int64_t column = 0; column < BLOCK; column += 16)
+        for (int64_t at = 0; at < size; at += 32) {
+            __m512i rows[16];
+            for (int r = 0; r < 16; r++)
+                rows[r] = column + r < n ? _mm512_loadu_si512(key + (column + r) * size + at)
+                                         : _mm512_setzero_si512();
+            transpose(rows);
+            for (int r = 0; r < 16; r++)
+                _mm512_storeu_si512(packed + ((at / 2 + r) * BLOCK + column) * 2, rows[r]);
+        }
+}
+
+/* Values [n, size] to [BLOCK / 2][size][2]: components of two neighbouring keys side by side. */
+static void pack_values(const bf16 *value, int64_t n, int64_t size, bf16 *packed) {
+    _Alignas(64) uint16_t order[32];
+    for (int at = 0; at < 32; at++) order[at] = (uint16_t)(at / 2 + at % 2 * 32);
+    const __m512i low = _mm512_load_si512(order);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    const __m512i zero = _mm512_setzero_si512();
+    for (int64_t row = 0; row < BLOCK; row += 2)
+        for (int64_t at = 0; at < size; at += 32) {
+            const bf16 *from = value + row * size + at;
+            const __m512i one = row < n ? _mm512_loadu_si512(from) : zero;
+            const __m512i next = row + 1 < n ? _mm512_loadu_si512(from + size) : zero;
+            bf16 *to = packed + row * size + 2 * at;
+            _mm512_storeu_si512(to, _mm512_permutex2var_epi16(one, low, next));
+            _mm512_storeu_si512(to + 32, _mm512_permutex2var_epi16(one, high, next));
+        }
+}
+
+/* sums[STRIP_ROWS][16 * wide] += left[STRIP_ROWS][pairs] * right[pairs][16 * wide], in pairs of
+ * bfloat16. */
+static inline __attribute__((always_inline)) void multiply(
+    __m512 sums[STRIP_ROWS][4], const int wide, const bf16 *left, int64_t left_row,
+    const bf16 *right, int64_t right_row, int64_t pairs) {
+    for (int64_t pair = 0; pair < pairs; pair++) {
+        const bf16 *row = right + pair * right_row;
+        __m512bh r[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < wide; j++) r[j] = (__m512bh)_mm512_loadu_si512(row + 32 * j);
+#pragma GCC unroll 6
+        for (int at = 0; at < STRIP_ROWS; at++) {
+            int32_t both;
+            memcpy(&both, left + at * left_row + 2 * pair, sizeof both);
+            const __m512bh l = (__m512bh)_mm512_set1_epi32(both);
+#pragma GCC unroll 4
+            for (int j = 0; j < wide; j++) sums[at][j] = _mm512_dpbf16_ps(sums[at][j], l, r[j]);
+        }
+    }
+}
+
+/* A tile of queries on its way over the keys. */
+typedef struct {
+    _Alignas(64) bf16 query[ROWS * MAX_SIZE];
+    _Alignas(64) float scores[ROWS * BLOCK];
+    _Alignas(64) bf16 weights[ROWS * BLOCK];
+    _Alignas(64) float output[ROWS * MAX_SIZE];
+    float peak[ROWS], sum[ROWS], shrink[ROWS];
+} Tile;
+
+/* Scores of STRIP_ROWS rows with 16 * wide columns from `at` on. */
+static inline __attribute__((always_inline)) void score(Tile *tile, const int wide, int row,
+                                                        int64_t at, const bf16 *key,
+                                                        int64_t size) {
+    __m512 sums[STRIP_ROWS][4];
+#pragma GCC unroll 6
+    for (int r = 0; r < STRIP_ROWS; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < wide; j++) sums[r][j] = _mm512_setzero_ps();
+    multiply(sums, wide, tile->query + row * size, size, key + 2 * at, 2 * BLOCK, size / 2);
+#pragma GCC unroll 6
+    for (int r = 0; r < STRIP_ROWS; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < wide; j++)
+            _mm512_store_ps(tile->scores + (row + r) * BLOCK + at + 16 * j, sums[r][j]);
+}
+
+/* 2**(score * log2(e) - peak), relative error below 3e-6: enough for what becomes bfloat16. */
+static inline __m512 weight_of(__m512 score, __m512 peak) {
+    const __m512 x = _mm512_fmsub_ps(score, _mm512_set1_ps(1.44269504f), peak);
+    const __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 sum = _mm512_set1_ps(9.570099e-3f);
+    sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(5.5917863e-2f));
+    sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(0.24024744f));
+    sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(0.6931218f));
+    sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(0.9999993f));
+    return _mm512_scalef_ps(sum, _mm512_sub_ps(x, part));
+}
+
+/* Scores of one row become weights exp(score - peak); `first` and `last` bound the columns. */
+static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
+    const float *scores = tile->scores + row * BLOCK;
+    const float here = highest(scores, first, last);
+    const float peak = isnan(here) ? here : fmaxf(tile->peak[row], here);
+    bf16 *weights = tile->weights + row * BLOCK;
+    if (peak == -INFINITY) { /* nothing seen yet */
+        tile->shrink[row] = 1.0f;
+        memset(weights + first, 0, (last - first) * sizeof *weights);
+        return;
+    }
+    tile->shrink[row] = peak == tile->peak[row] ? 1.0f : expf(tile->peak[row] - peak);
+    tile->peak[row] = peak;
+    const __m512 top = _mm512_mul_ps(_mm512_set1_ps(peak), _mm512_set1_ps(1.44269504f));
+    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
+    for (int64_t at = first; at < last; at += 32) {
+        const __m512 w0 = weight_of(_mm512_load_ps(scores + at), top);
+        const __m512 w1 = weight_of(_mm512_load_ps(scores + at + 16), top);
+        sum0 = _mm512_add_ps(sum0, w0);
+        sum1 = _mm512_add_ps(sum1, w1);
+        _mm512_store_si512(weights + at, (__m512i)_mm512_cvtne2ps_pbh(w1, w0));
+    }
+    tile->sum[row] =
+        tile->sum[row] * tile->shrink[row] + _mm512_reduce_add_ps(_mm512_add_ps(sum0, sum1));
+}
+
+static void mask_row(float *scores, int64_t from, int64_t to, int64_t first, int64_t last) {
+    const __m512i steps = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i low = _mm512_set1_epi32((int)from), high = _mm512_set1_epi32((int)to);
+    for (int64_t at = first; at < last; at += 16) {
+        __m512i column = _mm512_add_epi32(_mm512_set1_epi32((int)at), steps);
+        __mmask16 seen =
+            _mm512_cmpge_epi32_mask(column, low) & _mm512_cmplt_epi32_mask(column, high);
+        __m512 masked = _mm512_mask_blend_ps(
+            seen, _mm512_set1_ps(-INFINITY), _mm512_load_ps(scores + at));
+        _mm512_store_ps(scores + at, masked);
+    }
+}
+
+/* `count` queries at positions from `position` on take up what they see of a range. */
+static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16 *values,
+                    int64_t count, int64_t position, int64_t size) {
+    int64_t begin, end, unused;
+    band(range, position, &begin, &unused);
+    band(range, position + count - 1, &unused, &end);
+    for (int64_t block = begin / BLOCK; block * BLOCK < end; block++) {
+        const int64_t base = block * BLOCK;
+        const int64_t first = clamp(begin - base, 0, BLOCK) / STEP * STEP;
+        const int64_t last = (clamp(end - base, 0, BLOCK) + STEP - 1) / STEP * STEP;
+        const bf16 *key = keys + base * size, *value = values + base * size;
+        int64_t at = first;
+        for (; at + STRIP <= last; at += STRIP) /* whose keys stay near for all rows */
+            for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 4, row, at, key, size);
+        if (at < last)
+            for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 2, row, at, key, size);
+        for (int row = 0; row < count; row++) {
+            int64_t from, to;
+            band(range, position + row, &from, &to);
+            from -= base, to -= base;
+            if (from > first || to < last)
+                mask_row(tile->scores + row * BLOCK, clamp(from, 0, BLOCK), clamp(to, 0, BLOCK),
+                         first, last);
+            softmax_row(tile, row, first, last);
+        }
+        for (int row = 0; row < count; row += STRIP_ROWS)
+            for (int64_t column = 0; column < size; column += STRIP) {
+                __m512 sums[STRIP_ROWS][4];
+                float *output = tile->output + row * size + column;
+#pragma GCC unroll 6
+                for (int r = 0; r < STRIP_ROWS; r++)
+#pragma GCC unroll 4
+                    for (int j = 0; j < 4; j++)
+                        sums[r][j] = _mm512_mul_ps(_mm512_set1_ps(tile->shrink[row + r]),
+                                                   _mm512_loadu_ps(output + r * size + 16 * j));
+                multiply(sums, 4, tile->weights + row * BLOCK + first, BLOCK,
+                         value + first * size + 2 * column, 2 * size, (last - first) / 2);
+#pragma GCC unroll 6
+                for (int r = 0; r < STRIP_ROWS; r++)
+#pragma GCC unroll 4
+                    for (int j = 0; j < 4; j++)
+                        _mm512_storeu_ps(output + r * size + 16 * j, sums[r][j]);
+            }
+    }
+}
+
+static void write_row(bf16 *out, const float *values, float factor, int64_t size) {
+    const __m512 scale = _mm512_set1_ps(factor);
+    for (int64_t at = 0; at < size; at += 32) {
+        __m512 low = _mm512_mul_ps(scale, _mm512_loadu_ps(values + at));
+        __m512 high = _mm512_mul_ps(scale, _mm512_loadu_ps(values + at + 16));
+        _mm512_storeu_si512(out + at, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+}
+
+/* Attention of `rows` queries of every head, the first at true position `position`.
+ *
+ * out: [rows, heads, size]; lse: [heads, rows] or NULL. Returns 0, or 1 if memory ran out.
+ */
+int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads, int64_t rows,
+               int64_t size, int64_t position, bf16 *out, float *lse) {
+    const int64_t folds = heads / key_heads;
+    bf16 *keys[MAX_RANGES] = {0}, *values[MAX_RANGES] = {0};
+    int64_t blocks[MAX_RANGES];
+    int failed = 0;
+    for (int64_t at = 0; at < count; at++) {
+        blocks[at] = (ranges[at].keys + BLOCK - 1) / BLOCK;
+        const size_t bytes = (size_t)(key_heads * blocks[at]) * BLOCK * size * sizeof(bf16);
+        keys[at] = aligned_alloc(64, bytes + 64 - bytes % 64);
+        values[at] = aligned_alloc(64, bytes + 64 - bytes % 64);
+        failed |= keys[at] == NULL || values[at] == NULL;
+    }
+    const int64_t tiles = (rows + ROWS - 1) / ROWS;
+    if (!failed)
+#pragma omp parallel
+    {
+        for (int64_t at = 0; at < count; at++) {
+            const Range *range = ranges + at;
+#pragma omp for schedule(static)
+            for (int64_t job = 0; job < key_heads * blocks[at]; job++) {
+                const int64_t head = job / blocks[at], first = job % blocks[at] * BLOCK;
+                const int64_t n = clamp(range->keys - first, 0, BLOCK);
+                const int64_t place = job * BLOCK * size;
+                pack_keys(range->key + head * range->key_head + first * size, n, size,
+                          keys[at] + place);
+                pack_values(range->value + head * range->value_head + first * size, n, size,
+                            values[at] + place);
+            }
+        }
+        Tile tile;
+        /* Rows behind the last query are multiplied with the others, and never looked at. */
+        memset(&tile, 0, sizeof tile);
+#pragma omp for schedule(dynamic)
+        for (int64_t job = 0; job < heads * tiles; job++) {
+            const int64_t head = job / tiles, row = job % tiles * ROWS;
+            const int64_t n = clamp(rows - row, 0, ROWS), group = head / folds;
+            memset(tile.output, 0, (size_t)(ROWS * size) * sizeof *tile.output);
+            for (int at = 0; at < ROWS; at++)
+                tile.peak[at] = -INFINITY, tile.sum[at] = 0.0f, tile.shrink[at] = 0.0f;
+            for (int64_t at = 0; at < count; at++) {
+                const Range *range = ranges + at;
+                for (int64_t r = 0; r < n; r++)
+                    memcpy(tile.query + r * size,
+                           range->query + head * range->query_head + (row + r) * range->query_row,
+                           size * sizeof(bf16));
+                const int64_t place = group * blocks[at] * BLOCK * size;
+                take_up(&tile, range, keys[at] + place, values[at] + place, n, position + row, size);
+            }
+            for (int64_t r = 0; r < n; r++) {
+                const float sum = tile.sum[r];
+                const int64_t index = head * rows + row + r;
+                write_row(out + ((row + r) * heads + head) * size, tile.output + r * size,
+                          sum == 0 ? 0 : 1 / sum, size);
+                if (lse) lse[index] = sum == 0 ? -INFINITY : tile.peak[r] + logf(sum);
+            }
+        }
+    }
+    for (int64_t at = 0; at < count; at++) free(keys[at]), free(values[at]);
+    return failed;
+}
+
+/* Where the partial results of a part and a head lie: output[size], peak, sum. */
+static inline float *partial_of(const OneQuery *one, int64_t part, int64_t head) {
+    return one->partial + (part * one->heads + head) * (one->size + 2);
+}
+
+int one_query_begin(OneQuery *one, const Range *ranges, int64_t count, int64_t heads,
+                    int64_t key_heads, int64_t size, int64_t position) {
+    *one = (OneQuery){.ranges = ranges, .heads = heads, .key_heads = key_heads, .size = size};
+    for (int64_t at = 0; at < count; at++) {
+        int64_t to;
+        band(ranges + at, position, one->from + at, &to);
+        one->seen[at] = to - one->from[at];
+        one->parts += (one->seen[at] + SPLIT - 1) / SPLIT;
+    }
+    const size_t floats = (size_t)(one->parts * heads * (size + 2)) + 1;
+    one->partial = malloc(floats * sizeof *one->partial);
+    return one->partial == NULL;
+}
+
+void one_query_part(const OneQuery *one, int64_t part, int64_t group) {
+    const int64_t folds = one->heads / one->key_heads, size = one->size;
+    int64_t which = 0, split = part;
+    while (split >= (one->seen[which] + SPLIT - 1) / SPLIT)
+        split -= (one->seen[which++] + SPLIT - 1) / SPLIT;
+    const Range *range = one->ranges + which;
+    const int64_t first = one->from[which] + split * SPLIT;
+    const int64_t n = clamp(one->seen[which] - split * SPLIT, 0, SPLIT);
+    const bf16 *key = range->key + group * range->key_head + first * size;
+    const bf16 *value = range->value + group * range->value_head + first * size;
+    _Alignas(64) float scores[SPLIT];
+    for (int64_t fold = 0; fold < folds; fold++) {
+        const int64_t head = group * folds + fold;
+        const bf16 *query = range->query + head * range->query_head;
+        float *output = partial_of(one, part, head);
+        for (int64_t at = 0; at < n; at += 16) {
+            __m512 rows[16];
+            for (int r = 0; r < 16; r++) {
+                rows[r] = _mm512_setzero_ps();
+                if (at + r >= n) continue;
+                for (int64_t c = 0; c < size; c += 32)
+                    rows[r] = _mm512_dpbf16_ps(
+                        rows[r], (__m512bh)_mm512_loadu_si512(query + c),
+                        (__m512bh)_mm512_loadu_si512(key + (at + r) * size + c));
+            }
+            __m512 found = sums_of(rows);
+            if (n - at < 16)
+                found = _mm512_mask_blend_ps((__mmask16)((1u << (n - at)) - 1),
+                                             _mm512_set1_ps(-INFINITY), found);
+            _mm512_store_ps(scores + at, found);
+        }
+        const float peak = highest(scores, 0, n);
+        __m512 sum = _mm512_setzero_ps();
+        for (int64_t at = 0; at < n; at += 16) {
+            __m512 w = exponential(
+                _mm512_sub_ps(_mm512_load_ps(scores + at), _mm512_set1_ps(peak)));
+            sum = _mm512_add_ps(sum, w);
+            _mm512_store_ps(scores + at, w);
+        }
+        for (int64_t c = 0; c < size; c += STRIP) {
+            __m512 sums[4];
+            for (int j = 0; j < 4; j++) sums[j] = _mm512_setzero_ps();
+            for (int64_t at = 0; at < n; at++) {
+                const __m512 w = _mm512_set1_ps(scores[at]);
+                for (int j = 0; j < 4; j++)
+                    sums[j] = _mm512_fmadd_ps(w, widened(value + at * size + c + 16 * j), sums[j]);
+            }
+            for (int j = 0; j < 4; j++) _mm512_storeu_ps(output + c + 16 * j, sums[j]);
+        }
+        output[size] = peak;
+        output[size + 1] = _mm512_reduce_add_ps(sum);
+    }
+}
+
+void one_query_merge(const OneQuery *one, int64_t head, bf16 *out, float *lse) {
+    const int64_t size = one->size;
+    float peak = -INFINITY, sum = 0.0f, whole[MAX_SIZE] = {0};
+    for (int64_t part = 0; part < one->parts; part++)
+        peak = fmaxf(peak, partial_of(one, part, head)[size]);
+    for (int64_t part = 0; part < one->parts; part++) {
+        const float *found = partial_of(one, part, head);
+        const float share = expf(found[size] - peak);
+        sum += share * found[size + 1];
+        for (int64_t at = 0; at < size; at++) whole[at] += share * found[at];
+    }
+    write_row(out + head * size, whole, sum == 0 ? 0 : 1 / sum, size);
+    if (lse) lse[head] = sum == 0 ? -INFINITY : peak + logf(sum);
+}
+
+void one_query_end(OneQuery *one) { free(one->partial); }
+
+/* A single query of every head; nothing is packed. Otherwise like lmi_attend. */
+int lmi_attend_one(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
+                   int64_t size, int64_t position, bf16 *out, float *lse) {
+    OneQuery one;
+    if (one_query_begin(&one, ranges, count, heads, key_heads, size, position)) return 1;
+#pragma omp parallel if (one.parts * key_heads > 1)
+    {
+#pragma omp for schedule(dynamic) collapse(2)
+        for (int64_t part = 0; part < one.parts; part++)
+            for (int64_t group = 0; group < key_heads; group++) one_query_part(&one, part, group);
+#pragma omp for
+        for (int64_t head = 0; head < heads; head++) one_query_merge(&one, head, out, lse);
+    }
+    one_query_end(&one);
+    return 0;
+}

@@ -1,0 +1,64 @@
+"""The compiled library: its sources, and the one that is open."""
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_FOLDER = Path(__file__).parent
+SOURCES = tuple(_FOLDER / name for name in ("attention.c", "layers.c", "step.c"))
+HEADERS = tuple(_FOLDER / name for name in ("vectors.h", "attention.h", "pointwise.h"))
+
+_INTEGER, _POINTER, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
+_ARGUMENTS = {
+    "lmi_attend": [_POINTER, *[_INTEGER] * 6, _POINTER, _POINTER],
+    "lmi_attend_one": [_POINTER, *[_INTEGER] * 5, _POINTER, _POINTER],
+    "lmi_add_norm": [_POINTER, _POINTER, _POINTER, _FLOAT, _INTEGER, _INTEGER, _POINTER],
+    "lmi_gate": [_POINTER, _INTEGER, _INTEGER, _POINTER],
+    "lmi_rotate": [
+        _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, *[_INTEGER] * 4, _POINTER,
+    ],
+    "lmi_linear_one": [_POINTER, _POINTER, _POINTER],
+    "lmi_step": [_POINTER, _POINTER, _POINTER, _INTEGER, _POINTER],
+}  # fmt: skip
+
+_library: ctypes.CDLL | None = None
+
+
+def use(path: Path | None) -> None:
+    """Compute with the library at ``path`` from now on, or with torch alone.
+
+    Raises:
+        OSError: It cannot be opened.
+        AttributeError: It lacks a function.
+    """
+    global _library
+    if path is None:
+        _library = None
+        return
+    opened = ctypes.CDLL(str(path))
+    for name, arguments in _ARGUMENTS.items():
+        getattr(opened, name).argtypes = arguments
+    _library = opened
+
+
+def is_open() -> bool:
+    """Whether there is a library to compute with."""
+    return _library is not None
+
+
+def opened() -> ctypes.CDLL:
+    """The library.
+
+    Raises:
+        RuntimeError: None is open.
+    """
+    if _library is None:
+        raise RuntimeError("no library is open")
+    return _library
+
+
+def takes(tensor: Tensor) -> bool:
+    """Whether a tensor is of the kind that the library computes with, and there is a library."""
+    return _library is not None and tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu"

@@ -1,0 +1,198 @@
+"""Our own decoder against the same weights under transformers, and its step in C against itself."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import precisely, random_ids, stock_logits, tiny_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lmi_cli.cache.store import TokenStore
+from lmi_cli.engine.engine import Engine
+from lmi_cli.engine.forward import ForwardPass
+from lmi_cli.engine.sampling import Sampling
+from lmi_cli.methods import Full, LMInfinite, Memory, Method
+from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.decoder import Decoder
+from lmi_cli.models.families import FAMILIES, plain_shape
+from lmi_cli.models.language_model import LanguageModel
+
+PLAIN = (
+    "llama", "llama-mha", "llama-mqa", "llama-tied", "llama-linear", "llama-llama3",
+    "mistral", "qwen2", "qwen3",
+)  # fmt: skip
+METHODS = (Full(), LMInfinite(9, 3, 13), LMInfinite(200, 10, 200))
+LARGE = {"hidden_size": 96, "head_dim": 64, "intermediate_size": 160, "num_attention_heads": 6}
+
+
+def decoder_of(model: PreTrainedModel) -> Decoder:
+    shape = plain_shape(model.config)
+    assert shape is not None
+    return Decoder(shape, dict(model.state_dict()))
+
+
+def logits(lm: LanguageModel, method: Method, ids: np.ndarray, chunk: int) -> Tensor:
+    engine = Engine(lm, method, chunk)
+    state = engine.start()
+    passes = [engine.forward(state, ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
+    return lm.logits(torch.cat(passes))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("chunk", [1, 7, 40])
+def test_logits_are_those_of_transformers(name: str, chunk: int) -> None:
+    model, ids = tiny_model(name), random_ids(40)
+    decoder = decoder_of(model)
+    for method in METHODS:
+        with CausalLM(model) as lm, precisely(model):
+            expected = logits(lm, method, ids, chunk)
+        found = logits(decoder, method, ids, chunk)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_it_says_of_itself_what_transformers_says(name: str) -> None:
+    model = tiny_model(name, torch.float32)
+    decoder = decoder_of(model)
+    with CausalLM(model) as lm:
+        for what in (
+            "family", "trained_length", "vocab_size", "attention_heads", "head_size", "dtype",
+            "device", "device_map", "weights_bytes", "linear_weights",
+        ):  # fmt: skip
+            assert getattr(decoder, what) == getattr(lm, what), what
+        assert decoder.layer_device(1) == lm.layer_device(1)
+        for ours, theirs in zip(decoder.layers(64), lm.layers(64), strict=True):
+            assert ours.index == theirs.index
+            assert ours.native_window is theirs.native_window is None
+            assert torch.equal(ours.rotary.inv_freq, theirs.rotary.inv_freq)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*FAMILIES, "llama-yarn", "llama-dynamic", "mistral-sliding"} - {*PLAIN})
+)
+def test_whatever_is_more_than_a_plain_decoder_is_left_to_transformers(name: str) -> None:
+    assert plain_shape(tiny_model(name, torch.float32).config) is None
+
+
+def test_names_of_weights_tell_whether_that_is_all() -> None:
+    def fits(name: str, change: set[str] = frozenset(), **changes: object) -> bool:
+        model = tiny_model(name, torch.float32, **changes)
+        shape = plain_shape(model.config)
+        assert shape is not None
+        return shape.fits(set(model.state_dict()) ^ change)
+
+    assert all(fits(name) for name in PLAIN)
+    assert fits("llama-tied", {"lm_head.weight"})
+    assert not fits("llama", {"lm_head.weight"})
+    assert not fits("llama", {"model.layers.1.self_attn.q_proj.weight"})
+    assert not fits("llama", {"model.layers.0.mlp.experts.weight"})
+    assert not fits("qwen2", {"model.layers.1.self_attn.k_proj.bias"})
+    assert not fits("qwen3", {"model.layers.1.self_attn.k_norm.weight"})
+    assert not fits("llama", attention_bias=True)  # its output projection has one too
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-mqa", "llama-tied", "qwen2", "qwen3"])
+@pytest.mark.parametrize("chunk", [1, 9])
+@pytest.mark.usefixtures("c_library")
+def test_in_c_it_is_as_near_to_the_truth_as_stock(name: str, chunk: int) -> None:
+    """In bfloat16 at most twice as far from float64 as transformers, on the same weights."""
+    ids = random_ids(60)
+    narrow = tiny_model(name, torch.float32, **LARGE).to(torch.bfloat16)
+    wide = tiny_model(name, torch.float32, **LARGE)
+    wide.load_state_dict(narrow.state_dict())
+    true = stock_logits(wide.double(), ids)
+    narrow.model.rotary_emb.inv_freq = wide.model.rotary_emb.inv_freq.float()
+    budget = 2 * (stock_logits(narrow, ids).double() - true).abs().mean()
+    for method in (Full(), LMInfinite(60, 4, 60)):
+        error = (logits(decoder_of(narrow), method, ids, chunk).double() - true).abs().mean()
+        assert error <= budget
+
+
+def stepped(
+    monkeypatch: pytest.MonkeyPatch, lm: LanguageModel, method: Method, ids: np.ndarray
+) -> tuple[Tensor, list[bool]]:
+    """Logits token by token behind a first chunk, and whether each token was one step in C."""
+    steps: list[bool] = []
+    views = ForwardPass.views
+
+    def noted(self: ForwardPass, *arguments: object) -> object:
+        found = views(self, *arguments)
+        steps.append(found is not None)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ForwardPass, "views", noted)
+        engine = Engine(lm, method, 4)
+        state = engine.start()
+        hidden = [engine.forward(state, part) for part in (ids[:4], *ids[4:, None])]
+    return lm.logits(torch.cat(hidden)), steps
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
+@pytest.mark.usefixtures("c_library")
+def test_a_step_is_what_the_layers_are_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, name: str, method: Method
+) -> None:
+    """Within the window, beyond it, and where the window moves to the front of its buffer."""
+    ids = random_ids(70)
+    decoder = decoder_of(tiny_model(name, torch.bfloat16, **LARGE))
+    found, steps = stepped(monkeypatch, decoder, method, ids)
+    # Starting tokens have to be stored first, which no step does.
+    assert steps == [True] * 66 if not isinstance(method, LMInfinite) else all(steps[6:])
+    with monkeypatch.context() as patch:
+        patch.setattr(ForwardPass, "views", lambda *_: None)
+        expected, _ = stepped(monkeypatch, decoder, method, ids)
+    wide = tiny_model(name, torch.bfloat16, **LARGE).double()
+    true = logits(decoder_of(wide), method, ids, 4)
+    budget = 2 * (expected.double() - true).abs().mean()
+    assert (found.double() - true).abs().mean() <= budget
+
+
+@pytest.mark.usefixtures("c_library")
+@torch.inference_mode()
+def test_what_is_more_than_attention_over_the_cache_is_no_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = random_ids(30)
+    decoder = decoder_of(tiny_model("llama", torch.bfloat16, **LARGE))
+    plain, searching = LMInfinite(9, 3, 13), LMInfinite(9, 3, 13, Memory(2, 0, 4))
+
+    def views(
+        *stores: TokenStore,
+        method: Method = plain,
+        asking: Method | None = None,
+        observe: object = None,
+        count: int = 1,
+    ) -> bool:
+        engine = Engine(decoder, method, 5)
+        state = engine.start()
+        for at in range(0, 20, 5):
+            engine.forward(state, ids[at : at + 5])
+        state.keep(*stores)
+        if asking is not None:
+            state = state.fork(asking)
+        forward = ForwardPass(state, engine.layers, count, observe)  # type: ignore[arg-type]
+        return forward.views(0.125, torch.bfloat16) is not None
+
+    assert views()
+    assert not views(count=2)
+    assert not views(TokenStore({0: None}, with_values=False))
+    assert not views(observe=lambda *_: None)
+    assert not views(asking=searching)
+    assert not views(method=LMInfinite(9, 30, 13)), "there are starting tokens to come"
+
+
+@pytest.mark.usefixtures("c_library")
+def test_it_generates_alike_from_forks() -> None:
+    decoder = decoder_of(tiny_model("llama", torch.bfloat16, **LARGE))
+    engine = Engine(decoder, LMInfinite(9, 3, 13), 5)
+    state = engine.start()
+    *_, last = engine.read(state, [random_ids(22)])
+
+    def answer() -> list[int]:
+        fork = state.fork()
+        events = engine.decode(fork, last.last, stop_ids=frozenset(), limit=20, sampling=Sampling())
+        return [event.token for event in events]
+
+    assert answer() == answer()
