@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,8 +53,7 @@ class KeyRange:
         return start, max(start, stop)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRange:
+class TokenRange(NamedTuple):
     """Consecutive keys as one token meets them, within larger tensors.
 
     Attributes:
@@ -61,7 +61,7 @@ class TokenRange:
         key: ``[1, Hkv, ., D]``, rotated to its position in this range.
         value: ``[1, Hkv, ., D]``.
         begin: Column of the first key.
-        count: Number of keys.
+        keys: Number of keys.
         key_start: True position of the first.
         nearest: Smallest visible true distance, in tokens.
         farthest: First true distance that is no longer visible; None has no limit.
@@ -71,14 +71,13 @@ class TokenRange:
     key: Tensor
     value: Tensor
     begin: int
-    count: int
+    keys: int
     key_start: int
     nearest: int = 0
     farthest: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenView:
+class TokenView(NamedTuple):
     """What one token sees in one layer, and where its own key and value go.
 
     Attributes:

@@ -67,31 +67,26 @@ class SlidingBuffer:
 
         Tokens that no query from ``position`` on can see are let go.
         """
-        column = self._reserve(key, value, position)
-        for tensor, new in zip(self._allocated(), (key, value), strict=True):
+        count = key.shape[2]
+        if self._tensors is None:
+            self._tensors = (self._allocate(key, count), self._allocate(value, count))
+        column = self.reserve(count, position)
+        for tensor, new in zip(self._tensors, (key, value), strict=True):
             tensor[:, :, column : self._end] = new
 
-    def reserve(self, position: int) -> int:
-        """Make room for one token at ``position``, to be written by the caller.
+    def reserve(self, count: int, position: int) -> int:
+        """Make room for ``count`` tokens from ``position`` on, to be written by the caller.
 
         Returns:
-            Its column in :attr:`tensors`.
+            The column of the first in :attr:`tensors`.
 
         Raises:
             RuntimeError: Nothing has been appended yet, so the shape of a token is not known.
         """
-        key, value = self._allocated()
-        return self._reserve(key[:, :, :1], value[:, :, :1], position)
-
-    def _reserve(self, key: Tensor, value: Tensor, position: int) -> int:
-        """Room for tokens of these shapes; returns the column of the first."""
-        if not len(self):
+        if self._begin == self._end:
             self.start = position
         self._forget_before(position)
-        count = key.shape[2]
-        if self._tensors is None:
-            self._tensors = (self._allocate(key, count), self._allocate(value, count))
-        elif self._end + count > self.capacity:
+        if self._end + count > self.capacity:
             self._make_room(count)
         self._end += count
         return self._end - count

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.segment import Segment
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.methods.base import Method
@@ -17,6 +18,9 @@ class StreamState:
         chunk: Largest number of tokens read in one forward pass.
         origin: Position of the first token. Only differences of positions matter to the model; a
             large origin exercises a long stream without reading one.
+
+    Attributes:
+        segments: What a query of each layer sees.
     """
 
     def __init__(
@@ -30,6 +34,12 @@ class StreamState:
         self.stores: tuple[TokenStore, ...] = ()
         self.middle: TokenStore | None = None
         self.caches = [LayerCache(method.retain(layer), chunk) for layer in layers]
+        self._layers = tuple(layers)
+        # Layers that see alike share one tuple, so that what is derived from it can be shared too.
+        alike: dict[tuple[Segment, ...], tuple[Segment, ...]] = {}
+        self.segments = [
+            alike.setdefault(segments, segments) for segments in map(method.segments, layers)
+        ]
 
     def keep(self, *stores: TokenStore) -> None:
         """Put every token that is read from now on into these stores too."""
@@ -51,7 +61,7 @@ class StreamState:
             RuntimeError: See :meth:`begin_pass`.
         """
         self._require_whole()
-        other = StreamState(method or self.method, (), self.chunk, origin=self.origin)
+        other = StreamState(method or self.method, self._layers, self.chunk, origin=self.origin)
         other.middle = middle
         other.position = self.position
         other.caches = [cache.clone() for cache in self.caches]

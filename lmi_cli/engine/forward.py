@@ -33,6 +33,9 @@ class Asked(NamedTuple):
     softcap: float | None
 
 
+_Turns = list[tuple[Turn | None, ...]]
+"""Rotations of the query and of the key in each segment."""
+
 Observer = Callable[[int, Asked], None]
 """Is shown the index of each layer and its queries."""
 
@@ -81,7 +84,7 @@ class ForwardPass:
         """
         spec = self._layers[layer]
         cache = self._state.caches[layer]
-        segments = self._state.method.segments(spec)
+        segments = self._state.segments[layer]
         for store in self._state.stores:
             store.append(layer, key, value, self._first)
         if self._observe is not None:
@@ -130,36 +133,41 @@ class ForwardPass:
             None where attention is more than one softmax over what is cached, or nothing is yet.
         """
         state = self._state
-        segments = [state.method.segments(layer) for layer in self._layers]
         if state.stores or self._observe is not None or self._first != self._last:
             return None
-        for cache, seen in zip(state.caches, segments, strict=True):
+        for cache, segments in zip(state.caches, state.segments, strict=True):
             if not len(cache.window) or cache.missing_sinks():
                 return None
-            if any(segment.topk is not None for segment in seen):
+            if any(segment.topk is not None for segment in segments):
                 return None
-        return [
-            self._view(layer.rotary, cache, seen, scale, dtype)
-            for layer, cache, seen in zip(self._layers, state.caches, segments, strict=True)
-        ]
+        turns: dict[tuple[int, int, torch.device], _Turns] = {}
+        views = []
+        for layer, cache, segments in zip(self._layers, state.caches, state.segments, strict=True):
+            device = cache.window.tensors[0].device
+            alike = (id(layer.rotary), id(segments), device)
+            if alike not in turns:
+                turns[alike] = [
+                    tuple(
+                        self._turn_of(layer.rotary, position, factor, dtype, device)
+                        for position, factor in (
+                            (segment.query_position, scale),
+                            (segment.key_position, 1.0),
+                        )
+                    )
+                    for segment in segments
+                ]
+            views.append(self._view(cache, segments, turns[alike]))
+        return views
 
-    def _view(
-        self,
-        rotary: Rotary | None,
-        cache: LayerCache,
-        segments: Sequence[Segment],
-        scale: float,
-        dtype: torch.dtype,
-    ) -> TokenView:
+    def _view(self, cache: LayerCache, segments: Sequence[Segment], turns: _Turns) -> TokenView:
         window = cache.window
-        column = window.reserve(self._first)
+        column = window.reserve(1, self._first)
         key, value = window.tensors
         ranges: list[TokenRange] = []
         turn: Turn | None = None
-        for segment in segments:
-            query_turn = self._turn_of(rotary, segment.query_position, scale, dtype, key.device)
+        for segment, (query_turn, key_turn) in zip(segments, turns, strict=True):
             if segment.region is Region.WINDOW:
-                turn = self._turn_of(rotary, segment.key_position, 1.0, dtype, key.device)
+                turn = key_turn
                 held = (key, value, window.begin, len(window), window.start)
             elif cache.sinks is not None:
                 held = (*cache.sinks, 0, cache.sinks[0].shape[2], self._state.origin)

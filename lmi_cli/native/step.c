@@ -9,8 +9,8 @@
 #include "pointwise.h"
 
 enum {
-    ROWS = 16,  /* of a weight, for one vector of sums */
-    BLOCKS = 2  /* of ROWS, that a thread takes at a time */
+    ROWS = 16,   /* of a weight, for one vector of sums */
+    AHEAD = 8192 /* bytes; the hardware's own prefetching stops at the end of a page */
 };
 
 /* Must match Linear in step.py. */
@@ -80,6 +80,8 @@ static inline __m512 product(const Linear *linear, int64_t block, const bf16 *x)
         __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
         int64_t column = 0;
         for (; column + 64 <= columns; column += 64) {
+            _mm_prefetch((const char *)(row + column) + AHEAD, _MM_HINT_T1);
+            _mm_prefetch((const char *)(row + column) + AHEAD + 64, _MM_HINT_T1);
             sum0 = dot(sum0, x + column, row + column);
             sum1 = dot(sum1, x + column + 32, row + column + 32);
         }
@@ -93,7 +95,7 @@ static inline __m512 product(const Linear *linear, int64_t block, const bf16 *x)
 
 /* wide[rows] = weight * x + bias for one token x[columns]; float32, as logits are wanted. */
 void lmi_linear_one(const Linear *linear, const bf16 *x, float *wide) {
-#pragma omp parallel for schedule(dynamic, BLOCKS)
+#pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < blocks_of(linear); block++)
         _mm512_mask_storeu_ps(wide + block * ROWS, live_rows(linear, block),
                               product(linear, block, x));
@@ -154,7 +156,7 @@ int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t positi
         for (int64_t at = 0; at < shape->layers; at++) {
             const Layer *layer = layers + at;
             normalize(x, layer->norm_attention, shape->epsilon, shape->hidden, normed);
-#pragma omp for schedule(dynamic, BLOCKS)
+#pragma omp for schedule(static)
             for (int64_t block = 0; block < blocks_of(&layer->qkv); block++)
                 store_live(qkv + block * ROWS, live_rows(&layer->qkv, block),
                            product(&layer->qkv, block, normed));
@@ -176,19 +178,24 @@ int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t positi
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < heads; head++)
                 one_query_merge(&one, head, attended, NULL);
-#pragma omp for schedule(dynamic, BLOCKS)
+#pragma omp for schedule(static)
             for (int64_t block = 0; block < blocks_of(&layer->output); block++)
                 add_product(&layer->output, block, attended, x);
             normalize(x, layer->norm_mlp, shape->epsilon, shape->hidden, normed);
-#pragma omp for schedule(dynamic, BLOCKS)
-            for (int64_t block = 0; block < blocks_of(&layer->gate); block++) {
-                const __m512 gate = rounded(product(&layer->gate, block, normed));
+#pragma omp for schedule(static) nowait
+            for (int64_t block = 0; block < blocks_of(&layer->gate); block++)
+                store_live(active + block * ROWS, live_rows(&layer->gate, block),
+                           product(&layer->gate, block, normed));
+#pragma omp for schedule(static) /* each thread has the blocks that it has just had */
+            for (int64_t block = 0; block < blocks_of(&layer->up); block++) {
+                const __mmask16 live = live_rows(&layer->up, block);
+                const __m512 gate = load_live(active + block * ROWS, live);
                 const __m512 up = rounded(product(&layer->up, block, normed));
-                store_live(active + block * ROWS, live_rows(&layer->gate, block), gated(gate, up));
+                store_live(active + block * ROWS, live, gated(gate, up));
             }
 #pragma omp single nowait
             one_query_end(&one);
-#pragma omp for schedule(dynamic, BLOCKS)
+#pragma omp for schedule(static)
             for (int64_t block = 0; block < blocks_of(&layer->down); block++)
                 add_product(&layer->down, block, active, x);
         }

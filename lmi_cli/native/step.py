@@ -175,8 +175,9 @@ class Stepper:
         Raises:
             MemoryError: There is no room for its vectors.
         """
+        turns: dict[int, _Turn] = {id(None): _Turn()}
         for seen, view in zip(self._seen, views, strict=True):
-            _see(seen, view)
+            _see(seen, view, turns)
         if opened().lmi_step(
             ctypes.byref(self._shape), self._layers, self._seen, position, x.data_ptr()
         ):
@@ -196,30 +197,30 @@ def _described(layer: LayerWeights) -> _Layer:
     )
 
 
-def _see(seen: _Seen, view: "TokenView") -> None:
+def _see(seen: _Seen, view: "TokenView", turns: dict[int, _Turn]) -> None:
+    """Describe a view; ``turns`` has the rotations met so far, by the identity of theirs."""
     key, value = view.key, view.value
+    _, head, row, _ = key.stride()
+    item = key.itemsize
     seen.count = len(view.ranges)
-    seen.key = key.data_ptr() + view.column * key.stride(2) * key.itemsize
-    seen.value = value.data_ptr() + view.column * value.stride(2) * value.itemsize
-    seen.key_head, seen.value_head = key.stride(1), value.stride(1)
-    seen.turn = _turn(view.turn)
-    for at, keys in enumerate(view.ranges):
-        seen.queries[at] = _turn(keys.turn)
-        row = keys.key.stride(2) * keys.key.itemsize
-        seen.ranges[at] = Range(
-            None,
-            keys.key.data_ptr() + keys.begin * row,
-            keys.value.data_ptr() + keys.begin * row,
-            0,
-            0,
-            keys.key.stride(1),
-            keys.value.stride(1),
-            keys.count,
-            keys.key_start,
-            keys.nearest,
-            NO_LIMIT if keys.farthest is None else keys.farthest,
-        )
+    seen.key = key.data_ptr() + view.column * row * item
+    seen.value = value.data_ptr() + view.column * row * item
+    seen.key_head = seen.value_head = head
+    seen.turn = _turn(view.turn, turns)
+    ranges, queries = seen.ranges, seen.queries
+    for at, (turn, key, value, begin, count, start, nearest, farthest) in enumerate(view.ranges):
+        queries[at] = _turn(turn, turns)
+        _, head, row, _ = key.stride()
+        first = begin * row * item
+        found = ranges[at]
+        found.key, found.value = key.data_ptr() + first, value.data_ptr() + first
+        found.key_head = found.value_head = head
+        found.keys, found.key_start = count, start
+        found.nearest, found.farthest = nearest, NO_LIMIT if farthest is None else farthest
 
 
-def _turn(turn: "Turn | None") -> _Turn:
-    return _Turn() if turn is None else _Turn(turn.cos.data_ptr(), turn.sin.data_ptr())
+def _turn(turn: "Turn | None", turns: dict[int, _Turn]) -> _Turn:
+    known = turns.get(id(turn))
+    if known is None and turn is not None:
+        known = turns[id(turn)] = _Turn(turn.cos.data_ptr(), turn.sin.data_ptr())
+    return known or _Turn()

@@ -1,5 +1,7 @@
 """Our own decoder against the same weights under transformers, and its step in C against itself."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.families import FAMILIES, plain_shape
 from lmi_cli.models.language_model import LanguageModel
+from lmi_cli.native import attention
 
 PLAIN = (
     "llama", "llama-mha", "llama-mqa", "llama-tied", "llama-linear", "llama-llama3",
@@ -181,6 +184,27 @@ def test_what_is_more_than_attention_over_the_cache_is_no_step(
     assert not views(observe=lambda *_: None)
     assert not views(asking=searching)
     assert not views(method=LMInfinite(9, 30, 13)), "there are starting tokens to come"
+
+
+@pytest.mark.usefixtures("c_library")
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_all_attention_is_in_c_beyond_the_window_too(
+    monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Starting tokens once had a layout that the library does not take."""
+    asked: list[bool] = []
+    can = attention.can
+
+    def noted(*arguments: Any) -> bool:
+        asked.append(can(*arguments))
+        return asked[-1]
+
+    monkeypatch.setattr(attention, "can", noted)
+    model = tiny_model("llama", torch.bfloat16, **LARGE)
+    for lm in (decoder_of(model), CausalLM(model)):
+        with lm:
+            logits(lm, LMInfinite(9, 3, 13), random_ids(40), chunk)
+    assert asked and all(asked)
 
 
 @pytest.mark.usefixtures("c_library")

@@ -1,4 +1,4 @@
-"""What a first start has found out spares the next one transformers; it is never trusted blindly."""
+"""What a first start has found out spares the next one transformers, and is not trusted blindly."""
 
 import json
 import subprocess
