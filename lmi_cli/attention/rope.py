@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmi_cli.native import layers as native
+from lmi_cli.native import pointwise as native
 
 # An inverse frequency is a float32, so it has 24 significant bits, and float64 holds its product
 # with an integer below 2**29 without rounding.

@@ -2,11 +2,13 @@
 
 For Llama, Mistral, Qwen 2 and Qwen 3 on the CPU (see :mod:`lmi_cli.models.prepared`), where a fifth
 of the time of reading and two thirds of that of a token went into the many small operations of a
-general library. It rounds where transformers rounds. With the library in C each layer is a few
-calls, without it a few more of torch. Imports torch, not transformers.
+general library. It rounds where transformers rounds. In bfloat16, with the library in C, weights
+are packed once and a token is one call; otherwise torch computes. Imports torch, not transformers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +20,102 @@ from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.models import cpu
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.language_model import LanguageModel
-from lmi_cli.native import layers as native
-from lmi_cli.native.step import LayerWeights, Linear, Stepper
+from lmi_cli.native import pointwise
+from lmi_cli.native.linear import PackedLinear
+from lmi_cli.native.step import StepLayer, Stepper
+
+
+class Linear(Protocol):
+    """A linear layer, whoever computes it; see :class:`lmi_cli.native.linear.PackedLinear`."""
+
+    rows: int
+    columns: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weight and bias."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[..., rows]`` of ``x``, ``[..., columns]``."""
+        ...
+
+    def add(self, x: Tensor, to: Tensor) -> None:
+        """Add the outputs of ``x`` to ``to``."""
+        ...
+
+    def gated(self, x: Tensor) -> Tensor:
+        """``silu(gate) * up`` of ``x``, where the two lie in one layer."""
+        ...
+
+    def wide(self, x: Tensor) -> Tensor:
+        """Like a call, in float32 or wider."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Rows of the weight by number."""
+        ...
+
+
+class TorchLinear:
+    """A linear layer that torch computes."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._weight, self._bias = weight, bias
+        self.rows, self.columns = weight.shape
+
+    @classmethod
+    def join(cls, weights: Sequence[Tensor], bias: Tensor | None = None) -> "TorchLinear":
+        """A layer of several weights (``[., in]``), one below the other."""
+        return cls(weights[0] if len(weights) == 1 else torch.cat(tuple(weights)), bias)
+
+    @classmethod
+    def join_gated(cls, gate: Tensor, up: Tensor) -> "TorchLinear":
+        """The two inner projections of an MLP, for :meth:`gated`."""
+        return cls.join((gate, up))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weight and bias."""
+        return self._weight.nbytes + (0 if self._bias is None else self._bias.nbytes)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[..., out]`` of ``x``, ``[..., in]``."""
+        with cpu.linear_layers(x.numel() // self.columns, x.device):
+            return functional.linear(x, self._weight, self._bias)
+
+    def add(self, x: Tensor, to: Tensor) -> None:
+        """Add the outputs of ``x`` to ``to``."""
+        to += self(x)
+
+    def gated(self, x: Tensor) -> Tensor:
+        """``silu(gate) * up``."""
+        gate, up = self(x).chunk(2, dim=-1)
+        return functional.silu(gate) * up
+
+    def wide(self, x: Tensor) -> Tensor:
+        """Like a call, then in float32 or wider."""
+        out = self(x)
+        return out.to(torch.promote_types(out.dtype, torch.float32))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Rows of the weight by number."""
+        return functional.embedding(ids, self._weight)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One layer. Of the norms the last two, of queries and of keys, may be missing."""
+
+    qkv: Linear
+    output: Linear
+    gate_up: Linear
+    down: Linear
+    norms: tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        return (self.qkv, self.output, self.gate_up, self.down)
 
 
 class Decoder(LanguageModel):
@@ -37,19 +133,26 @@ class Decoder(LanguageModel):
 
     def __init__(self, blueprint: Blueprint, weights: Mapping[str, Tensor]) -> None:
         self._shape = blueprint
-        self._embedding = weights["model.embed_tokens.weight"]
-        self._norm = weights["model.norm.weight"]
-        self._head = Linear(self._embedding if blueprint.tied else weights["lm_head.weight"])
-        self._layers = [_layer(weights, index) for index in range(blueprint.layers)]
-        self._stepper: Stepper | None = None
         self._scale = blueprint.head_size**-0.5
+        embedding = weights["model.embed_tokens.weight"]
+        self._norm = weights["model.norm.weight"]
+        inner = weights["model.layers.0.mlp.down_proj.weight"]
+        sizes = blueprint.head_size % 32 == 0 and PackedLinear.can(inner)
+        self._packs = sizes and PackedLinear.can(embedding)
+        self._kind = PackedLinear if self._packs else TorchLinear
+        self._head: Linear = self._kind.join(
+            [embedding if blueprint.tied else weights["lm_head.weight"]]
+        )
+        self._embedding: Linear = self._head if blueprint.tied else TorchLinear(embedding)
+        self._layers = [self._layer(weights, index) for index in range(blueprint.layers)]
+        self._stepper: Stepper | None = None
         self.family = blueprint.family
         self.trained_length = blueprint.trained_length
-        self.vocab_size = len(self._embedding)
+        self.vocab_size = len(embedding)
         self.attention_heads = (blueprint.heads, blueprint.key_heads)
         self.head_size = blueprint.head_size
-        self.dtype = self._embedding.dtype
-        self.device = self._embedding.device
+        self.dtype = embedding.dtype
+        self.device = embedding.device
         self.device_map = {"": str(self.device)}
 
     def layers(self, horizon: int) -> list[LayerSpec]:
@@ -64,58 +167,45 @@ class Decoder(LanguageModel):
     @property
     def weights_bytes(self) -> int:
         """Bytes of all weights."""
-        tensors = [tensor for layer in self._layers for tensor in layer.tensors]
-        tensors += [self._embedding, self._norm]
-        if self._head.weight is not self._embedding:
-            tensors.append(self._head.weight)
-        return sum(tensor.nbytes for tensor in tensors)
+        linears = [linear for layer in self._layers for linear in layer.linears]
+        linears += [self._head] if self._shape.tied else [self._head, self._embedding]
+        norms = [norm for layer in self._layers for norm in layer.norms if norm is not None]
+        return sum(linear.nbytes for linear in linears) + sum(
+            norm.nbytes for norm in (*norms, self._norm)
+        )
 
     @property
     def linear_weights(self) -> tuple[int, int]:
         """Number of weights in the linear layers, and in the output projection behind them."""
-        inner = sum(linear.weight.numel() for layer in self._layers for linear in layer.linears)
-        return inner, self._head.weight.numel()
+        linears = [linear for layer in self._layers for linear in layer.linears]
+        inner = sum(linear.rows * linear.columns for linear in linears)
+        return inner, self._head.rows * self._head.columns
 
     @torch.inference_mode()
     def hidden(self, ids: Tensor, forward: ForwardPass) -> Tensor:
         """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``)."""
-        x = functional.embedding(ids, self._embedding)
-        if ids.numel() == 1 and self._stepped(x, forward):
-            return self._add_norm(x, None, self._norm)
-        delta: Tensor | None = None
-        with cpu.linear_layers(ids.numel(), x.device):
+        x = self._embedding.embed(ids)
+        if ids.numel() > 1 or not self._stepped(x, forward):
             for index, layer in enumerate(self._layers):
-                normed = self._add_norm(x, delta, layer.norm_attention)
-                qkv = functional.linear(normed, layer.qkv.weight, layer.qkv.bias)
-                with cpu.attention():
-                    attended = self._attend(index, layer, qkv, forward)
-                delta = functional.linear(attended, layer.output.weight, layer.output.bias)
-                normed = self._add_norm(x, delta, layer.norm_mlp)
-                inner = functional.linear(normed, layer.gate_up.weight, layer.gate_up.bias)
-                delta = functional.linear(_gated(inner), layer.down.weight, layer.down.bias)
-        return self._add_norm(x, delta, self._norm)
+                qkv = layer.qkv(self._normed(x, layer.norms[0]))
+                layer.output.add(self._attend(index, layer, qkv, forward), x)
+                layer.down.add(layer.gate_up.gated(self._normed(x, layer.norms[1])), x)
+        return self._normed(x, self._norm)
 
     @torch.inference_mode()
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""
         for part in hidden.reshape(-1, hidden.shape[-1]).split(rows):
-            if len(part) == 1 and native.can(part, self._head.weight):
-                yield self._head.one(part)
-                continue
-            with cpu.linear_layers(len(part), part.device):
-                logits = functional.linear(part, self._head.weight)
-            yield logits if logits.dtype == torch.float64 else logits.float()
+            yield self._head.wide(part)
 
     def _stepped(self, x: Tensor, forward: ForwardPass) -> bool:
         """Take one token (``[1, 1, hidden]``) through all layers in C, if that can be done."""
-        if not native.can(x, *(layer.down.weight for layer in self._layers[:1])):
-            return False
-        views = forward.views(self._scale, self.dtype)
+        views = forward.views(self._scale, self.dtype) if self._packs else None
         if views is None:
             return False
         if self._stepper is None:
             self._stepper = Stepper(
-                self._layers,
+                [StepLayer(_packed(layer.linears), layer.norms) for layer in self._layers],
                 self.attention_heads,
                 epsilon=self._shape.epsilon,
                 scale=self._scale,
@@ -123,15 +213,17 @@ class Decoder(LanguageModel):
         self._stepper.step(x, views, forward.position)
         return True
 
-    def _attend(self, index: int, layer: LayerWeights, qkv: Tensor, forward: ForwardPass) -> Tensor:
+    def _attend(self, index: int, layer: _Layer, qkv: Tensor, forward: ForwardPass) -> Tensor:
         """Attention ``[B, n, heads * size]`` of queries, keys and values side by side."""
         heads, key_heads = self.attention_heads
         size = self.head_size
         split = qkv.view(*qkv.shape[:2], heads + 2 * key_heads, size)
         query, key, value = split.split((heads, key_heads, key_heads), dim=2)
-        if layer.norm_query is not None and layer.norm_key is not None:
-            query = self._add_norm(query.contiguous(), None, layer.norm_query)
-            key = self._add_norm(key.contiguous(), None, layer.norm_key)
+        *_, norm_query, norm_key = layer.norms
+        if norm_query is not None:
+            query = self._normed(query.contiguous(), norm_query)
+        if norm_key is not None:
+            key = self._normed(key.contiguous(), norm_key)
         attended = forward.attend(
             index,
             query.transpose(1, 2),
@@ -141,44 +233,38 @@ class Decoder(LanguageModel):
         )
         return attended.transpose(1, 2).reshape(*qkv.shape[:2], heads * size)
 
-    def _add_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor) -> Tensor:
-        """Add ``delta`` to ``x`` in place; returns ``weight * x / rms(x)``."""
-        if native.can(x, weight):
-            return native.add_norm(x, delta, weight, self._shape.epsilon)
-        if delta is not None:
-            x += delta
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """``weight * x / rms(x)``, row by row."""
+        if pointwise.can_norm(x):
+            return pointwise.norm(x, weight, self._shape.epsilon)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = wide.pow(2).mean(-1, keepdim=True)
         return weight * (wide * torch.rsqrt(mean + self._shape.epsilon)).to(x.dtype)
 
+    def _layer(self, weights: Mapping[str, Tensor], index: int) -> _Layer:
+        prefix = f"model.layers.{index}."
 
-def _gated(inner: Tensor) -> Tensor:
-    """``silu(gate) * up`` of both side by side, ``[..., 2 * size]``."""
-    if native.can(inner) and inner.shape[-1] % 64 == 0:
-        return native.gate(inner)
-    gate, up = inner.chunk(2, dim=-1)
-    return functional.silu(gate) * up
+        def weight(name: str) -> Tensor:
+            return weights[f"{prefix}{name}.weight"]
+
+        qkv = [f"self_attn.{part}_proj" for part in "qkv"]
+        biased = f"{prefix}{qkv[0]}.bias" in weights
+        return _Layer(
+            qkv=self._kind.join(
+                [weight(name) for name in qkv],
+                torch.cat([weights[f"{prefix}{name}.bias"] for name in qkv]) if biased else None,
+            ),
+            output=self._kind.join([weight("self_attn.o_proj")]),
+            gate_up=self._kind.join_gated(weight("mlp.gate_proj"), weight("mlp.up_proj")),
+            down=self._kind.join([weight("mlp.down_proj")]),
+            norms=(
+                weight("input_layernorm"),
+                weight("post_attention_layernorm"),
+                weights.get(f"{prefix}self_attn.q_norm.weight"),
+                weights.get(f"{prefix}self_attn.k_norm.weight"),
+            ),
+        )
 
 
-def _layer(weights: Mapping[str, Tensor], index: int) -> LayerWeights:
-    prefix = f"model.layers.{index}."
-
-    def linear(*names: str) -> Linear:
-        biases = [weights.get(f"{prefix}{name}.bias") for name in names]
-        parts = [weights[f"{prefix}{name}.weight"] for name in names]
-        if all(bias is None for bias in biases):
-            bias = None
-        else:
-            bias = torch.cat([weights[f"{prefix}{name}.bias"] for name in names])
-        return Linear(parts[0] if len(parts) == 1 else torch.cat(parts), bias)
-
-    return LayerWeights(
-        norm_attention=weights[f"{prefix}input_layernorm.weight"],
-        qkv=linear("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        norm_query=weights.get(f"{prefix}self_attn.q_norm.weight"),
-        norm_key=weights.get(f"{prefix}self_attn.k_norm.weight"),
-        output=linear("self_attn.o_proj"),
-        norm_mlp=weights[f"{prefix}post_attention_layernorm.weight"],
-        gate_up=linear("mlp.gate_proj", "mlp.up_proj"),
-        down=linear("mlp.down_proj"),
-    )
+def _packed(linears: Sequence[Linear]) -> list[PackedLinear]:
+    return [linear for linear in linears if isinstance(linear, PackedLinear)]

@@ -7,14 +7,13 @@
  * query packs nothing, since it reads each key once.
  */
 #include "attention.h"
+#include "multiply.h"
 
 enum {
-    ROWS = 24,      /* queries of a tile */
-    STRIP_ROWS = 6, /* of which so many are multiplied at once: 6 x 4 registers of sums */
-    BLOCK = 256,    /* keys of a block */
-    STRIP = 64,     /* columns multiplied at once: 4 registers of 16 floats */
-    STEP = 32,      /* columns at the edges of a band: one register of bfloat16 */
-    SPLIT = 512     /* keys of a job, for a single query */
+    ROWS = 24,   /* queries of a tile */
+    BLOCK = 256, /* keys of a block */
+    STEP = 32,   /* columns at the edges of a band: one register of bfloat16 */
+    SPLIT = 512  /* keys of a job, for a single query */
 };
 
 /* The keys of a range that a query at a position sees: [*from, *to). */
@@ -35,48 +34,12 @@ static inline float highest(const float *scores, int64_t first, int64_t last) {
     return broken ? NAN : _mm512_reduce_max_ps(most);
 }
 
-/* Sixteen rows of sixteen pairs of bfloat16 change places with their columns. */
-static inline void transpose(__m512i rows[16]) {
-    __m512i part[16];
-#pragma GCC unroll 8
-    for (int at = 0; at < 16; at += 2) {
-        part[at] = _mm512_unpacklo_epi32(rows[at], rows[at + 1]);
-        part[at + 1] = _mm512_unpackhi_epi32(rows[at], rows[at + 1]);
-    }
-#pragma GCC unroll 4
-    for (int at = 0; at < 16; at += 4) {
-        rows[at] = _mm512_unpacklo_epi64(part[at], part[at + 2]);
-        rows[at + 1] = _mm512_unpackhi_epi64(part[at], part[at + 2]);
-        rows[at + 2] = _mm512_unpacklo_epi64(part[at + 1], part[at + 3]);
-        rows[at + 3] = _mm512_unpackhi_epi64(part[at + 1], part[at + 3]);
-    }
-    /* Quarter q of rows[4 * g + c] now has column 4 * q + c of rows 4 * g to 4 * g + 3. */
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; c++) {
-        const __m512i low = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0x88);
-        const __m512i high = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0xDD);
-        const __m512i low2 = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0x88);
-        const __m512i high2 = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0xDD);
-        part[c] = _mm512_shuffle_i32x4(low, low2, 0x88);
-        part[4 + c] = _mm512_shuffle_i32x4(high, high2, 0x88);
-        part[8 + c] = _mm512_shuffle_i32x4(low, low2, 0xDD);
-        part[12 + c] = _mm512_shuffle_i32x4(high, high2, 0xDD);
-    }
-    memcpy(rows, part, sizeof part);
-}
-
 /* Keys [n, size] to [size / 2][BLOCK][2], pairs of components side by side; zeros behind n. */
 static void pack_keys(const bf16 *key, int64_t n, int64_t size, bf16 *packed) {
     for (int64_t column = 0; column < BLOCK; column += 16)
-        for (int64_t at = 0; at < size; at += 32) {
-            __m512i rows[16];
-            for (int r = 0; r < 16; r++)
-                rows[r] = column + r < n ? _mm512_loadu_si512(key + (column + r) * size + at)
-                                         : _mm512_setzero_si512();
-            transpose(rows);
-            for (int r = 0; r < 16; r++)
-                _mm512_storeu_si512(packed + ((at / 2 + r) * BLOCK + column) * 2, rows[r]);
-        }
+        for (int64_t at = 0; at < size; at += 32)
+            pack(key + column * size + at, clamp(n - column, 0, 16), size,
+                 packed + (at / 2 * BLOCK + column) * 2, 2 * BLOCK);
 }
 
 /* Values [n, size] to [BLOCK / 2][size][2]: components of two neighbouring keys side by side. */
@@ -97,27 +60,6 @@ static void pack_values(const bf16 *value, int64_t n, int64_t size, bf16 *packed
         }
 }
 
-/* sums[STRIP_ROWS][16 * wide] += left[STRIP_ROWS][pairs] * right[pairs][16 * wide], in pairs of
- * bfloat16. */
-static inline __attribute__((always_inline)) void multiply(
-    __m512 sums[STRIP_ROWS][4], const int wide, const bf16 *left, int64_t left_row,
-    const bf16 *right, int64_t right_row, int64_t pairs) {
-    for (int64_t pair = 0; pair < pairs; pair++) {
-        const bf16 *row = right + pair * right_row;
-        __m512bh r[4];
-#pragma GCC unroll 4
-        for (int j = 0; j < wide; j++) r[j] = (__m512bh)_mm512_loadu_si512(row + 32 * j);
-#pragma GCC unroll 6
-        for (int at = 0; at < STRIP_ROWS; at++) {
-            int32_t both;
-            memcpy(&both, left + at * left_row + 2 * pair, sizeof both);
-            const __m512bh l = (__m512bh)_mm512_set1_epi32(both);
-#pragma GCC unroll 4
-            for (int j = 0; j < wide; j++) sums[at][j] = _mm512_dpbf16_ps(sums[at][j], l, r[j]);
-        }
-    }
-}
-
 /* A tile of queries on its way over the keys. */
 typedef struct {
     _Alignas(64) bf16 query[ROWS * MAX_SIZE];
@@ -131,11 +73,8 @@ typedef struct {
 static inline __attribute__((always_inline)) void score(Tile *tile, const int wide, int row,
                                                         int64_t at, const bf16 *key,
                                                         int64_t size) {
-    __m512 sums[STRIP_ROWS][4];
-#pragma GCC unroll 6
-    for (int r = 0; r < STRIP_ROWS; r++)
-#pragma GCC unroll 4
-        for (int j = 0; j < wide; j++) sums[r][j] = _mm512_setzero_ps();
+    Sums sums;
+    clear(sums, wide);
     multiply(sums, wide, tile->query + row * size, size, key + 2 * at, 2 * BLOCK, size / 2);
 #pragma GCC unroll 6
     for (int r = 0; r < STRIP_ROWS; r++)
@@ -222,7 +161,7 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
         }
         for (int row = 0; row < count; row += STRIP_ROWS)
             for (int64_t column = 0; column < size; column += STRIP) {
-                __m512 sums[STRIP_ROWS][4];
+                Sums sums;
                 float *output = tile->output + row * size + column;
 #pragma GCC unroll 6
                 for (int r = 0; r < STRIP_ROWS; r++)

@@ -7,19 +7,25 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-SOURCES = tuple(_FOLDER / name for name in ("attention.c", "layers.c", "step.c"))
-HEADERS = tuple(_FOLDER / name for name in ("vectors.h", "attention.h", "pointwise.h"))
+SOURCES = tuple(_FOLDER / name for name in ("attention.c", "linear.c", "pointwise.c", "step.c"))
+HEADERS = tuple(
+    _FOLDER / f"{name}.h" for name in ("attention", "linear", "multiply", "pointwise", "vectors")
+)
+
+LANES = 32
+"""The number of components of a row must be a multiple of this."""
 
 _INTEGER, _POINTER, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _ARGUMENTS = {
     "lmi_attend": [_POINTER, *[_INTEGER] * 6, _POINTER, _POINTER],
     "lmi_attend_one": [_POINTER, *[_INTEGER] * 5, _POINTER, _POINTER],
-    "lmi_add_norm": [_POINTER, _POINTER, _POINTER, _FLOAT, _INTEGER, _INTEGER, _POINTER],
-    "lmi_gate": [_POINTER, _INTEGER, _INTEGER, _POINTER],
+    "lmi_norm": [_POINTER, _POINTER, _FLOAT, _INTEGER, _INTEGER, _POINTER],
     "lmi_rotate": [
         _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, *[_INTEGER] * 4, _POINTER,
     ],
-    "lmi_linear_one": [_POINTER, _POINTER, _POINTER],
+    "lmi_pack": [_POINTER, *[_INTEGER] * 4, _POINTER],
+    "lmi_embed": [_POINTER, _POINTER, _INTEGER, _POINTER],
+    "lmi_linear": [_POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER, _INTEGER],
     "lmi_step": [_POINTER, _POINTER, _POINTER, _INTEGER, _POINTER],
 }  # fmt: skip
 

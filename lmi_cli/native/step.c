@@ -6,23 +6,12 @@
 #include <omp.h>
 
 #include "attention.h"
+#include "linear.h"
 #include "pointwise.h"
-
-enum {
-    ROWS = 16,   /* of a weight, for one vector of sums */
-    AHEAD = 8192 /* bytes; the hardware's own prefetching stops at the end of a page */
-};
-
-/* Must match Linear in step.py. */
-typedef struct {
-    const bf16 *weight; /* [rows, columns], columns a multiple of 32 */
-    const bf16 *bias;   /* [rows] or NULL */
-    int64_t rows, columns;
-} Linear;
 
 /* Must match Layer in step.py. */
 typedef struct {
-    Linear qkv, output, gate, up, down;
+    Linear qkv, output, gate_up, down; /* gate_up ends GATED */
     const bf16 *norm_attention, *norm_mlp; /* [hidden] */
     const bf16 *norm_query, *norm_key;     /* [size] or NULL */
 } Layer;
@@ -51,62 +40,14 @@ typedef struct {
     Turn turn;
 } Seen;
 
-static inline __m512 dot(__m512 sum, const bf16 *left, const bf16 *right) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_loadu_si512(left),
-                            (__m512bh)_mm512_loadu_si512(right));
-}
-
-static inline int64_t blocks_of(const Linear *linear) { return (linear->rows + ROWS - 1) / ROWS; }
-
-static inline __mmask16 live_rows(const Linear *linear, int64_t block) {
-    return (__mmask16)((1u << clamp(linear->rows - block * ROWS, 0, ROWS)) - 1);
-}
-
-static inline __m512 load_live(const bf16 *from, __mmask16 live) {
-    const __m256i half = _mm256_maskz_loadu_epi16(live, from);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-static inline void store_live(bf16 *to, __mmask16 live, __m512 x) {
-    _mm256_mask_storeu_epi16(to, live, (__m256i)_mm512_cvtneps_pbh(x));
-}
-
-/* Products of x with a block of rows, bias included. */
-static inline __m512 product(const Linear *linear, int64_t block, const bf16 *x) {
-    __m512 sums[ROWS];
-    const int64_t columns = linear->columns, last = linear->rows - 1;
-    for (int at = 0; at < ROWS; at++) {
-        const bf16 *row = linear->weight + clamp(block * ROWS + at, 0, last) * columns;
-        __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
-        int64_t column = 0;
-        for (; column + 64 <= columns; column += 64) {
-            _mm_prefetch((const char *)(row + column) + AHEAD, _MM_HINT_T1);
-            _mm_prefetch((const char *)(row + column) + AHEAD + 64, _MM_HINT_T1);
-            sum0 = dot(sum0, x + column, row + column);
-            sum1 = dot(sum1, x + column + 32, row + column + 32);
-        }
-        if (column < columns) sum0 = dot(sum0, x + column, row + column);
-        sums[at] = _mm512_add_ps(sum0, sum1);
+/* A thread's part of a linear layer of one token; all threads come together behind it. */
+static inline void linear_part(const Linear *linear, Ending ending, const bf16 *x, bf16 *out) {
+#pragma omp for schedule(static)
+    for (int64_t panel = 0; panel < panels_of(linear); panel++) {
+        __m512 sums[4];
+        product(linear, panel, x, sums);
+        finish(linear, panel, ending, sums, out);
     }
-    const __m512 found = sums_of(sums);
-    if (linear->bias == NULL) return found;
-    return _mm512_add_ps(found, load_live(linear->bias + block * ROWS, live_rows(linear, block)));
-}
-
-/* wide[rows] = weight * x + bias for one token x[columns]; float32, as logits are wanted. */
-void lmi_linear_one(const Linear *linear, const bf16 *x, float *wide) {
-#pragma omp parallel for schedule(static)
-    for (int64_t block = 0; block < blocks_of(linear); block++)
-        _mm512_mask_storeu_ps(wide + block * ROWS, live_rows(linear, block),
-                              product(linear, block, x));
-}
-
-/* x[hidden] += what a linear layer makes of y, rounded before it is added. */
-static inline void add_product(const Linear *linear, int64_t block, const bf16 *y, bf16 *x) {
-    const __mmask16 live = live_rows(linear, block);
-    const __m512 before = load_live(x + block * ROWS, live);
-    store_live(x + block * ROWS, live,
-               _mm512_add_ps(before, rounded(product(linear, block, y))));
 }
 
 static void turned(const bf16 *from, Turn turn, float scale, int64_t size, bf16 *to) {
@@ -156,10 +97,7 @@ int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t positi
         for (int64_t at = 0; at < shape->layers; at++) {
             const Layer *layer = layers + at;
             normalize(x, layer->norm_attention, shape->epsilon, shape->hidden, normed);
-#pragma omp for schedule(static)
-            for (int64_t block = 0; block < blocks_of(&layer->qkv); block++)
-                store_live(qkv + block * ROWS, live_rows(&layer->qkv, block),
-                           product(&layer->qkv, block, normed));
+            linear_part(&layer->qkv, STORE, normed, qkv);
 #pragma omp single
             {
                 place(shape, layer, seen + at, qkv, queries);
@@ -178,26 +116,12 @@ int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t positi
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < heads; head++)
                 one_query_merge(&one, head, attended, NULL);
-#pragma omp for schedule(static)
-            for (int64_t block = 0; block < blocks_of(&layer->output); block++)
-                add_product(&layer->output, block, attended, x);
+            linear_part(&layer->output, ADD, attended, x);
             normalize(x, layer->norm_mlp, shape->epsilon, shape->hidden, normed);
-#pragma omp for schedule(static) nowait
-            for (int64_t block = 0; block < blocks_of(&layer->gate); block++)
-                store_live(active + block * ROWS, live_rows(&layer->gate, block),
-                           product(&layer->gate, block, normed));
-#pragma omp for schedule(static) /* each thread has the blocks that it has just had */
-            for (int64_t block = 0; block < blocks_of(&layer->up); block++) {
-                const __mmask16 live = live_rows(&layer->up, block);
-                const __m512 gate = load_live(active + block * ROWS, live);
-                const __m512 up = rounded(product(&layer->up, block, normed));
-                store_live(active + block * ROWS, live, gated(gate, up));
-            }
+            linear_part(&layer->gate_up, GATED, normed, active);
 #pragma omp single nowait
             one_query_end(&one);
-#pragma omp for schedule(static)
-            for (int64_t block = 0; block < blocks_of(&layer->down); block++)
-                add_product(&layer->down, block, active, x);
+            linear_part(&layer->down, ADD, active, x);
         }
     }
     free(scratch);

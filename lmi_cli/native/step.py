@@ -1,6 +1,6 @@
 """One token through all layers of a decoder; see ``step.c``.
 
-Every tensor is bfloat16 on the CPU and contiguous, and its rows are multiples of 32 long.
+Every tensor is bfloat16 on the CPU and contiguous.
 """
 
 import ctypes
@@ -8,33 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from lmi_cli.native.attention import MAX_RANGES, NO_LIMIT, Range
 from lmi_cli.native.library import opened
+from lmi_cli.native.linear import LinearStruct, PackedLinear
 
 if TYPE_CHECKING:
     from lmi_cli.attention.kernel import TokenView
     from lmi_cli.attention.rope import Turn
 
 
-class _Linear(ctypes.Structure):
-    """``Linear`` of ``step.c``."""
-
-    _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-    )
-
-
 class _Layer(ctypes.Structure):
     """``Layer`` of ``step.c``."""
 
     _fields_ = (
-        *((name, _Linear) for name in ("qkv", "output", "gate", "up", "down")),
+        *((name, LinearStruct) for name in ("qkv", "output", "gate_up", "down")),
         *(
             (name, ctypes.c_void_p)
             for name in ("norm_attention", "norm_mlp", "norm_query", "norm_key")
@@ -77,65 +66,18 @@ class _Seen(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear layer.
+class StepLayer:
+    """The weights of a decoder layer.
 
     Attributes:
-        weight: ``[out, in]``.
-        bias: ``[out]``, or None.
+        linears: Projections to queries, keys and values, one below the other; of what was attended
+            to; the two inner ones of the MLP; its outer one. All are packed.
+        norms: Weights before attention and before the MLP (``[hidden]``), then of each query and
+            of each key (``[head size]``), or None.
     """
 
-    weight: Tensor
-    bias: Tensor | None = None
-
-    def describe(self, first: int = 0, rows: int | None = None) -> _Linear:
-        """The layer, or ``rows`` of its rows from ``first`` on, as the library takes it."""
-        weight = self.weight[first:]
-        bias = None if self.bias is None else self.bias[first:].data_ptr()
-        return _Linear(weight.data_ptr(), bias, rows or len(weight), weight.shape[1])
-
-    def one(self, x: Tensor) -> Tensor:
-        """Of one token: float32 ``[1, out]`` of ``x``, ``[1, in]``."""
-        out = torch.empty(1, len(self.weight))
-        opened().lmi_linear_one(ctypes.byref(self.describe()), x.data_ptr(), out.data_ptr())
-        return out
-
-
-@dataclass(frozen=True, slots=True)
-class LayerWeights:
-    """The weights of a decoder layer; projections of the same input lie below each other.
-
-    Attributes:
-        qkv: To queries, keys and values.
-        output: Of what was attended to.
-        gate_up: The two inner projections of the MLP.
-        down: Its outer projection.
-        norm_attention: ``[hidden]``, before attention.
-        norm_mlp: ``[hidden]``, before the MLP.
-        norm_query: ``[head size]``, of each query, or None.
-        norm_key: ``[head size]``, of each key, or None.
-    """
-
-    qkv: Linear
-    output: Linear
-    gate_up: Linear
-    down: Linear
-    norm_attention: Tensor
-    norm_mlp: Tensor
-    norm_query: Tensor | None = None
-    norm_key: Tensor | None = None
-
-    @property
-    def linears(self) -> tuple[Linear, ...]:
-        """Its linear layers."""
-        return (self.qkv, self.output, self.gate_up, self.down)
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All of its weights."""
-        found = [tensor for linear in self.linears for tensor in (linear.weight, linear.bias)]
-        found += [self.norm_attention, self.norm_mlp, self.norm_query, self.norm_key]
-        return [tensor for tensor in found if tensor is not None]
+    linears: Sequence[PackedLinear]
+    norms: tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 class Stepper:
@@ -150,7 +92,7 @@ class Stepper:
 
     def __init__(
         self,
-        layers: Sequence[LayerWeights],
+        layers: Sequence[StepLayer],
         heads: tuple[int, int],
         *,
         epsilon: float,
@@ -158,8 +100,9 @@ class Stepper:
     ) -> None:
         self._kept = tuple(layers)  # what the addresses point to
         first = layers[0]
-        hidden, inner = first.down.weight.shape
-        size = len(first.qkv.weight) // (heads[0] + 2 * heads[1])
+        qkv, _, _, down = first.linears
+        hidden, inner = down.rows, down.columns
+        size = qkv.rows // (heads[0] + 2 * heads[1])
         self._shape = _Shape(len(layers), *heads, size, hidden, inner, epsilon, scale)
         self._layers = (_Layer * len(layers))(*map(_described, layers))
         self._seen = (_Seen * len(layers))()
@@ -184,16 +127,10 @@ class Stepper:
             raise MemoryError("no room for the vectors of a token")
 
 
-def _described(layer: LayerWeights) -> _Layer:
-    inner = layer.down.weight.shape[1]
-    norms = (layer.norm_attention, layer.norm_mlp, layer.norm_query, layer.norm_key)
+def _described(layer: StepLayer) -> _Layer:
     return _Layer(
-        layer.qkv.describe(),
-        layer.output.describe(),
-        layer.gate_up.describe(0, inner),
-        layer.gate_up.describe(inner, inner),
-        layer.down.describe(),
-        *(None if norm is None else norm.data_ptr() for norm in norms),
+        *(linear.struct for linear in layer.linears),
+        *(None if norm is None else norm.data_ptr() for norm in layer.norms),
     )
 
 

@@ -1,13 +1,11 @@
-"""Normalisation, gating and rotation in C against torch in float64, rounded where stock rounds."""
-
-import math
+"""Normalisation and rotation in C against torch in float64, rounded where stock rounds."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from lmi_cli.attention.rope import Rotary
-from lmi_cli.native import layers
+from lmi_cli.native import pointwise
 
 pytestmark = pytest.mark.usefixtures("c_library")
 
@@ -27,32 +25,11 @@ def nearly(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 32), (1, 7, 96), (2, 33, 576), (1, 5, 3, 64)])
-def test_add_norm(shape: tuple[int, ...]) -> None:
-    x, delta = torch.randn(shape).bfloat16(), torch.randn(shape).bfloat16()
-    weight = torch.randn(shape[-1]).bfloat16()
+def test_norm(shape: tuple[int, ...]) -> None:
+    x, weight = torch.randn(shape).bfloat16(), torch.randn(shape[-1]).bfloat16()
     before = x.clone()
-    nearly(layers.add_norm(x, None, weight, EPSILON), normalised(before, weight))
+    nearly(pointwise.norm(x, weight, EPSILON), normalised(x, weight))
     assert torch.equal(x, before)
-    out = layers.add_norm(x, delta, weight, EPSILON)
-    assert torch.equal(x, before + delta)
-    nearly(out, normalised(before + delta, weight))
-
-
-@pytest.mark.parametrize("rows", [1, 16, 40])
-@pytest.mark.parametrize("size", [32, 96, 1536])
-def test_gate(rows: int, size: int) -> None:
-    both = (torch.randn(1, rows, 2 * size) * 4).bfloat16()
-    both[0, 0, :6] = torch.tensor([0.0, -0.0, 90.0, -90.0, 3e38, -3e38])
-    gate, up = both.double().chunk(2, -1)
-    expected = ((gate * torch.sigmoid(gate)).bfloat16().double() * up).bfloat16()
-    nearly(layers.gate(both), expected)
-
-
-def test_gate_keeps_what_is_not_a_number() -> None:
-    both = torch.ones(1, 1, 64).bfloat16()
-    both[0, 0, 3], both[0, 0, 40] = math.nan, math.nan
-    found = layers.gate(both)
-    assert found.isnan().nonzero()[:, 2].tolist() == [3, 8]
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -70,11 +47,11 @@ def test_rotate(size: int, rows: int, fixed: bool) -> None:
 
 def test_what_it_does_not_take() -> None:
     usual = torch.randn(1, 2, 3, 64).bfloat16()
-    assert layers.can(usual)
-    assert layers.can_rotate(usual)
-    assert not layers.can(usual, torch.randn(64))
-    assert not layers.can(usual[..., :48])
-    assert not layers.can(usual.transpose(1, 2))
-    assert layers.can_rotate(usual.transpose(1, 2))
-    assert not layers.can_rotate(usual.repeat(2, 1, 1, 1))
-    assert not layers.can_rotate(usual.transpose(-1, -2))
+    assert pointwise.can_norm(usual)
+    assert pointwise.can_rotate(usual)
+    assert not pointwise.can_norm(usual.float())
+    assert not pointwise.can_norm(usual[..., :48])
+    assert not pointwise.can_norm(usual.transpose(1, 2))
+    assert pointwise.can_rotate(usual.transpose(1, 2))
+    assert not pointwise.can_rotate(usual.repeat(2, 1, 1, 1))
+    assert not pointwise.can_rotate(usual.transpose(-1, -2))

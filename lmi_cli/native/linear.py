@@ -1,0 +1,129 @@
+"""Linear layers with packed weights; see ``linear.c``.
+
+Every tensor is bfloat16 on the CPU and contiguous.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lmi_cli.native.library import LANES, opened, takes
+
+_PANEL = 64
+"""Rows of a panel."""
+
+
+class LinearStruct(ctypes.Structure):
+    """``Linear`` of ``linear.h``."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+    )
+
+
+class _Ending(IntEnum):
+    """``Ending`` of ``linear.h``."""
+
+    STORE = 0
+    ADD = 1
+    GATED = 2
+    WIDE = 3
+
+
+class PackedLinear:
+    """A linear layer whose weight lies in the order in which it is read.
+
+    Args:
+        packed: The weight, in panels.
+        rows: Outputs.
+        columns: Inputs.
+        bias: ``[rows]``, or None.
+    """
+
+    def __init__(self, packed: Tensor, rows: int, columns: int, bias: Tensor | None) -> None:
+        self._packed = packed
+        self._bias = None
+        if bias is not None:
+            self._bias = bias.new_zeros(-(-rows // _PANEL) * _PANEL)
+            self._bias[:rows] = bias
+        address = None if self._bias is None else self._bias.data_ptr()
+        self.rows, self.columns = rows, columns
+        self.struct = LinearStruct(packed.data_ptr(), address, rows, columns)
+
+    @classmethod
+    def join(cls, weights: Sequence[Tensor], bias: Tensor | None = None) -> Self:
+        """A layer of several weights (``[., in]``), one below the other."""
+        weight = weights[0] if len(weights) == 1 else torch.cat(tuple(weights))
+        rows, columns = weight.shape
+        packed = _panels(rows, weight)
+        _pack(weight, _PANEL, 0, packed)
+        return cls(packed, rows, columns, bias)
+
+    @classmethod
+    def join_gated(cls, gate: Tensor, up: Tensor) -> Self:
+        """The two inner projections of an MLP (``[inner, in]``), for :meth:`gated`."""
+        inner, columns = gate.shape
+        packed = _panels(2 * inner, gate)
+        _pack(gate, _PANEL // 2, 0, packed)
+        _pack(up, _PANEL // 2, _PANEL // 2, packed)
+        return cls(packed, 2 * inner, columns, None)
+
+    @staticmethod
+    def can(weight: Tensor) -> bool:
+        """Whether the library takes a weight ``[out, in]``."""
+        return takes(weight) and weight.is_contiguous() and weight.shape[1] % LANES == 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weight and bias."""
+        return self._packed.nbytes + (0 if self._bias is None else self._bias.nbytes)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[..., out]`` of ``x``, ``[..., in]``."""
+        return self._into(x.new_empty(*x.shape[:-1], self.rows), x, _Ending.STORE)
+
+    def add(self, x: Tensor, to: Tensor) -> None:
+        """Add the outputs of ``x`` (``[..., in]``), rounded, to ``to`` (``[..., out]``)."""
+        self._into(to, x, _Ending.ADD)
+
+    def gated(self, x: Tensor) -> Tensor:
+        """``silu(gate) * up``, ``[..., inner]``, of ``x``, ``[..., in]``."""
+        return self._into(x.new_empty(*x.shape[:-1], self.rows // 2), x, _Ending.GATED)
+
+    def wide(self, x: Tensor) -> Tensor:
+        """Like a call, in float32: nothing is rounded."""
+        return self._into(torch.empty(*x.shape[:-1], self.rows), x, _Ending.WIDE)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Rows of the weight, ``[..., in]``, by number (int64, ``[...]``)."""
+        out = torch.empty(*ids.shape, self.columns, dtype=torch.bfloat16)
+        ids = ids.contiguous()
+        opened().lmi_embed(ctypes.byref(self.struct), ids.data_ptr(), ids.numel(), out.data_ptr())
+        return out
+
+    def _into(self, out: Tensor, x: Tensor, ending: _Ending) -> Tensor:
+        opened().lmi_linear(
+            ctypes.byref(self.struct),
+            ending,
+            x.data_ptr(),
+            x.numel() // self.columns,
+            out.data_ptr(),
+            out.shape[-1] * out.itemsize,
+        )
+        return out
+
+
+def _panels(rows: int, like: Tensor) -> Tensor:
+    count = -(-rows // _PANEL)
+    return like.new_zeros(count, like.shape[1] // 2, _PANEL, 2)
+
+
+def _pack(weight: Tensor, wide: int, place: int, packed: Tensor) -> None:
+    opened().lmi_pack(weight.data_ptr(), *weight.shape, wide, place, packed.data_ptr())

@@ -1,0 +1,57 @@
+"""Normalisation and rotation of many tokens; see ``pointwise.c``."""
+
+import torch
+from torch import Tensor
+
+from lmi_cli.native.library import LANES, opened, takes
+
+
+def can_norm(x: Tensor) -> bool:
+    """Whether the library normalises the rows of such a tensor, ``[..., size]``."""
+    return takes(x) and x.shape[-1] % LANES == 0 and x.is_contiguous()
+
+
+def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """The rows of ``x`` divided by their root mean square, times ``weight``.
+
+    Args:
+        x: bfloat16 ``[..., size]``.
+        weight: bfloat16 ``[size]``.
+        epsilon: Added to the mean square.
+    """
+    out = torch.empty_like(x)
+    size = x.shape[-1]
+    opened().lmi_norm(
+        x.data_ptr(), weight.data_ptr(), epsilon, x.numel() // size, size, out.data_ptr()
+    )
+    return out
+
+
+def can_rotate(x: Tensor) -> bool:
+    """Whether the library rotates such a tensor, ``[1, heads, tokens, size]``."""
+    return takes(x) and len(x) == 1 and x.shape[-1] % LANES == 0 and x.stride(-1) == 1
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of halves; see :class:`lmi_cli.attention.rope.Turn`.
+
+    Args:
+        x: bfloat16 ``[1, heads, tokens, size]``; only its last dimension must be contiguous.
+        cos: float32 ``[tokens, size]`` or ``[1, size]``.
+        sin: Like ``cos``.
+    """
+    _, heads, tokens, size = x.shape
+    out = torch.empty(x.shape, dtype=x.dtype)
+    opened().lmi_rotate(
+        x.data_ptr(),
+        x.stride(1),
+        x.stride(2),
+        cos.data_ptr(),
+        sin.data_ptr(),
+        size if len(cos) > 1 else 0,
+        heads,
+        tokens,
+        size,
+        out.data_ptr(),
+    )
+    return out

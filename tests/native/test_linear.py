@@ -1,0 +1,104 @@
+"""Linear layers in C against products in float64, rounded where stock rounds."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmi_cli.native.linear import PackedLinear
+
+pytestmark = pytest.mark.usefixtures("c_library")
+
+SHAPES = [(1, 32), (15, 64), (64, 32), (100, 96), (320, 160)]
+COUNTS = [1, 2, 5, 6, 7, 100, 250]
+
+
+def close(found: Tensor, expected: Tensor, size: Tensor) -> None:
+    """Equal within float32 sums and one rounding to bfloat16, ``size`` summed without signs."""
+    limit = expected.abs() * 2**-8 + size * 2**-22 + 1e-30
+    assert found.shape == expected.shape
+    assert ((found.double() - expected).abs() <= limit).all()
+
+
+def exact(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The product, and the sum of the sizes of its terms."""
+    wide, sized = x.double() @ weight.double().T, x.double().abs() @ weight.double().abs().T
+    if bias is None:
+        return wide, sized
+    return wide + bias.double(), sized + bias.double().abs()
+
+
+@pytest.mark.parametrize("rows", COUNTS)
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+@pytest.mark.parametrize("biased", [False, True])
+def test_every_ending(rows: int, outputs: int, inputs: int, biased: bool) -> None:
+    x, weight = torch.randn(1, rows, inputs).bfloat16(), torch.randn(outputs, inputs).bfloat16()
+    bias = torch.randn(outputs).bfloat16() if biased else None
+    linear = PackedLinear.join([weight], bias)
+    expected, size = exact(x, weight, bias)
+    close(linear(x), expected, size)
+    wide = linear.wide(x)
+    assert wide.dtype == torch.float32
+    assert ((wide.double() - expected).abs() <= size * 2**-18).all()
+    before = torch.randn(1, rows, outputs).bfloat16()
+    to = before.clone()
+    linear.add(x, to)
+    assert torch.equal(to, before + linear(x))
+
+
+@pytest.mark.parametrize("rows", COUNTS)
+@pytest.mark.parametrize("inner", [32, 96, 160])
+def test_gated(rows: int, inner: int) -> None:
+    x = torch.randn(1, rows, 64).bfloat16()
+    gate, up = (torch.randn(inner, 64).bfloat16() for _ in range(2))
+    found = PackedLinear.join_gated(gate, up).gated(x)
+    left, right = PackedLinear.join([gate])(x).double(), PackedLinear.join([up])(x).double()
+    expected = (left * torch.sigmoid(left)).bfloat16().double() * right
+    # One of the two roundings may have fallen the other way.
+    torch.testing.assert_close(found.double(), expected, rtol=2**-6, atol=1e-30)
+    assert (found == expected.bfloat16()).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_gates_at_their_ends(rows: int) -> None:
+    """Neither end overflows, and what is not a number stays where it is."""
+    values = [0.0, -0.0, 90.0, -90.0, 3e38, -3e38, math.inf, math.nan]
+    gate, up = torch.zeros(32, 32).bfloat16(), torch.ones(32, 32).bfloat16() / 32
+    gate[: len(values), 0] = torch.tensor(values).bfloat16()
+    x = torch.ones(1, rows, 32).bfloat16()
+    found = PackedLinear.join_gated(gate, up).gated(x)[0, -1]
+    assert found[:3].tolist() == [0.0, 0.0, 90.0] and abs(found[3]) < 1e-36
+    assert found[4] > 2e38 and found[5] == 0.0
+    assert found[6:8].isnan().tolist() == [False, True]
+    assert not found[8:].any()
+
+
+def test_several_weights_lie_below_each_other() -> None:
+    parts = [torch.randn(rows, 64).bfloat16() for rows in (96, 32, 33)]
+    x = torch.randn(1, 9, 64).bfloat16()
+    joined = PackedLinear.join(parts)(x)
+    assert torch.equal(joined, torch.cat([PackedLinear.join([part])(x) for part in parts], -1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (2, 3)])
+def test_embed_gives_back_what_was_packed(shape: tuple[int, int]) -> None:
+    weight = torch.randn(150, 96).bfloat16()
+    ids = torch.randint(0, 150, shape)
+    ids[0, 0] = 149
+    assert torch.equal(PackedLinear.join([weight]).embed(ids), weight[ids])
+
+
+def test_one_token_and_many_agree() -> None:
+    weight, x = torch.randn(130, 576).bfloat16(), torch.randn(1, 50, 576).bfloat16()
+    linear = PackedLinear.join([weight])
+    one_by_one = torch.cat([linear.wide(x[:, [at]]) for at in range(50)], 1)
+    torch.testing.assert_close(one_by_one, linear.wide(x), rtol=1e-5, atol=1e-4)
+
+
+def test_what_it_does_not_take() -> None:
+    weight = torch.randn(40, 64).bfloat16()
+    assert PackedLinear.can(weight)
+    assert not PackedLinear.can(weight.float())
+    assert not PackedLinear.can(weight[:, :40].contiguous())
+    assert not PackedLinear.can(weight.T)
