@@ -24,7 +24,7 @@ typedef struct {
  */
 typedef struct {
     const Range *ranges;
-    int64_t heads, key_heads, size, parts;
+    int64_t heads, key_heads, size, split, parts; /* a part is of at most `split` keys */
     int64_t from[MAX_RANGES], seen[MAX_RANGES];
     float *partial;
 } OneQuery;

@@ -5,10 +5,6 @@
 #include "multiply.h"
 #include "pointwise.h"
 
-enum {
-    AHEAD = 8192 /* bytes to be read soon; the hardware's own prefetching stops at a page's end */
-};
-
 /* Must match Linear in linear.py.
  *
  * The weight [rows, columns] lies in panels of STRIP rows, the last one filled up with zeros:

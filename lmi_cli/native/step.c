@@ -109,10 +109,9 @@ int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t positi
                                           size, position);
             }
             if (failed) break;
-#pragma omp for schedule(dynamic) collapse(2)
-            for (int64_t part = 0; part < one.parts; part++)
-                for (int64_t group = 0; group < key_heads; group++)
-                    one_query_part(&one, part, group);
+#pragma omp for schedule(static) /* each thread reads keys and values in long runs */
+            for (int64_t job = 0; job < key_heads * one.parts; job++)
+                one_query_part(&one, job % one.parts, job / one.parts);
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < heads; head++)
                 one_query_merge(&one, head, attended, NULL);

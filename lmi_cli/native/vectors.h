@@ -10,6 +10,9 @@
 
 typedef uint16_t bf16;
 
+/* Bytes that will soon be read: the hardware's own prefetching stops at the end of a page. */
+enum { AHEAD = 8192 };
+
 static inline int64_t clamp(int64_t x, int64_t low, int64_t high) {
     return x < low ? low : x > high ? high : x;
 }
