@@ -24,6 +24,7 @@ def model_object(opened: Opened) -> dict[str, Any]:
         "family": lm.family,
         "trained_length": lm.trained_length,
         "dtype": str(lm.dtype).removeprefix("torch."),
+        "quantize": lm.quantize,
         "device_map": lm.device_map,
     }
 

@@ -136,6 +136,15 @@ class ModelOptions:
             "--dtype", metavar="NAME", help="auto, bfloat16, float16 or float32.", panel="Model"
         ),
     ] = "auto"
+    quantize: Annotated[
+        str | None,
+        option(
+            "--quantize",
+            metavar="NAME",
+            help="int8: eight bits of each weight, on the CPU; none.",
+            panel="Model",
+        ),
+    ] = None
     device_map: Annotated[
         str | None,
         option(

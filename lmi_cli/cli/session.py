@@ -148,11 +148,12 @@ def open_book(
         raise StateFileError(
             f"{path} is a reading that was interrupted", hint="run the same lmi read again"
         )
-    book.check(facts, choice, model.dtype, None)
+    book.check(facts, choice, model.dtype, model.quantize, None)
     wanted = replace(
         model,
         model=facts.model if model.model is None else model.model,
         dtype=facts.dtype if model.dtype == "auto" else model.dtype,
+        quantize=facts.quantize,
     )
     for change in book.changes(facts):
         say(change, output)
@@ -332,6 +333,7 @@ def _placement(options: ModelOptions) -> "Placement":
         device_map=options.device_map,
         max_memory=_max_memory(options.max_memory),
         offload_folder=options.offload_folder,
+        quantize=options.quantize or "none",
     )
 
 

@@ -17,7 +17,8 @@ from lmi_cli.native import library
 
 _FLAGS = (
     "-O3", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno",
-    "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma",
+    "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
+    "-mavx512vnni", "-mfma",
 )  # fmt: skip
 _LIMIT_S = 120
 

@@ -31,6 +31,6 @@ def costs_of(lm: LanguageModel) -> Costs:
     return Costs(
         linear_flops=2 * linear,
         visible_flops=4 * heads * lm.head_size,
-        step_bytes=(linear + head) * lm.dtype.itemsize,
+        step_bytes=(linear + head) * (1 if lm.quantize == "int8" else lm.dtype.itemsize),
         visible_bytes=2 * key_heads * lm.head_size * lm.dtype.itemsize,
     )

@@ -124,14 +124,18 @@ class Decoder(LanguageModel):
     Args:
         blueprint: The shape.
         weights: By the names that transformers gives them, all in one dtype, on the CPU.
+        quantize: Keep eight bits of each weight of a linear layer, the embedding apart.
 
     Raises:
         KeyError: A weight is missing.
+        ValueError: These weights cannot be quantized here.
     """
 
     computed_by = "lmi"
 
-    def __init__(self, blueprint: Blueprint, weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, blueprint: Blueprint, weights: Mapping[str, Tensor], *, quantize: bool = False
+    ) -> None:
         self._shape = blueprint
         self._scale = blueprint.head_size**-0.5
         embedding = weights["model.embed_tokens.weight"]
@@ -139,11 +143,12 @@ class Decoder(LanguageModel):
         inner = weights["model.layers.0.mlp.down_proj.weight"]
         sizes = blueprint.head_size % 32 == 0 and PackedLinear.can(inner)
         self._packs = sizes and PackedLinear.can(embedding)
-        self._kind = PackedLinear if self._packs else TorchLinear
-        self._head: Linear = self._kind.join(
-            [embedding if blueprint.tied else weights["lm_head.weight"]]
-        )
-        self._embedding: Linear = self._head if blueprint.tied else TorchLinear(embedding)
+        if quantize and not self._packs:
+            raise ValueError("weights in eight bits need bfloat16 and the library in C")
+        self.quantize = "int8" if quantize else "none"
+        self._head = self._join([embedding if blueprint.tied else weights["lm_head.weight"]])
+        shared = blueprint.tied and not quantize
+        self._embedding: Linear = self._head if shared else TorchLinear(embedding)
         self._layers = [self._layer(weights, index) for index in range(blueprint.layers)]
         self._stepper: Stepper | None = None
         self.family = blueprint.family
@@ -168,7 +173,7 @@ class Decoder(LanguageModel):
     def weights_bytes(self) -> int:
         """Bytes of all weights."""
         linears = [linear for layer in self._layers for linear in layer.linears]
-        linears += [self._head] if self._shape.tied else [self._head, self._embedding]
+        linears += [self._head] if self._head is self._embedding else [self._head, self._embedding]
         norms = [norm for layer in self._layers for norm in layer.norms if norm is not None]
         return sum(linear.nbytes for linear in linears) + sum(
             norm.nbytes for norm in (*norms, self._norm)
@@ -250,13 +255,13 @@ class Decoder(LanguageModel):
         qkv = [f"self_attn.{part}_proj" for part in "qkv"]
         biased = f"{prefix}{qkv[0]}.bias" in weights
         return _Layer(
-            qkv=self._kind.join(
+            qkv=self._join(
                 [weight(name) for name in qkv],
                 torch.cat([weights[f"{prefix}{name}.bias"] for name in qkv]) if biased else None,
             ),
-            output=self._kind.join([weight("self_attn.o_proj")]),
-            gate_up=self._kind.join_gated(weight("mlp.gate_proj"), weight("mlp.up_proj")),
-            down=self._kind.join([weight("mlp.down_proj")]),
+            output=self._join([weight("self_attn.o_proj")]),
+            gate_up=self._join_gated(weight("mlp.gate_proj"), weight("mlp.up_proj")),
+            down=self._join([weight("mlp.down_proj")]),
             norms=(
                 weight("input_layernorm"),
                 weight("post_attention_layernorm"),
@@ -264,6 +269,18 @@ class Decoder(LanguageModel):
                 weights.get(f"{prefix}self_attn.k_norm.weight"),
             ),
         )
+
+    def _join(self, weights: Sequence[Tensor], bias: Tensor | None = None) -> Linear:
+        if not self._packs:
+            return TorchLinear.join(weights, bias)
+        packed = PackedLinear.join(weights, bias)
+        return packed if self.quantize == "none" else packed.quantized()
+
+    def _join_gated(self, gate: Tensor, up: Tensor) -> Linear:
+        if not self._packs:
+            return TorchLinear.join_gated(gate, up)
+        packed = PackedLinear.join_gated(gate, up)
+        return packed if self.quantize == "none" else packed.quantized()
 
 
 def _packed(linears: Sequence[Linear]) -> list[PackedLinear]:

@@ -26,6 +26,7 @@ class LanguageModel(ABC):
         device: That token ids go to.
         device_map: Device by module, ``""`` standing for the whole model.
         computed_by: Whose code runs the layers.
+        quantize: ``int8`` where the weights of linear layers have eight bits, else ``none``.
     """
 
     family: str
@@ -37,6 +38,7 @@ class LanguageModel(ABC):
     device: torch.device
     device_map: dict[str, str]
     computed_by: str
+    quantize: str = "none"
 
     @abstractmethod
     def layers(self, horizon: int) -> list[LayerSpec]:
@@ -66,6 +68,12 @@ class LanguageModel(ABC):
     @abstractmethod
     def linear_weights(self) -> tuple[int, int]:
         """Number of weights in the linear layers, and in the output projection behind them."""
+
+    @property
+    def precision(self) -> str:
+        """The dtype, and what the weights are rounded to beyond it, as in ``bfloat16+int8``."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return dtype if self.quantize == "none" else f"{dtype}+{self.quantize}"
 
     def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give back what was changed elsewhere."""

@@ -22,9 +22,11 @@ from lmi_cli.models.facts import count_weights
 from lmi_cli.models.language_model import LanguageModel
 from lmi_cli.models.prepared import recall, remember
 from lmi_cli.models.store import ModelFiles
+from lmi_cli.native import library
 from lmi_cli.text.tokenizer import Tokenizer
 
 _DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+_QUANTIZE = ("none", "int8")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -38,6 +40,7 @@ class Placement:
         device_map: A map name that accelerate knows, such as ``auto``.
         max_memory: Limit by device (``0``, ``cpu``), as accelerate reads it (``"2GiB"``).
         offload_folder: For weights that fit no device.
+        quantize: ``none``, or ``int8`` to keep eight bits of each weight of a linear layer.
     """
 
     dtype: str = "auto"
@@ -45,6 +48,7 @@ class Placement:
     device_map: str | None = None
     max_memory: dict[int | str, str] | None = None
     offload_folder: Path | None = None
+    quantize: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
         ResourceError: The weights do not fit.
         UsageError: The placement cannot be.
     """
+    if placement.quantize not in _QUANTIZE:
+        raise UsageError(
+            f"quantize {placement.quantize!r} is not known", hint="one of " + ", ".join(_QUANTIZE)
+        )
     devices = _devices(placement)
     prepared = recall(files)
     if prepared is None:
@@ -72,20 +80,29 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
 
         prepared = prepare(files.folder)
         remember(files, prepared)
+    quantize = placement.quantize == "int8"
     on_cpu = devices == {"device_map": {"": torch.device("cpu")}}
     dtype = _dtype(placement, files.folder)
     if on_cpu:
         room.require(
-            count_weights(files.folder) * dtype.itemsize,
-            f"{files.id} in {str(dtype).removeprefix('torch.')}",
+            count_weights(files.folder) * (1 if quantize else dtype.itemsize),
+            f"{files.id} in {'int8' if quantize else str(dtype).removeprefix('torch.')}",
             "a smaller model or dtype, or --device-map auto with --offload-folder",
         )
         cpu.keep_freed_memory()
         if dtype == torch.bfloat16:
             compiling.use_library()
+    plain = prepared.blueprint if on_cpu else None
+    if quantize and not (plain is not None and dtype == torch.bfloat16 and library.is_open()):
+        raise UsageError(
+            f"{files.id}: weights in eight bits are for plain decoders (Llama, Mistral, Qwen) in "
+            "bfloat16, on a processor with AVX512-BF16 and a C compiler",
+            hint="leave --quantize out",
+        )
     try:
-        if on_cpu and prepared.blueprint is not None:
-            lm: LanguageModel = Decoder(prepared.blueprint, _weights(files.folder, dtype))
+        if plain is not None:
+            weights = _weights(files.folder, dtype)
+            lm: LanguageModel = Decoder(plain, weights, quantize=quantize)
         else:
             from lmi_cli.models.pretrained import load_pretrained
 

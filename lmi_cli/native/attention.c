@@ -242,7 +242,8 @@ int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_he
                            range->query + head * range->query_head + (row + r) * range->query_row,
                            size * sizeof(bf16));
                 const int64_t place = group * blocks[at] * BLOCK * size;
-                take_up(&tile, range, keys[at] + place, values[at] + place, n, position + row, size);
+                take_up(&tile, range, keys[at] + place, values[at] + place, n, position + row,
+                        size);
             }
             for (int64_t r = 0; r < n; r++) {
                 const float sum = tile.sum[r];

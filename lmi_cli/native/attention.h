@@ -9,7 +9,7 @@ enum {
     MAX_RANGES = 4
 };
 
-/* Must match Range in attention.py. Strides are in elements; rows of keys and values are contiguous. */
+/* Must match Range in attention.py. Strides are in elements; rows of keys and values lie close. */
 typedef struct {
     const bf16 *query, *key, *value;
     int64_t query_head, query_row, key_head, value_head;

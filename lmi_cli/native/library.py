@@ -23,6 +23,7 @@ _ARGUMENTS = {
     "lmi_rotate": [
         _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, *[_INTEGER] * 4, _POINTER,
     ],
+    "lmi_quantize": [_POINTER, _POINTER, _POINTER],
     "lmi_pack": [_POINTER, *[_INTEGER] * 4, _POINTER],
     "lmi_embed": [_POINTER, _POINTER, _INTEGER, _POINTER],
     "lmi_linear": [_POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER, _INTEGER],

@@ -22,6 +22,7 @@ class LinearStruct(ctypes.Structure):
 
     _fields_ = (
         ("weight", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("columns", ctypes.c_int64),
@@ -41,21 +42,34 @@ class PackedLinear:
     """A linear layer whose weight lies in the order in which it is read.
 
     Args:
-        packed: The weight, in panels.
+        packed: The weight, in panels; bfloat16, or int8 with a scale.
         rows: Outputs.
         columns: Inputs.
         bias: ``[rows]``, or None.
+        scale: float32, what a unit of each row of an int8 weight stands for.
     """
 
-    def __init__(self, packed: Tensor, rows: int, columns: int, bias: Tensor | None) -> None:
+    def __init__(
+        self,
+        packed: Tensor,
+        rows: int,
+        columns: int,
+        bias: Tensor | None,
+        scale: Tensor | None = None,
+    ) -> None:
         self._packed = packed
-        self._bias = None
+        self._bias = self._scale = None
         if bias is not None:
-            self._bias = bias.new_zeros(-(-rows // _PANEL) * _PANEL)
-            self._bias[:rows] = bias
-        address = None if self._bias is None else self._bias.data_ptr()
+            self._bias = bias.new_zeros(len(packed) * _PANEL)
+            self._bias[:rows] = bias[:rows]
+        if scale is not None:
+            self._scale = scale
         self.rows, self.columns = rows, columns
-        self.struct = LinearStruct(packed.data_ptr(), address, rows, columns)
+        addresses = [
+            None if tensor is None else tensor.data_ptr()
+            for tensor in (packed, self._scale, self._bias)
+        ]
+        self.struct = LinearStruct(*addresses, rows, columns)
 
     @classmethod
     def join(cls, weights: Sequence[Tensor], bias: Tensor | None = None) -> Self:
@@ -80,10 +94,22 @@ class PackedLinear:
         """Whether the library takes a weight ``[out, in]``."""
         return takes(weight) and weight.is_contiguous() and weight.shape[1] % LANES == 0
 
+    def quantized(self) -> Self:
+        """The same layer with eight bits a weight, each row in units of its own.
+
+        Products of many tokens are those with the rounded weights; of few tokens the inputs are
+        rounded too, to sixteen bits.
+        """
+        packed = torch.empty(self._packed.shape, dtype=torch.int8)
+        scale = torch.empty(len(packed) * _PANEL)
+        opened().lmi_quantize(ctypes.byref(self.struct), packed.data_ptr(), scale.data_ptr())
+        return type(self)(packed, self.rows, self.columns, self._bias, scale)
+
     @property
     def nbytes(self) -> int:
-        """Bytes of weight and bias."""
-        return self._packed.nbytes + (0 if self._bias is None else self._bias.nbytes)
+        """Bytes of weight, scale and bias."""
+        tensors = (self._packed, self._scale, self._bias)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[..., out]`` of ``x``, ``[..., in]``."""
@@ -102,21 +128,28 @@ class PackedLinear:
         return self._into(torch.empty(*x.shape[:-1], self.rows), x, _Ending.WIDE)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Rows of the weight, ``[..., in]``, by number (int64, ``[...]``)."""
+        """Rows of the weight, ``[..., in]``, by number (int64, ``[...]``).
+
+        Raises:
+            ValueError: The weight is quantized.
+        """
+        if self._scale is not None:
+            raise ValueError("eight bits are not what an embedding gives back")
         out = torch.empty(*ids.shape, self.columns, dtype=torch.bfloat16)
         ids = ids.contiguous()
         opened().lmi_embed(ctypes.byref(self.struct), ids.data_ptr(), ids.numel(), out.data_ptr())
         return out
 
     def _into(self, out: Tensor, x: Tensor, ending: _Ending) -> Tensor:
-        opened().lmi_linear(
+        if opened().lmi_linear(
             ctypes.byref(self.struct),
             ending,
             x.data_ptr(),
             x.numel() // self.columns,
             out.data_ptr(),
             out.shape[-1] * out.itemsize,
-        )
+        ):
+            raise MemoryError("no room for a panel of weights")
         return out
 
 

@@ -41,11 +41,13 @@ typedef struct {
 } Seen;
 
 /* A thread's part of a linear layer of one token; all threads come together behind it. */
-static inline void linear_part(const Linear *linear, Ending ending, const bf16 *x, bf16 *out) {
+static inline void linear_part(const Linear *linear, Ending ending, const bf16 *x, int16_t *room,
+                               bf16 *out) {
+    const Token token = token_of(linear, x, room);
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < panels_of(linear); panel++) {
         __m512 sums[4];
-        product(linear, panel, x, sums);
+        product(linear, panel, token, sums);
         finish(linear, panel, ending, sums, out);
     }
 }
@@ -82,7 +84,8 @@ static void place(const Shape *shape, const Layer *layer, const Seen *seen, bf16
 int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t position, bf16 *x) {
     const int64_t heads = shape->heads, key_heads = shape->key_heads, size = shape->size;
     const int64_t width = (heads + 2 * key_heads) * size;
-    const int64_t private = (shape->hidden + 31) / 32 * 32;
+    const int64_t widest = shape->inner > heads * size ? shape->inner : heads * size;
+    const int64_t private = (2 * shape->hidden + widest + 31) / 32 * 32;
     const int64_t shared = width + (1 + MAX_RANGES) * heads * size + shape->inner;
     const size_t room = (size_t)(shared + omp_get_max_threads() * private + 32) / 32 * 64;
     bf16 *scratch = aligned_alloc(64, room);
@@ -93,11 +96,13 @@ int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t positi
     int failed = 0;
 #pragma omp parallel
     {
-        bf16 *normed = privates + omp_get_thread_num() * private; /* each computes its own */
+        /* Each thread computes these for itself. */
+        bf16 *normed = privates + omp_get_thread_num() * private;
+        int16_t *whole = (int16_t *)normed + shape->hidden;
         for (int64_t at = 0; at < shape->layers; at++) {
             const Layer *layer = layers + at;
             normalize(x, layer->norm_attention, shape->epsilon, shape->hidden, normed);
-            linear_part(&layer->qkv, STORE, normed, qkv);
+            linear_part(&layer->qkv, STORE, normed, whole, qkv);
 #pragma omp single
             {
                 place(shape, layer, seen + at, qkv, queries);
@@ -115,12 +120,12 @@ int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t positi
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < heads; head++)
                 one_query_merge(&one, head, attended, NULL);
-            linear_part(&layer->output, ADD, attended, x);
+            linear_part(&layer->output, ADD, attended, whole, x);
             normalize(x, layer->norm_mlp, shape->epsilon, shape->hidden, normed);
-            linear_part(&layer->gate_up, GATED, normed, active);
+            linear_part(&layer->gate_up, GATED, normed, whole, active);
 #pragma omp single nowait
             one_query_end(&one);
-            linear_part(&layer->down, ADD, active, x);
+            linear_part(&layer->down, ADD, active, whole, x);
         }
     }
     free(scratch);

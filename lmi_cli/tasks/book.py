@@ -42,6 +42,7 @@ class BookFacts:
         model: What to type after ``-m`` to get its model.
         identity: Of the model's files.
         dtype: In which the model computed.
+        quantize: What its weights were rounded to, or ``none``.
         method: Name and parameters.
         chunk: Tokens in one forward pass.
         tokens: Of the document.
@@ -56,6 +57,7 @@ class BookFacts:
     model: str
     identity: str
     dtype: str
+    quantize: str
     method: dict[str, Any]
     chunk: int
     tokens: int
@@ -78,6 +80,7 @@ class BookFacts:
                 model=str(description["model"]["id"]),
                 identity=str(description["model"]["identity"]),
                 dtype=str(description["model"]["dtype"]),
+                quantize=str(description["model"]["quantize"]),
                 method=dict(description["method"]),
                 chunk=int(description["chunk"]),
                 tokens=int(description["tokens"]),
@@ -133,6 +136,7 @@ def save(reading: Reading, path: Path, *, complete: bool = True) -> int:
             "id": files.id,
             "identity": files.identity,
             "dtype": _dtype_of(reading.loaded),
+            "quantize": reading.loaded.lm.quantize,
         },
         "prefix": list(reading.prompt.head),
         "method": {"name": reading.engine.method.name} | reading.engine.method.parameters(),
@@ -165,13 +169,20 @@ def save(reading: Reading, path: Path, *, complete: bool = True) -> int:
     return path.stat().st_size
 
 
-def check(facts: BookFacts, choice: MethodChoice, dtype: str, identity: str | None) -> None:
+def check(
+    facts: BookFacts,
+    choice: MethodChoice,
+    dtype: str,
+    quantize: str | None,
+    identity: str | None,
+) -> None:
     """Refuse what cannot be changed after reading.
 
     Args:
         facts: Of the file.
         choice: The method that the user asked for.
         dtype: The one that the user asked for; ``auto`` takes that of the file.
+        quantize: What the user asked for; None takes what the file has.
         identity: Of the model that the user asked for, if any.
 
     Raises:
@@ -186,6 +197,7 @@ def check(facts: BookFacts, choice: MethodChoice, dtype: str, identity: str | No
     if choice.name != facts.method["name"] and choice != MethodChoice():
         wanted, held = {"method": choice.name}, {"method": facts.method["name"]}
     wanted["dtype"], held["dtype"] = (None if dtype == "auto" else dtype), facts.dtype
+    wanted["quantize"], held["quantize"] = quantize, facts.quantize
     wanted["model"], held["model"] = identity, facts.identity
     for name, value in wanted.items():
         if value is not None and value != held.get(name):
@@ -209,7 +221,7 @@ def restore(
     """
     described, tensors = statefile.read(path)
     facts = BookFacts.of(path, described)
-    check(facts, choice, _dtype_of(loaded), loaded.files.identity)
+    check(facts, choice, _dtype_of(loaded), loaded.lm.quantize, loaded.files.identity)
     for kind, wanted in (("store", "memory"), ("index", "passages")):
         if memory.answer_from == wanted and kind not in facts.kept and facts.form == "stream":
             raise StateFileError(

@@ -17,6 +17,5 @@ def remember_speed(loaded: Loaded, engine: Engine, use: str, tokens: int, second
     """
     window = engine.method.parameters().get("window")
     if window is not None:
-        dtype = str(loaded.lm.dtype).removeprefix("torch.")
-        setting = speeds.setting_of(use, dtype, window)
+        setting = speeds.setting_of(use, loaded.lm.precision, window)
         speeds.remember(loaded.files, setting, tokens, seconds)

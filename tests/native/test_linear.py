@@ -96,6 +96,57 @@ def test_one_token_and_many_agree() -> None:
     torch.testing.assert_close(one_by_one, linear.wide(x), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", COUNTS)
+@pytest.mark.parametrize(("outputs", "inputs"), [*SHAPES, (70, 640)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_eight_bits(rows: int, outputs: int, inputs: int, biased: bool) -> None:
+    """Exactly the product with each weight rounded to 127 parts of the largest in its row."""
+    x, weight = torch.randn(1, rows, inputs).bfloat16(), torch.randn(outputs, inputs).bfloat16()
+    x[0, 0, 3] = 60.0  # far from the others, as real activations are
+    weight[0] = 0.0
+    bias = torch.randn(outputs).bfloat16() if biased else None
+    unit = weight.float().abs().amax(1, keepdim=True) / 127
+    whole = (weight.float() / unit.clamp_min(1e-30)).round()
+    expected, size = exact(x, whole * unit, bias)
+    linear = PackedLinear.join([weight], bias)
+    found = linear.quantized()
+    # Inputs of few tokens are rounded to 2**15 parts of the largest.
+    inexact = x.abs().amax(-1, keepdim=True).double() * 2**-16 * (whole * unit).abs().sum(1)
+    limit = size * 2**-18 + (inexact if rows < 6 else 0.0)
+    assert ((found.wide(x).double() - expected).abs() <= limit).all()
+    assert found.nbytes < linear.nbytes * 0.75
+    close(found(x), found.wide(x).double(), size)
+    to = torch.zeros(1, rows, outputs).bfloat16()
+    found.add(x, to)
+    assert torch.equal(to, found(x))
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_eight_bits_gated(rows: int) -> None:
+    x = torch.randn(1, rows, 64).bfloat16()
+    gate, up = (torch.randn(96, 64).bfloat16() for _ in range(2))
+    found = PackedLinear.join_gated(gate, up).quantized().gated(x)
+    left, right = (PackedLinear.join([part]).quantized()(x).double() for part in (gate, up))
+    expected = (left * torch.sigmoid(left)).bfloat16().double() * right
+    torch.testing.assert_close(found.double(), expected, rtol=2**-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_eight_bits_hide_nothing(rows: int, broken: float) -> None:
+    x, weight = torch.randn(1, rows, 64).bfloat16(), torch.rand(70, 64).bfloat16() + 0.1
+    x[0, 0, 9] = broken
+    found = PackedLinear.join([weight]).quantized()(x)
+    assert not found[0, 0].isfinite().any()
+    assert found[0, 1:].isfinite().all()
+
+
+def test_eight_bits_are_no_embedding() -> None:
+    linear = PackedLinear.join([torch.randn(64, 32).bfloat16()]).quantized()
+    with pytest.raises(ValueError, match="embedding"):
+        linear.embed(torch.tensor([[1]]))
+
+
 def test_what_it_does_not_take() -> None:
     weight = torch.randn(40, 64).bfloat16()
     assert PackedLinear.can(weight)

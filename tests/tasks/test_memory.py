@@ -191,9 +191,9 @@ class TestWhatIsFixed:
             book.restore(path, other, OPTIONS, NO_MEMORY)
 
     def test_dtype(self, path: Path) -> None:
-        book.check(book.facts_of(path), MethodChoice(), "float32", None)
+        book.check(book.facts_of(path), MethodChoice(), "float32", None, None)
         with pytest.raises(StateFileError, match="dtype"):
-            book.check(book.facts_of(path), MethodChoice(), "bfloat16", None)
+            book.check(book.facts_of(path), MethodChoice(), "bfloat16", None, None)
 
     @pytest.mark.parametrize("kept", [BOTH, EIGHT_BITS])
     def test_bits_of_the_store(
