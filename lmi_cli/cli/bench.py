@@ -14,7 +14,7 @@ from lmi_cli.cli.options import (
     option,
 )
 from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import Opened, method_choice, open_model, say
+from lmi_cli.cli.session import Opened, chunk_of, method_choice, open_model, say
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.bench import BenchReport, Speed
@@ -60,7 +60,12 @@ def command(
 
         report: BenchReport | None = None
         for event in bench(
-            opened.loaded, choice, lengths, decode=decode, against=against, chunk=method.chunk
+            opened.loaded,
+            choice,
+            lengths,
+            decode=decode,
+            against=against,
+            chunk=chunk_of(method, opened),
         ):
             match event:
                 case Progress(tokens, total):

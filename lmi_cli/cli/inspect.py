@@ -20,6 +20,7 @@ from lmi_cli.cli.session import (
     say,
     state_file,
 )
+from lmi_cli.engine.chunks import CHUNK
 from lmi_cli.errors import UsageError
 from lmi_cli.tasks.process import peak_rss_bytes
 
@@ -110,8 +111,9 @@ def dry_run(
         facts,
         choice,
         report.tokens,
-        chunk=method.chunk,
+        chunk=method.chunk or CHUNK,
         dtype=dtype,
+        quantize=_quantize(model),
         answer=answer,
         looking=looking,
         speed=lambda setting: recall(files, setting),
@@ -191,8 +193,9 @@ def _inspect_model(
         facts,
         choice,
         facts.trained_length + 1,
-        chunk=method.chunk,
+        chunk=method.chunk or CHUNK,
         dtype=_dtype(model, facts),
+        quantize=_quantize(model),
         answer=ANSWER_TOKENS,
     )
     if output.json:
@@ -237,6 +240,16 @@ def _dtype(model: ModelOptions, facts: "ModelFacts") -> str:
             hint="one of auto, bfloat16, float16, float32",
         )
     return model.dtype
+
+
+def _quantize(model: ModelOptions) -> str:
+    from lmi_cli.models.facts import QUANTIZE
+
+    if (model.quantize or "none") not in QUANTIZE:
+        raise UsageError(
+            f"quantize {model.quantize!r} is not known", hint="one of " + ", ".join(QUANTIZE)
+        )
+    return model.quantize or "none"
 
 
 def _megabytes(count: int) -> str:

@@ -74,12 +74,11 @@ def calibrate(
     quiet = OutputOptions(quiet=messages.quiet, verbose=messages.verbose)
     with ProgressDisplay(quiet=messages.quiet, verbose=messages.verbose) as progress:
         opened = open_model(replace(model, model=name or model.model), quiet, progress)
-        from lmi_cli.engine.engine import CHUNK
         from lmi_cli.models.heads import remember_heads
         from lmi_cli.tasks import calibrate as task
 
         found = None
-        for event in task.calibrate(opened.loaded, chunk=CHUNK):
+        for event in task.calibrate(opened.loaded, chunk=opened.loaded.lm.chunk):
             if isinstance(event, task.Calibration):
                 found = event
             else:

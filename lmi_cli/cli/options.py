@@ -196,7 +196,14 @@ class MethodOptions:
         int | None,
         number("--ceiling", help="Distance at which they are seen.", panel="Method"),
     ] = None
-    chunk: Annotated[int, number("--chunk", help="Tokens read at once.", panel="Method")] = 512
+    chunk: Annotated[
+        int | None,
+        number(
+            "--chunk",
+            help="Tokens read at once: 512, or 4,096 where weights lie on another device.",
+            panel="Method",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

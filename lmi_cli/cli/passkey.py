@@ -16,7 +16,7 @@ from lmi_cli.cli.options import (
     option,
 )
 from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import Opened, memory_choice, method_choice, open_model, say
+from lmi_cli.cli.session import Opened, chunk_of, memory_choice, method_choice, open_model, say
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def command(
             memory=remembered,
             max_new_tokens=max_new_tokens,
             seed=seed,
-            chunk=method.chunk,
+            chunk=chunk_of(method, opened),
         ):
             match event:
                 case Progress(tokens, total):

@@ -22,6 +22,7 @@ from lmi_cli.cli.options import (
 from lmi_cli.cli.progress import ProgressDisplay
 from lmi_cli.cli.session import (
     Opened,
+    chunk_of,
     method_choice,
     open_model,
     open_sources,
@@ -91,7 +92,7 @@ def command(
             choice,
             length=length,
             keep_nll=nll_out is not None,
-            chunk=method.chunk,
+            chunk=chunk_of(method, opened),
         ):
             match event:
                 case Progress(tokens, total):

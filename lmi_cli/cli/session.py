@@ -161,6 +161,11 @@ def open_book(
     return opened, book.restore(path, opened.loaded, answering, memory, choice)
 
 
+def chunk_of(options: MethodOptions, opened: Opened) -> int:
+    """Tokens in one forward pass: what the user asked for, or what suits the model."""
+    return options.chunk or opened.loaded.lm.chunk
+
+
 def open_reading(
     path: Path | None,
     model: ModelOptions,
@@ -181,7 +186,7 @@ def open_reading(
     opened = open_model(model, output, progress)
     from lmi_cli.tasks.reading import Reading
 
-    return opened, Reading(opened.loaded, choice, answering, memory, chunk=method.chunk)
+    return opened, Reading(opened.loaded, choice, answering, memory, chunk=chunk_of(method, opened))
 
 
 def show_reading(

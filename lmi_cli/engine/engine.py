@@ -16,13 +16,11 @@ from torch import Tensor
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.cache.state import StreamState
+from lmi_cli.engine.chunks import CHUNK
 from lmi_cli.engine.forward import ForwardPass, Observer
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError, ResourceError
 from lmi_cli.methods.base import Method
-
-CHUNK = 512
-"""Tokens in one forward pass, unless told otherwise."""
 
 _HEAD_ROWS = 256
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.engine.chunks import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.models import cpu, hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
 from lmi_cli.models.language_model import LanguageModel
@@ -59,6 +60,12 @@ class CausalLM(LanguageModel):
     def weights_bytes(self) -> int:
         """Bytes of all weights, each storage counted once, wherever they lie."""
         return sum(parameter.nbytes for parameter in self.model.parameters())
+
+    @property
+    def chunk(self) -> int:
+        """Tokens in one forward pass: more where each pass fetches weights from elsewhere."""
+        offloaded = any(parameter.is_meta for parameter in self.model.parameters())
+        return OFFLOADED_CHUNK if offloaded else CHUNK
 
     @property
     def linear_weights(self) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from lmi_cli.models import cpu
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.language_model import LanguageModel
 from lmi_cli.native import pointwise
+from lmi_cli.native.attention import SIZES
 from lmi_cli.native.linear import PackedLinear
 from lmi_cli.native.step import StepLayer, Stepper
 
@@ -205,7 +206,8 @@ class Decoder(LanguageModel):
 
     def _stepped(self, x: Tensor, forward: ForwardPass) -> bool:
         """Take one token (``[1, 1, hidden]``) through all layers in C, if that can be done."""
-        views = forward.views(self._scale, self.dtype) if self._packs else None
+        steps = self._packs and self.head_size in SIZES
+        views = forward.views(self._scale, self.dtype) if steps else None
         if views is None:
             return False
         if self._stepper is None:

@@ -18,6 +18,9 @@ from lmi_cli.models import catalog, checkpoint, entries, gguf, store
 from lmi_cli.models.entries import Progress, ignore_progress
 from lmi_cli.text.tokenizer import Tokenizer
 
+QUANTIZE = ("none", "int8")
+"""What weights may be rounded to beyond their dtype."""
+
 DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 # Configurations of this family say all that is asked here; its layers have no windows of their own.
@@ -47,6 +50,7 @@ class ModelFacts:
         heads: Query heads of a layer.
         kv_heads: Key and value heads of a layer.
         head_dim: Components of a key.
+        hidden: Components of an embedding.
         vocabulary: Number of tokens.
         dtype: In which the weights are stored.
         weights: Number of weights.
@@ -61,6 +65,7 @@ class ModelFacts:
     heads: int
     kv_heads: int
     head_dim: int
+    hidden: int
     vocabulary: int
     dtype: str
     weights: int
@@ -74,9 +79,11 @@ class ModelFacts:
         """Bytes that one layer caches for a token: a key and a value for each head."""
         return 2 * self.kv_heads * self.head_dim * DTYPE_BYTES[dtype]
 
-    def weights_bytes(self, dtype: str) -> int:
-        """Bytes of all weights in ``dtype``."""
-        return self.weights * DTYPE_BYTES[dtype]
+    def weights_bytes(self, dtype: str, quantize: str = "none") -> int:
+        """Bytes of all weights in ``dtype``, or of eight bits each beside the embedding."""
+        if quantize == "none":
+            return self.weights * DTYPE_BYTES[dtype]
+        return self.weights + self.vocabulary * self.hidden * DTYPE_BYTES[dtype]
 
 
 def names_model(argument: str) -> bool:
@@ -123,6 +130,7 @@ def facts_of_gguf(path: Path, progress: Progress = ignore_progress) -> ModelFact
         heads=heads,
         kv_heads=number("attention.head_count_kv", heads),
         head_dim=number("attention.key_length", number("embedding_length") // heads),
+        hidden=number("embedding_length"),
         vocabulary=header.array_lengths.get("tokenizer.ggml.tokens", 0),
         dtype="bfloat16",  # what a conversion gives
         weights=header.elements,
@@ -152,6 +160,7 @@ def facts_of(files: store.ModelFiles) -> ModelFacts:
         heads=heads,
         kv_heads=config.get("num_key_value_heads") or heads,
         head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        hidden=config["hidden_size"],
         vocabulary=config["vocab_size"],
         dtype=dtype if dtype in DTYPE_BYTES else "float32",
         weights=count_weights(files.folder),

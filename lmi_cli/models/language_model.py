@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.engine.chunks import CHUNK
 from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.models import room
 
@@ -68,6 +69,11 @@ class LanguageModel(ABC):
     @abstractmethod
     def linear_weights(self) -> tuple[int, int]:
         """Number of weights in the linear layers, and in the output projection behind them."""
+
+    @property
+    def chunk(self) -> int:
+        """Tokens in one forward pass that suit the model."""
+        return CHUNK
 
     @property
     def precision(self) -> str:

@@ -18,7 +18,7 @@ from lmi_cli.errors import ModelError, ResourceError, UsageError
 from lmi_cli.models import checkpoint, compiling, cpu, room
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.facts import count_weights
+from lmi_cli.models.facts import QUANTIZE, count_weights
 from lmi_cli.models.language_model import LanguageModel
 from lmi_cli.models.prepared import recall, remember
 from lmi_cli.models.store import ModelFiles
@@ -26,7 +26,6 @@ from lmi_cli.native import library
 from lmi_cli.text.tokenizer import Tokenizer
 
 _DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-_QUANTIZE = ("none", "int8")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -69,9 +68,9 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
         ResourceError: The weights do not fit.
         UsageError: The placement cannot be.
     """
-    if placement.quantize not in _QUANTIZE:
+    if placement.quantize not in QUANTIZE:
         raise UsageError(
-            f"quantize {placement.quantize!r} is not known", hint="one of " + ", ".join(_QUANTIZE)
+            f"quantize {placement.quantize!r} is not known", hint="one of " + ", ".join(QUANTIZE)
         )
     devices = _devices(placement)
     prepared = recall(files)

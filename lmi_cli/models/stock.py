@@ -18,10 +18,16 @@ ATTENTION = "sdpa"
 
 
 class StockModel:
-    """A model with its own attention and cache; made by :func:`stock`."""
+    """A model with its own attention and cache; made by :func:`stock`.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    Args:
+        model: As transformers loaded it.
+        loaded_bytes: Of weights that are in memory only for it.
+    """
+
+    def __init__(self, model: PreTrainedModel, loaded_bytes: int) -> None:
         self._model = model
+        self.loaded_bytes = loaded_bytes
         self._cache = DynamicCache(config=model.config)
         self._next: torch.Tensor
 
@@ -67,13 +73,14 @@ def stock(loaded: Loaded) -> Iterator[StockModel]:
     A model that our own decoder runs is loaded a second time.
     """
     with ExitStack() as stack:
-        lm = loaded.lm
+        lm, again = loaded.lm, 0
         if not isinstance(lm, CausalLM):
             lm = stack.enter_context(
                 load_pretrained(loaded.files.folder, lm.dtype, {"device_map": {"": lm.device}})
             )
+            again = lm.weights_bytes
         lm.model.set_attn_implementation(ATTENTION)
         try:
-            yield StockModel(lm.model)
+            yield StockModel(lm.model, again)
         finally:
             lm.model.set_attn_implementation(IMPLEMENTATION)

@@ -10,12 +10,13 @@
 #include "multiply.h"
 
 enum {
-    ROWS = 24,   /* queries of a tile */
-    BLOCK = 256, /* keys of a block */
-    STEP = 32,   /* columns at the edges of a band: one register of bfloat16 */
-    SPLIT = 512, /* at most so many keys of a job, for a single query */
-    PARTS = 4,   /* at least so many jobs for the heads that share keys, if they are worth it */
-    TOGETHER = 4 /* queries that share one reading of keys and values */
+    ROWS = 24,    /* queries of a tile */
+    BLOCK = 256,  /* keys of a block */
+    STEP = 32,    /* columns at the edges of a band: one register of bfloat16 */
+    LARGEST = 16, /* power of two among the weights of a row */
+    SPLIT = 512,  /* at most so many keys of a job, for a single query */
+    PARTS = 4,    /* at least so many jobs for heads that share keys, if they are worth it */
+    TOGETHER = 4  /* queries that share one reading of keys and values */
 };
 
 /* The keys of a range that a query at a position sees: [*from, *to). */
@@ -68,7 +69,8 @@ typedef struct {
     _Alignas(64) float scores[ROWS * BLOCK];
     _Alignas(64) bf16 weights[ROWS * BLOCK];
     _Alignas(64) float output[ROWS * MAX_SIZE];
-    float peak[ROWS], sum[ROWS], shrink[ROWS];
+    __m512 sum[ROWS]; /* of weights, in sixteen parts */
+    float peak[ROWS], shrink[ROWS];
 } Tile;
 
 /* Scores of STRIP_ROWS rows with 16 * wide columns from `at` on. */
@@ -85,9 +87,13 @@ static inline __attribute__((always_inline)) void score(Tile *tile, const int wi
             _mm512_store_ps(tile->scores + (row + r) * BLOCK + at + 16 * j, sums[r][j]);
 }
 
-/* 2**(score * log2(e) - peak), relative error below 3e-6: enough for what becomes bfloat16. */
-static inline __m512 weight_of(__m512 score, __m512 peak) {
-    const __m512 x = _mm512_fmsub_ps(score, _mm512_set1_ps(1.44269504f), peak);
+/* score * log2(e) - peak, so that a weight is 2 to its power. */
+static inline __m512 above(__m512 score, __m512 peak) {
+    return _mm512_fmsub_ps(score, _mm512_set1_ps(1.44269504f), peak);
+}
+
+/* 2**x, relative error below 3e-6: enough for what becomes bfloat16. */
+static inline __m512 power(__m512 x) {
     const __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 sum = _mm512_set1_ps(9.570099e-3f);
     sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(5.5917863e-2f));
@@ -97,30 +103,45 @@ static inline __m512 weight_of(__m512 score, __m512 peak) {
     return _mm512_scalef_ps(sum, _mm512_sub_ps(x, part));
 }
 
-/* Scores of one row become weights exp(score - peak); `first` and `last` bound the columns. */
-static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
+/* Weights of one row by its peak so far; their sum, and the largest power of 2 among them. */
+static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t last, bf16 *weights,
+                              __m512 *sum) {
     const float *scores = tile->scores + row * BLOCK;
-    const float here = highest(scores, first, last);
-    const float peak = isnan(here) ? here : fmaxf(tile->peak[row], here);
-    bf16 *weights = tile->weights + row * BLOCK;
-    if (peak == -INFINITY) { /* nothing seen yet */
-        tile->shrink[row] = 1.0f;
-        memset(weights + first, 0, (last - first) * sizeof *weights);
-        return;
-    }
-    tile->shrink[row] = peak == tile->peak[row] ? 1.0f : expf(tile->peak[row] - peak);
-    tile->peak[row] = peak;
-    const __m512 top = _mm512_mul_ps(_mm512_set1_ps(peak), _mm512_set1_ps(1.44269504f));
-    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
+    const __m512 top = _mm512_set1_ps(tile->peak[row] * 1.44269504f);
+    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0, most = _mm512_set1_ps(-INFINITY);
     for (int64_t at = first; at < last; at += 32) {
-        const __m512 w0 = weight_of(_mm512_load_ps(scores + at), top);
-        const __m512 w1 = weight_of(_mm512_load_ps(scores + at + 16), top);
+        const __m512 x0 = above(_mm512_load_ps(scores + at), top);
+        const __m512 x1 = above(_mm512_load_ps(scores + at + 16), top);
+        const __m512 w0 = power(x0), w1 = power(x1);
+        most = _mm512_max_ps(most, _mm512_max_ps(x0, x1));
         sum0 = _mm512_add_ps(sum0, w0);
         sum1 = _mm512_add_ps(sum1, w1);
         _mm512_store_si512(weights + at, (__m512i)_mm512_cvtne2ps_pbh(w1, w0));
     }
-    tile->sum[row] =
-        tile->sum[row] * tile->shrink[row] + _mm512_reduce_add_ps(_mm512_add_ps(sum0, sum1));
+    *sum = _mm512_add_ps(sum0, sum1);
+    return _mm512_reduce_max_ps(most);
+}
+
+/* Scores of one row become weights; `first` and `last` bound the columns.
+ *
+ * Any peak serves as long as no weight grows too large: it is raised only where one would.
+ */
+static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
+    bf16 *weights = tile->weights + row * BLOCK;
+    const float before = tile->peak[row];
+    __m512 sum;
+    tile->shrink[row] = 1.0f;
+    if (before == -INFINITY || weigh_row(tile, row, first, last, weights, &sum) > LARGEST) {
+        const float here = highest(tile->scores + row * BLOCK, first, last);
+        tile->peak[row] = isnan(here) ? here : fmaxf(before, here);
+        if (tile->peak[row] == -INFINITY) { /* nothing seen yet */
+            memset(weights + first, 0, (last - first) * sizeof *weights);
+            return;
+        }
+        tile->shrink[row] = expf(before - tile->peak[row]);
+        weigh_row(tile, row, first, last, weights, &sum);
+    }
+    tile->sum[row] = _mm512_fmadd_ps(tile->sum[row], _mm512_set1_ps(tile->shrink[row]), sum);
 }
 
 static void mask_row(float *scores, int64_t from, int64_t to, int64_t first, int64_t last) {
@@ -234,7 +255,7 @@ int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_he
             const int64_t n = clamp(rows - row, 0, ROWS), group = head / folds;
             memset(tile.output, 0, (size_t)(ROWS * size) * sizeof *tile.output);
             for (int at = 0; at < ROWS; at++)
-                tile.peak[at] = -INFINITY, tile.sum[at] = 0.0f, tile.shrink[at] = 0.0f;
+                tile.peak[at] = -INFINITY, tile.sum[at] = _mm512_setzero_ps(), tile.shrink[at] = 0;
             for (int64_t at = 0; at < count; at++) {
                 const Range *range = ranges + at;
                 for (int64_t r = 0; r < n; r++)
@@ -246,7 +267,7 @@ int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_he
                         size);
             }
             for (int64_t r = 0; r < n; r++) {
-                const float sum = tile.sum[r];
+                const float sum = _mm512_reduce_add_ps(tile.sum[r]);
                 const int64_t index = head * rows + row + r;
                 write_row(out + ((row + r) * heads + head) * size, tile.output + r * size,
                           sum == 0 ? 0 : 1 / sum, size);

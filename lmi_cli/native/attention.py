@@ -12,7 +12,8 @@ from lmi_cli.native.library import is_open, opened
 if TYPE_CHECKING:
     from lmi_cli.attention.kernel import KeyRange
 
-_SIZES = (64, 128, 192, 256)
+SIZES = (64, 128, 192, 256)
+"""Components that a head may have."""
 MAX_RANGES = 4
 NO_LIMIT = 2**62
 
@@ -39,7 +40,7 @@ def can(ranges: "Sequence[KeyRange]", softcap: float | None) -> bool:
     return all(
         tensor.dtype == torch.bfloat16
         and tensor.device.type == "cpu"
-        and tensor.shape[-1] in _SIZES
+        and tensor.shape[-1] in SIZES
         and tensor.shape[-1] == ranges[0].query.shape[-1]
         and tensor.stride(-1) == 1
         for keys in ranges

@@ -204,7 +204,7 @@ def _stock(loaded: Loaded, ids: Ids, decode: int) -> Iterator[int | _Run]:
         for _ in range(decode):
             model.step()
         seconds = time.perf_counter() - began
-        yield _Run(read - started, seconds, model.cache_bytes, peak.bytes())
+        yield _Run(read - started, seconds, model.cache_bytes, peak.bytes(model.loaded_bytes))
 
 
 class _Peak:
@@ -214,11 +214,16 @@ class _Peak:
         self._lm = loaded.lm
         self._known = self._lm.forget_device_peak() or forget_peak_rss()
 
-    def bytes(self) -> int | None:
-        """So far; None where the system cannot tell."""
+    def bytes(self, more_weights: int = 0) -> int | None:
+        """So far; None where the system cannot tell.
+
+        Args:
+            more_weights: Bytes of weights beside those of the model.
+        """
         if not self._known:
             return None
-        return (self._lm.device_peak_bytes() or peak_rss_bytes()) - self._lm.weights_bytes
+        peak = self._lm.device_peak_bytes() or peak_rss_bytes()
+        return peak - self._lm.weights_bytes - more_weights
 
 
 def _speed(

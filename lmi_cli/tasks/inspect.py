@@ -101,6 +101,7 @@ def forecast(
     *,
     chunk: int,
     dtype: str,
+    quantize: str = "none",
     answer: int | None,
     looking: RetrievalHeads | None = None,
     speed: Callable[[str], float | None] = lambda setting: None,
@@ -113,6 +114,7 @@ def forecast(
         tokens: Length of the stream.
         chunk: Tokens in one forward pass.
         dtype: A key of ``DTYPE_BYTES``.
+        quantize: ``int8`` where weights are kept in eight bits.
         answer: Longest answer, in tokens, that must fit too; None for ``perplexity``, whose default
             window is the trained length.
         looking: The retrieval heads of the model, where they are known.
@@ -134,7 +136,8 @@ def forecast(
     limit = method.parameters().get("window")
     rate = None
     if limit is not None:
-        rate = speed(setting_of("score" if answer is None else "read", dtype, limit))
+        precision = dtype if quantize == "none" else f"{dtype}+{quantize}"
+        rate = speed(setting_of("score" if answer is None else "read", precision, limit))
     return Forecast(
         form="fits" if fits else "stream",
         method=method.name,
@@ -142,7 +145,7 @@ def forecast(
         bound_tokens=max(kept),
         cache_bytes=sum(kept) * facts.layer_bytes_per_token(dtype),
         store_bytes=store,
-        weights_bytes=facts.weights_bytes(dtype),
+        weights_bytes=facts.weights_bytes(dtype, quantize),
         dtype=dtype,
         prefill_s=None if rate is None else tokens / rate,
     )

@@ -11,7 +11,8 @@ import torch
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
-from lmi_cli.engine.engine import CHUNK, Engine, Ids
+from lmi_cli.engine.chunks import CHUNK
+from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import StateFileError, UsageError

@@ -102,3 +102,25 @@ def test_an_empty_buffer_has_no_keys() -> None:
     assert len(buffer) == buffer.nbytes == buffer.capacity == 0
     with pytest.raises(RuntimeError):
         _ = buffer.key
+
+
+@pytest.mark.parametrize("window", [None, 1, 5])
+def test_a_reserved_column_is_one_token_appended(window: int | None) -> None:
+    """The caller writes it; everything else is as if it had been appended."""
+    buffer, appended = SlidingBuffer(window, 4), SlidingBuffer(window, 4)
+    for each in (buffer, appended):
+        each.append(*tokens(0, 3), 0)
+    for position in range(3, 60):
+        appended.append(*tokens(position, 1), position)
+        column = buffer.reserve(1, position)
+        for tensor, new in zip(buffer.tensors, tokens(position, 1), strict=True):
+            tensor[:, :, column : column + 1] = new
+        assert buffer.begin + len(buffer) == column + 1
+        assert torch.equal(buffer.key, appended.key) and buffer.start == appended.start
+
+
+def test_nothing_can_be_reserved_before_a_token_is_known() -> None:
+    with pytest.raises(RuntimeError, match="empty"):
+        SlidingBuffer(5, 4).reserve(1, 0)
+    with pytest.raises(RuntimeError, match="empty"):
+        _ = SlidingBuffer(5, 4).tensors

@@ -4,13 +4,14 @@ import pytest
 import torch
 from tiny_models import random_ids, tiny_model
 
+from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import Region
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.engine import Engine
 from lmi_cli.methods.base import Method, Retention
 from lmi_cli.methods.full import Full
-from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.lm_infinite import LMInfinite, Memory
 from lmi_cli.models.causal_lm import CausalLM
 
 
@@ -83,3 +84,24 @@ def test_stored_sinks_do_not_hold_the_chunk_they_came_from() -> None:
     cache.add_sinks(chunk[:, :, :2], chunk[:, :, :2])
     key, value, _ = cache.region(Region.SINKS)
     assert key.untyped_storage().nbytes() == value.untyped_storage().nbytes() == 2 * 4 * 4
+
+
+def test_sinks_lie_close_whatever_they_are_a_part_of() -> None:
+    """What computes attention may ask for rows that follow each other without a gap."""
+    projected = torch.arange(48.0).view(1, 4, 3, 4)  # as a projection leaves it: tokens first
+    cache = LayerCache(Retention(sinks=3, window=2), 4)
+    cache.add_sinks(projected.transpose(1, 2)[:, :, :2], projected.transpose(1, 2)[:, :, :2])
+    for _ in range(2):
+        assert cache.sinks is not None
+        assert all(part.is_contiguous() for part in cache.sinks)
+        assert torch.equal(cache.sinks[0][0, 1, 1], projected[0, 1, 1])
+        cache.add_sinks(projected.transpose(1, 2)[:, :, 2:3], projected.transpose(1, 2)[:, :, 2:3])
+
+
+def test_layers_that_see_alike_share_what_they_see() -> None:
+    layers = [LayerSpec(0), LayerSpec(1, native_window=4), LayerSpec(2)]
+    state = StreamState(LMInfinite(9, 3, 13), layers, 8)
+    assert state.segments[0] is state.segments[2]
+    assert state.segments == [state.method.segments(layer) for layer in layers]
+    other = state.fork(LMInfinite(9, 3, 13, Memory(2, 1, 4)))
+    assert other.segments == [other.method.segments(layer) for layer in layers]

@@ -15,7 +15,9 @@ ENVELOPE = {
     "timing", "memory",
 }  # fmt: skip
 FIELDS = {
-    "model": {"id", "kind", "identity", "family", "trained_length", "dtype", "device_map"},
+    "model": {
+        "id", "kind", "identity", "family", "trained_length", "dtype", "quantize", "device_map",
+    },
     "tokens": {"read", "visible", "stored", "generated"},
     "sampling": {"temperature", "top_p", "top_k", "seed", "max_new_tokens"},
     "timing": {

@@ -100,6 +100,7 @@ def test_more_is_read_into_it(lmi: Run, book: Path, document: Path) -> None:
     [
         (["--window", "7"], 7, "was read with window"),
         (["--dtype", "float16"], 7, "was read with dtype"),
+        (["--quantize", "int8"], 7, "was read with quantize none"),
         (["--method", "full"], 7, "was read with method"),
         (["--memory-topk", "0"], 2, "memory-topk 0"),
         (["--memory-distance", "0"], 2, "memory-distance 0"),

@@ -100,6 +100,11 @@ def test_a_model_folder(lmi: Callable[..., object], model: str) -> None:
     report = json.loads(lmi("inspect", model, "--json", "--dtype", "bfloat16").out)
     assert report["model"]["cache_bytes_per_token"] == 2 * 2 * 2 * 8 * 2
     assert report["model"]["kind"] == "folder"
+    asked = ("inspect", model, "--json", "--dtype", "bfloat16", "--quantize", "int8")
+    eight = json.loads(lmi(*asked).out)
+    embedding = 2 * 32 * report["model"]["vocabulary"]
+    assert eight["memory"]["weights_bytes"] == report["model"]["weights"] + embedding
+    assert lmi("inspect", model, "--quantize", "int3").code == 2
 
 
 def test_native_windows_are_shown(lmi: Callable[..., object], tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from chat_model import shared_model
 
 from lmi_cli.errors import UsageError
 from lmi_cli.models.load import Placement, load
-from lmi_cli.models.store import ModelFiles
+from lmi_cli.models.store import ModelFiles, resolve
 
 
 @pytest.mark.parametrize(
@@ -17,10 +18,26 @@ from lmi_cli.models.store import ModelFiles
         (Placement(device="meta"), "device 'meta' cannot be used: it holds no data"),
         (Placement(device_map="nonsense"), "device map 'nonsense' is not known"),
         (Placement(max_memory={0: "lots"}), "max-memory 0=lots"),
+        (Placement(quantize="int4"), "quantize 'int4' is not known"),
     ],
-    ids=["device", "no such gpu", "meta", "device map", "max memory"],
+    ids=["device", "no such gpu", "meta", "device map", "max memory", "quantize"],
 )
 def test_a_placement_that_cannot_be(placement: Placement, message: str) -> None:
     nowhere = ModelFiles("model", Path("/nowhere"), "0", "folder")
     with pytest.raises(UsageError, match=message):
         load(nowhere, placement)
+
+
+@pytest.mark.parametrize(
+    "placement",
+    [
+        Placement(quantize="int8", dtype="float32", device="cpu"),
+        Placement(quantize="int8", dtype="bfloat16", device="cpu"),
+        Placement(quantize="int8", device_map="auto"),
+    ],
+    ids=["float32", "no library", "spread"],
+)
+def test_weights_that_cannot_be_kept_in_eight_bits(cache: Path, placement: Placement) -> None:
+    """The tests do without the library in C."""
+    with pytest.raises(UsageError, match="weights in eight bits are for plain decoders"):
+        load(resolve(str(shared_model())), placement)

@@ -9,6 +9,7 @@ from accelerate import cpu_offload, disk_offload, dispatch_model
 from tiny_models import random_ids, tiny_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lmi_cli.engine.chunks import OFFLOADED_CHUNK
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.engine.sampling import Sampling
@@ -78,6 +79,8 @@ def test_offloaded_weights_give_the_same(
     for ours, plain in zip(everything(model), expected, strict=True):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-6)
     assert any(weight.is_meta for weight in model.parameters()), "weights stayed in memory"
+    with CausalLM(model) as lm:
+        assert lm.chunk == OFFLOADED_CHUNK
 
 
 def test_a_head_given_up_half_way_goes_back(tmp_path: Path) -> None:

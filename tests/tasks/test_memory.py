@@ -195,6 +195,11 @@ class TestWhatIsFixed:
         with pytest.raises(StateFileError, match="dtype"):
             book.check(book.facts_of(path), MethodChoice(), "bfloat16", None, None)
 
+    def test_bits_of_the_weights(self, path: Path) -> None:
+        book.check(book.facts_of(path), MethodChoice(), "auto", "none", None)
+        with pytest.raises(StateFileError, match="quantize none, not int8"):
+            book.check(book.facts_of(path), MethodChoice(), "auto", "int8", None)
+
     @pytest.mark.parametrize("kept", [BOTH, EIGHT_BITS])
     def test_bits_of_the_store(
         self, kept: MemoryChoice, loaded: Loaded, corpus: Corpora, tmp_path: Path
