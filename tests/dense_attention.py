@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.kernel import KeyRange
+from lmi_cli.attention.ranges import KeyRange
 
 
 def visible(keys: KeyRange, query_start: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lmi_cli.attention import kernel
-from lmi_cli.attention.kernel import KeyRange
+from lmi_cli.attention.ranges import KeyRange
 from lmi_cli.engine import forward
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.sampling import Sampling

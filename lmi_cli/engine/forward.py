@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.kernel import KeyRange, TokenRange, TokenView, attend, merge
+from lmi_cli.attention.kernel import attend, merge
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotary, Turn, phase_dtype
 from lmi_cli.attention.segment import Fixed, Position, Region, Segment
 from lmi_cli.attention.topk import attend_topk

@@ -10,7 +10,7 @@ from torch import Tensor
 from lmi_cli.native.library import is_open, opened
 
 if TYPE_CHECKING:
-    from lmi_cli.attention.kernel import KeyRange
+    from lmi_cli.attention.ranges import KeyRange
 
 SIZES = (64, 128, 192, 256)
 """Components that a head may have."""

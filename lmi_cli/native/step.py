@@ -15,7 +15,7 @@ from lmi_cli.native.library import opened
 from lmi_cli.native.linear import LinearStruct, PackedLinear
 
 if TYPE_CHECKING:
-    from lmi_cli.attention.kernel import TokenView
+    from lmi_cli.attention.ranges import TokenView
     from lmi_cli.attention.rope import Turn
 
 

@@ -9,7 +9,8 @@ from dense_attention import dense, random_range
 from torch import Tensor
 
 from lmi_cli.attention import kernel
-from lmi_cli.attention.kernel import KeyRange, attend, merge
+from lmi_cli.attention.kernel import attend, merge
+from lmi_cli.attention.ranges import KeyRange
 
 
 def random_ranges(seed: int) -> tuple[list[KeyRange], int]:

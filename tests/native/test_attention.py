@@ -7,7 +7,8 @@ import pytest
 import torch
 from dense_attention import dense, random_range
 
-from lmi_cli.attention.kernel import KeyRange, attend
+from lmi_cli.attention.kernel import attend
+from lmi_cli.attention.ranges import KeyRange
 from lmi_cli.native import attention as native
 
 

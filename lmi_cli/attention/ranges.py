@@ -1,0 +1,79 @@
+"""What a kernel is handed: consecutive keys, with the queries as they meet them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lmi_cli.attention.rope import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Consecutive keys, with the queries as they meet them.
+
+    Attributes:
+        query: ``[B, H, Q, D]``, rotated to its position in this range, the score's scale applied.
+        key: ``[B, Hkv, K, D]``, rotated to its position in this range.
+        value: ``[B, Hkv, K, Dv]``.
+        key_start: True position of the first key.
+        nearest: Smallest visible true distance, in tokens.
+        farthest: First true distance that is no longer visible; None has no limit.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    key_start: int
+    nearest: int = 0
+    farthest: int | None = None
+
+    def columns(self, first: int, last: int) -> tuple[int, int]:
+        """The half-open range of keys that some query at positions ``first..last`` sees."""
+        stop = min(self.key.shape[2], last - self.nearest - self.key_start + 1)
+        start = 0
+        if self.farthest is not None:
+            start = max(0, first - self.farthest + 1 - self.key_start)
+        return start, max(start, stop)
+
+
+class TokenRange(NamedTuple):
+    """Consecutive keys as one token meets them, within larger tensors.
+
+    Attributes:
+        turn: The query's rotation in this range, with the score's scale; None for no rotation.
+        key: ``[1, Hkv, ., D]``, rotated to its position in this range.
+        value: ``[1, Hkv, ., D]``.
+        begin: Column of the first key.
+        keys: Number of keys.
+        key_start: True position of the first.
+        nearest: Smallest visible true distance, in tokens.
+        farthest: First true distance that is no longer visible; None has no limit.
+    """
+
+    turn: Turn | None
+    key: Tensor
+    value: Tensor
+    begin: int
+    keys: int
+    key_start: int
+    nearest: int = 0
+    farthest: int | None = None
+
+
+class TokenView(NamedTuple):
+    """What one token sees in one layer, and where its own key and value go.
+
+    Attributes:
+        ranges: What it sees, its own key included.
+        key: ``[1, Hkv, ., D]``; takes its key at ``column``.
+        value: ``[1, Hkv, ., D]``; takes its value there.
+        column: See above.
+        turn: The rotation of its key; None for none.
+    """
+
+    ranges: tuple[TokenRange, ...]
+    key: Tensor
+    value: Tensor
+    column: int
+    turn: Turn | None
