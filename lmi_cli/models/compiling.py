@@ -20,6 +20,9 @@ _FLAGS = (
     "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
     "-mavx512vnni", "-mfma",
 )  # fmt: skip
+_NEEDED = frozenset(
+    ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni", "fma")
+)
 _LIMIT_S = 120
 
 _computed_by = "torch"
@@ -59,6 +62,8 @@ def _built() -> Path:
         raise _CannotError("LMI_NATIVE is 0")
     if not (cpu.IS_X86 and sys.platform.startswith("linux") and cpu.computes_bfloat16()):
         raise _CannotError("the processor has no AVX512-BF16")
+    if missing := _NEEDED - cpu.features():
+        raise _CannotError(f"the processor has no {', '.join(sorted(missing))}")
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     folder = cache_folder()
     if compiler is None or folder is None:

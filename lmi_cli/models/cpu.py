@@ -74,7 +74,15 @@ def keep_freed_memory() -> None:
 
 def computes_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself instead of emulating it."""
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return False
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and "avx512_bf16" in flags.read_text(errors="replace")
+    capable = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return capable and "avx512_bf16" in features()
+
+
+def features() -> frozenset[str]:
+    """Extensions of the processor's instruction set, as Linux names them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    named = (line.partition(":")[2] for line in lines if line.startswith("flags"))
+    return frozenset(next(named, "").split())

@@ -132,15 +132,21 @@ class PackedLinear:
 
         Raises:
             ValueError: The weight is quantized.
+            IndexError: There is no such row.
         """
         if self._scale is not None:
             raise ValueError("eight bits are not what an embedding gives back")
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.rows:
+            raise IndexError(f"an id is not among the {self.rows:,} of the embedding")
         out = torch.empty(*ids.shape, self.columns, dtype=torch.bfloat16)
         ids = ids.contiguous()
         opened().lmi_embed(ctypes.byref(self.struct), ids.data_ptr(), ids.numel(), out.data_ptr())
         return out
 
     def _into(self, out: Tensor, x: Tensor, ending: _Ending) -> Tensor:
+        if x.dtype is not torch.bfloat16 or x.shape[-1] != self.columns:
+            raise TypeError(f"{x.dtype} {list(x.shape)} is no input of {self.columns:,} bfloat16")
+        x = x.contiguous()
         if opened().lmi_linear(
             ctypes.byref(self.struct),
             ending,

@@ -37,12 +37,14 @@ def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_compiler(fresh: pytest.MonkeyPatch) -> None:
     fresh.setattr(cpu, "computes_bfloat16", lambda: True)
+    fresh.setattr(cpu, "features", lambda: compiling._NEEDED)
     fresh.setenv("PATH", "/nowhere")
     assert by() == "torch (no C compiler)"
 
 
 def test_a_compiler_that_fails(fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fresh.setattr(cpu, "computes_bfloat16", lambda: True)
+    fresh.setattr(cpu, "features", lambda: compiling._NEEDED)
     compiler = tmp_path / "cc"
     compiler.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('cannot do that')\n")
     compiler.chmod(0o755)
@@ -54,6 +56,12 @@ def test_a_compiler_that_fails(fresh: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_another_processor(fresh: pytest.MonkeyPatch) -> None:
     fresh.setattr(cpu, "computes_bfloat16", lambda: False)
     assert by() == "torch (the processor has no AVX512-BF16)"
+
+
+def test_a_processor_that_lacks_something_else(fresh: pytest.MonkeyPatch) -> None:
+    fresh.setattr(cpu, "computes_bfloat16", lambda: True)
+    fresh.setattr(cpu, "features", lambda: compiling._NEEDED - {"avx512_vnni"})
+    assert by() == "torch (the processor has no avx512_vnni)"
 
 
 def test_a_damaged_library(fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:

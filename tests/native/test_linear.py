@@ -89,6 +89,23 @@ def test_embed_gives_back_what_was_packed(shape: tuple[int, int]) -> None:
     assert torch.equal(PackedLinear.join([weight]).embed(ids), weight[ids])
 
 
+@pytest.mark.parametrize("beyond", [-1, 150])
+def test_an_id_beyond_the_embedding_is_refused(beyond: int) -> None:
+    linear = PackedLinear.join([torch.randn(150, 96).bfloat16()])
+    with pytest.raises(IndexError, match="150"):
+        linear.embed(torch.tensor([[3, beyond]]))
+
+
+def test_inputs_are_what_was_asked_for() -> None:
+    weight, x = torch.randn(40, 64).bfloat16(), torch.randn(1, 9, 128).bfloat16()
+    linear = PackedLinear.join([weight])
+    assert torch.equal(linear(x[..., ::2]), linear(x[..., ::2].contiguous()))
+    with pytest.raises(TypeError, match="64 bfloat16"):
+        linear(x)
+    with pytest.raises(TypeError, match="64 bfloat16"):
+        linear(x[..., :64].float())
+
+
 def test_one_token_and_many_agree() -> None:
     weight, x = torch.randn(130, 576).bfloat16(), torch.randn(1, 50, 576).bfloat16()
     linear = PackedLinear.join([weight])
