@@ -46,6 +46,9 @@ class ForwardPass:
 
     Deliberately not a container and without a ``to`` method: libraries that move a module's
     arguments between devices copy containers, and a copy's changes would be lost.
+
+    Attributes:
+        position: True position of the first new token.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class ForwardPass:
         self._state = state
         self._layers = layers
         self._observe = observe
-        self.position = self._first = state.position
+        self.position = state.position
         self._last = state.position + count - 1
         self._positions = torch.arange(state.position, state.position + count)
         self._turns: dict[tuple[int, Position, float, torch.dtype, torch.device], Turn] = {}
@@ -87,7 +90,7 @@ class ForwardPass:
         cache = self._state.caches[layer]
         segments = self._state.segments[layer]
         for store in self._state.stores:
-            store.append(layer, key, value, self._first)
+            store.append(layer, key, value, self.position)
         if self._observe is not None:
             self._observe(layer, Asked(query, scale, softcap))
         for segment in segments:
@@ -113,14 +116,16 @@ class ForwardPass:
                 self._rotate(spec.rotary, query, segment.query_position, scale),
                 self._state.middle.key_blocks(layer),
                 segment.topk,
-                query_start=self._first,
+                query_start=self.position,
                 nearest=segment.nearest,
                 softcap=softcap,
             )
             for segment in segments
             if segment.topk is not None and self._state.middle is not None
         ]
-        output, lse = attend(ranges, query_start=self._first, softcap=softcap, with_lse=bool(parts))
+        output, lse = attend(
+            ranges, query_start=self.position, softcap=softcap, with_lse=bool(parts)
+        )
         return output if lse is None else merge([(output, lse), *parts])[0]
 
     def views(self, scale: float, dtype: torch.dtype) -> list[TokenView] | None:
@@ -134,7 +139,7 @@ class ForwardPass:
             None where attention is more than one softmax over what is cached, or nothing is yet.
         """
         state = self._state
-        if state.stores or self._observe is not None or self._first != self._last:
+        if state.stores or self._observe is not None or self.position != self._last:
             return None
         for cache, segments in zip(state.caches, state.segments, strict=True):
             if not len(cache.window) or cache.missing_sinks():
@@ -162,7 +167,7 @@ class ForwardPass:
 
     def _view(self, cache: LayerCache, segments: Sequence[Segment], turns: _Turns) -> TokenView:
         window = cache.window
-        column = window.reserve(1, self._first)
+        column = window.reserve(1, self.position)
         key, value = window.tensors
         ranges: list[TokenRange] = []
         turn: Turn | None = None
@@ -187,7 +192,9 @@ class ForwardPass:
         value: Tensor,
     ) -> None:
         if segment.region is Region.WINDOW:
-            cache.window.append(self._rotate(rotary, key, segment.key_position), value, self._first)
+            cache.window.append(
+                self._rotate(rotary, key, segment.key_position), value, self.position
+            )
         elif segment.region is Region.SINKS and (missing := cache.missing_sinks()):
             sinks = self._rotate(rotary, key, segment.key_position)
             cache.add_sinks(sinks[:, :, :missing], value[:, :, :missing])

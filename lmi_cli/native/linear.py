@@ -45,8 +45,8 @@ class PackedLinear:
         packed: The weight, in panels; bfloat16, or int8 with a scale.
         rows: Outputs.
         columns: Inputs.
-        bias: ``[rows]``, or None.
-        scale: float32, what a unit of each row of an int8 weight stands for.
+        bias: ``[rows]`` filled up to whole panels, or None.
+        scale: float32, as long: what a unit of each row of an int8 weight stands for.
     """
 
     def __init__(
@@ -57,17 +57,10 @@ class PackedLinear:
         bias: Tensor | None,
         scale: Tensor | None = None,
     ) -> None:
-        self._packed = packed
-        self._bias = self._scale = None
-        if bias is not None:
-            self._bias = bias.new_zeros(len(packed) * _PANEL)
-            self._bias[:rows] = bias[:rows]
-        if scale is not None:
-            self._scale = scale
+        self._packed, self._bias, self._scale = packed, bias, scale
         self.rows, self.columns = rows, columns
         addresses = [
-            None if tensor is None else tensor.data_ptr()
-            for tensor in (packed, self._scale, self._bias)
+            None if tensor is None else tensor.data_ptr() for tensor in (packed, scale, bias)
         ]
         self.struct = LinearStruct(*addresses, rows, columns)
 
@@ -78,6 +71,8 @@ class PackedLinear:
         rows, columns = weight.shape
         packed = _panels(rows, weight)
         _pack(weight, _PANEL, 0, packed)
+        if bias is not None:
+            bias = torch.nn.functional.pad(bias, (0, len(packed) * _PANEL - rows))
         return cls(packed, rows, columns, bias)
 
     @classmethod
