@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmi_cli.models import compiling
-from lmi_cli.native import library
+from lmi_cli.native import compiling, library
 
 # Tests have caches of their own, and would compile the library for each of them. Those that are
 # about it, and those of the default model, ask for it.
@@ -38,3 +37,19 @@ def c_library(built_library: Path) -> Iterator[None]:
     library.use(built_library)
     yield
     library.use(None)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of its own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LMI_CACHE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound GGUF file of a few kilobytes."""
+    from model_builders import tiny_gguf as write
+
+    return write(tmp_path_factory.mktemp("gguf") / "Tiny.Q8_0.gguf")

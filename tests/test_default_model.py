@@ -11,14 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from lmi_cli.attention import kernel
 from lmi_cli.attention.ranges import KeyRange
+from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine import forward
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods import Full, LMInfinite
-from lmi_cli.models import compiling
 from lmi_cli.models.load import Loaded, Placement, load
-from lmi_cli.models.store import resolve
-from lmi_cli.native import library
+from lmi_cli.native import compiling, library
 from lmi_cli.sources import Block, Corpus, Source
 from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice, MethodChoice
 from lmi_cli.tasks.passkey import PasskeyReport, build_prompt, key_for, passkey

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmi_cli.cli.options import GenerationOptions
 from lmi_cli.cli.session import Opened
-from lmi_cli.tasks.process import peak_rss_bytes
+from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.report import ReadingReport, Timing

@@ -22,7 +22,7 @@ from lmi_cli.cli.session import (
 )
 from lmi_cli.engine.chunks import CHUNK
 from lmi_cli.errors import UsageError
-from lmi_cli.tasks.process import peak_rss_bytes
+from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.models.facts import ModelFacts
@@ -84,10 +84,10 @@ def dry_run(
     sink = Output(output.output)
     choice = method_choice(method)
     with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
+        from lmi_cli.checkpoints.resolve import resolve
         from lmi_cli.models.facts import facts_of, tokenizer_of
         from lmi_cli.models.heads import known_heads
         from lmi_cli.models.speeds import recall
-        from lmi_cli.models.store import resolve
         from lmi_cli.tasks.events import Progress
         from lmi_cli.tasks.inspect import InspectReport, forecast, inspect
 
@@ -174,8 +174,8 @@ def show_book(path: Path, output: OutputOptions) -> None:
 def _inspect_model(
     name: str, model: ModelOptions, method: MethodOptions, output: OutputOptions
 ) -> None:
+    from lmi_cli.checkpoints.resolve import resolve
     from lmi_cli.models.facts import facts_of, facts_of_gguf
-    from lmi_cli.models.store import resolve
     from lmi_cli.tasks.inspect import forecast
 
     if model.model is not None:

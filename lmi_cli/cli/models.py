@@ -20,7 +20,7 @@ Json = Annotated[bool, option("--json", help="One JSON object instead of text.",
 
 def list_models(json: Json = False) -> None:
     """List the models that are known by name or cached."""
-    from lmi_cli.models.store import list_models as listed
+    from lmi_cli.checkpoints.resolve import list_models as listed
 
     models = listed()
     if json:
@@ -44,7 +44,7 @@ def pull(
     messages: MessageOptions,
 ) -> None:
     """Fetch a model, so that it works offline."""
-    from lmi_cli.models.store import pull as fetch
+    from lmi_cli.checkpoints.resolve import pull as fetch
 
     with ProgressDisplay(quiet=messages.quiet, verbose=messages.verbose) as progress:
         files = fetch(name, progress=progress.bytes)
@@ -55,7 +55,7 @@ def pull(
 
 def remove(name: Annotated[str, typer.Argument(help="Name of a cached model.")]) -> None:
     """Delete a model from the cache."""
-    from lmi_cli.models.store import remove as delete
+    from lmi_cli.checkpoints.resolve import remove as delete
 
     freed = delete(name)
     Output(None).write(one_line(f"removed {name}, {freed / 2**20:,.0f} MiB freed") + "\n")

@@ -31,7 +31,7 @@ from lmi_cli.cli.session import (
     say,
 )
 from lmi_cli.errors import PartialError, UsageError
-from lmi_cli.tasks.process import peak_rss_bytes
+from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.perplexity import PerplexityReport

@@ -78,7 +78,7 @@ def open_model(options: ModelOptions, output: OutputOptions, progress: ProgressD
     """Resolve and load the model."""
     started = time.monotonic()
     progress.show("loading model", 0, None, "MiB")
-    from lmi_cli.models.store import resolve
+    from lmi_cli.checkpoints.resolve import resolve
 
     files = resolve(
         options.model,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.session import Opened
-from lmi_cli.tasks.process import peak_rss_bytes
+from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.report import Answer, ReadingReport, Timing, Visible

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.chunks import CHUNK, OFFLOADED_CHUNK
-from lmi_cli.models import cpu, hook
+from lmi_cli.models import hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
 from lmi_cli.models.language_model import LanguageModel
+from lmi_cli.native import cpu
 
 
 class CausalLM(LanguageModel):

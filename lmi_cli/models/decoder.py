@@ -17,10 +17,9 @@ from torch.nn import functional
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.engine.forward import ForwardPass
-from lmi_cli.models import cpu
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.language_model import LanguageModel
-from lmi_cli.native import pointwise
+from lmi_cli.native import cpu, pointwise
 from lmi_cli.native.attention import SIZES
 from lmi_cli.native.linear import PackedLinear
 from lmi_cli.native.step import StepLayer, Stepper

@@ -13,9 +13,9 @@ from typing import Any
 
 import tokenizers
 
+from lmi_cli.checkpoints import catalog, entries, gguf, resolve, validation
+from lmi_cli.checkpoints.entries import Progress, ignore_progress
 from lmi_cli.errors import ModelError
-from lmi_cli.models import catalog, checkpoint, entries, gguf, store
-from lmi_cli.models.entries import Progress, ignore_progress
 from lmi_cli.text.tokenizer import Tokenizer
 
 QUANTIZE = ("none", "int8")
@@ -43,7 +43,7 @@ class ModelFacts:
     Attributes:
         id: What the user asked for.
         kind: 'catalog', 'hub', 'folder' or 'gguf'.
-        identity: See :class:`lmi_cli.models.store.ModelFiles`.
+        identity: See :class:`lmi_cli.checkpoints.resolve.ModelFiles`.
         family: Model type, such as 'llama'.
         trained_length: Tokens.
         native_windows: By layer, its own sliding window in tokens; None for one that sees all.
@@ -92,7 +92,7 @@ def names_model(argument: str) -> bool:
     try:
         if argument.lower() in catalog.CATALOG or (path.suffix == ".gguf" and path.is_file()):
             return True
-        config = json.loads((path / checkpoint.CONFIG).read_bytes())
+        config = json.loads((path / validation.CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and isinstance(config.get("model_type"), str)
@@ -137,13 +137,13 @@ def facts_of_gguf(path: Path, progress: Progress = ignore_progress) -> ModelFact
     )
 
 
-def facts_of(files: store.ModelFiles) -> ModelFacts:
+def facts_of(files: resolve.ModelFiles) -> ModelFacts:
     """Read the configuration of a checked model folder, and the headers of its weights.
 
     Raises:
         ModelError: The family is not supported, or the configuration says too little.
     """
-    config = json.loads((files.folder / checkpoint.CONFIG).read_bytes())
+    config = json.loads((files.folder / validation.CONFIG).read_bytes())
     if config["model_type"] != _PLAIN or not all(
         isinstance(config.get(name), int) and config[name] > 0 for name in _SIZES
     ):
@@ -219,7 +219,7 @@ def _completed(folder: Path) -> dict[str, Any]:
 
 def count_weights(folder: Path) -> int:
     """Number of weights in all safetensors files of a checked folder."""
-    return sum(_count_in(path) for path in checkpoint.weight_files(folder))
+    return sum(_count_in(path) for path in validation.weight_files(folder))
 
 
 def _count_in(path: Path) -> int:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.disk import cache_folder
 from lmi_cli.engine.heads import Head, RetrievalHeads
-from lmi_cli.models.entries import cache_folder
-from lmi_cli.models.store import ModelFiles
 
 _SHIPPED = Path(__file__).with_name("retrieval_heads.json")
 _SCHEMA = 1

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lmi_cli.errors import ModelError
-from lmi_cli.models import cpu
+from lmi_cli.native import cpu
 
 IMPLEMENTATION = "lmi"
 """Our name in the table of attention functions."""

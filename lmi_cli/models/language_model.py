@@ -8,10 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lmi_cli import memory
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.chunks import CHUNK
 from lmi_cli.engine.forward import ForwardPass
-from lmi_cli.models import room
 
 
 class LanguageModel(ABC):
@@ -108,7 +108,7 @@ class LanguageModel(ABC):
         (device,) = placed
         if device.type == "cuda":
             return int(torch.cuda.mem_get_info(device)[0])
-        return room.available_bytes() if device.type == "cpu" else None
+        return memory.available_bytes() if device.type == "cpu" else None
 
     def device_peak_bytes(self) -> int:
         """Largest memory allocated on accelerators so far; 0 without one."""

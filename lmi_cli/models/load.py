@@ -14,15 +14,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from lmi_cli import memory
+from lmi_cli.checkpoints import validation
+from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError, ResourceError, UsageError
-from lmi_cli.models import checkpoint, compiling, cpu, room
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.facts import QUANTIZE, count_weights
 from lmi_cli.models.language_model import LanguageModel
 from lmi_cli.models.prepared import recall, remember
-from lmi_cli.models.store import ModelFiles
-from lmi_cli.native import library
+from lmi_cli.native import compiling, cpu, library
 from lmi_cli.text.tokenizer import Tokenizer
 
 _DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -83,7 +84,7 @@ def load(files: ModelFiles, placement: Placement = Placement()) -> Loaded:
     on_cpu = devices == {"device_map": {"": torch.device("cpu")}}
     dtype = _dtype(placement, files.folder)
     if on_cpu:
-        room.require(
+        memory.require(
             count_weights(files.folder) * (1 if quantize else dtype.itemsize),
             f"{files.id} in {'int8' if quantize else str(dtype).removeprefix('torch.')}",
             "a smaller model or dtype, or --device-map auto with --offload-folder",
@@ -122,7 +123,7 @@ def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     Raises:
         SafetensorError: A file is damaged.
     """
-    files = [load_file(path) for path in checkpoint.weight_files(folder)]
+    files = [load_file(path) for path in validation.weight_files(folder)]
     return {name: tensor.to(dtype) for file in files for name, tensor in file.items()}
 
 
@@ -139,7 +140,7 @@ def _dtype(placement: Placement, folder: Path) -> torch.dtype:
         )
     if _device(placement).type == "cpu":
         return torch.bfloat16 if cpu.computes_bfloat16() else torch.float32
-    config = json.loads((folder / checkpoint.CONFIG).read_bytes())
+    config = json.loads((folder / validation.CONFIG).read_bytes())
     stored = _DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
     return torch.bfloat16 if stored is torch.float32 else stored
 

@@ -18,10 +18,10 @@ from typing import Any
 import tokenizers
 
 from lmi_cli import __version__
+from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.disk import cache_folder, write_atomically
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
-from lmi_cli.models.entries import cache_folder, write_atomically
-from lmi_cli.models.store import ModelFiles
 from lmi_cli.text.tokenizer import Tokenizer
 
 _SCHEMA = 1

@@ -12,8 +12,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lmi_cli.checkpoints import validation
 from lmi_cli.errors import ModelError
-from lmi_cli.models import checkpoint, selfcheck
+from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.families import family_of, plain_shape
@@ -110,6 +111,6 @@ def _stop_ids(
 def _blueprint(folder: Path, config: PretrainedConfig) -> Blueprint | None:
     """The shape of a model for our own decoder, if that is all there is to it."""
     found = plain_shape(config)
-    if found is None or not found.fits(checkpoint.tensor_names(folder)):
+    if found is None or not found.fits(validation.tensor_names(folder)):
         return None
     return found if selfcheck.decoder_agrees(config, found) else None

@@ -6,8 +6,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from lmi_cli.models.entries import cache_folder, write_atomically
-from lmi_cli.models.store import ModelFiles
+from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.disk import cache_folder, write_atomically
 
 _LEAST_TOKENS = 4096
 

@@ -1,6 +1,6 @@
 """Kernels in C for processors with AVX512-BF16, and their bindings.
 
-The library is compiled by :mod:`lmi_cli.models.compiling` on first use and opened by
+The library is compiled by :mod:`lmi_cli.native.compiling` on first use and opened by
 :func:`lmi_cli.native.library.use`; until then, and for all that it does not do, torch computes.
 Nothing but speed depends on it. Imports torch only.
 """

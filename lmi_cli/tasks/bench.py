@@ -12,14 +12,14 @@ from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
+from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
 from lmi_cli.methods import Full
 from lmi_cli.methods.base import Method
-from lmi_cli.models import compiling
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
+from lmi_cli.native import compiling
 from lmi_cli.tasks.events import Progress
 from lmi_cli.tasks.methodchoice import MethodChoice
-from lmi_cli.tasks.process import forget_peak_rss, peak_rss_bytes
 from lmi_cli.tasks.report import Timing
 from lmi_cli.tasks.room import require_cache
 

@@ -1,7 +1,7 @@
 """Whether the keys and values of a window fit the memory that is free."""
 
+from lmi_cli import memory
 from lmi_cli.engine.engine import Engine
-from lmi_cli.models import room
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
 
@@ -25,7 +25,7 @@ def require_cache(loaded: Loaded, engine: Engine, tokens: int | None = None) -> 
         bound = engine.method.bound(engine.chunk, layer)
         known = [count for count in (bound, tokens) if count is not None]
         kept += min(known, default=0)
-    room.require(
+    memory.require(
         kept * costs_of(loaded.lm).visible_bytes,
         f"{engine.method.name}, keeping {max(1, kept // len(engine.layers)):,} tokens a layer,",
         "a smaller --window, or --dtype bfloat16, takes less",

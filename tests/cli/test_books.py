@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.models.heads import remember_heads
-from lmi_cli.models.store import resolve
 
 Run = Callable[..., Any]
 QUESTION = "What is green?"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
+from lmi_cli import memory
 from lmi_cli.cli.options import count
-from lmi_cli.models import room
 
 ONE = "What is green?"
 
@@ -187,7 +187,7 @@ def test_a_fault_of_ours_is_told_as_one(
     def broken() -> object:
         raise LookupError("\x1b[2Jwhy")
 
-    monkeypatch.setattr("lmi_cli.models.store.list_models", broken)
+    monkeypatch.setattr("lmi_cli.checkpoints.resolve.list_models", broken)
     result = lmi("models")
     assert result.code == 1
     assert result.err.endswith("fault in lmi itself: LookupError: \\x1b[2Jwhy\n")
@@ -208,7 +208,7 @@ def test_running_out_of_memory(lmi: Callable[..., object], monkeypatch: pytest.M
     def exhausted() -> object:
         raise MemoryError
 
-    monkeypatch.setattr("lmi_cli.models.store.list_models", exhausted)
+    monkeypatch.setattr("lmi_cli.checkpoints.resolve.list_models", exhausted)
     result = lmi("models")
     assert result.code == 5
     assert "out of memory" in result.err
@@ -246,7 +246,7 @@ def test_a_closed_stdin_is_no_source(
 def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(
     lmi: Callable[..., object], model: str, document: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     result = lmi("qa", document, ONE, "-m", model)
     assert (result.code, result.out) == (5, "")
@@ -274,7 +274,7 @@ def test_caches_that_do_not_fit_are_refused_before_anything_is_read(
     source = tmp_path / "long.txt"
     source.write_text("word " * 2000)
     sources = [source] if command in ("qa", "perplexity") else []
-    monkeypatch.setattr(room, "available_bytes", lambda: 50_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 50_000_000)
     result = lmi(command, *sources, *rest, "-m", model)
     assert (result.code, result.out) == (5, "")
     assert "tokens a layer, takes" in result.err and "--window" in result.err

@@ -9,11 +9,12 @@ from chat_model import save_model
 from model_builders import tiny_gguf
 from tiny_models import tiny_model
 
+from lmi_cli.checkpoints import resolve
+from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError
-from lmi_cli.models import families, store
+from lmi_cli.models import families
 from lmi_cli.models.facts import facts_of, facts_of_gguf, names_model, tokenizer_of
 from lmi_cli.models.preparing import prepare_tokenizer
-from lmi_cli.models.store import ModelFiles
 
 TEXT = "It's 12 o'clock:\n\n    naïve <|im_end|> <tool> 中文"
 
@@ -38,7 +39,7 @@ def test_facts_are_those_of_the_loaded_model(name: str, tmp_path: Path) -> None:
 
 def test_a_gguf_file_before_and_after_its_conversion(tmp_path: Path, cache: Path) -> None:
     path = tiny_gguf(tmp_path / "m.gguf")
-    header, converted = facts_of_gguf(path), facts_of(store.resolve(str(path)))
+    header, converted = facts_of_gguf(path), facts_of(resolve.resolve(str(path)))
     for name in ("identity", "family", "trained_length", "native_windows", "kv_heads", "head_dim"):
         assert getattr(header, name) == getattr(converted, name)
     assert (header.vocabulary, header.dtype) == (converted.vocabulary, converted.dtype)

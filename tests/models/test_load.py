@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from chat_model import shared_model
 
+from lmi_cli.checkpoints.resolve import ModelFiles, resolve
 from lmi_cli.errors import UsageError
 from lmi_cli.models.load import Placement, load
-from lmi_cli.models.store import ModelFiles, resolve
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import pytest
 import torch
 from chat_model import save_model, shared_model
 
+from lmi_cli.checkpoints.resolve import ModelFiles, resolve
 from lmi_cli.errors import ModelError
 from lmi_cli.models import prepared, selfcheck
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.load import Loaded, Placement, load
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer, recall, remember
-from lmi_cli.models.store import ModelFiles, resolve
 
 ON_CPU = Placement(dtype="float32", device="cpu")
 
@@ -45,7 +45,7 @@ def test_the_second_start_needs_no_transformers(cache: Path) -> None:
     program = (
         "import sys\n"
         "from lmi_cli.models.load import Placement, load\n"
-        "from lmi_cli.models.store import resolve\n"
+        "from lmi_cli.checkpoints.resolve import resolve\n"
         f"load(resolve({str(shared_model())!r}), Placement(device='cpu'))\n"
         "print('transformers' in sys.modules)\n"
     )

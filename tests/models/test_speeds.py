@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.models.speeds import recall, remember, setting_of
-from lmi_cli.models.store import ModelFiles
 
 FILES = ModelFiles("model", Path("/nowhere"), "abc", "folder")
 SETTING = setting_of("read", "bfloat16", 2048)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from chat_model import shared_model
 
+from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.models.load import Loaded, Placement, load
-from lmi_cli.models.store import resolve
 from lmi_cli.sources import Corpus, open_corpus
 
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lmi_cli.engine import probe
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.errors import UsageError
+from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
 from lmi_cli.methods import Full, LMInfinite
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
@@ -19,7 +20,6 @@ from lmi_cli.models.stock import stock
 from lmi_cli.tasks.bench import BenchReport, Speed, bench, visible
 from lmi_cli.tasks.events import Progress
 from lmi_cli.tasks.methodchoice import MethodChoice
-from lmi_cli.tasks.process import forget_peak_rss, peak_rss_bytes
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.models import heads
 from lmi_cli.models.load import Loaded
-from lmi_cli.models.store import resolve
 from lmi_cli.tasks.calibrate import HEADS, LEAST_RANK, Calibration, calibrate, facts
 
 

@@ -1,11 +1,17 @@
-"""How much memory is free, and the refusal of what would not fit, before any is taken.
+"""Memory of this machine and of this process: what is free, what has been used at most.
 
-Imports nothing heavy.
+Imports the standard library and psutil; may be imported by every package.
 """
 
+import contextlib
+import resource
+import sys
 from pathlib import Path
 
 from lmi_cli.errors import ResourceError
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
 
 # A container's limit and use, in the second and the first version of Linux control groups.
 _CGROUPS = (
@@ -48,3 +54,22 @@ def require(needed: int, what: str, hint: str, *, free: int | None = None) -> No
             f"{what} takes {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free",
             hint=hint,
         )
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far, or since :func:`forget_peak_rss`."""
+    # On Linux the kernel's own mark is right; ru_maxrss starts from the size of the parent process.
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak_rss() -> bool:
+    """Begin to count the peak anew; False where the system cannot."""
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")
+        return True
+    return False

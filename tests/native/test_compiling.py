@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmi_cli.models import compiling, cpu
-from lmi_cli.native import library
+from lmi_cli.native import compiling, cpu, library
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from model_builders import model_folder, safetensors_bytes, span
 
+from lmi_cli.checkpoints import validation
 from lmi_cli.errors import ModelError
-from lmi_cli.models import checkpoint
 
 
 def refusal(folder: Path, **options: bool) -> ModelError:
     """Check a folder that must be refused, within a second and in one line."""
     started = time.perf_counter()
     with pytest.raises(ModelError) as caught:
-        checkpoint.check(folder, **options)
+        validation.check(folder, **options)
     assert time.perf_counter() - started < 1
     assert "\n" not in caught.value.message
     return caught.value
@@ -29,11 +29,11 @@ def edit(path: Path, **values: Any) -> None:
 
 
 def test_a_sound_folder_passes(tmp_path: Path) -> None:
-    checkpoint.check(model_folder(tmp_path))
+    validation.check(model_folder(tmp_path))
 
 
 def test_sharded_folder_passes(tmp_path: Path) -> None:
-    checkpoint.check(sharded(tmp_path))
+    validation.check(sharded(tmp_path))
 
 
 def sharded(folder: Path) -> Path:
@@ -114,7 +114,7 @@ class TestConfig:
         refusal(model_folder(tmp_path, **{key: value}))
 
     def test_a_usual_attention_is_ignored(self, tmp_path: Path) -> None:
-        checkpoint.check(model_folder(tmp_path, _attn_implementation="sdpa"))
+        validation.check(model_folder(tmp_path, _attn_implementation="sdpa"))
 
     def test_an_adapter_is_not_a_model(self, tmp_path: Path) -> None:
         (model_folder(tmp_path) / "adapter_config.json").write_text("{}")
@@ -137,7 +137,7 @@ class TestRemoteCode:
         error = refusal(folder)
         assert "--trust-remote-code" in str(error.hint)
         assert not marker.exists()
-        checkpoint.check(folder, trust_remote_code=True)
+        validation.check(folder, trust_remote_code=True)
         assert not marker.exists()
 
 
@@ -150,7 +150,7 @@ class TestTokenizer:
         (model_folder(tmp_path) / "tokenizer.json").unlink()
         for name in ("vocab.json", "merges.txt"):
             (tmp_path / name).write_text("{}")
-        checkpoint.check(tmp_path)
+        validation.check(tmp_path)
 
     def test_too_large(self, tmp_path: Path) -> None:
         with (model_folder(tmp_path) / "tokenizer.json").open("r+b") as file:
@@ -166,7 +166,7 @@ class TestTokenizer:
     def test_named_templates_pass(self, tmp_path: Path) -> None:
         templates = [{"name": "default", "template": ""}, {"name": "tool_use", "template": ""}]
         edit(model_folder(tmp_path) / "tokenizer_config.json", chat_template=templates)
-        checkpoint.check(tmp_path)
+        validation.check(tmp_path)
 
     def test_files_outside_the_folder(self, tmp_path: Path) -> None:
         edit(model_folder(tmp_path) / "tokenizer_config.json", tokenizer_file="/etc/passwd")
@@ -196,7 +196,7 @@ class TestPickles:
 
     def test_beside_safetensors_are_ignored(self, tmp_path: Path) -> None:
         (model_folder(tmp_path) / "pytorch_model.bin").write_bytes(b"anything")
-        checkpoint.check(tmp_path)
+        validation.check(tmp_path)
 
     def test_named_by_the_index(self, tmp_path: Path) -> None:
         folder = sharded(tmp_path)
@@ -258,7 +258,7 @@ def test_half_byte_types_and_empty_tensors_pass(tmp_path: Path) -> None:
     header = {"a": span(0, 2, [4], "F4"), "b": span(2, 2, [0, 7]), "c": span(2, 6, [])}
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors_bytes(header, bytes(6)))
-    assert checkpoint.safetensors_names(path) == {"a", "b", "c"}
+    assert validation.safetensors_names(path) == {"a", "b", "c"}
 
 
 def test_what_safetensors_writes_passes(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_what_safetensors_writes_passes(tmp_path: Path) -> None:
 
     path = tmp_path / "x.safetensors"
     save_file({"a": np.ones((3, 5), np.float16), "b": np.ones(2, np.bool_)}, path, {"k": "v"})
-    assert checkpoint.safetensors_names(path) == {"a", "b"}
+    assert validation.safetensors_names(path) == {"a", "b"}
 
 
 class TestIndex:
@@ -307,22 +307,22 @@ class TestIndex:
 class TestFingerprint:
     def test_is_the_same_for_a_copy(self, tmp_path: Path) -> None:
         one, two = model_folder(tmp_path / "one"), model_folder(tmp_path / "two")
-        assert checkpoint.fingerprint(one) == checkpoint.fingerprint(two)
+        assert validation.fingerprint(one) == validation.fingerprint(two)
 
     @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
     def test_changes_with_any_file(self, name: str, tmp_path: Path) -> None:
         folder = model_folder(tmp_path)
-        before = checkpoint.fingerprint(folder)
+        before = validation.fingerprint(folder)
         data = bytearray((folder / name).read_bytes())
         data[-1] ^= 1
         (folder / name).write_bytes(data)
-        assert checkpoint.fingerprint(folder) != before
+        assert validation.fingerprint(folder) != before
 
     def test_does_not_count_other_files(self, tmp_path: Path) -> None:
         folder = model_folder(tmp_path)
-        before = checkpoint.fingerprint(folder)
+        before = validation.fingerprint(folder)
         (folder / "README.md").write_text("hello")
-        assert checkpoint.fingerprint(folder) == before
+        assert validation.fingerprint(folder) == before
 
 
 def test_unreadable_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

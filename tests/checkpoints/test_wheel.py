@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from lmi_cli.checkpoints import wheel
 from lmi_cli.errors import ModelError
-from lmi_cli.models import wheel
 
 FILENAME = "tiny_model-1.0-py3-none-any.whl"
 

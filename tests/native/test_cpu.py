@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmi_cli.models import cpu
+from lmi_cli.native import cpu
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from model_builders import model_folder, safetensors_bytes, span
 
+from lmi_cli import memory
+from lmi_cli.checkpoints import conversion, entries, hub, resolve, wheel
+from lmi_cli.checkpoints.catalog import CATALOG, DEFAULT_MODEL
+from lmi_cli.disk import cache_folder
 from lmi_cli.errors import LmiError, ModelError, ResourceError
-from lmi_cli.models import conversion, entries, hub, room, store, wheel
-from lmi_cli.models.catalog import CATALOG, DEFAULT_MODEL
 
 IDENTITY = "ab" * 32
 
@@ -35,7 +37,7 @@ def entry(tmp_path: Path) -> Path:
 
 def refusal(spec: str | None, **options: Any) -> LmiError:
     with pytest.raises(LmiError) as caught:
-        store.resolve(spec, **options)
+        resolve.resolve(spec, **options)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -209,7 +211,7 @@ class TestEntries:
         # never accept files that are not the ones listed.
         writer = (
             "import sys, pathlib, random\n"
-            "from lmi_cli.models import entries\n"
+            "from lmi_cli.checkpoints import entries\n"
             "folder = pathlib.Path(sys.argv[1])\n"
             "def fill(fresh, scratch):\n"
             "    for n in range(5): (fresh / f'{n}.json').write_bytes(random.randbytes(5000))\n"
@@ -242,13 +244,13 @@ class TestRoot:
     ) -> None:
         monkeypatch.delenv("LMI_CACHE_DIR", raising=False)
         monkeypatch.setenv(variable, str(tmp_path))
-        assert entries.cache_folder() == tmp_path
+        assert cache_folder() == tmp_path
 
     def test_platform(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("LMI_CACHE_DIR", "LMI_HOME", "XDG_CACHE_HOME"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
-        folder = entries.cache_folder()
+        folder = cache_folder()
         assert folder is not None
         assert folder.name == "lmi"
 
@@ -321,7 +323,7 @@ class TestCatalog:
     def test_from_the_wheel_to_the_folder(
         self, cache: Path, fake_default: Callable[[], int]
     ) -> None:
-        files = store.resolve(None)
+        files = resolve.resolve(None)
         assert (files.id, files.kind, files.notes) == (DEFAULT_MODEL, "catalog", ())
         assert files.identity == CATALOG[DEFAULT_MODEL].gguf_sha256
         assert {p.name for p in files.folder.iterdir()} == {
@@ -332,16 +334,16 @@ class TestCatalog:
             "tokenizer.json",
             "tokenizer_config.json",
         }
-        assert store.resolve("SmolLM2-135M-Instruct", offline=True) == files
+        assert resolve.resolve("SmolLM2-135M-Instruct", offline=True) == files
         assert fake_default() == 1
         assert not [p for p in cache.rglob("*") if p.suffix in (".whl", ".gguf", ".partial")]
 
     def test_a_damaged_entry_is_built_again(
         self, cache: Path, fake_default: Callable[[], int], quick_conversion: list[Path]
     ) -> None:
-        files = store.resolve(None)
+        files = resolve.resolve(None)
         (files.folder / "config.json").write_text("{}")
-        assert store.resolve(None) == files
+        assert resolve.resolve(None) == files
         assert fake_default() == 2
 
     def test_offline(self, cache: Path) -> None:
@@ -365,15 +367,15 @@ class TestCatalog:
         quick_conversion: list[Path],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        files = store.resolve(None)
+        files = resolve.resolve(None)
 
         def denied(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "touch", denied)
-        assert store.resolve(None) == files
+        assert resolve.resolve(None) == files
         (files.folder / "config.json").unlink()
-        uncached = store.resolve(None)
+        uncached = resolve.resolve(None)
         assert cache not in uncached.folder.parents
         assert "not cached" in uncached.notes[0]
 
@@ -383,8 +385,8 @@ class TestCatalog:
         fake_default: Callable[[], int],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        usage = store.shutil.disk_usage(".")._replace(free=10**6)
-        monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
+        usage = resolve.shutil.disk_usage(".")._replace(free=10**6)
+        monkeypatch.setattr(resolve.shutil, "disk_usage", lambda _: usage)
         error = refusal(None)
         assert error.exit_code == 5
         assert "0.0 GB are free" in error.message
@@ -398,10 +400,10 @@ class TestGgufFile:
     def test_is_converted_once(
         self, cache: Path, tiny_gguf: Path, quick_conversion: list[Path]
     ) -> None:
-        files = store.resolve(str(tiny_gguf))
+        files = resolve.resolve(str(tiny_gguf))
         assert files.kind == "gguf"
         assert files.identity == hashlib.sha256(tiny_gguf.read_bytes()).hexdigest()
-        assert store.resolve(str(tiny_gguf)) == files
+        assert resolve.resolve(str(tiny_gguf)) == files
         assert len(quick_conversion) == 1
 
     def test_is_hashed_once(
@@ -411,13 +413,13 @@ class TestGgufFile:
         quick_conversion: list[Path],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        store.resolve(str(tiny_gguf))
+        resolve.resolve(str(tiny_gguf))
         hashed: list[Path] = []
         original = entries.sha256_file
         monkeypatch.setattr(
             entries, "sha256_file", lambda path, *_: hashed.append(path) or original(path)
         )
-        store.resolve(str(tiny_gguf))
+        resolve.resolve(str(tiny_gguf))
         assert tiny_gguf not in hashed
 
     def test_a_changed_file_is_another_model(
@@ -426,19 +428,19 @@ class TestGgufFile:
         path = tmp_path / "m.gguf"
         data = tiny_gguf.read_bytes()
         path.write_bytes(data)
-        first = store.resolve(str(path))
+        first = resolve.resolve(str(path))
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
         os.utime(path, ns=(5, 5))
-        assert store.resolve(str(path)).identity != first.identity
+        assert resolve.resolve(str(path)).identity != first.identity
 
     @pytest.mark.parametrize("content", [b"", b"[]", b'{"sha256": 3}', b"[" * 10**5, b"\xff"])
     def test_a_damaged_record_only_costs_time(
         self, content: bytes, cache: Path, tiny_gguf: Path, quick_conversion: list[Path]
     ) -> None:
-        files = store.resolve(str(tiny_gguf))
+        files = resolve.resolve(str(tiny_gguf))
         for record in (cache / "hashes").iterdir():
             record.write_bytes(content)
-        assert store.resolve(str(tiny_gguf)) == files
+        assert resolve.resolve(str(tiny_gguf)) == files
 
     def test_neighbours_are_not_read(
         self, cache: Path, tiny_gguf: Path, tmp_path: Path, quick_conversion: list[Path]
@@ -446,7 +448,7 @@ class TestGgufFile:
         path = tmp_path / "m.gguf"
         path.write_bytes(tiny_gguf.read_bytes())
         (tmp_path / "adapter_config.json").write_text("{}")
-        store.resolve(str(path))
+        resolve.resolve(str(path))
         assert quick_conversion[0].parent != tmp_path
 
     def test_a_file_that_changes_meanwhile(
@@ -465,7 +467,7 @@ class TestGgufFile:
     def test_too_large_for_memory(
         self, cache: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(room, "available_bytes", lambda: 1000)
+        monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
         assert refusal(str(tiny_gguf)).exit_code == 5
 
     def test_something_else(self, cache: Path, tmp_path: Path) -> None:
@@ -477,19 +479,19 @@ class TestGgufFile:
 class TestFolder:
     def test_is_taken_as_it_is(self, cache: Path, tmp_path: Path) -> None:
         folder = model_folder(tmp_path / "model")
-        files = store.resolve(str(folder))
+        files = resolve.resolve(str(folder))
         assert (files.folder, files.kind, len(files.identity)) == (folder, "folder", 64)
         assert not cache.exists()
 
     def test_is_checked(self, tmp_path: Path) -> None:
         folder = model_folder(tmp_path / "model", auto_map={"AutoConfig": "x.Y"})
         assert "--trust-remote-code" in str(refusal(str(folder)).hint)
-        assert store.resolve(str(folder), trust_remote_code=True).kind == "folder"
+        assert resolve.resolve(str(folder), trust_remote_code=True).kind == "folder"
 
     def test_wins_over_a_hub_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         model_folder(tmp_path / "org" / "name")
-        files = store.resolve("org/name")
+        files = resolve.resolve("org/name")
         assert files.kind == "folder"
         assert files.folder.is_absolute()
 
@@ -552,14 +554,14 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 class TestHub:
     def test_is_fetched_once(self, fake_hub: FakeHub) -> None:
-        files = store.resolve("org/name")
+        files = resolve.resolve("org/name")
         assert (files.kind, files.identity) == ("hub", "c" * 40)
-        assert store.resolve("org/name", offline=True) == files
+        assert resolve.resolve("org/name", offline=True) == files
         assert [local for *_, local in fake_hub.asked] == [True, False, True]
 
     @pytest.mark.parametrize(("spec", "revision"), [("org/name@v1.0", None), ("org/name", "v1.0")])
     def test_revision(self, spec: str, revision: str | None, fake_hub: FakeHub) -> None:
-        store.resolve(spec, revision=revision)
+        resolve.resolve(spec, revision=revision)
         assert fake_hub.asked[0] == ("org/name", "v1.0", None, True)
 
     def test_two_revisions(self, fake_hub: FakeHub) -> None:
@@ -601,17 +603,17 @@ class TestHub:
         fake_hub.snapshot.mkdir(parents=True)
         (fake_hub.snapshot / "config.json").write_text("{}")
         assert "config.json" in refusal("org/name", offline=True).message
-        assert store.resolve("org/name").kind == "hub"
+        assert resolve.resolve("org/name").kind == "hub"
 
     def test_a_refused_model_is_not_fetched_again(self, fake_hub: FakeHub) -> None:
-        store.resolve("org/name")
+        resolve.resolve("org/name")
         model_folder(fake_hub.snapshot, auto_map={"AutoConfig": "x.Y"})
         assert "auto_map" in refusal("org/name").message
         assert [local for *_, local in fake_hub.asked].count(False) == 1
 
     def test_pull_asks_the_hub_first(self, fake_hub: FakeHub) -> None:
-        store.resolve("org/name")
-        store.pull("org/name")
+        resolve.resolve("org/name")
+        resolve.pull("org/name")
         assert [local for *_, local in fake_hub.asked] == [True, False, False]
 
     def test_gguf_file_of_a_repository(
@@ -620,7 +622,7 @@ class TestHub:
         fake_hub.snapshot.mkdir(parents=True)
         (fake_hub.snapshot / "q4").mkdir()
         (fake_hub.snapshot / "q4" / "m.gguf").write_bytes(tiny_gguf.read_bytes())
-        files = store.resolve("org/name:q4/m.gguf")
+        files = resolve.resolve("org/name:q4/m.gguf")
         assert (files.id, files.kind) == ("org/name:q4/m.gguf", "gguf")
         assert fake_hub.asked[0] == ("org/name", None, "q4/m.gguf", True)
 
@@ -645,7 +647,7 @@ def test_what_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     seen: list[tuple[int, int | None, str]] = []
-    store.resolve("org/name", progress=lambda *report: seen.append(report))
+    resolve.resolve("org/name", progress=lambda *report: seen.append(report))
     assert (40, 100, "downloading org/name") in seen
     patterns = asked["allow_patterns"]
     assert "*.safetensors" in patterns
@@ -661,37 +663,37 @@ class TestList:
         fake_default: Callable[[], int],
         quick_conversion: list[Path],
     ) -> None:
-        (before,) = store.list_models()
+        (before,) = resolve.list_models()
         assert (before.name, before.folder, before.size_bytes) == (DEFAULT_MODEL, None, 0)
-        store.resolve(None)
-        store.resolve(str(tiny_gguf))
-        default, other = store.list_models()
+        resolve.resolve(None)
+        resolve.resolve(str(tiny_gguf))
+        default, other = resolve.list_models()
         assert default.folder is not None
         assert default.problem is None
         assert default.size_bytes > 100
         assert other.summary == str(tiny_gguf)
-        assert store.remove(other.name) == other.size_bytes
+        assert resolve.remove(other.name) == other.size_bytes
         (default.folder / "config.json").unlink()
-        (damaged,) = store.list_models()
+        (damaged,) = resolve.list_models()
         assert damaged.problem is not None
-        store.remove(DEFAULT_MODEL)
-        assert store.list_models() == [before]
+        resolve.remove(DEFAULT_MODEL)
+        assert resolve.list_models() == [before]
 
     @pytest.mark.parametrize("name", ["nonesuch", DEFAULT_MODEL, "org/name", "..", ""])
     def test_remove_what_is_not_there(self, name: str, cache: Path) -> None:
         with pytest.raises(ModelError, match="not in lmi's cache") as caught:
-            store.remove(name)
+            resolve.remove(name)
         assert caught.value.hint
 
     def test_strange_things_in_the_cache(self, cache: Path) -> None:
         (cache / "models" / "stray").mkdir(parents=True)
         (cache / "models" / "file").write_text("")
-        assert [m.name for m in store.list_models()] == [DEFAULT_MODEL, "stray"]
+        assert [m.name for m in resolve.list_models()] == [DEFAULT_MODEL, "stray"]
 
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, lmi_cli.models.store\n"
+        "import sys, lmi_cli.checkpoints.resolve\n"
         "heavy = {'torch', 'transformers', 'huggingface_hub', 'numpy', 'gguf', 'safetensors'}\n"
         "sys.exit(bool(heavy & set(sys.modules)))\n"
     )
@@ -707,7 +709,7 @@ def test_a_hostile_folder_in_the_cache_is_not_used(
     folder.mkdir(parents=True)
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
     (folder / "config.json").write_text(json.dumps({"auto_map": {}}))
-    files = store.resolve(None)
+    files = resolve.resolve(None)
     assert not (files.folder / "pytorch_model.bin").exists()
     assert (
         safetensors_bytes({"w": span(0, 16, [4])}, bytes(range(16)))

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmi_cli.checkpoints.entries import Progress, ignore_progress, sha256_file
 from lmi_cli.errors import ModelError
-from lmi_cli.models.entries import Progress, ignore_progress, sha256_file
 
 _PYPI = "https://pypi.org/simple"
 _PAGE_LIMIT_BYTES = 64 * 2**20

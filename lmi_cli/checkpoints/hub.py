@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lmi_cli.checkpoints import validation
+from lmi_cli.checkpoints.entries import Progress
 from lmi_cli.errors import ModelError
-from lmi_cli.models import checkpoint
-from lmi_cli.models.entries import Progress
 
 # What transformers reads of a folder. Pickled weights are never fetched; nor is a second copy of
 # the weights, in another layout, that some repositories hold.
@@ -51,7 +51,7 @@ def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: Progress) -
         folder = _cached(wanted, None)
         if folder is not None:
             try:
-                checkpoint.check(folder, trust_remote_code=wanted.trusted)
+                validation.check(folder, trust_remote_code=wanted.trusted)
             except ModelError:
                 # An interrupted download leaves part of a snapshot; only the network can help.
                 if offline or _is_complete(folder):
@@ -61,7 +61,7 @@ def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: Progress) -
     if offline:
         raise _not_cached(wanted)
     folder = _download(wanted, None, progress)
-    checkpoint.check(folder, trust_remote_code=wanted.trusted)
+    validation.check(folder, trust_remote_code=wanted.trusted)
     return folder
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lmi_cli import memory
 from lmi_cli.errors import ResourceError
-from lmi_cli.models import room
 
 
 def group(folder: Path, limit: str, used: str) -> tuple[Path, Path]:
@@ -19,18 +19,18 @@ def test_a_container_has_its_own_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, free: int | None
 ) -> None:
     absent = (tmp_path / "absent", tmp_path / "absent")
-    monkeypatch.setattr(room, "_CGROUPS", (group(tmp_path, limit, "3000\n"), absent))
-    found = room.available_bytes()
+    monkeypatch.setattr(memory, "_CGROUPS", (group(tmp_path, limit, "3000\n"), absent))
+    found = memory.available_bytes()
     if free is None:
-        monkeypatch.setattr(room, "_CGROUPS", ())
-        assert found > 10**6 and abs(found - room.available_bytes()) < found / 2
+        monkeypatch.setattr(memory, "_CGROUPS", ())
+        assert found > 10**6 and abs(found - memory.available_bytes()) < found / 2
     else:
         assert found == free
 
 
 def test_what_fits_is_let_through_and_what_does_not_is_named() -> None:
-    room.require(10**9, "the model", "a smaller one", free=10**9)
+    memory.require(10**9, "the model", "a smaller one", free=10**9)
     with pytest.raises(ResourceError) as caught:
-        room.require(3 * 10**9, "the model", "a smaller one", free=10**9)
+        memory.require(3 * 10**9, "the model", "a smaller one", free=10**9)
     assert caught.value.message == "the model takes 3.0 GB of memory, and 1.0 GB are free"
     assert caught.value.hint == "a smaller one"

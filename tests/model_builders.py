@@ -1,4 +1,4 @@
-"""Model files made by hand, sound or damaged, for the tests of models/."""
+"""Model files made by hand, sound or damaged, for the tests of checkpoints/ and models/."""
 
 import json
 import struct
@@ -77,7 +77,7 @@ CONFIG = {
 
 
 def model_folder(folder: Path, **config: Any) -> Path:
-    """Write a folder that `checkpoint.check` accepts; keywords join its configuration."""
+    """Write a folder that `validation.check` accepts; keywords join its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | config))
     (folder / "tokenizer.json").write_text("{}")

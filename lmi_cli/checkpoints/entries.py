@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from lmi_cli.disk import cache_folder, sync_folder, write_atomically
 from lmi_cli.errors import ResourceError
 
 # To be raised with every change of what a conversion writes: older entries are then built again.
@@ -47,22 +48,6 @@ class Root:
 
     folder: Path
     notes: tuple[str, ...] = ()
-
-
-def cache_folder() -> Path | None:
-    """Return where the cache belongs: ``LMI_CACHE_DIR``, ``LMI_HOME``, or the platform's place.
-
-    Returns:
-        An absolute path, or None where the user has no home folder.
-    """
-    for variable in ("LMI_CACHE_DIR", "LMI_HOME"):
-        if value := os.environ.get(variable):
-            return Path(value).expanduser().absolute()
-    import platformdirs
-
-    path = platformdirs.user_cache_path("lmi", appauthor=False)
-    # With no home folder known, a literal "~" is left over.
-    return path if path.is_absolute() else None
 
 
 def writable_root() -> Root:
@@ -225,7 +210,7 @@ def _publish(fresh: Path, folder: Path, identity: str) -> None:
     except OSError:
         if problem(folder, identity) is not None:
             raise
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def _seal(folder: Path, identity: str, source: str) -> None:
@@ -261,30 +246,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _dump(value: object) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never part of it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable, where the platform can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,138 @@
+"""Files that are ours: the cache folder, small records kept in it, and files written atomically.
+
+Imports the standard library and platformdirs; may be imported by every package.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_RECORD_LIMIT_BYTES = 2**24
+
+
+def cache_folder() -> Path | None:
+    """Return where the cache belongs: ``LMI_CACHE_DIR``, ``LMI_HOME``, or the platform's place.
+
+    Returns:
+        An absolute path, or None where the user has no home folder.
+    """
+    for variable in ("LMI_CACHE_DIR", "LMI_HOME"):
+        if value := os.environ.get(variable):
+            return Path(value).expanduser().absolute()
+    import platformdirs
+
+    path = platformdirs.user_cache_path("lmi", appauthor=False)
+    # With no home folder known, a literal "~" is left over.
+    return path if path.is_absolute() else None
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; what was written there replaces ``path`` at the end.
+
+    A reader sees the old file or the new one, never part of it. If the block raises, the old file
+    stays and nothing is left behind.
+
+    Args:
+        path: The file to write. A symbolic link is replaced, not followed.
+        private: Keep the file to its owner, also while it is being written. Otherwise it gets the
+            permissions of the file it replaces, or those of any new file.
+
+    Raises:
+        OSError: The file cannot be written or put into place.
+    """
+    folder = path.parent / f".lmi-{secrets.token_hex(6)}"
+    folder.mkdir(mode=0o700)
+    temporary = folder / "file"
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o600 if private else _mode_of(path))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        folder.rmdir()
+    sync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never part of it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the platform can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A small JSON object in the cache, remembered from one run to the next.
+
+    A record that is missing, damaged or of another key counts as absent, and one that cannot be
+    written is not an error: everything in a record can be found out again.
+
+    Attributes:
+        kind: Folder of the record below the cache folder.
+        key: What the record is about; it is stored in the record and compared when it is read.
+    """
+
+    kind: str
+    key: str
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the record; None where there is no cache folder."""
+        folder = cache_folder()
+        if folder is None:
+            return None
+        digest = hashlib.sha256(self.key.encode("utf-8", "surrogateescape")).hexdigest()
+        return folder / self.kind / f"{digest[:32]}.json"
+
+    def read(self) -> dict[str, Any]:
+        """What was written last; empty if there is nothing that can be used."""
+        path = self.path
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if path is not None and path.stat().st_size <= _RECORD_LIMIT_BYTES:
+                stored = json.loads(path.read_bytes())
+                if isinstance(stored, dict) and stored.pop("key", None) == self.key:
+                    return stored
+        return {}
+
+    def write(self, value: dict[str, Any]) -> bool:
+        """Replace what the record holds; False if it could not be written."""
+        path = self.path
+        if path is None:
+            return False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stored = {"key": self.key} | value
+            write_atomically(path, (json.dumps(stored, indent=1) + "\n").encode())
+        except OSError:
+            return False
+        return True
+
+
+def _mode_of(path: Path) -> int:
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
