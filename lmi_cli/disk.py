@@ -8,23 +8,28 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_RECORD_LIMIT_BYTES = 2**24
+# The largest records hold a tokenizer as JSON, and checkpoints.validation accepts one of 256 MiB.
+_RECORD_LIMIT_BYTES = 2**29
 
 
 def cache_folder() -> Path | None:
     """Return where the cache belongs: ``LMI_CACHE_DIR``, ``LMI_HOME``, or the platform's place.
 
     Returns:
-        An absolute path, or None where the user has no home folder.
+        An absolute path, or None where the path depends on a home folder that is not known.
     """
     for variable in ("LMI_CACHE_DIR", "LMI_HOME"):
         if value := os.environ.get(variable):
-            return Path(value).expanduser().absolute()
+            try:
+                return Path(value).expanduser().absolute()
+            except RuntimeError:
+                return None
     import platformdirs
 
     path = platformdirs.user_cache_path("lmi", appauthor=False)
@@ -37,28 +42,34 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Give a temporary path beside ``path``; what was written there replaces ``path`` at the end.
 
     A reader sees the old file or the new one, never part of it. If the block raises, the old file
-    stays and nothing is left behind.
+    stays and nothing is left behind. The temporary path is in a folder that only its owner can
+    enter, so nobody else can open the file before it is complete.
 
     Args:
         path: The file to write. A symbolic link is replaced, not followed.
-        private: Keep the file to its owner, also while it is being written. Otherwise it gets the
-            permissions of the file it replaces, or those of any new file.
+        private: Let only its owner read and write the file. Otherwise it gets the permissions of
+            the file it replaces, or those of any new file.
+
+    Yields:
+        The temporary path, where the block has to leave a file.
 
     Raises:
         OSError: The file cannot be written or put into place.
     """
     folder = path.parent / f".lmi-{secrets.token_hex(6)}"
     folder.mkdir(mode=0o700)
-    temporary = folder / "file"
     try:
+        mode = 0o600 if private else _mode_of(path, folder)
+        temporary = folder / "file"
         yield temporary
-        with temporary.open("rb") as file:
+        temporary.chmod(0o600)
+        with temporary.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
-        temporary.chmod(0o600 if private else _mode_of(path))
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-        folder.rmdir()
+        # A library that is interrupted may leave files of its own beside the temporary one.
+        shutil.rmtree(folder, ignore_errors=True)
     sync_folder(path.parent)
 
 
@@ -107,32 +118,44 @@ class Record:
         return folder / self.kind / f"{digest[:32]}.json"
 
     def read(self) -> dict[str, Any]:
-        """What was written last; empty if there is nothing that can be used."""
+        """Return what was written last; an empty object if there is nothing usable."""
         path = self.path
         with contextlib.suppress(OSError, ValueError, RecursionError):
             if path is not None and path.stat().st_size <= _RECORD_LIMIT_BYTES:
                 stored = json.loads(path.read_bytes())
-                if isinstance(stored, dict) and stored.pop("key", None) == self.key:
-                    return stored
+                if isinstance(stored, dict) and stored.get("key") == self.key:
+                    value = stored.get("value")
+                    return value if isinstance(value, dict) else {}
         return {}
 
     def write(self, value: dict[str, Any]) -> bool:
-        """Replace what the record holds; False if it could not be written."""
+        """Replace what the record holds.
+
+        Args:
+            value: A JSON object.
+
+        Returns:
+            False if the record is too large or cannot be written.
+        """
         path = self.path
-        if path is None:
+        data = (json.dumps({"key": self.key, "value": value}, indent=1) + "\n").encode()
+        if path is None or len(data) > _RECORD_LIMIT_BYTES:
             return False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stored = {"key": self.key} | value
-            write_atomically(path, (json.dumps(stored, indent=1) + "\n").encode())
+            write_atomically(path, data)
         except OSError:
             return False
         return True
 
 
-def _mode_of(path: Path) -> int:
+def _mode_of(path: Path, folder: Path) -> int:
+    """Return the permissions for a file: those it has, or those of any new file in ``folder``."""
     if path.exists():
         return path.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
+    # To ask for the umask is to change it, for all threads.
+    probe = folder / "probe"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    return mode

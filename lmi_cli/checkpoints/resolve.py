@@ -4,19 +4,15 @@ May import the standard library and the light modules of this package; torch, tr
 huggingface_hub only where a model has to be converted or fetched.
 """
 
-import contextlib
-import hashlib
-import json
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lmi_cli.checkpoints import conversion, entries, gguf, hub, validation
 from lmi_cli.checkpoints.catalog import CATALOG, DEFAULT_MODEL, CatalogModel
 from lmi_cli.checkpoints.entries import Progress, ignore_progress
-from lmi_cli.disk import cache_folder, write_atomically
+from lmi_cli.disk import Record, cache_folder
 from lmi_cli.errors import ModelError, ResourceError
 
 _FORMS = "a model folder, a .gguf file, ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf"
@@ -311,7 +307,7 @@ def _from_gguf(name: str, path: Path, progress: Progress) -> ModelFiles:
 
         entries.build(folder, identity, fill, source=str(path), progress=progress)
     if not notes:
-        _remember_sha256(path, before, identity)
+        _hash_record(path).write(before | {"sha256": identity})
     return ModelFiles(name, folder, identity, "gguf", notes)
 
 
@@ -325,36 +321,21 @@ def _alone(path: Path, scratch: Path) -> Path:
     return alone
 
 
-def _stamp(path: Path) -> dict[str, Any]:
+def _stamp(path: Path) -> dict[str, int]:
+    """Return what is unlikely to stay the same when a file changes."""
     status = path.stat()
-    return {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-def _record_of(path: Path) -> Path | None:
-    """Return where the sha256 of a GGUF file is remembered."""
-    root = cache_folder()
-    key = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    return root / "hashes" / f"{key}.json" if root is not None else None
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def _remembered_sha256(path: Path) -> str | None:
     """Return the sha256 of a file that has kept its path, size and time since it was hashed."""
-    record = _record_of(path)
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        remembered = json.loads(record.read_bytes()) if record is not None else None
-        if isinstance(remembered, dict):
-            sha256 = remembered.pop("sha256", None)
-            if isinstance(sha256, str) and remembered == _stamp(path):
-                return sha256
-    return None
+    remembered = _hash_record(path).read()
+    sha256 = remembered.pop("sha256", None)
+    return sha256 if isinstance(sha256, str) and remembered == _stamp(path) else None
 
 
-def _remember_sha256(path: Path, stamp: dict[str, Any], sha256: str) -> None:
-    record = _record_of(path)
-    if record is not None:
-        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-            record.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(record, json.dumps(stamp | {"sha256": sha256}).encode())
+def _hash_record(path: Path) -> Record:
+    return Record("hashes", str(path))
 
 
 def _check_disk(folder: Path, needed_bytes: int) -> None:

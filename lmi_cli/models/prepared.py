@@ -7,8 +7,6 @@ nothing heavy.
 """
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -19,7 +17,7 @@ import tokenizers
 
 from lmi_cli import __version__
 from lmi_cli.checkpoints.resolve import ModelFiles
-from lmi_cli.disk import cache_folder, write_atomically
+from lmi_cli.disk import Record
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.text.tokenizer import Tokenizer
@@ -78,33 +76,21 @@ class Prepared:
 
 
 def recall(files: ModelFiles) -> Prepared | None:
-    """What is known of a model with these versions of the libraries; None if nothing is."""
-    path = _path(files)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        stored = json.loads(path.read_bytes()) if path is not None else {}
-        if stored["schema"] == _SCHEMA and stored["identity"] == files.identity:
-            known = stored["blueprint"]
-            if known is not None:
-                known = Blueprint(**known | {"inv_freq": tuple(map(float, known["inv_freq"]))})
-            return Prepared(PreparedTokenizer(**stored["tokenizer"]), known)
+    """Return what is known of a model with these versions of the libraries; None if nothing is."""
+    stored = _record(files).read()
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        known = stored["blueprint"]
+        if known is not None:
+            known = Blueprint(**known | {"inv_freq": tuple(map(float, known["inv_freq"]))})
+        return Prepared(PreparedTokenizer(**stored["tokenizer"]), known)
     return None
 
 
 def remember(files: ModelFiles, prepared: Prepared) -> None:
     """Keep what a start has found out; where nothing can be written the next one is as slow."""
-    path = _path(files)
-    if path is None:
-        return
-    stored = {"schema": _SCHEMA, "identity": files.identity, **asdict(prepared)}
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(stored).encode())
+    _record(files).write(asdict(prepared))
 
 
-def _path(files: ModelFiles) -> Path | None:
-    folder = cache_folder()
-    if folder is None:
-        return None
-    versions = [__version__, *map(version, _LIBRARIES)]
-    key = hashlib.sha256("\0".join((files.identity, *versions)).encode()).hexdigest()
-    return folder / "prepared" / f"{key[:32]}.json"
+def _record(files: ModelFiles) -> Record:
+    versions = [f"lmi {__version__}", *(f"{library} {version(library)}" for library in _LIBRARIES)]
+    return Record("prepared", ", ".join((files.identity, f"schema {_SCHEMA}", *versions)))

@@ -16,7 +16,7 @@ from model_builders import model_folder, safetensors_bytes, span
 from lmi_cli import memory
 from lmi_cli.checkpoints import conversion, entries, hub, resolve, wheel
 from lmi_cli.checkpoints.catalog import CATALOG, DEFAULT_MODEL
-from lmi_cli.disk import cache_folder
+from lmi_cli.disk import Record
 from lmi_cli.errors import LmiError, ModelError, ResourceError
 
 IDENTITY = "ab" * 32
@@ -238,22 +238,6 @@ class TestEntries:
 
 
 class TestRoot:
-    @pytest.mark.parametrize("variable", ["LMI_CACHE_DIR", "LMI_HOME"])
-    def test_variables(
-        self, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.delenv("LMI_CACHE_DIR", raising=False)
-        monkeypatch.setenv(variable, str(tmp_path))
-        assert cache_folder() == tmp_path
-
-    def test_platform(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("LMI_CACHE_DIR", "LMI_HOME", "XDG_CACHE_HOME"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HOME", str(tmp_path))
-        folder = cache_folder()
-        assert folder is not None
-        assert folder.name == "lmi"
-
     def test_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import platformdirs
 
@@ -369,8 +353,12 @@ class TestCatalog:
     ) -> None:
         files = resolve.resolve(None)
 
-        def denied(*_: object, **__: object) -> None:
-            raise PermissionError(13, "Permission denied")
+        original = Path.touch
+
+        def denied(self: Path, *arguments: Any, **options: Any) -> None:
+            if cache in self.parents:
+                raise PermissionError(13, "Permission denied")
+            original(self, *arguments, **options)
 
         monkeypatch.setattr(Path, "touch", denied)
         assert resolve.resolve(None) == files
@@ -433,14 +421,21 @@ class TestGgufFile:
         os.utime(path, ns=(5, 5))
         assert resolve.resolve(str(path)).identity != first.identity
 
-    @pytest.mark.parametrize("content", [b"", b"[]", b'{"sha256": 3}', b"[" * 10**5, b"\xff"])
+    @pytest.mark.parametrize("damage", [{}, {"sha256": 3}, {"sha256": None}, {"size": "many"}])
     def test_a_damaged_record_only_costs_time(
-        self, content: bytes, cache: Path, tiny_gguf: Path, quick_conversion: list[Path]
+        self,
+        damage: dict[str, object],
+        cache: Path,
+        tiny_gguf: Path,
+        quick_conversion: list[Path],
     ) -> None:
         files = resolve.resolve(str(tiny_gguf))
-        for record in (cache / "hashes").iterdir():
-            record.write_bytes(content)
+        record = Record("hashes", str(tiny_gguf))
+        known = record.read()
+        assert known["sha256"] == files.identity
+        assert record.write(known | damage if damage else {})
         assert resolve.resolve(str(tiny_gguf)) == files
+        assert record.read() == known
 
     def test_neighbours_are_not_read(
         self, cache: Path, tiny_gguf: Path, tmp_path: Path, quick_conversion: list[Path]

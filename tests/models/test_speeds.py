@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.disk import Record
 from lmi_cli.models.speeds import recall, remember, setting_of
 
 FILES = ModelFiles("model", Path("/nowhere"), "abc", "folder")
@@ -32,11 +33,9 @@ def test_a_short_reading_says_nothing() -> None:
     assert recall(FILES, SETTING) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"x": 1}', b"\xff", b'"text"'])
-def test_a_damaged_file_is_no_file(cache: Path, content: bytes) -> None:
-    path = cache / "speeds" / "abc.json"
-    path.parent.mkdir()
-    path.write_bytes(content)
+@pytest.mark.parametrize("speed", [None, "fast", 7, True, -1.0, 0.0, 1e300, [500.0]])
+def test_a_damaged_speed_is_no_speed(speed: object) -> None:
+    assert Record("speeds", FILES.identity).write({SETTING: speed})
     assert recall(FILES, SETTING) is None
     remember(FILES, SETTING, 50_000, 100.0)
     assert recall(FILES, SETTING) == 500.0

@@ -40,8 +40,9 @@ def test_heads_are_cached_and_damage_is_ignored(
     path = heads.remember_heads(loaded.files, looking, [(heads.Head(1, 2), 0.5)])
     assert path is not None
     assert heads.known_heads(loaded.files) == looking
-    for damage in ("", "{", "[]", '{"schema": 99}', json.dumps({"schema": 1, "identity": "x"})):
-        path.write_text(damage)
+    stored = json.loads(path.read_bytes())
+    for damage in ({"heads": None}, {"heads": [[1]]}, {"heads": [["x", 2]]}, {"distance": None}):
+        path.write_text(json.dumps(stored | {"value": stored["value"] | damage}))
         assert heads.known_heads(loaded.files) is None
 
 
