@@ -6,9 +6,6 @@ runs no code; every tensor and the description carry a checksum, so damage is fo
 
 import contextlib
 import json
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lmi_cli.cache.signature import FORMAT
+from lmi_cli.disk import replacing
 from lmi_cli.errors import ResourceError, StateFileError
 
 VERSION = 2
@@ -43,24 +41,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, A
         "checksums": sums,
         "checksum": str(zlib.crc32((described + sums).encode())),
     }
-    folder = None
     try:
-        # A folder that only the owner can enter: the file inside is never open to others.
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
-        temporary = folder / "state"
-        save_file(tensors, str(temporary), metadata)
-        temporary.chmod(0o600)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path, private=True) as temporary:
+            save_file(tensors, str(temporary), metadata)
     except (OSError, SafetensorError) as error:
         if isinstance(error, SafetensorError) and not any(why in str(error) for why in _NO_SPACE):
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise ResourceError(f"{path} cannot be written: {reason}") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def describe(path: Path) -> dict[str, Any]:

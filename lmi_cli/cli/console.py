@@ -1,12 +1,15 @@
-"""The two streams: results on stdout, everything else on stderr; and what may reach a terminal."""
+"""The two streams: results on stdout, everything else on stderr; and what may reach a terminal.
+
+May import the standard library and ``disk``.
+"""
 
 import contextlib
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from lmi_cli.disk import write_atomically
 from lmi_cli.errors import ResourceError, UsageError
 
 # Characters that a terminal acts on: C0 but tab and line feed, DEL, C1, and the marks that reorder
@@ -151,7 +154,7 @@ def write_file(path: Path, data: bytes) -> None:
         if _is_special(path):
             path.write_bytes(data)
         else:
-            _replace(Path(os.path.realpath(path)), data)
+            write_atomically(Path(os.path.realpath(path)), data)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -160,24 +163,6 @@ def write_file(path: Path, data: bytes) -> None:
 
 def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".lmi-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _unwritable(what: str, error: OSError) -> ResourceError:

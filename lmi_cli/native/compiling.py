@@ -1,9 +1,11 @@
-"""Compiles the library in C for this processor, once, into the cache folder."""
+"""Compiles the library in C for this processor, once, into the cache folder.
+
+May import torch, ``disk`` and the rest of this package.
+"""
 
 import hashlib
 import os
 import platform
-import secrets
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lmi_cli.disk import cache_folder
+from lmi_cli.disk import cache_folder, replacing
 from lmi_cli.native import cpu, library
 
 _FLAGS = (
@@ -74,16 +76,18 @@ def _built() -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    command = [compiler, *_FLAGS, "-o", str(temporary), *map(str, library.SOURCES), "-lm"]
+    with replacing(path, private=True) as temporary:
+        _compile(compiler, temporary)
+    return path
+
+
+def _compile(compiler: str, path: Path) -> None:
+    name = Path(compiler).name
+    command = [compiler, *_FLAGS, "-o", str(path), *map(str, library.SOURCES), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_LIMIT_S, check=False)
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise _CannotError(f"{Path(compiler).name} failed: {said[0] if said else 'silently'}")
-        temporary.replace(path)
     except subprocess.TimeoutExpired:
-        raise _CannotError(f"{Path(compiler).name} took longer than {_LIMIT_S} s") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        raise _CannotError(f"{name} took longer than {_LIMIT_S} s") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _CannotError(f"{name} failed: {said[0] if said else 'silently'}")
