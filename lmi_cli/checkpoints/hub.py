@@ -14,8 +14,8 @@ from lmi_cli.checkpoints import validation
 from lmi_cli.checkpoints.entries import Progress
 from lmi_cli.errors import ModelError
 
-# What transformers reads of a folder. Pickled weights are never fetched; nor is a second copy of
-# the weights, in another layout, that some repositories hold.
+# What transformers reads of a folder. Code and pickled weights are never fetched; nor is a second
+# copy of the weights, in another layout, that some repositories hold.
 _ALLOWED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 _IGNORED = ("*/*", "consolidated*")
 
@@ -27,12 +27,10 @@ class Wanted:
     Attributes:
         repository: Such as 'org/name'.
         revision: Branch, tag or commit; None is the main branch.
-        trusted: Whether the repository's own code may be fetched and run.
     """
 
     repository: str
     revision: str | None = None
-    trusted: bool = False
 
 
 def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: Progress) -> Path:
@@ -51,7 +49,7 @@ def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: Progress) -
         folder = _cached(wanted, None)
         if folder is not None:
             try:
-                validation.check(folder, trust_remote_code=wanted.trusted)
+                validation.check(folder)
             except ModelError:
                 # An interrupted download leaves part of a snapshot; only the network can help.
                 if offline or _is_complete(folder):
@@ -61,7 +59,7 @@ def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: Progress) -
     if offline:
         raise _not_cached(wanted)
     folder = _download(wanted, None, progress)
-    validation.check(folder, trust_remote_code=wanted.trusted)
+    validation.check(folder)
     return folder
 
 
@@ -129,7 +127,7 @@ def _from_hub(wanted: Wanted, file: str | None, bar: Any, *, local_files_only: b
     return huggingface_hub.snapshot_download(
         wanted.repository,
         revision=wanted.revision,
-        allow_patterns=[*_ALLOWED, *(("*.py",) if wanted.trusted else ())],
+        allow_patterns=list(_ALLOWED),
         ignore_patterns=list(_IGNORED),
         local_files_only=local_files_only,
         tqdm_class=bar,

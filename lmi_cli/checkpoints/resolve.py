@@ -68,7 +68,6 @@ def resolve(
     *,
     offline: bool = False,
     revision: str | None = None,
-    trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> ModelFiles:
     """Return the files of a model, fetching and converting them on first use.
@@ -79,21 +78,19 @@ def resolve(
             default model. A catalog name wins over a folder of that name; write ``./name`` for it.
         offline: Use only what is on disk.
         revision: Branch, tag or commit, of a Hub repository only.
-        trust_remote_code: Accept a model that comes with its own code.
         progress: Told about downloads and conversions.
 
     Raises:
         ModelError: The model is unknown, refused, damaged or cannot be fetched.
         ResourceError: Memory or disk do not suffice.
     """
-    return _resolve(spec, offline, revision, trust_remote_code, progress or ignore_progress)
+    return _resolve(spec, offline, revision, progress or ignore_progress)
 
 
 def pull(
     name: str,
     *,
     revision: str | None = None,
-    trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> ModelFiles:
     """Fetch a model so that it can be used offline; a Hub repository is also brought up to date.
@@ -101,15 +98,13 @@ def pull(
     Args:
         name: As for `resolve`.
         revision: As for `resolve`.
-        trust_remote_code: As for `resolve`.
         progress: As for `resolve`.
 
     Raises:
         ModelError: As for `resolve`.
         ResourceError: As for `resolve`.
     """
-    progress = progress or ignore_progress
-    return _resolve(name, False, revision, trust_remote_code, progress, refresh=True)
+    return _resolve(name, False, revision, progress or ignore_progress, refresh=True)
 
 
 def list_models() -> list[ListedModel]:
@@ -163,7 +158,6 @@ def _resolve(
     spec: str | None,
     offline: bool,
     revision: str | None,
-    trusted: bool,
     progress: Progress,
     refresh: bool = False,
 ) -> ModelFiles:
@@ -178,7 +172,7 @@ def _resolve(
     if known is not None:
         return _from_catalog(known, offline, progress)
     if path is not None and path.is_dir():
-        validation.check(path, trust_remote_code=trusted)
+        validation.check(path)
         return ModelFiles(name, path, validation.fingerprint(path), "folder")
     if path is not None:
         return _from_gguf(name, path, progress)
@@ -187,7 +181,7 @@ def _resolve(
     repository, file = on_hub["repo"], on_hub["file"]
     if revision is not None and on_hub["revision"] is not None:
         raise ModelError(f"{name} and revision {revision!r} name two revisions")
-    wanted = hub.Wanted(repository, revision or on_hub["revision"], trusted)
+    wanted = hub.Wanted(repository, revision or on_hub["revision"])
     if file is not None:
         found = hub.fetch_file(wanted, file, offline=offline, refresh=refresh, progress=progress)
         return _from_gguf(name, found, progress)

@@ -55,19 +55,18 @@ _SAMPLES = 32
 _SAMPLE_BYTES = 2**14
 
 
-def check(folder: Path, *, trust_remote_code: bool = False) -> None:
+def check(folder: Path) -> None:
     """Check that a folder holds a model that can be opened safely.
 
     Args:
         folder: Holds config.json, safetensors files and tokenizer files.
-        trust_remote_code: Accept a configuration that comes with its own code.
 
     Raises:
         ModelError: Something is missing, damaged or refused; the message names the file.
     """
     try:
-        _check_config(folder, trust_remote_code)
-        _check_tokenizer(folder, trust_remote_code)
+        _check_config(folder)
+        _check_tokenizer(folder)
         _check_weights(folder)
     except OSError as error:
         raise ModelError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
@@ -114,7 +113,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(index["weight_map"].values()))]
 
 
-def _check_config(folder: Path, trust_remote_code: bool) -> None:
+def _check_config(folder: Path) -> None:
     path = folder / CONFIG
     if not path.is_file():
         raise ModelError(
@@ -122,7 +121,7 @@ def _check_config(folder: Path, trust_remote_code: bool) -> None:
             hint="a model folder holds config.json, *.safetensors and tokenizer.json",
         )
     config = _read_object(path, _CONFIG_LIMIT_BYTES)
-    _refuse_code(path, config, trust_remote_code)
+    _refuse_code(path, config)
     for key, value in _walk(path, config):
         if key in _REFUSED_KEYS and value is not None:
             raise ModelError(f"{path}: the key {key!r} is refused, as it can name other files")
@@ -145,18 +144,19 @@ def _check_config(folder: Path, trust_remote_code: bool) -> None:
         )
     generation = folder / "generation_config.json"
     if generation.exists():
-        _refuse_code(generation, _read_object(generation, _CONFIG_LIMIT_BYTES), trust_remote_code)
+        _refuse_code(generation, _read_object(generation, _CONFIG_LIMIT_BYTES))
 
 
-def _refuse_code(path: Path, config: dict[str, Any], trusted: bool) -> None:
-    if not trusted and any(key == "auto_map" and value for key, value in _walk(path, config)):
+def _refuse_code(path: Path, config: dict[str, Any]) -> None:
+    if any(key == "auto_map" and value for key, value in _walk(path, config)):
         raise ModelError(
             f"{path} wants to run code that comes with the model (auto_map)",
-            hint="if you have read that code and trust it, add --trust-remote-code",
+            hint="lmi never runs code from a model repository; use a model of a supported family, "
+            "in a form without auto_map",
         )
 
 
-def _check_tokenizer(folder: Path, trust_remote_code: bool) -> None:
+def _check_tokenizer(folder: Path) -> None:
     has = {path.name for path in folder.iterdir()}
     if not (
         "tokenizer.json" in has or "tokenizer.model" in has or {"vocab.json", "merges.txt"} <= has
@@ -172,7 +172,7 @@ def _check_tokenizer(folder: Path, trust_remote_code: bool) -> None:
     if not path.exists():
         return
     config = _read_object(path, _CONFIG_LIMIT_BYTES)
-    _refuse_code(path, config, trust_remote_code)
+    _refuse_code(path, config)
     templates = config.get("chat_template")
     if templates is not None and not isinstance(templates, str):
         # Older transformers used these names as file names.

@@ -480,8 +480,9 @@ class TestFolder:
 
     def test_is_checked(self, tmp_path: Path) -> None:
         folder = model_folder(tmp_path / "model", auto_map={"AutoConfig": "x.Y"})
-        assert "--trust-remote-code" in str(refusal(str(folder)).hint)
-        assert resolve.resolve(str(folder), trust_remote_code=True).kind == "folder"
+        error = refusal(str(folder))
+        assert (error.exit_code, "auto_map" in error.message) == (4, True)
+        assert "--" not in str(error.hint), "there is no option for it"
 
     def test_wins_over_a_hub_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)

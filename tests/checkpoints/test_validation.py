@@ -14,11 +14,11 @@ from lmi_cli.checkpoints import validation
 from lmi_cli.errors import ModelError
 
 
-def refusal(folder: Path, **options: bool) -> ModelError:
+def refusal(folder: Path) -> ModelError:
     """Check a folder that must be refused, within a second and in one line."""
     started = time.perf_counter()
     with pytest.raises(ModelError) as caught:
-        validation.check(folder, **options)
+        validation.check(folder)
     assert time.perf_counter() - started < 1
     assert "\n" not in caught.value.message
     return caught.value
@@ -135,9 +135,9 @@ class TestRemoteCode:
         (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
         edit(folder / file, auto_map={"AutoConfig": "evil.Config"})
         error = refusal(folder)
-        assert "--trust-remote-code" in str(error.hint)
-        assert not marker.exists()
-        validation.check(folder, trust_remote_code=True)
+        assert "auto_map" in error.message
+        assert "never runs code" in str(error.hint)
+        assert "--" not in str(error.hint), "there is no option for it"
         assert not marker.exists()
 
 
