@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmi_cli import memory
-from lmi_cli.checkpoints.entries import Progress, ignore_progress
+from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.checkpoints.gguf import GgufHeader, GgufTensor, read_header
 from lmi_cli.errors import ModelError, ResourceError
 
@@ -35,7 +35,7 @@ _DIGITS_FIRST = frozenset(
 )
 
 
-def convert(path: Path, folder: Path, progress: Progress = ignore_progress) -> None:
+def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) -> None:
     """Convert a GGUF file to a folder that `from_pretrained` takes.
 
     The weights are dequantised in float32 and rounded once, to bfloat16: every dtype and every

@@ -31,14 +31,14 @@ SMALL_FILE_BYTES = 16 * 2**20
 _MANIFEST_LIMIT_BYTES = 2**20
 
 
-class Progress(Protocol):
+class ReportBytes(Protocol):
     """Receives how far a download or a conversion has come."""
 
     def __call__(self, done_bytes: int, total_bytes: int | None, what: str) -> None:
         """Take one report: bytes done, bytes in all if known, and what is being done."""
 
 
-def ignore_progress(done_bytes: int, total_bytes: int | None, what: str) -> None:
+def report_nothing(done_bytes: int, total_bytes: int | None, what: str) -> None:
     """Do nothing."""
 
 
@@ -150,7 +150,7 @@ def build(
     fill: Callable[[Path, Path], None],
     *,
     source: str,
-    progress: Progress = ignore_progress,
+    progress: ReportBytes = report_nothing,
 ) -> None:
     """Build an entry unless a sound one is there, replacing a damaged one.
 
@@ -249,7 +249,7 @@ def _dump(value: object) -> bytes:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[bool]:
+def _locked(folder: Path, progress: ReportBytes) -> Iterator[bool]:
     """Hold the lock of an entry, so that two processes do not download the same model.
 
     Yields whether the lock is held; some file systems have none.

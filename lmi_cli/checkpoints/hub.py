@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmi_cli.checkpoints import validation
-from lmi_cli.checkpoints.entries import Progress
+from lmi_cli.checkpoints.entries import ReportBytes
 from lmi_cli.errors import ModelError
 
 # What transformers reads of a folder. Code and pickled weights are never fetched; nor is a second
@@ -33,7 +33,7 @@ class Wanted:
     revision: str | None = None
 
 
-def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: Progress) -> Path:
+def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: ReportBytes) -> Path:
     """Return the folder of a snapshot, whose name is the commit, having checked it.
 
     Args:
@@ -64,7 +64,7 @@ def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: Progress) -
 
 
 def fetch_file(
-    wanted: Wanted, file: str, *, offline: bool, refresh: bool, progress: Progress
+    wanted: Wanted, file: str, *, offline: bool, refresh: bool, progress: ReportBytes
 ) -> Path:
     """Return one GGUF file of a repository.
 
@@ -103,7 +103,7 @@ def _cached(wanted: Wanted, file: str | None) -> Path | None:
         return None
 
 
-def _download(wanted: Wanted, file: str | None, progress: Progress) -> Path:
+def _download(wanted: Wanted, file: str | None, progress: ReportBytes) -> Path:
     what = f"downloading {wanted.repository}"
     progress(0, None, what)
     try:
@@ -134,7 +134,7 @@ def _from_hub(wanted: Wanted, file: str | None, bar: Any, *, local_files_only: b
     )
 
 
-def _progress_bar(progress: Progress, what: str) -> Any:
+def _progress_bar(progress: ReportBytes, what: str) -> Any:
     """Return a class that huggingface_hub takes for a progress bar and that draws nothing."""
     base: Any = import_module("tqdm.auto").tqdm
 

