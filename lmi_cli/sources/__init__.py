@@ -12,8 +12,8 @@ only inside the worker process of ``pdf_worker``.
                   html, notebook, office
 """
 
+from lmi_cli.sources.blocks import Block, Corpus, Skipped, Source
 from lmi_cli.sources.corpus import open_corpus
-from lmi_cli.sources.document import Block, Corpus, Skipped, Source
 from lmi_cli.sources.options import PdfLimits, ReadOptions
 from lmi_cli.sources.reasons import is_by_rule
 

@@ -16,10 +16,9 @@ from typing import BinaryIO
 
 from lmi_cli.errors import NoInputError, UsageError
 from lmi_cli.sources import html, notebook, office, pdf, text
-from lmi_cli.sources.document import Block, Corpus, Skipped, Source
+from lmi_cli.sources.blocks import BLOCK_CHARS, Block, Corpus, Piece, Skipped, Source
 from lmi_cli.sources.input import Input, describe, open_file
 from lmi_cli.sources.options import ReadOptions
-from lmi_cli.sources.piece import BLOCK_CHARS, Piece
 from lmi_cli.sources.reasons import BLANK, EMPTY, UnreadableError
 from lmi_cli.sources.sniff import kind_of, misnamed, unwelcome
 from lmi_cli.sources.walk import walk

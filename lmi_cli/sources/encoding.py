@@ -10,7 +10,7 @@ cannot be decoded becomes U+FFFD. A NUL ends the text.
 import codecs
 from collections.abc import Iterable, Iterator
 
-from lmi_cli.sources.document import Source
+from lmi_cli.sources.blocks import Source
 from lmi_cli.sources.sniff import byte_order_mark
 
 REPLACEMENT = "\ufffd"

@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterable, Iterator
 from html import unescape
 
-from lmi_cli.sources.document import Source
+from lmi_cli.sources.blocks import Piece, Source
 from lmi_cli.sources.encoding import decoded
 from lmi_cli.sources.input import Input
-from lmi_cli.sources.piece import Piece
 from lmi_cli.sources.text import blocks
 
 TAG_CHARS = 65536

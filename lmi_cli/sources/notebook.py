@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from lmi_cli.sources.document import Source
+from lmi_cli.sources.blocks import Piece, Source
 from lmi_cli.sources.encoding import decoded
 from lmi_cli.sources.input import Input
-from lmi_cli.sources.piece import Piece
 from lmi_cli.sources.reasons import UnreadableError
 
 NOTEBOOK_BYTES = 32 * 1024 * 1024

@@ -14,11 +14,10 @@ from typing import IO, Any
 from urllib.parse import unquote
 from xml.parsers import expat
 
-from lmi_cli.sources.document import Source
+from lmi_cli.sources.blocks import Piece, Source
 from lmi_cli.sources.encoding import decoded
 from lmi_cli.sources.html import main_text
 from lmi_cli.sources.input import CHUNK_BYTES, Input
-from lmi_cli.sources.piece import Piece
 from lmi_cli.sources.reasons import UnreadableError
 from lmi_cli.sources.text import blocks
 

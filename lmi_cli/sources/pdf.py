@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Self
 
-from lmi_cli.sources.document import Source
+from lmi_cli.sources.blocks import Piece, Source
 from lmi_cli.sources.input import Input
 from lmi_cli.sources.options import PdfLimits, ReadOptions
 from lmi_cli.sources.page_text import PageText
-from lmi_cli.sources.piece import Piece
 from lmi_cli.sources.reasons import UnreadableError
 
 WORKER = Path(__file__).with_name("pdf_worker.py")

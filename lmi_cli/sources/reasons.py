@@ -1,6 +1,6 @@
 """Why an input is not read, in words. Imports only ``document``."""
 
-from lmi_cli.sources.document import Skipped
+from lmi_cli.sources.blocks import Skipped
 
 EMPTY = "empty"
 BLANK = "only white space"

@@ -3,10 +3,9 @@
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from lmi_cli.sources.document import Source
+from lmi_cli.sources.blocks import BLOCK_CHARS, Piece, Source
 from lmi_cli.sources.encoding import decoded
 from lmi_cli.sources.input import Input
-from lmi_cli.sources.piece import BLOCK_CHARS, Piece
 
 JOINERS = "\u200d\ufe0e\ufe0f"
 # Never cut between these: a longer cluster is not one that a reader would see as one character.

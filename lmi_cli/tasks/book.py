@@ -22,7 +22,7 @@ from lmi_cli.cache.store import PARTS, StoredBlock, TokenStore
 from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.errors import StateFileError
 from lmi_cli.models.load import Loaded
-from lmi_cli.sources.document import Corpus, Skipped, Source
+from lmi_cli.sources.blocks import Corpus, Skipped, Source
 from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.methodchoice import MemoryChoice, MethodChoice

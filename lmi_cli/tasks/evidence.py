@@ -13,7 +13,7 @@ from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.retrieval import contrast, look
-from lmi_cli.sources.document import Source
+from lmi_cli.sources.blocks import Source
 from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.report import Evidence

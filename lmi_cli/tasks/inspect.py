@@ -8,7 +8,7 @@ from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.heads import RetrievalHeads, key_heads_of
 from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts
 from lmi_cli.models.speeds import setting_of
-from lmi_cli.sources.document import Corpus, Skipped
+from lmi_cli.sources.blocks import Corpus, Skipped
 from lmi_cli.tasks.events import Progress
 from lmi_cli.tasks.methodchoice import STREAM_SHARE, MethodChoice
 from lmi_cli.tasks.report import SourceReport, source_reports

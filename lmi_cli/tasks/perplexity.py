@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.errors import NoInputError
 from lmi_cli.models.load import Loaded
-from lmi_cli.sources.document import Corpus
+from lmi_cli.sources.blocks import Corpus
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.methodchoice import MethodChoice
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports

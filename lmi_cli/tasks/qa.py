@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lmi_cli.sources.document import Corpus
+from lmi_cli.sources.blocks import Corpus
 from lmi_cli.tasks.events import Delta, Note, Progress
 from lmi_cli.tasks.reading import Reading
 from lmi_cli.tasks.report import Answer, ReadingReport, Timing

@@ -19,7 +19,7 @@ from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.heads import known_heads
 from lmi_cli.models.load import Loaded
-from lmi_cli.sources.document import Corpus
+from lmi_cli.sources.blocks import Corpus
 from lmi_cli.tasks.calibrate import heads_of
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.events import Delta, Note, Progress

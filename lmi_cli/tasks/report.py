@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from lmi_cli.sources.document import Skipped, Source
+from lmi_cli.sources.blocks import Skipped, Source
 from lmi_cli.text.provenance import Place
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmi_cli.sources.document import Block
+from lmi_cli.sources.blocks import Block
 
 _LINE_FEED = re.compile("\n")
 

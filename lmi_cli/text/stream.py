@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lmi_cli.sources.document import Block
+from lmi_cli.sources.blocks import Block
 from lmi_cli.text.encoded import Encoded
 from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.tokenizer import Tokenizer

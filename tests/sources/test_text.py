@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from lmi_cli.errors import NoInputError
 from lmi_cli.sources import input as input_module
 from lmi_cli.sources import open_corpus
+from lmi_cli.sources.blocks import BLOCK_CHARS
 from lmi_cli.sources.encoding import Decoder, extends_ascii
 from lmi_cli.sources.input import CHUNK_BYTES
-from lmi_cli.sources.piece import BLOCK_CHARS
 from lmi_cli.sources.text import blocks
 
 from .documents import read_all

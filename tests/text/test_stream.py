@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmi_cli.sources.document import Block
+from lmi_cli.sources.blocks import Block
 from lmi_cli.text import stream
 from lmi_cli.text.provenance import Place, Provenance
 from lmi_cli.text.stream import tokenize

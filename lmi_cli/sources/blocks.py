@@ -1,10 +1,22 @@
 """The types that cross from ``sources`` to ``text``: blocks of text that know where they came from.
 
-Imports only the standard library.
+Also the pieces of which ``corpus`` makes blocks. Imports only the standard library.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+BLOCK_CHARS = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a reader yields: some text of its one source, in order; attributes as in `Block`."""
+
+    text: str
+    page: int | None = None
+    label: str | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
