@@ -4,8 +4,10 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lmi_cli.sources import Block, Corpus, ReadOptions, open_corpus
+from lmi_cli.sources.options import PdfLimits
 
 
 @dataclass
@@ -125,3 +127,14 @@ def make_zip(members: dict[str, bytes | str]) -> bytes:
             stored = zipfile.ZIP_STORED if name == "mimetype" else None
             archive.writestr(name, data, compress_type=stored)
     return buffer.getvalue()
+
+
+def write(folder: Path, data: bytes, name: str = "a.pdf") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def quick(**limits: float) -> ReadOptions:
+    """Options that leave little time to each page of a PDF."""
+    return ReadOptions(pdf=PdfLimits(**({"page_seconds": 1.5, "patience": 1.0} | limits)))
