@@ -58,5 +58,39 @@ def test_both_libraries_give_the_same_product(rows: int) -> None:
     torch.testing.assert_close(ours.double(), exact, rtol=2**-8, atol=1e-4)
 
 
-def test_memory_can_be_kept_wherever_this_runs() -> None:
+class FakeLibrary:
+    """A C library that notes how it is set."""
+
+    def __init__(self) -> None:
+        self.settings: dict[int, int] = {}
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.settings[parameter] = value
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("platform", "settings"),
+    [
+        # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h, in bytes.
+        ("linux", {-1: 512 * 2**20, -2: 64 * 2**20, -3: 32 * 2**20}),
+        ("darwin", {}),
+        ("win32", {}),
+    ],
+)
+def test_freed_memory_is_kept_by_the_c_library_of_linux(
+    platform: str, settings: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = FakeLibrary()
+    monkeypatch.setattr(cpu.sys, "platform", platform)
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: library)
     cpu.keep_freed_memory()
+    assert library.settings == settings
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[None] = []
+    monkeypatch.setattr(cpu.sys, "platform", "linux")
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: asked.append(name) or object())
+    cpu.keep_freed_memory()
+    assert asked == [None]

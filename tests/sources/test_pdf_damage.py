@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import textwrap
-import time
 import zlib
 from pathlib import Path
 
@@ -125,11 +124,11 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_hostile_page_costs_seconds_and_that_page(tmp_path, bomb):
+def test_a_hostile_page_costs_its_worker_and_that_page(tmp_path, workers, bomb):
     path = write(tmp_path, book_with(BOMBS[bomb]()))
-    before, start = peak_kib(), time.monotonic()
+    before = peak_kib()
     result = read_all(path, options=quick(page_seconds=3, memory_bytes=512 << 20))
-    assert time.monotonic() - start < 20
+    assert len(workers) <= 2  # each of which has its seconds
     assert peak_kib() - before < 100_000
     pages = [block.page for block in result.blocks]
     assert pages[0] == 1
@@ -149,17 +148,16 @@ def test_cyclic_page_tree(tmp_path):
         read_all(write(tmp_path, data), options=quick(open_seconds=5))
 
 
-def test_huge_to_unicode(tmp_path):
+def test_huge_to_unicode(tmp_path, workers):
     cmap = b"beginbfrange\n" + b"<0000> <ffff> <0000>\n" * 100_000 + b"endbfrange"
     font = (
         b"<< /Type /Font /Subtype /Type0 /BaseFont /A /Encoding /Identity-H /ToUnicode 13 0 R "
         b"/DescendantFonts [ << /Type /Font /Subtype /CIDFontType2 /BaseFont /A >> ] >>"
     )
     path = write(tmp_path, book_with({3: font, 11: stream(b""), 13: deflated(cmap)}))
-    start = time.monotonic()
     with contextlib.suppress(NoInputError):
         read_all(path, options=quick(page_seconds=2))
-    assert time.monotonic() - start < 20
+    assert len(workers) <= 3  # each of which has its seconds: one for each page
 
 
 @pytest.mark.skipif(os.name == "nt", reason="address space cannot be limited there")
