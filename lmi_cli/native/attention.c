@@ -3,8 +3,8 @@
  * The same result as kernel.py, with scores and sums in float32: one softmax over several ranges of
  * keys, each in its own band of true distance. Keys and values are packed in pairs, as the dot
  * product instruction wants them, once for all queries; then tiles of queries go over blocks of
- * keys and keep a running maximum and sum (Milakov and Gimelshein 2018, arXiv 1805.02867). A single
- * query packs nothing, since it reads each key once.
+ * keys and keep a running maximum and sum (Milakov and Gimelshein 2018, arXiv 1805.02867). For a
+ * single query see one_query.c.
  */
 #include "attention.h"
 #include "multiply.h"
@@ -13,29 +13,8 @@ enum {
     ROWS = 24,    /* queries of a tile */
     BLOCK = 256,  /* keys of a block */
     STEP = 32,    /* columns at the edges of a band: one register of bfloat16 */
-    LARGEST = 16, /* power of two among the weights of a row */
-    SPLIT = 512,  /* at most so many keys of a job, for a single query */
-    PARTS = 4,    /* at least so many jobs for heads that share keys, if they are worth it */
-    TOGETHER = 4  /* queries that share one reading of keys and values */
+    LARGEST = 16  /* power of two among the weights of a row */
 };
-
-/* The keys of a range that a query at a position sees: [*from, *to). */
-static inline void band(const Range *range, int64_t position, int64_t *from, int64_t *to) {
-    *from = clamp(position - range->farthest + 1 - range->key_start, 0, range->keys);
-    *to = clamp(position - range->nearest - range->key_start + 1, *from, range->keys);
-}
-
-/* The largest of some scores, a multiple of 16 of them; nan if one is. */
-static inline float highest(const float *scores, int64_t first, int64_t last) {
-    __m512 most = _mm512_set1_ps(-INFINITY);
-    __mmask16 broken = 0;
-    for (int64_t at = first; at < last; at += 16) {
-        const __m512 found = _mm512_load_ps(scores + at);
-        broken |= _mm512_cmp_ps_mask(found, found, _CMP_UNORD_Q);
-        most = _mm512_max_ps(most, found);
-    }
-    return broken ? NAN : _mm512_reduce_max_ps(most);
-}
 
 /* Keys [n, size] to [size / 2][BLOCK][2], pairs of components side by side; zeros behind n. */
 static void pack_keys(const bf16 *key, int64_t n, int64_t size, bf16 *packed) {
@@ -203,15 +182,6 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
     }
 }
 
-static void write_row(bf16 *out, const float *values, float factor, int64_t size) {
-    const __m512 scale = _mm512_set1_ps(factor);
-    for (int64_t at = 0; at < size; at += 32) {
-        __m512 low = _mm512_mul_ps(scale, _mm512_loadu_ps(values + at));
-        __m512 high = _mm512_mul_ps(scale, _mm512_loadu_ps(values + at + 16));
-        _mm512_storeu_si512(out + at, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-    }
-}
-
 /* Attention of `rows` queries of every head, the first at true position `position`.
  *
  * out: [rows, heads, size]; lse: [heads, rows] or NULL. Returns 0, or 1 if memory ran out.
@@ -277,166 +247,4 @@ int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_he
     }
     for (int64_t at = 0; at < count; at++) free(keys[at]), free(values[at]);
     return failed;
-}
-
-static inline int64_t parts_of(const OneQuery *one, int64_t range) {
-    return (one->seen[range] + one->split - 1) / one->split;
-}
-
-/* Where the partial results of a part and a head lie: output[size], peak, sum. */
-static inline float *partial_of(const OneQuery *one, int64_t part, int64_t head) {
-    return one->partial + (part * one->heads + head) * (one->size + 2);
-}
-
-int one_query_begin(OneQuery *one, const Range *ranges, int64_t count, int64_t heads,
-                    int64_t key_heads, int64_t size, int64_t position) {
-    *one = (OneQuery){.ranges = ranges, .heads = heads, .key_heads = key_heads, .size = size};
-    int64_t total = 0;
-    for (int64_t at = 0; at < count; at++) {
-        int64_t to;
-        band(ranges + at, position, one->from + at, &to);
-        one->seen[at] = to - one->from[at];
-        total += one->seen[at];
-    }
-    one->split = clamp((total / PARTS + 15) / 16 * 16, 64, SPLIT);
-    for (int64_t at = 0; at < count; at++) one->parts += parts_of(one, at);
-    const size_t floats = (size_t)(one->parts * heads * (size + 2)) + 1;
-    one->partial = malloc(floats * sizeof *one->partial);
-    return one->partial == NULL;
-}
-
-/* Scores of `heads` queries with n keys, from one reading of the keys. */
-static void score_one(const int heads, const bf16 *query, int64_t query_head, const bf16 *key,
-                      int64_t n, int64_t size, float scores[][SPLIT]) {
-    for (int64_t at = 0; at < n; at += 16) {
-        for (int64_t line = 0; line < 16 * size; line += 32)
-            _mm_prefetch((const char *)(key + (at + 16) * size + line) + AHEAD, _MM_HINT_T1);
-        for (int head = 0; head < heads; head++) {
-            __m512 rows[16];
-#pragma GCC unroll 16
-            for (int r = 0; r < 16; r++) rows[r] = _mm512_setzero_ps();
-            for (int64_t c = 0; c < size; c += 32) {
-                const __m512bh q = (__m512bh)_mm512_loadu_si512(query + head * query_head + c);
-                const bf16 *row = key + at * size + c;
-                if (n - at >= 16)
-#pragma GCC unroll 16
-                    for (int r = 0; r < 16; r++)
-                        rows[r] = _mm512_dpbf16_ps(
-                            rows[r], q, (__m512bh)_mm512_loadu_si512(row + r * size));
-                else
-                    for (int r = 0; r < n - at; r++)
-                        rows[r] = _mm512_dpbf16_ps(
-                            rows[r], q, (__m512bh)_mm512_loadu_si512(row + r * size));
-            }
-            __m512 found = sums_of(rows);
-            if (n - at < 16)
-                found = _mm512_mask_blend_ps((__mmask16)((1u << (n - at)) - 1),
-                                             _mm512_set1_ps(-INFINITY), found);
-            _mm512_store_ps(scores[head] + at, found);
-        }
-    }
-}
-
-/* Sums of n values (64 components of each) by the weights of `heads` queries, from one reading. */
-static inline __attribute__((always_inline)) void weigh_one(const int heads, const bf16 *value,
-                                                            int64_t n, int64_t size,
-                                                            float weights[][SPLIT],
-                                                            float *output[]) {
-    __m512 sums[TOGETHER][4];
-#pragma GCC unroll 4
-    for (int head = 0; head < heads; head++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) sums[head][j] = _mm512_setzero_ps();
-    for (int64_t at = 0; at < n; at++) {
-        __m512 wide[4];
-        _mm_prefetch((const char *)(value + at * size) + AHEAD, _MM_HINT_T1);
-        _mm_prefetch((const char *)(value + at * size) + AHEAD + 64, _MM_HINT_T1);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) wide[j] = widened(value + at * size + 16 * j);
-#pragma GCC unroll 4
-        for (int head = 0; head < heads; head++) {
-            const __m512 w = _mm512_set1_ps(weights[head][at]);
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) sums[head][j] = _mm512_fmadd_ps(w, wide[j], sums[head][j]);
-        }
-    }
-#pragma GCC unroll 4
-    for (int head = 0; head < heads; head++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) _mm512_storeu_ps(output[head] + 16 * j, sums[head][j]);
-}
-
-void one_query_part(const OneQuery *one, int64_t part, int64_t group) {
-    const int64_t folds = one->heads / one->key_heads, size = one->size;
-    int64_t which = 0, split = part;
-    while (split >= parts_of(one, which)) split -= parts_of(one, which++);
-    const Range *range = one->ranges + which;
-    const int64_t first = one->from[which] + split * one->split;
-    const int64_t n = clamp(one->seen[which] - split * one->split, 0, one->split);
-    const bf16 *key = range->key + group * range->key_head + first * size;
-    const bf16 *value = range->value + group * range->value_head + first * size;
-    _Alignas(64) float scores[TOGETHER][SPLIT];
-    for (int64_t fold = 0; fold < folds; fold += TOGETHER) {
-        const int64_t head = group * folds + fold;
-        const int heads = (int)clamp(folds - fold, 0, TOGETHER);
-        score_one(heads, range->query + head * range->query_head, range->query_head, key, n, size,
-                  scores);
-        float *output[TOGETHER];
-        for (int h = 0; h < heads; h++) {
-            output[h] = partial_of(one, part, head + h);
-            const float peak = highest(scores[h], 0, n);
-            __m512 sum = _mm512_setzero_ps();
-            for (int64_t at = 0; at < n; at += 16) {
-                const __m512 w = exponential(
-                    _mm512_sub_ps(_mm512_load_ps(scores[h] + at), _mm512_set1_ps(peak)));
-                sum = _mm512_add_ps(sum, w);
-                _mm512_store_ps(scores[h] + at, w);
-            }
-            output[h][size] = peak;
-            output[h][size + 1] = _mm512_reduce_add_ps(sum);
-        }
-        for (int64_t c = 0; c < size; c += STRIP) {
-            switch (heads) { /* a loop of its own for each */
-            case 1: weigh_one(1, value + c, n, size, scores, output); break;
-            case 2: weigh_one(2, value + c, n, size, scores, output); break;
-            case 3: weigh_one(3, value + c, n, size, scores, output); break;
-            default: weigh_one(4, value + c, n, size, scores, output);
-            }
-            for (int h = 0; h < heads; h++) output[h] += STRIP;
-        }
-    }
-}
-
-void one_query_merge(const OneQuery *one, int64_t head, bf16 *out, float *lse) {
-    const int64_t size = one->size;
-    float peak = -INFINITY, sum = 0.0f, whole[MAX_SIZE] = {0};
-    for (int64_t part = 0; part < one->parts; part++)
-        peak = fmaxf(peak, partial_of(one, part, head)[size]);
-    for (int64_t part = 0; part < one->parts; part++) {
-        const float *found = partial_of(one, part, head);
-        const float share = expf(found[size] - peak);
-        sum += share * found[size + 1];
-        for (int64_t at = 0; at < size; at++) whole[at] += share * found[at];
-    }
-    write_row(out + head * size, whole, sum == 0 ? 0 : 1 / sum, size);
-    if (lse) lse[head] = sum == 0 ? -INFINITY : peak + logf(sum);
-}
-
-void one_query_end(OneQuery *one) { free(one->partial); }
-
-/* A single query of every head; nothing is packed. Otherwise like lmi_attend. */
-int lmi_attend_one(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
-                   int64_t size, int64_t position, bf16 *out, float *lse) {
-    OneQuery one;
-    if (one_query_begin(&one, ranges, count, heads, key_heads, size, position)) return 1;
-#pragma omp parallel if (one.parts * key_heads > 1)
-    {
-#pragma omp for schedule(static)
-        for (int64_t job = 0; job < key_heads * one.parts; job++)
-            one_query_part(&one, job % one.parts, job / one.parts);
-#pragma omp for
-        for (int64_t head = 0; head < heads; head++) one_query_merge(&one, head, out, lse);
-    }
-    one_query_end(&one);
-    return 0;
 }

@@ -1,4 +1,4 @@
-"""Softmax attention over several key ranges; see ``attention.c``."""
+"""Softmax attention over several key ranges; see ``attention.c`` and ``one_query.c``."""
 
 import ctypes
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ NO_LIMIT = 2**62
 
 
 class Range(ctypes.Structure):
-    """``Range`` of ``attention.c``."""
+    """``Range`` of ``attention.h``."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("query", "key", "value")),

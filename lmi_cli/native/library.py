@@ -1,4 +1,7 @@
-"""The compiled library: its sources, and the one that is open."""
+"""The compiled library: its sources, and the one that is open.
+
+May import torch and the standard library.
+"""
 
 import ctypes
 from pathlib import Path
@@ -7,7 +10,9 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-SOURCES = tuple(_FOLDER / name for name in ("attention.c", "linear.c", "pointwise.c", "step.c"))
+SOURCES = tuple(
+    _FOLDER / f"{name}.c" for name in ("attention", "linear", "one_query", "pointwise", "step")
+)
 HEADERS = tuple(
     _FOLDER / f"{name}.h" for name in ("attention", "linear", "multiply", "pointwise", "vectors")
 )
