@@ -13,8 +13,8 @@ from subprocess import Popen
 
 import pypdf
 import pytest
+from sources.bombs import BOMBS, book_with
 from sources.documents import make_pdf, make_zip
-from sources.test_pdf import BOMBS, book_with
 
 Files = dict[str, bytes]
 TEXT = b"The grass is green.\n"

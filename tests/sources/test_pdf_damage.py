@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import textwrap
-import zlib
 from pathlib import Path
 
 import pypdf
@@ -16,7 +15,8 @@ import pytest
 from lmi_cli.errors import LmiError, NoInputError
 from lmi_cli.sources import open_corpus
 
-from .documents import assemble, make_pdf, quick, read_all, stream, text_content, write
+from .bombs import BOMBS, book_with, deflated
+from .documents import assemble, make_pdf, quick, read_all, stream, write
 
 
 def peak_kib():
@@ -64,63 +64,6 @@ def test_random_damage_gives_good_pages_or_our_errors(tmp_path, seed):
         pass
     known = {source.origin for source in corpus.sources} | {s.origin for s in corpus.skipped}
     assert known == {str(path) for path in paths}
-
-
-def deflated(data, times=1):
-    for _ in range(times):
-        data = zlib.compress(data, 9)
-    names = b" ".join([b"/FlateDecode"] * times)
-    return stream(data, b"/Filter [ %s ]" % names)
-
-
-def book_with(objects, content=11):
-    """Page 1 is fine, page 2 has the content given, page 3 is fine."""
-    base = {
-        1: b"<< /Type /Catalog /Pages 2 0 R >>",
-        2: b"<< /Type /Pages /Count 3 /Kids [ 4 0 R 5 0 R 6 0 R ] >>",
-        3: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-        7: stream(text_content(["Good page"])),
-    }
-    for page, body in ((4, 7), (5, content), (6, 7)):
-        base[page] = (
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents %d 0 R "
-            b"/Resources << /Font << /F1 3 0 R >> /XObject << /X 12 0 R >> >> >>" % body
-        )
-    return assemble(base | objects)
-
-
-def forms(count):
-    """Forms that each show the next one ten times."""
-    found = {}
-    for number in range(12, 12 + count):
-        found[number] = stream(
-            b"/X Do " * 10,
-            b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] "
-            b"/Resources << /XObject << /X %d 0 R >> >>" % (number + 1),
-        )
-    found[12 + count] = stream(
-        text_content(["deep"]), b"/Type /XObject /Subtype /Form /BBox [0 0 9 9]"
-    )
-    return found
-
-
-BOMBS = {
-    "a gigabyte in a page": lambda: {11: deflated(bytes(1_000_000_000))},
-    "nested filters": lambda: {11: deflated(b"x" * 1000, 16)},
-    "endless operators": lambda: {11: deflated(b"BT (x) Tj ET\n" * 5_000_000)},
-    "endless operands": lambda: {11: deflated(b"[ " * 3_000_000)},
-    "deep nesting": lambda: {11: stream(b"[" * 100_000 + b"]" * 100_000)},
-    "deep dictionaries": lambda: {11: stream(b"<</a " * 100_000 + b"Tj")},
-    "a million forms": lambda: {11: stream(b"/X Do"), **forms(6)},
-    "a form in itself": lambda: {
-        11: stream(b"/X Do"),
-        12: stream(
-            b"/X Do /X Do",
-            b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] "
-            b"/Resources << /XObject << /X 12 0 R >> >>",
-        ),
-    },
-}
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
