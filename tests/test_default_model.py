@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from reading_helpers import Settings
 from transformers import AutoModelForCausalLM
 
 from lmi_cli.attention import kernel
@@ -15,15 +16,14 @@ from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine import forward
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.sampling import Sampling
-from lmi_cli.methods import Full, LMInfinite
-from lmi_cli.models.load import Loaded, Placement, load
+from lmi_cli.methods import Full, LMInfinite, MethodChoice
+from lmi_cli.models.load import Loaded, load
+from lmi_cli.models.placement import Placement
 from lmi_cli.native import compiling, library
-from lmi_cli.sources import Block, Corpus, Source
-from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice, MethodChoice
-from lmi_cli.tasks.passkey import PasskeyReport, build_prompt, key_for, passkey
-from lmi_cli.tasks.qa import answer
-from lmi_cli.tasks.reading import AnswerOptions, Reading
-from lmi_cli.tasks.report import Answer
+from lmi_cli.sources.blocks import text_corpus
+from lmi_cli.tasks.events import follow
+from lmi_cli.tasks.passkey import QUESTION, build_text, key_for, passkey
+from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -119,13 +119,11 @@ def test_answers_equal_stock_generate(loaded: Loaded, stock: torch.nn.Module, nu
         asked.ids += [int(token) for block in kept for token in block]
         return engine_read(self, state, kept)
 
-    corpus = Corpus([Block(0, document, 0, line=1)], [Source("doc", "text")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "read", remember)
-        options = AnswerOptions(max_new_tokens=24)
-        reading = Reading(loaded, MethodChoice(), options, NO_MEMORY, chunk=512)
-        events = list(answer(reading, corpus, [question]))
-    (given,) = [event for event in events if isinstance(event, Answer)]
+        settings = Settings(max_new_tokens=24, chunk=512)
+        reading = settings.read(loaded, text_corpus(document), [question])
+        given = settings.ask(loaded, reading, question)
     prompt = torch.tensor([asked.ids])
     with torch.inference_mode():
         generated = stock.generate(
@@ -143,8 +141,8 @@ def test_answers_equal_stock_generate(loaded: Loaded, stock: torch.nn.Module, nu
 
 def test_passkey_at_1k_is_found(loaded: Loaded) -> None:
     key = key_for(0, 1000, 50, 0)
-    built = build_prompt(loaded.tokenizer, 1000, 50, key)
-    prompt = np.concatenate((built.document, built.question))
+    built = build_text(loaded.tokenizer, 1000, 50, key)
+    prompt = np.concatenate((built.encoded.ids, loaded.tokenizer.encode(QUESTION).ids))
     assert len(prompt) == 1000
     engine = Engine(loaded.lm, LMInfinite(8192, 10, 8192))
     state = engine.start()
@@ -165,18 +163,18 @@ def test_passkey_beyond_the_trained_length(
     loaded: Loaded, memory: MemoryChoice, found: bool
 ) -> None:
     """Found among what has left the window, by its heads; not without them."""
-    *_, report = passkey(
-        loaded,
-        [9000],
-        [50.0],
-        trials=1,
-        choice=MethodChoice(),
-        memory=memory,
-        max_new_tokens=12,
-        seed=0,
-        chunk=512,
+    report = follow(
+        passkey(
+            loaded,
+            [9000],
+            [50.0],
+            trials=1,
+            choice=MethodChoice(),
+            memory=memory,
+            max_new_tokens=12,
+            seed=0,
+        )
     )
-    assert isinstance(report, PasskeyReport)
     assert report.cells[0].accuracy == float(found)
 
 

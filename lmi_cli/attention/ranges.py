@@ -1,11 +1,29 @@
-"""What a kernel is handed: consecutive keys, with the queries as they meet them."""
+"""What a layer hands to attention, and what attention hands to a kernel."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
-from lmi_cli.attention.rope import Turn
+from lmi_cli.attention.rope import Rotation
+
+
+class QKV(NamedTuple):
+    """Queries, keys and values of new tokens in one layer, as a model's projections give them.
+
+    Attributes:
+        query: ``[B, H, Q, D]``, un-rotated.
+        key: ``[B, Hkv, Q, D]``, un-rotated.
+        value: ``[B, Hkv, Q, Dv]``.
+        scale: Factor on each score.
+        softcap: See :func:`lmi_cli.attention.kernel.attend`.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    softcap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +59,7 @@ class TokenRange(NamedTuple):
     """Consecutive keys as one token meets them, within larger tensors.
 
     Attributes:
-        turn: The query's rotation in this range, with the score's scale; None for no rotation.
+        rotation: Of the query in this range, with the score's scale; None for none.
         key: ``[1, Hkv, ., D]``, rotated to its position in this range.
         value: ``[1, Hkv, ., D]``.
         begin: Column of the first key.
@@ -51,7 +69,7 @@ class TokenRange(NamedTuple):
         farthest: First true distance that is no longer visible; None has no limit.
     """
 
-    turn: Turn | None
+    rotation: Rotation | None
     key: Tensor
     value: Tensor
     begin: int
@@ -69,11 +87,11 @@ class TokenView(NamedTuple):
         key: ``[1, Hkv, ., D]``; takes its key at ``column``.
         value: ``[1, Hkv, ., D]``; takes its value there.
         column: See above.
-        turn: The rotation of its key; None for none.
+        rotation: Of its key; None for none.
     """
 
     ranges: tuple[TokenRange, ...]
     key: Tensor
     value: Tensor
     column: int
-    turn: Turn | None
+    rotation: Rotation | None

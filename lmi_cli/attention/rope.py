@@ -24,7 +24,7 @@ class Phases(NamedTuple):
     sin: Tensor
 
 
-class Turn(NamedTuple):
+class Rotation(NamedTuple):
     """Factors of each component of a head and of the other one of its pair.
 
     Attributes:
@@ -76,9 +76,9 @@ class Rotary:
 
         Computed in the dtype of the phases and rounded once, to the dtype of ``x``.
         """
-        return self.apply(x, self.turn(phases, scale))
+        return self.apply(x, self.rotation(phases, scale))
 
-    def turn(self, phases: Phases, scale: float = 1.0) -> Turn:
+    def rotation(self, phases: Phases, scale: float = 1.0) -> Rotation:
         """What :meth:`rotate` multiplies by, to be computed once and applied many times."""
         cos, sin = phases
         pair = ((cos, cos), (-sin, sin))
@@ -86,21 +86,21 @@ class Rotary:
             cos, sin = (torch.stack(parts, -1).flatten(-2) for parts in pair)
         else:
             cos, sin = (torch.cat(parts, -1) for parts in pair)
-        return Turn(cos * scale, sin * scale, scale)
+        return Rotation(cos * scale, sin * scale, scale)
 
-    def apply(self, x: Tensor, turn: Turn) -> Tensor:
+    def apply(self, x: Tensor, rotation: Rotation) -> Tensor:
         """See :meth:`rotate`."""
-        size = turn.cos.shape[-1]
+        size = rotation.cos.shape[-1]
         if not self.interleaved and size == x.shape[-1] and native.can_rotate(x):
-            return native.rotate(x, turn.cos, turn.sin)
-        wide = x[..., :size].to(turn.cos.dtype)
+            return native.rotate(x, rotation.cos, rotation.sin)
+        wide = x[..., :size].to(rotation.cos.dtype)
         if self.interleaved:
             partner = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
         else:
             partner = torch.cat((wide[..., size // 2 :], wide[..., : size // 2]), -1)
-        out = (wide * turn.cos).addcmul_(partner, turn.sin)
+        out = (wide * rotation.cos).addcmul_(partner, rotation.sin)
         if size < x.shape[-1]:
-            out = torch.cat((out, x[..., size:] * turn.scale), -1)
+            out = torch.cat((out, x[..., size:] * rotation.scale), -1)
         return out.to(x.dtype)
 
 

@@ -1,11 +1,15 @@
 """A buffer of keys and values that slides along the stream and stays contiguous."""
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
-from lmi_cli.methods.cachesize import window_capacity
+from lmi_cli.attention.segment import Recent
+from lmi_cli.cache.track import CachedTrack, Span
 
 
-class SlidingBuffer:
+class SlidingBuffer(CachedTrack):
     """The most recent keys and values of one layer, in stream order.
 
     New tokens are written behind the old ones. When the buffer is full, the part that is still
@@ -13,12 +17,14 @@ class SlidingBuffer:
     tokens.
 
     Args:
-        window: Positions that a query may look back on, itself included; None keeps everything.
+        retention: How far a query looks back.
         chunk: Largest number of tokens appended at once.
     """
 
-    def __init__(self, window: int | None, chunk: int) -> None:
-        self.window = window
+    grows = True
+
+    def __init__(self, retention: Recent, chunk: int) -> None:
+        self.retention = retention
         self.chunk = chunk
         self.start = 0  # true position of the first live token
         self._tensors: tuple[Tensor, Tensor] | None = None
@@ -39,18 +45,15 @@ class SlidingBuffer:
         return self._allocated()[1][:, :, self._begin : self._end]
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """Keys and values as allocated, ``[B, Hkv, capacity, D]``.
+    def span(self) -> Span | None:
+        """The live tokens; None before the first one."""
+        if self._tensors is None:
+            return None
+        return Span(*self._tensors, self._begin, len(self), self.start)
 
-        Raises:
-            RuntimeError: Nothing has been appended yet.
-        """
-        return self._allocated()
-
-    @property
-    def begin(self) -> int:
-        """Column of the first live token."""
-        return self._begin
+    def takes(self, count: int) -> int:
+        """All of them."""
+        return count
 
     @property
     def nbytes(self) -> int:
@@ -78,7 +81,7 @@ class SlidingBuffer:
         """Make room for ``count`` tokens from ``position`` on, to be written by the caller.
 
         Returns:
-            The column of the first in :attr:`tensors`.
+            The column of the first in the tensors of :attr:`span`.
 
         Raises:
             RuntimeError: Nothing has been appended yet, so the shape of a token is not known.
@@ -97,13 +100,25 @@ class SlidingBuffer:
 
     def clone(self) -> "SlidingBuffer":
         """An independent copy of what the next query sees, with room for one more chunk."""
-        other = SlidingBuffer(self.window, self.chunk)
-        keep = len(self) if self.window is None else min(len(self), self.window - 1)
+        other = SlidingBuffer(self.retention, self.chunk)
+        window = self.retention.tokens
+        keep = len(self) if window is None else min(len(self), window - 1)
         if keep:
             other.start = self.start + len(self) - keep
             key, value = self.key[:, :, -keep:], self.value[:, :, -keep:]
             other._reallocate_from(key, value, keep + self.chunk)
         return other
+
+    def save(self) -> dict[str, Tensor]:
+        """The live keys and values, and the position of the first."""
+        if not len(self):
+            return {}
+        return {"key": self.key, "value": self.value, "start": torch.tensor(self.start)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what :meth:`save` gave."""
+        if tensors:
+            self.append(tensors["key"], tensors["value"], int(tensors["start"]))
 
     def _allocated(self) -> tuple[Tensor, Tensor]:
         if self._tensors is None:
@@ -112,15 +127,16 @@ class SlidingBuffer:
 
     def _forget_before(self, position: int) -> None:
         """Drop what a query at ``position`` no longer sees."""
-        if self.window is None:
+        window = self.retention.tokens
+        if window is None:
             return
-        gone = min(max(position - self.window + 1 - self.start, 0), len(self))
+        gone = min(max(position - window + 1 - self.start, 0), len(self))
         self._begin += gone
         self.start += gone
 
     def _make_room(self, count: int) -> None:
         live = len(self)
-        full_size = None if self.window is None else window_capacity(self.window, self.chunk)
+        full_size = self.retention.capacity(self.chunk)
         growing = full_size is None or self.capacity < full_size
         if live + count > self.capacity or (growing and self._begin < live):
             self._reallocate_from(self.key, self.value, live + count)
@@ -142,6 +158,7 @@ class SlidingBuffer:
 
     def _allocate(self, like: Tensor, needed: int) -> Tensor:
         size = needed + needed // 2
-        if self.window is not None:
-            size = max(needed, min(size, window_capacity(self.window, self.chunk)))
+        most = self.retention.capacity(self.chunk)
+        if most is not None:
+            size = max(needed, min(size, most))
         return like.new_empty(*like.shape[:2], size, like.shape[3])

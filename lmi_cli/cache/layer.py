@@ -1,70 +1,167 @@
-"""The cache of one layer: its starting tokens and its sliding window."""
+"""The cache of one layer: its tracks by name."""
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.segment import Region
+from lmi_cli.attention.segment import First, Recent, Track
 from lmi_cli.cache.buffer import SlidingBuffer
-from lmi_cli.methods.base import Retention
+from lmi_cli.cache.track import CachedTrack, Span
 
 
-class LayerCache:
-    """Keys and values of one layer, by region.
+class StartingTokens(CachedTrack):
+    """The first keys and values of a stream.
 
-    Keys are stored rotated to the position that their region assigns them, so each is rotated once.
-    Tensors live on the device of the layer that made them.
+    Args:
+        retention: How many.
     """
 
-    def __init__(self, keep: Retention, chunk: int) -> None:
-        self.window = SlidingBuffer(keep.window, chunk)
-        self._sink_count = keep.sinks
-        self._sinks: tuple[Tensor, Tensor] | None = None
+    grows = False
 
-    @property
-    def sinks(self) -> tuple[Tensor, Tensor] | None:
-        """Keys and values of the starting tokens so far."""
-        return self._sinks
+    def __init__(self, retention: First) -> None:
+        self.retention = retention
+        self._tensors: tuple[Tensor, Tensor] | None = None
+        self._start = 0
 
-    def missing_sinks(self) -> int:
-        """Number of starting tokens still to be stored."""
-        return self._sink_count - (self._sinks[0].shape[2] if self._sinks else 0)
+    def takes(self, count: int) -> int:
+        """As many as are still missing."""
+        return min(count, self.retention.tokens - self.capacity)
 
-    def add_sinks(self, key: Tensor, value: Tensor) -> None:
-        """Add starting tokens (``[B, Hkv, n, D]``), in stream order."""
-        if self._sinks is None:
+    def append(self, key: Tensor, value: Tensor, position: int) -> None:
+        """Add starting tokens, in stream order."""
+        if self._tensors is None:
             # A plain clone would keep the order in memory of what it is a part of.
             whole = torch.contiguous_format
-            self._sinks = (key.clone(memory_format=whole), value.clone(memory_format=whole))
+            self._tensors = (key.clone(memory_format=whole), value.clone(memory_format=whole))
+            self._start = position
         else:
-            old_key, old_value = self._sinks
-            self._sinks = (torch.cat((old_key, key), 2), torch.cat((old_value, value), 2))
+            old_key, old_value = self._tensors
+            self._tensors = (torch.cat((old_key, key), 2), torch.cat((old_value, value), 2))
 
-    def truncate(self, position: int, tokens: int) -> None:
-        """Let go of everything from ``position`` on, behind the first ``tokens`` of the stream."""
-        self.window.truncate(position)
-        if self._sinks is not None:
-            key, value = self._sinks
-            self._sinks = (key[:, :, :tokens], value[:, :, :tokens]) if tokens else None
+    @property
+    def span(self) -> Span | None:
+        """The tokens so far; None before the first one."""
+        return (
+            None if self._tensors is None else Span(*self._tensors, 0, self.capacity, self._start)
+        )
 
-    def region(self, region: Region) -> tuple[Tensor, Tensor, int] | None:
-        """Keys, values and the true position of the first; None while the region is empty."""
-        if region is Region.WINDOW:
-            return (self.window.key, self.window.value, self.window.start)
-        return None if self._sinks is None else (*self._sinks, 0)
+    def reserve(self, count: int, position: int) -> int:
+        """Not for starting tokens.
 
-    def clone(self) -> "LayerCache":
-        """An independent copy. Sinks are never written to twice, so they are shared."""
-        other = LayerCache.__new__(LayerCache)
-        other.window = self.window.clone()
-        other._sink_count, other._sinks = self._sink_count, self._sinks
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError("starting tokens are appended, not reserved")
+
+    def truncate(self, position: int) -> None:
+        """Let go of the tokens from ``position`` on."""
+        if self._tensors is not None:
+            key, value = self._tensors
+            count = position - self._start
+            self._tensors = (key[:, :, :count], value[:, :, :count]) if count > 0 else None
+
+    def clone(self) -> "StartingTokens":
+        """A copy that shares its tensors, which are never written to twice."""
+        other = StartingTokens(self.retention)
+        other._tensors, other._start = self._tensors, self._start
         return other
+
+    def save(self) -> dict[str, Tensor]:
+        """Keys, values and the position of the first."""
+        if self._tensors is None:
+            return {}
+        key, value = self._tensors
+        return {"key": key, "value": value, "start": torch.tensor(self._start)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what :meth:`save` gave."""
+        if tensors:
+            self._tensors = (tensors["key"], tensors["value"])
+            self._start = int(tensors["start"])
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated."""
-        return self.window.nbytes + sum(t.nbytes for t in self._sinks or ())
+        return sum(tensor.nbytes for tensor in self._tensors or ())
 
     @property
     def capacity(self) -> int:
-        """Tokens allocated, in both regions."""
-        return self.window.capacity + (self._sinks[0].shape[2] if self._sinks else 0)
+        """Tokens kept so far."""
+        return 0 if self._tensors is None else self._tensors[0].shape[2]
+
+
+class LayerCache:
+    """Keys and values of one layer, by track.
+
+    Args:
+        tracks: What is kept.
+        chunk: Largest number of tokens appended at once.
+
+    Attributes:
+        tracks: By name, the track as it was described and what is kept of it.
+    """
+
+    def __init__(self, tracks: Sequence[Track], chunk: int) -> None:
+        self.tracks: dict[str, tuple[Track, CachedTrack]] = {
+            track.name: (track, _opened(track, chunk)) for track in tracks
+        }
+
+    def span(self, name: str) -> Span | None:
+        """The live tokens of a track; None if there are none, or no such track."""
+        return self.tracks[name][1].span if name in self.tracks else None
+
+    def truncate(self, position: int) -> None:
+        """Let go of everything from ``position`` on."""
+        for _, cached in self.tracks.values():
+            cached.truncate(position)
+
+    def clone(self) -> "LayerCache":
+        """An independent copy of what the next query sees."""
+        other = LayerCache((), 0)
+        other.tracks = {
+            name: (track, cached.clone()) for name, (track, cached) in self.tracks.items()
+        }
+        return other
+
+    def save(self) -> dict[str, Tensor]:
+        """Everything that :meth:`restore` needs, as ``TRACK.PART``."""
+        return {
+            f"{name}.{part}": tensor
+            for name, (_, cached) in self.tracks.items()
+            for part, tensor in cached.save().items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what :meth:`save` gave.
+
+        Raises:
+            KeyError: A tensor is missing.
+        """
+        for name, (_, cached) in self.tracks.items():
+            prefix = f"{name}."
+            cached.restore(
+                {
+                    place.removeprefix(prefix): tensor
+                    for place, tensor in tensors.items()
+                    if place.startswith(prefix)
+                }
+            )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return sum(cached.nbytes for _, cached in self.tracks.values())
+
+    @property
+    def capacity(self) -> int:
+        """Tokens allocated, in all tracks."""
+        return sum(cached.capacity for _, cached in self.tracks.values())
+
+
+def _opened(track: Track, chunk: int) -> CachedTrack:
+    match track.retention:
+        case First():
+            return StartingTokens(track.retention)
+        case Recent():
+            return SlidingBuffer(track.retention, chunk)

@@ -27,6 +27,10 @@ class BlockPool:
         self.ram_bytes = 0
         self.file_bytes = 0
 
+    def fresh(self) -> "BlockPool":
+        """A pool with the same budget, from which nothing has been taken."""
+        return BlockPool(self.budget_bytes, self.folder)
+
     def empty(
         self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:

@@ -1,25 +1,30 @@
 """The state of a stream: how far it has been read, and what each layer kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import Segment
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.store import TokenStore
-from lmi_cli.methods.base import Method
+from lmi_cli.methods import Method
 
 
 class StreamState:
     """All that reading leaves behind: the next position and one cache a layer.
 
     Args:
-        method: Decides what each layer keeps.
+        method: Decides what each layer keeps and what a query sees.
         layers: The attention layers of the model.
         chunk: Largest number of tokens read in one forward pass.
         origin: Position of the first token. Only differences of positions matter to the model; a
             large origin exercises a long stream without reading one.
 
     Attributes:
+        recording: Stores that take up every token that is read.
+        searched: Stores that segments with a top-k search, by name.
         segments: What a query of each layer sees.
     """
 
@@ -30,10 +35,10 @@ class StreamState:
         self.chunk = chunk
         self.origin = origin
         self.position = origin
+        self.recording: tuple[TokenStore, ...] = ()
+        self.searched: Mapping[str, TokenStore] = {}
+        self.caches = [LayerCache(method.tracks(layer), chunk) for layer in layers]
         self._torn = False
-        self.stores: tuple[TokenStore, ...] = ()
-        self.middle: TokenStore | None = None
-        self.caches = [LayerCache(method.retain(layer), chunk) for layer in layers]
         self._layers = tuple(layers)
         # Layers that see alike share one tuple, so that what is derived from it can be shared too.
         alike: dict[tuple[Segment, ...], tuple[Segment, ...]] = {}
@@ -41,28 +46,30 @@ class StreamState:
             alike.setdefault(segments, segments) for segments in map(method.segments, layers)
         ]
 
-    def keep(self, *stores: TokenStore) -> None:
-        """Put every token that is read from now on into these stores too."""
-        self.stores = stores
-
     @property
     def tokens(self) -> int:
         """Number of tokens read."""
         return self.position - self.origin
 
-    def fork(self, method: Method | None = None, middle: TokenStore | None = None) -> "StreamState":
+    def fork(
+        self, method: Method | None = None, searched: Mapping[str, TokenStore] | None = None
+    ) -> "StreamState":
         """An independent continuation from here, whose tokens go into no store.
 
         Args:
-            method: Decides what is seen from now on; must keep what this state's method keeps.
-            middle: What is searched where the method searches the middle. It is shared.
+            method: Decides what is seen from now on; must keep the tracks that this state keeps.
+            searched: Stores that the method searches, by name. They are shared, not copied.
 
         Raises:
             RuntimeError: See :meth:`begin_pass`.
+            ValueError: The method keeps other tracks.
         """
         self._require_whole()
-        other = StreamState(method or self.method, self._layers, self.chunk, origin=self.origin)
-        other.middle = middle
+        method = method or self.method
+        if any(method.tracks(layer) != self.method.tracks(layer) for layer in self._layers):
+            raise ValueError(f"{method} keeps other tracks than {self.method}")
+        other = StreamState(method, self._layers, self.chunk, origin=self.origin)
+        other.searched = searched or {}
         other.position = self.position
         other.caches = [cache.clone() for cache in self.caches]
         return other
@@ -84,10 +91,43 @@ class StreamState:
     def undo_pass(self) -> None:
         """Take back what a pass that failed has written, so that it can be tried again."""
         for cache in self.caches:
-            cache.truncate(self.position, self.tokens)
-        for store in self.stores:
+            cache.truncate(self.position)
+        for store in self.recording:
             store.truncate(self.position)
         self._torn = False
+
+    def save(self) -> dict[str, Tensor]:
+        """Everything that :meth:`restore` needs, by name.
+
+        Raises:
+            RuntimeError: See :meth:`begin_pass`.
+        """
+        self._require_whole()
+        saved = {
+            f"{layer}.{place}": tensor
+            for layer, cache in enumerate(self.caches)
+            for place, tensor in cache.save().items()
+        }
+        return saved | {"position": torch.tensor(self.position)}
+
+    def restore(self, tensors: Mapping[str, Tensor], devices: Sequence[torch.device]) -> None:
+        """Take up what :meth:`save` gave, in a state that has read nothing.
+
+        Args:
+            tensors: By name.
+            devices: Of each layer.
+
+        Raises:
+            KeyError: A tensor is missing.
+        """
+        by_layer: list[dict[str, Tensor]] = [{} for _ in self.caches]
+        for name, tensor in tensors.items():
+            layer, _, place = name.partition(".")
+            if place:
+                by_layer[int(layer)][place] = tensor.to(devices[int(layer)])
+        for cache, saved in zip(self.caches, by_layer, strict=True):
+            cache.restore(saved)
+        self.position = int(tensors["position"])
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ The same structure serves as the middle memory (all keys and values of every lay
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -139,9 +140,46 @@ class TokenStore:
             ]
         return other
 
-    def restore(self, layer: int, blocks: Sequence[StoredBlock]) -> None:
-        """Put back what :meth:`stored` gave, blocks without room behind their tokens included."""
-        self._blocks[layer] = list(blocks)
+    def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What :meth:`restored` needs: a description for JSON, and tensors by name."""
+        description = {
+            "heads": {str(layer): heads for layer, heads in self.heads.items()},
+            "with_values": self.with_values,
+            "first": self.first,
+            "int8": self.int8,
+        }
+        tensors = {
+            f"{layer}.{number:06d}.{part}": tensor[:, :, : block.tokens]
+            for layer, blocks in self._blocks.items()
+            for number, block in enumerate(blocks)
+            for part, tensor in block.parts.items()
+        }
+        return description, tensors
+
+    @classmethod
+    def restored(
+        cls, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> "TokenStore":
+        """The store that :meth:`save` was called on; its blocks have no room behind their tokens.
+
+        Raises:
+            KeyError: A part of the description is missing.
+        """
+        store = cls(
+            {int(layer): heads for layer, heads in description["heads"].items()},
+            with_values=description["with_values"],
+            first=description["first"],
+            int8=description["int8"],
+        )
+        for layer, blocks in store._blocks.items():
+            start = store.first
+            while f"{layer}.{len(blocks):06d}.key" in tensors:
+                place = f"{layer}.{len(blocks):06d}"
+                found = {part: tensors.get(f"{place}.{part}") for part in PARTS}
+                parts = {part: tensor for part, tensor in found.items() if tensor is not None}
+                blocks.append(StoredBlock(parts, start, parts["key"].shape[2]))
+                start += blocks[-1].tokens
+        return store
 
     def stored(self, layer: int) -> list[StoredBlock]:
         """The blocks of a layer, in stream order."""

@@ -2,108 +2,72 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmi_cli.cli import envelope, summary
 from lmi_cli.cli.console import Output
-from lmi_cli.cli.inspect import dry_run, show_book
-from lmi_cli.cli.options import (
-    GenerationOptions,
-    MemoryOptions,
-    MethodOptions,
-    ModelOptions,
-    OutputOptions,
-    SourceOptions,
-)
-from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import (
-    Opened,
-    answer_options,
-    memory_choice,
-    method_choice,
-    open_reading,
-    open_sources,
-    require_whole_input,
-    say,
-    state_file,
-)
+from lmi_cli.cli.dry_run import dry_run, show_state_file
+from lmi_cli.cli.request import Request
+from lmi_cli.cli.session import Opened, Session, state_file
+
+if TYPE_CHECKING:
+    from lmi_cli.tasks.qa import QAReport
 
 
 def answer_and_print(
     command: str,
+    request: Request,
     paths: Sequence[str],
     questions: Sequence[str],
     *,
-    source: SourceOptions,
-    model: ModelOptions,
-    method: MethodOptions,
-    memory: MemoryOptions,
-    generation: GenerationOptions,
-    output: OutputOptions,
-    instruction: bool = False,
+    label: str | None = None,
 ) -> None:
     """Read ``paths``, answer ``questions``, print answers or JSON, then the report.
 
-    An ``instruction`` is asked in the place of a question, and not labelled as one.
+    Args:
+        command: For the JSON object.
+        request: What the user asked for.
+        paths: The sources.
+        questions: At least one.
+        label: Stands in front of a question that shares a turn with the text; an instruction needs
+            none. None is that of a question.
     """
-    path = state_file(paths)
-    if source.dry_run and path is not None:
-        show_book(path, output)
+    if request.dry_run:
+        path = state_file(paths)
+        if path is not None:
+            show_state_file(path, request)
+        else:
+            dry_run(command, request, paths, questions, label=label)
         return
-    if source.dry_run:
-        dry_run(
-            command,
-            paths,
-            source=source,
-            model=model,
-            method=method,
-            output=output,
-            answer=generation.max_new_tokens,
-        )
-        return
-    corpus = open_sources(paths, source) if path is None else None
-    sink = Output(output.output)
-    method_choice(method)  # what is wrong with it is said before a model is loaded
-    asking, remembered = answer_options(generation, instruction=instruction), memory_choice(memory)
-    streaming = not (output.json or output.no_stream or output.output)
-    with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        opened, reading = open_reading(path, model, method, asking, remembered, output, progress)
-        from lmi_cli.tasks.events import Delta, Note, Progress
-        from lmi_cli.tasks.qa import QAReport, answer
+    sink = Output(request.output)
+    streaming = not (request.json or request.no_stream or request.output)
+    with Session(request) as session:
+        opened, reading, options = session.open_reading(paths, questions, label=label)
+        from lmi_cli.tasks.asking import Asker
+        from lmi_cli.tasks.events import Delta
+        from lmi_cli.tasks.qa import answer
         from lmi_cli.tasks.report import Answer
 
-        report: QAReport | None = None
-        printed = _Printed(sink, questions, streaming=streaming, silent=output.json)
-        answering = False
-        for event in answer(reading, corpus, questions):
-            if isinstance(event, Delta | Answer) and not answering:
-                answering = True  # all has been read, nothing is printed yet
-                progress.clear()
-                require_whole_input(reading.corpus, output)
-            match event:
-                case Progress(tokens, total):
-                    progress.show("reading", tokens, total)
-                case Note(text):
-                    progress.clear()
-                    say(text, output)
-                case Delta(_, text):
-                    printed.add(text)
-                case Answer():
-                    printed.end(event.answer)
-                    for line in summary.evidence_lines(event, reading.report()):
-                        say(line, output)
-                case QAReport():
-                    report = event
-        if report is None:
-            raise RuntimeError("the task ended without a report")
-        if output.json:
-            sink.write(_as_json(command, opened, report, generation))
+        printer = _Printer(sink, questions, streaming=streaming, silent=request.json)
+
+        def show(event: Delta | Answer) -> None:
+            if isinstance(event, Delta):
+                printer.add(event.text)
+                return
+            printer.end(event.answer)
+            for line in summary.evidence_lines(event, reading.report()):
+                session.say(line)
+
+        asker = Asker(opened.loaded, reading, options)
+        report = session.follow(answer(asker, questions), "answering", show)
+        if request.json:
+            sink.write(_as_json(command, opened, report, request))
         sink.close()
         for line in summary.reading_lines(opened, report.reading, report.timing, report.answers):
-            say(line, output)
+            session.say(line)
 
 
-class _Printed:
+class _Printer:
     """Answers as text; the same text whether they are streamed or printed when complete.
 
     Args:
@@ -121,53 +85,51 @@ class _Printed:
         self._streaming = streaming
         self._silent = silent
         self._done = 0
-        self._begun = False
+        self._started = False
 
     def add(self, text: str) -> None:
         """The next piece of the current answer."""
         if self._streaming:
-            self._begin()
+            self._start()
             self._sink.write(text)
 
     def end(self, answer: str) -> None:
         """The current answer is complete."""
         if not self._silent:
-            self._begin()
+            self._start()
             if not self._streaming:
                 self._sink.write(answer)
             self._sink.end_line()
         self._done += 1
-        self._begun = False
+        self._started = False
 
-    def _begin(self) -> None:
-        if not self._begun and len(self._questions) > 1:
+    def _start(self) -> None:
+        if not self._started and len(self._questions) > 1:
             gap = "\n" if self._done else ""
             self._sink.write(f"{gap}# {self._questions[self._done]}\n")
-        self._begun = True
+        self._started = True
 
 
-def _as_json(command: str, opened: Opened, report: Any, generation: GenerationOptions) -> str:
+def _as_json(command: str, opened: Opened, report: "QAReport", request: Request) -> str:
     reading = report.reading
     seen = report.answers[0].visible
-    answers = [asdict(given) for given in report.answers]
+    answers = [asdict(answer) for answer in report.answers]
     result: dict[str, Any] = {"answers": answers}
     if command == "summarize":
-        (given,) = answers
-        result = {"summary": given["answer"]}
-        result |= {
-            name: given[name] for name in ("finish_reason", "visible", "answered_from", "evidence")
-        }
+        (only,) = answers
+        names = ("finish_reason", "visible", "answered_from", "evidence")
+        result = {"summary": only["answer"]} | {name: only[name] for name in names}
     return envelope.dump(
         command,
         model=envelope.model_object(opened),
         **envelope.reading_objects(reading),
         tokens=envelope.tokens_object(
             reading.document_tokens,
-            generated=sum(given.tokens for given in report.answers),
+            generated=sum(answer.tokens for answer in report.answers),
             visible=seen.sinks + seen.window + seen.reread,
             stored=reading.stored_tokens,
         ),
-        sampling=envelope.sampling_object(generation),
+        sampling=envelope.sampling_object(request),
         timing=envelope.timing_object(opened, report.timing),
         memory=envelope.memory_object(opened, reading.cache_bytes, reading.store_bytes),
         **result,

@@ -17,7 +17,7 @@ from lmi_cli.cli import (
     read,
     summarize,
 )
-from lmi_cli.cli.options import deferred
+from lmi_cli.cli.arguments import parsed
 
 _EPILOG = """\b
 Examples:
@@ -28,14 +28,7 @@ Examples:
 Every option can be preset in the environment: LMI_MODEL for --model, and so on.
 """
 
-app = typer.Typer(
-    name="lmi",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Read text of any length with a local language model, and ask it questions.",
-    epilog=_EPILOG,
-)
+_HELP = "Read text of any length with a local language model, and ask it questions."
 
 
 def _version(wanted: bool) -> None:
@@ -44,7 +37,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
     version: Annotated[
@@ -58,15 +50,21 @@ def root(
         raise typer.Exit(2)
 
 
-app.command("qa")(deferred(qa.command))
-app.command("chat")(deferred(chat.command))
-app.command("read")(deferred(read.command))
-app.command("summarize")(deferred(summarize.command))
-app.command("perplexity")(deferred(perplexity.command))
-app.command("inspect")(deferred(inspect.command))
-app.command("passkey")(deferred(passkey.command))
-app.command("bench")(deferred(bench.command))
-app.add_typer(models.app, name="models")
+def build() -> typer.Typer:
+    """The program with all its commands; the options of methods are those in their table now."""
+    app = typer.Typer(
+        name="lmi",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help=_HELP,
+        epilog=_EPILOG,
+    )
+    app.callback(invoke_without_command=True)(root)
+    for module in (qa, chat, read, summarize, perplexity, inspect, passkey, bench):
+        app.command(module.__name__.rpartition(".")[2])(parsed(module.command))
+    app.add_typer(models.app, name="models")
+    return app
 
 
 def run() -> None:
@@ -76,7 +74,7 @@ def run() -> None:
         SystemExit: The command line cannot be parsed, or asked for help.
     """
     try:
-        job = app(prog_name="lmi", standalone_mode=False)
+        job = build()(prog_name="lmi", standalone_mode=False)
     except typer.TyperException as error:  # usage errors of the parser itself
         context = getattr(error, "ctx", None)
         path = "lmi" if context is None else context.command_path

@@ -1,91 +1,77 @@
 """``lmi bench``: how fast this machine reads and answers, and how near its limits."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope
+from lmi_cli.cli.arguments import counts, option
+from lmi_cli.cli.choices import method_choice
 from lmi_cli.cli.console import Output
-from lmi_cli.cli.options import (
-    MethodOptions,
-    ModelOptions,
-    OutputOptions,
-    counts,
-    number,
-    option,
-)
-from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import Opened, chunk_of, method_choice, open_model, say
+from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, Request
+from lmi_cli.cli.session import Opened, Session
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.bench import BenchReport, Speed
 
 _BAR_COLUMNS = 24
+MEASUREMENT = "Measurement"
 
 
-def command(
-    depths: Annotated[
-        str,
-        option(
-            "--depths",
-            metavar="N,...",
-            help="Tokens to read before generating, as in 500,8k.",
-            panel="Measurement",
-        ),
-    ] = "500,4k,16k",
-    decode: Annotated[
-        int, number("--decode", help="Tokens to generate at each depth.", panel="Measurement")
-    ] = 32,
-    against: Annotated[
-        str,
-        option(
-            "--against",
-            metavar="NAME",
-            help="stock (transformers as it is), full (its attention by us) or none.",
-            panel="Measurement",
-        ),
-    ] = "stock",
-    *,
-    model: ModelOptions,
-    method: MethodOptions,
-    output: OutputOptions,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class BenchRequest(Request):
+    """What ``lmi bench`` is asked for."""
+
+    panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, OUTPUT, MESSAGES)
+
+    depths: str = option(
+        MEASUREMENT,
+        "--depths",
+        "N,...",
+        "Tokens to read before generating, as in 500,8k.",
+        "500,4k,16k",
+    )
+    decode: int = option(MEASUREMENT, "--decode", "N", "Tokens to generate at each depth.", 32)
+    against: str = option(
+        MEASUREMENT,
+        "--against",
+        "NAME",
+        "Compare with stock (transformers as it is), full (its attention in lmi) or none.",
+        "stock",
+    )
+
+
+def command(request: BenchRequest) -> None:
     """Measure prefill, decode and memory, beside the stock model and the machine's limits."""
-    lengths = counts(depths)
-    sink = Output(output.output)
-    choice = method_choice(method)
-    with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        opened = open_model(model, output, progress)
-        from lmi_cli.tasks.bench import BenchReport, Speed, bench
-        from lmi_cli.tasks.events import Progress
+    depths = counts(request.depths)
+    sink = Output(request.output)
+    choice = method_choice(request)
+    with Session(request) as session:
+        opened = session.load()
+        from lmi_cli.tasks.bench import bench
 
-        report: BenchReport | None = None
-        for event in bench(
-            opened.loaded,
-            choice,
-            lengths,
-            decode=decode,
-            against=against,
-            chunk=chunk_of(method, opened),
-        ):
-            match event:
-                case Progress(tokens, total):
-                    progress.show("measuring", tokens, total)
-                case Speed():
-                    progress.clear()
-                    if output.verbose:
-                        say(f"{event.runner} at {event.depth:,}: done", output)
-                case BenchReport():
-                    report = event
-    if report is None:
-        raise RuntimeError("the task ended without a report")
-    sink.write(_as_json(opened, report) if output.json else _as_table(report))
+        def show(speed: "Speed") -> None:
+            if request.verbose:
+                session.say(f"{speed.runner} at {speed.depth:,}: done")
+
+        report = session.follow(
+            bench(
+                opened.loaded,
+                choice,
+                depths,
+                decode=request.decode,
+                against=request.against,
+                chunk=session.chunk(opened),
+            ),
+            "measuring",
+            show,
+        )
+    sink.write(_as_json(opened, report) if request.json else _as_table(report))
     sink.close()
-    say(
-        f"this machine: {report.machine.gemm_flops / 1e9:,.0f} GFLOP/s in matrix products "
-        f"({str(opened.loaded.lm.dtype).removeprefix('torch.')}), "
-        f"{report.machine.read_bytes_per_s / 1e9:,.1f} GB/s from memory; "
-        f"layers by {report.machine.layers_by}, attention by {report.machine.attention_by}",
-        output,
+    machine = report.machine
+    session.say(
+        f"this machine: {machine.gemm_flops / 1e9:,.0f} GFLOP/s in matrix products "
+        f"({opened.loaded.lm.dtype_name}), {machine.read_bytes_per_s / 1e9:,.1f} GB/s from memory; "
+        f"layers by {machine.layers_by}, attention by {machine.attention_by}"
     )
 
 

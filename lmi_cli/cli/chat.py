@@ -1,101 +1,80 @@
 """``lmi chat``: a conversation about documents that are read once."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import summary
+from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.console import Output, message
-from lmi_cli.cli.options import (
-    GenerationOptions,
-    MemoryOptions,
-    MethodOptions,
-    ModelOptions,
-    OutputOptions,
-    SourceOptions,
-)
-from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import (
-    answer_options,
-    memory_choice,
-    method_choice,
-    open_reading,
-    open_sources,
-    require_target,
-    require_whole_input,
-    say,
-    show_reading,
-    state_file,
-)
+from lmi_cli.cli.dry_run import dry_run
+from lmi_cli.cli.request import READS, Request
+from lmi_cli.cli.session import Session, require_target
 from lmi_cli.errors import LmiError, UsageError
 
 if TYPE_CHECKING:
-    from lmi_cli.tasks.reading import Reading
+    from lmi_cli.models.load import Loaded
+    from lmi_cli.tasks.asking import Asker
     from lmi_cli.tasks.report import Answer
 
-_HELP = """/evidence     where the last answer comes from
+_HELP = """/evidence     show where the last answer comes from
 /save FILE    write what was read to a state file
-/new          forget the conversation, not the document
+/new          forget the conversation, but not the document
 /quit         end (as does the end of input)"""
 
 
-def command(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SOURCE...", help="Files, folders or a state file."),
-    ] = None,
-    *,
-    source: SourceOptions,
-    model: ModelOptions,
-    method: MethodOptions,
-    memory: MemoryOptions,
-    generation: GenerationOptions,
-    output: OutputOptions,
-) -> None:
-    """Talk about documents: questions from standard input, one a line."""
-    if not arguments or "-" in arguments:
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest(Request):
+    """What ``lmi chat`` is asked for."""
+
+    panels: ClassVar[tuple[str, ...]] = READS
+
+    arguments: list[str] | None = argument("SOURCE...", "Files, folders or a state file.")
+
+
+def command(request: ChatRequest) -> None:
+    """Talk about documents; questions come from standard input, one on each line."""
+    if not request.arguments or "-" in request.arguments:
         raise UsageError(
             "chat takes its questions from standard input, so it needs files as sources",
             hint="lmi read - -o notes.lmi reads a pipe; then lmi chat notes.lmi",
         )
-    path = state_file(arguments)
-    corpus = open_sources(arguments, source) if path is None else None
-    method_choice(method)  # what is wrong with it is said before a model is loaded
-    asking, remembered = answer_options(generation), memory_choice(memory)
-    with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        opened, reading = open_reading(path, model, method, asking, remembered, output, progress)
-        if corpus is not None:
-            show_reading(reading.read(corpus), output, progress)
-    require_whole_input(reading.corpus, output)
-    for line in summary.work_lines(opened, reading.report(), reading.timing):
-        say(line, output)
-    say("ask, or /help", output)
-    _talk(_Conversation(reading), output)
+    if request.dry_run:
+        dry_run("chat", request, request.arguments)
+        return
+    with Session(request) as session:
+        opened, reading, options = session.open_reading(request.arguments)
+    from lmi_cli.tasks.asking import Asker
+
+    asker = Asker(opened.loaded, reading, options)
+    for line in summary.work_lines(opened, reading.report(), reading.timing()):
+        session.say(line)
+    session.say("type a question, or /help")
+    _talk(_Conversation(opened.loaded, asker), request)
 
 
 class _Conversation:
     """The turns so far, and the commands on them."""
 
-    def __init__(self, reading: "Reading") -> None:
-        self._reading = reading
+    def __init__(self, model: "Loaded", asker: "Asker") -> None:
+        self._model = model
+        self._asker = asker
         self._turns: list[tuple[str, str]] = []
         self._last: Answer | None = None
         self._asked = 0
 
     def ask(self, question: str) -> None:
         """Answer a question on stdout, as it comes."""
-        from lmi_cli.tasks.events import Delta
+        from lmi_cli.tasks.events import follow
 
         sink = Output(None)
-        self._reading.require_room([question])
-        for event in self._reading.ask(question, self._asked, self._turns):
-            if isinstance(event, Delta):
-                sink.write(event.text)
-            else:
-                self._last = event
-                self._turns.append((question, event.answer))
+        answer = follow(
+            self._asker.ask(question, self._asked, self._turns),
+            lambda delta: sink.write(delta.text),
+        )
+        self._last = answer
+        self._turns.append((question, answer.answer))
         self._asked += 1
         sink.end_line()
         sink.close()
@@ -109,16 +88,16 @@ class _Conversation:
             case "/new":
                 self._turns.clear()
             case "/evidence":
-                given = self._last
-                lines = summary.evidence_lines(given, self._reading.report()) if given else []
+                last, report = self._last, self._asker.reading.report()
+                lines = summary.evidence_lines(last, report) if last else []
                 for text in lines or ["no evidence"]:
                     message(text)
             case "/save" if argument.strip():
-                from lmi_cli.tasks.book import save
+                from lmi_cli.tasks.statefile import save
 
                 target = Path(argument.strip())
                 require_target(target)
-                size = save(self._reading, target)
+                size = save(self._model, self._asker.reading, target)
                 message(f"{target}: {size / 2**20:,.1f} MiB")
             case _:
                 for text in _HELP.splitlines():
@@ -126,11 +105,11 @@ class _Conversation:
         return True
 
 
-def _talk(conversation: _Conversation, output: OutputOptions) -> None:
+def _talk(conversation: _Conversation, request: Request) -> None:
     if sys.stdin is None:
         return
     while True:
-        if sys.stdin.isatty() and not output.quiet and sys.stderr is not None:
+        if sys.stdin.isatty() and not request.quiet and sys.stderr is not None:
             sys.stderr.write("> ")
             sys.stderr.flush()
         raw = sys.stdin.buffer.readline()

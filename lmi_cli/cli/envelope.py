@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lmi_cli.cli.options import GenerationOptions
+from lmi_cli.cli.request import Request
 from lmi_cli.cli.session import Opened
 from lmi_cli.memory import peak_rss_bytes
 
@@ -23,7 +23,7 @@ def model_object(opened: Opened) -> dict[str, Any]:
         "identity": files.identity,
         "family": lm.family,
         "trained_length": lm.trained_length,
-        "dtype": str(lm.dtype).removeprefix("torch."),
+        "dtype": lm.dtype_name,
         "quantize": lm.quantize,
         "device_map": lm.device_map,
     }
@@ -52,14 +52,14 @@ def timing_object(opened: Opened, timing: "Timing") -> dict[str, Any]:
     return {**asdict(timing), "load_s": opened.load_s}
 
 
-def sampling_object(options: GenerationOptions) -> dict[str, Any]:
+def sampling_object(request: Request) -> dict[str, Any]:
     """The ``sampling`` of the contract."""
     return {
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "top_k": options.top_k,
-        "seed": options.seed,
-        "max_new_tokens": options.max_new_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "seed": request.seed,
+        "max_new_tokens": request.max_new_tokens,
     }
 
 

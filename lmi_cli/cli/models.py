@@ -1,29 +1,63 @@
 """``lmi models``: what is known and cached."""
 
-from dataclasses import asdict, replace
-from typing import Annotated
+from dataclasses import MISSING, asdict, dataclass
+from typing import Annotated, ClassVar
 
 import typer
 
 from lmi_cli.cli import envelope
+from lmi_cli.cli.arguments import argument, option, parsed
 from lmi_cli.cli.console import Output, message, one_line
-from lmi_cli.cli.options import MessageOptions, ModelOptions, OutputOptions, deferred, option
-from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import open_model
+from lmi_cli.cli.request import MESSAGES, MODEL, OUTPUT, Request
+from lmi_cli.cli.session import Session
 from lmi_cli.errors import ModelError
 
 app = typer.Typer(
-    invoke_without_command=True, rich_markup_mode=None, help="Models: list, pull, rm, calibrate."
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="List, fetch, remove and calibrate models.",
 )
-Json = Annotated[bool, option("--json", help="One JSON object instead of text.", panel="Output")]
 
 
-def list_models(json: Json = False) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ListRequest(Request):
+    """What ``lmi models list`` is asked for."""
+
+    json: bool = option(OUTPUT, "--json", None, "Print one JSON object instead of text.", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullRequest(Request):
+    """What ``lmi models pull`` is asked for."""
+
+    panels: ClassVar[tuple[str, ...]] = (MESSAGES,)
+
+    name: str = argument("NAME", "A name, a Hub id or a .gguf file.", MISSING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveRequest(Request):
+    """What ``lmi models rm`` is asked for."""
+
+    name: str = argument("NAME", "Name of a cached model.", MISSING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateRequest(Request):
+    """What ``lmi models calibrate`` is asked for."""
+
+    panels: ClassVar[tuple[str, ...]] = (MODEL, MESSAGES)
+
+    name: str | None = argument("[NAME]", "As for --model; without it, the default model.")
+    json: bool = option(OUTPUT, "--json", None, "Print one JSON object instead of text.", False)
+
+
+def list_models(request: ListRequest) -> None:
     """List the models that are known by name or cached."""
     from lmi_cli.checkpoints.resolve import list_models as listed
 
     models = listed()
-    if json:
+    if request.json:
         described = [
             asdict(model) | {"folder": None if model.folder is None else str(model.folder)}
             for model in models
@@ -38,80 +72,65 @@ def list_models(json: Json = False) -> None:
     Output(None).write("".join(lines))
 
 
-def pull(
-    name: Annotated[str, typer.Argument(help="Name, Hub id or .gguf file.")],
-    *,
-    messages: MessageOptions,
-) -> None:
+def pull(request: PullRequest) -> None:
     """Fetch a model, so that it works offline."""
     from lmi_cli.checkpoints.resolve import pull as fetch
 
-    with ProgressDisplay(quiet=messages.quiet, verbose=messages.verbose) as progress:
-        files = fetch(name, progress=progress.bytes)
+    with Session(request) as session:
+        files = fetch(request.name, progress=session.progress.bytes)
     for note in files.notes:
         message(note)
     Output(None).write(one_line(str(files.folder)) + "\n")
 
 
-def remove(name: Annotated[str, typer.Argument(help="Name of a cached model.")]) -> None:
+def remove(request: RemoveRequest) -> None:
     """Delete a model from the cache."""
     from lmi_cli.checkpoints.resolve import remove as delete
 
-    freed = delete(name)
-    Output(None).write(one_line(f"removed {name}, {freed / 2**20:,.0f} MiB freed") + "\n")
+    freed = delete(request.name)
+    Output(None).write(one_line(f"removed {request.name}, {freed / 2**20:,.0f} MiB freed") + "\n")
 
 
-def calibrate(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="As for --model; the default model.")
-    ] = None,
-    json: Json = False,
-    *,
-    model: ModelOptions,
-    messages: MessageOptions,
-) -> None:
-    """Find the heads of a model that look things up; evidence and passages come from them."""
-    quiet = OutputOptions(quiet=messages.quiet, verbose=messages.verbose)
-    with ProgressDisplay(quiet=messages.quiet, verbose=messages.verbose) as progress:
-        opened = open_model(replace(model, model=name or model.model), quiet, progress)
+def calibrate(request: CalibrateRequest) -> None:
+    """Find the retrieval heads of a model, from which evidence and passages come."""
+    with Session(request) as session:
+        opened = session.load(request.name)
         from lmi_cli.models.heads import remember_heads
-        from lmi_cli.tasks import calibrate as task
+        from lmi_cli.tasks.calibrate import calibrate as task
 
-        found = None
-        for event in task.calibrate(opened.loaded, chunk=opened.loaded.lm.chunk):
-            if isinstance(event, task.Calibration):
-                found = event
-            else:
-                progress.show("calibrating", event.tokens, event.total)
-    if found is None:
-        raise RuntimeError("the task ended without a result")
-    files = opened.loaded.files
-    if json:
+        model = opened.loaded
+        found = session.follow(task(model, chunk=session.chunk(opened)), "calibrating")
+    files = model.files
+    if request.json:
         ranks = [{"layer": h.layer, "head": h.head, "rank": rank} for h, rank in found.ranks]
-        chosen = [list(head) for head in found.looking.heads]
+        chosen = [list(head) for head in found.retrieval.heads]
         Output(None).write(
             envelope.dump(
                 "calibrate", model=envelope.model_object(opened), ranks=ranks, heads=chosen
             )
         )
     else:
-        Output(None).write(f"{one_line(files.id)}: {task.describe(found.ranks)}\n")
-    if remember_heads(files, found.looking, found.ranks) is None:
+        named = (f"layer {head.layer} head {head.head} ({rank:.2f})" for head, rank in found.ranks)
+        Output(None).write(f"{one_line(files.id)}: {', '.join(named)}\n")
+    if remember_heads(files, found.retrieval, found.ranks) is None:
         message("the result could not be cached: set LMI_CACHE_DIR")
-    if not found.looking.heads:
+    if not found.retrieval.heads:
         raise ModelError(
-            f"no head of {one_line(files.id)} looks things up",
+            f"{one_line(files.id)} has no retrieval heads",
             hint="--answer-from memory needs none; the best heads are listed with their mean ranks",
         )
 
 
-app.command("list")(deferred(list_models))
-app.command("pull")(deferred(pull))
-app.command("rm")(deferred(remove))
-app.command("calibrate")(deferred(calibrate))
+app.command("list")(parsed(list_models))
+app.command("pull")(parsed(pull))
+app.command("rm")(parsed(remove))
+app.command("calibrate")(parsed(calibrate))
 
 
 @app.callback()
-def default(context: typer.Context, json: Json = False) -> object:
-    """List the models that are known by name or cached."""
-    return None if context.invoked_subcommand else lambda: list_models(json)
+def default(
+    context: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> object:
+    """List, fetch, remove and calibrate models; without a command, list them."""
+    return None if context.invoked_subcommand else lambda: list_models(ListRequest(json=json))

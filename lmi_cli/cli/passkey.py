@@ -1,22 +1,14 @@
 """``lmi passkey``: can the model find a number hidden in a long text?"""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope
+from lmi_cli.cli.arguments import counts, option
+from lmi_cli.cli.choices import memory_choice, method_choice
 from lmi_cli.cli.console import Output
-from lmi_cli.cli.options import (
-    GenerationOptions,
-    MemoryOptions,
-    MethodOptions,
-    ModelOptions,
-    OutputOptions,
-    counts,
-    number,
-    option,
-)
-from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import Opened, chunk_of, memory_choice, method_choice, open_model, say
+from lmi_cli.cli.request import MEMORY, MESSAGES, METHOD, MODEL, OUTPUT, Request
+from lmi_cli.cli.session import Opened, Session
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,83 +16,62 @@ if TYPE_CHECKING:
 
     from lmi_cli.tasks.passkey import Cell, PasskeyReport
 
+GRID = "Grid"
 
-def command(
-    lengths: Annotated[
-        str,
-        option(
-            "--lengths",
-            metavar="N,...",
-            help="Prompt lengths in tokens, as in 4k,16k.",
-            panel="Grid",
-        ),
-    ] = "4k,8k",
-    depths: Annotated[
-        str,
-        option(
-            "--depths",
-            metavar="X,...",
-            help="Places of the key in percent of the text.",
-            panel="Grid",
-        ),
-    ] = "0,25,50,75,100",
-    trials: Annotated[int, number("--trials", help="Trials a cell.", panel="Grid")] = 1,
-    max_new_tokens: Annotated[
-        int, number("--max-new-tokens", "-n", help="Longest answer, in tokens.", panel="Grid")
-    ] = 12,
-    seed: Annotated[int, number("--seed", help="Of the keys.", panel="Grid")] = 0,
-    *,
-    model: ModelOptions,
-    method: MethodOptions,
-    memory: MemoryOptions,
-    output: OutputOptions,
-) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class PasskeyRequest(Request):
+    """What ``lmi passkey`` is asked for."""
+
+    panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, OUTPUT, MESSAGES)
+
+    lengths: str = option(
+        GRID, "--lengths", "N,...", "Prompt lengths in tokens, as in 4k,16k.", "4k,8k"
+    )
+    depths: str = option(
+        GRID, "--depths", "X,...", "Places of the key in percent of the text.", "0,25,50,75,100"
+    )
+    trials: int = option(GRID, "--trials", "N", "Prompts of each length and depth.", 1)
+    max_new_tokens: int = option(GRID, "--max-new-tokens -n", "N", "Longest answer, in tokens.", 12)
+    seed: int = option(GRID, "--seed", "N", "Seed of the keys.", 0)
+
+
+def command(request: PasskeyRequest) -> None:
     """Hide a number at several depths of texts of several lengths, and ask for it."""
-    grid_lengths, grid_depths = counts(lengths), _percentages(depths)
-    if not grid_lengths or not grid_depths or trials < 1 or max_new_tokens < 1:
+    lengths, depths = counts(request.lengths), _percentages(request.depths)
+    if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 1:
         raise UsageError("the grid is empty: lengths, depths, trials and -n need at least one")
-    sink = Output(output.output)
-    choice, remembered = method_choice(method), memory_choice(memory)
-    with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        opened = open_model(model, output, progress)
-        from lmi_cli.tasks.events import Note, Progress
-        from lmi_cli.tasks.passkey import Cell, PasskeyReport, passkey
+    sink = Output(request.output)
+    choice, memory = method_choice(request), memory_choice(request)
+    with Session(request) as session:
+        opened = session.load()
+        from lmi_cli.tasks.passkey import passkey
 
-        report: PasskeyReport | None = None
-        for event in passkey(
-            opened.loaded,
-            grid_lengths,
-            grid_depths,
-            trials=trials,
-            choice=choice,
-            memory=remembered,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            chunk=chunk_of(method, opened),
-        ):
-            match event:
-                case Progress(tokens, total):
-                    progress.show("passkey", tokens, total)
-                case Note(text):
-                    progress.clear()
-                    say(text, output)
-                case Cell():
-                    progress.clear()
-                    if output.verbose:
-                        say(f"{event.length:,} at {event.depth:g} %: {_tally(event)}", output)
-                case PasskeyReport():
-                    report = event
-    if report is None:
-        raise RuntimeError("the task ended without a report")
-    if output.json:
-        sink.write(_as_json(opened, report, max_new_tokens, seed))
-    else:
-        sink.write(_as_table(report))
+        def show(cell: "Cell") -> None:
+            if request.verbose:
+                session.say(f"{cell.length:,} at {cell.depth:g} %: {_tally(cell)}")
+
+        report = session.follow(
+            passkey(
+                opened.loaded,
+                lengths,
+                depths,
+                trials=request.trials,
+                choice=choice,
+                memory=memory,
+                max_new_tokens=request.max_new_tokens,
+                seed=request.seed,
+                chunk=session.chunk(opened),
+            ),
+            "passkey",
+            show,
+        )
+    sink.write(_as_json(opened, report, request) if request.json else _as_table(report))
     sink.close()
     for length, used in report.methods.items():
-        say(f"{length:,} tokens by {used.name}, answered from: {used.answered_from}", output)
+        session.say(f"{length:,} tokens by {used.name}, answered from: {used.answered_from}")
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
-    say(f"read {report.read:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)", output)
+    session.say(f"read {report.read:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)")
 
 
 def _percentages(text: str) -> list[float]:
@@ -147,7 +118,7 @@ def _share(cells: "Sequence[Cell]", *, window: bool = False) -> str:
     return f"{sum(known) / sum(len(cell.trials) for cell in cells):.0%}"
 
 
-def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed: int) -> str:
+def _as_json(opened: Opened, report: "PasskeyReport", request: Request) -> str:
     methods = list(report.methods.values())
     bounds = [method.bound_tokens for method in methods]
     return envelope.dump(
@@ -161,6 +132,7 @@ def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed:
                     "length": length,
                     **method.parameters,
                     "bound_tokens": method.bound_tokens,
+                    "form": method.form,
                     "answered_from": method.answered_from,
                 }
                 for length, method in report.methods.items()
@@ -169,7 +141,7 @@ def _as_json(opened: Opened, report: "PasskeyReport", max_new_tokens: int, seed:
         sources=[],
         skipped=[],
         tokens=envelope.tokens_object(report.read, report.generated),
-        sampling=envelope.sampling_object(GenerationOptions(max_new_tokens, seed=seed)),
+        sampling=envelope.sampling_object(request),
         timing=envelope.timing_object(opened, report.timing),
         memory=envelope.memory_object(opened, report.cache_bytes, report.store_bytes),
         cells=[

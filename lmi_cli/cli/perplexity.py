@@ -2,124 +2,84 @@
 
 import io
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmi_cli.cli import envelope, summary
+from lmi_cli.cli.arguments import argument, option
+from lmi_cli.cli.choices import method_choice, open_sources
 from lmi_cli.cli.console import Output, require_writable, write_file
-from lmi_cli.cli.inspect import dry_run
-from lmi_cli.cli.options import (
-    MethodOptions,
-    ModelOptions,
-    OutputOptions,
-    SourceOptions,
-    number,
-    option,
-)
-from lmi_cli.cli.progress import ProgressDisplay
-from lmi_cli.cli.session import (
-    Opened,
-    chunk_of,
-    method_choice,
-    open_model,
-    open_sources,
-    piped_source,
-    require_whole_input,
-    say,
-)
+from lmi_cli.cli.dry_run import dry_run_of_scoring
+from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
+from lmi_cli.cli.session import Opened, Session, piped_source, require_whole_input
 from lmi_cli.errors import PartialError, UsageError
 from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.perplexity import PerplexityReport
 
+SCORING = "Scoring"
 
-def command(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SOURCE...", help="Files, folders, or - for stdin."),
-    ] = None,
-    length: Annotated[
-        int | None,
-        number("--length", help="Score the first N tokens.", panel="Scoring"),
-    ] = None,
-    nll_out: Annotated[
-        Path | None,
-        option(
-            "--nll-out",
-            metavar="FILE",
-            help="Write each token's loss: float32 .npy, nan where not scored.",
-            panel="Scoring",
-        ),
-    ] = None,
-    *,
-    source: SourceOptions,
-    model: ModelOptions,
-    method: MethodOptions,
-    output: OutputOptions,
-) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class PerplexityRequest(Request):
+    """What ``lmi perplexity`` is asked for."""
+
+    panels: ClassVar[tuple[str, ...]] = (SOURCES, MODEL, METHOD, OUTPUT, MESSAGES)
+
+    arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
+    length: int | None = option(SCORING, "--length", "N", "Score the first N tokens.")
+    nll_out: Path | None = option(
+        SCORING, "--nll-out", "FILE", "Write each token's loss as .npy (float32, nan: not scored)."
+    )
+
+
+def command(request: PerplexityRequest) -> None:
     """Score documents in one pass: perplexity, bits per byte, and the curve by position."""
+    length = request.length
     if length is not None and length < 2:
-        raise UsageError(f"length {length}: at least 2 tokens are needed to score one")
-    if source.dry_run:
-        dry_run(
-            "perplexity",
-            arguments or [piped_source()],
-            source=source,
-            model=model,
-            method=method,
-            output=output,
-            answer=None,
-        )
+        raise UsageError(f"--length {length}: at least 2 tokens are needed to score one")
+    paths = request.arguments or [piped_source()]
+    if request.dry_run:
+        dry_run_of_scoring(request, paths, length)
         return
-    corpus = open_sources(arguments or [piped_source()], source)
-    sink = Output(output.output)
-    if nll_out is not None:
-        require_writable(nll_out)
-    choice = method_choice(method)
-    with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        opened = open_model(model, output, progress)
-        from lmi_cli.tasks.events import Note, Progress
-        from lmi_cli.tasks.perplexity import PerplexityReport, perplexity
+    corpus = open_sources(paths, request)
+    sink = Output(request.output)
+    if request.nll_out is not None:
+        require_writable(request.nll_out)
+    choice = method_choice(request)
+    with Session(request) as session:
+        opened = session.load()
+        from lmi_cli.tasks.perplexity import perplexity
+        from lmi_cli.text.stream import TokenStream
 
-        report: PerplexityReport | None = None
-        for event in perplexity(
-            opened.loaded,
-            corpus,
-            choice,
-            length=length,
-            keep_nll=nll_out is not None,
-            chunk=chunk_of(method, opened),
-        ):
-            match event:
-                case Progress(tokens, total):
-                    progress.show("scoring", tokens, total)
-                case Note(text):
-                    progress.clear()
-                    say(text, output)
-                case PerplexityReport():
-                    report = event
-        progress.clear()
-    if report is None:
-        raise RuntimeError("the task ended without a report")
-    require_whole_input(corpus, output)
+        report = session.follow(
+            perplexity(
+                opened.loaded,
+                TokenStream(corpus, opened.loaded.tokenizer),
+                choice,
+                length=length,
+                keep_nll=request.nll_out is not None,
+                chunk=session.chunk(opened),
+            ),
+            "scoring",
+        )
+    require_whole_input(corpus.sources, corpus.skipped, request)
     if report.short:
         text = f"the text has {report.reading.document_tokens:,} tokens, fewer than {length:,}"
-        if output.strict:
+        if request.strict:
             raise PartialError(text)
-        say(f"warning: {text}; all of it is scored", output)
-    if nll_out is not None and report.nll is not None:
-        write_file(nll_out, _npy(report.nll))
-    sink.write(_as_json(opened, report) if output.json else _as_text(report))
+        session.say(f"warning: {text}; all of it is scored")
+    if request.nll_out is not None and report.nll is not None:
+        write_file(request.nll_out, _npy(report.nll))
+    sink.write(_as_json(opened, report) if request.json else _as_text(report))
     sink.close()
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
     peak = peak_rss_bytes() / 2**20
-    say(f"scored in {seconds:.1f} s ({speed:,.0f} tok/s), peak memory {peak:,.0f} MiB", output)
+    session.say(f"scored in {seconds:.1f} s ({speed:,.0f} tok/s), peak memory {peak:,.0f} MiB")
     for line in summary.input_lines(report.reading):
-        say(line, output)
+        session.say(line)
 
 
 def _npy(values: Any) -> bytes:

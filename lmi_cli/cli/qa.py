@@ -1,73 +1,44 @@
 """``lmi qa``: questions about documents."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import ClassVar
 
 from lmi_cli.cli.answering import answer_and_print
-from lmi_cli.cli.options import (
-    GenerationOptions,
-    MemoryOptions,
-    MethodOptions,
-    ModelOptions,
-    OutputOptions,
-    SourceOptions,
-    option,
-)
+from lmi_cli.cli.arguments import argument, option
+from lmi_cli.cli.request import READS, Request
 from lmi_cli.cli.session import piped_source
 from lmi_cli.errors import UsageError
 
+QUESTIONS = "Questions"
 
-def command(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SOURCE... QUESTION", help="Files, folders, or - for stdin."),
-    ] = None,
-    question: Annotated[
-        list[str] | None,
-        option(
-            "--question",
-            "-q",
-            metavar="TEXT",
-            help="A question; may be repeated.",
-            panel="Questions",
-            envvar=False,  # Typer would cut its value into words
-        ),
-    ] = None,
-    questions: Annotated[
-        Path | None,
-        option(
-            "--questions",
-            metavar="FILE",
-            help="A file with one question a line.",
-            panel="Questions",
-        ),
-    ] = None,
-    *,
-    source: SourceOptions,
-    model: ModelOptions,
-    method: MethodOptions,
-    memory: MemoryOptions,
-    generation: GenerationOptions,
-    output: OutputOptions,
-) -> None:
-    """Answer questions about documents of any length. They are read once."""
-    if not question and (preset := os.environ.get("LMI_QUESTION")):
-        question = [preset]
-    paths, asked = split_arguments(arguments or [], question or [], questions)
-    answer_and_print(
-        "qa",
-        paths,
-        asked,
-        source=source,
-        model=model,
-        method=method,
-        memory=memory,
-        generation=generation,
-        output=output,
+
+@dataclass(frozen=True, kw_only=True)
+class QARequest(Request):
+    """What ``lmi qa`` is asked for."""
+
+    panels: ClassVar[tuple[str, ...]] = READS
+
+    arguments: list[str] | None = argument(
+        "SOURCE... QUESTION", "Files, folders, a state file, or - for standard input; the question."
     )
+    # Typer would cut the value of a variable into words.
+    question: list[str] | None = option(
+        QUESTIONS, "--question -q", "TEXT", "A question; may be repeated.", envvar=False
+    )
+    questions: Path | None = option(
+        QUESTIONS, "--questions", "FILE", "A file with one question on each line."
+    )
+
+
+def command(request: QARequest) -> None:
+    """Answer questions about documents of any length, which are read once."""
+    asked = list(request.question or [])
+    if not asked and (preset := os.environ.get("LMI_QUESTION")):
+        asked = [preset]
+    paths, asked = split_arguments(request.arguments or [], asked, request.questions)
+    answer_and_print("qa", request, paths, asked)
 
 
 def split_arguments(

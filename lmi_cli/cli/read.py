@@ -1,111 +1,101 @@
 """``lmi read``: read documents once, into a file that can be asked for ever."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope, summary
+from lmi_cli.cli.arguments import argument, option
+from lmi_cli.cli.choices import memory_choice, open_sources, prompts_of, reading_request
 from lmi_cli.cli.console import Output, one_line
-from lmi_cli.cli.options import (
-    GenerationOptions,
-    MemoryOptions,
-    MethodOptions,
-    ModelOptions,
-    OutputOptions,
-    SourceOptions,
-    option,
-)
-from lmi_cli.cli.progress import ProgressDisplay
+from lmi_cli.cli.dry_run import dry_run
+from lmi_cli.cli.request import GENERATION, MEMORY, READS, Request
 from lmi_cli.cli.session import (
-    answer_options,
-    memory_choice,
-    method_choice,
-    open_reading,
-    open_sources,
+    Opened,
+    Session,
     piped_source,
     require_target,
     require_whole_input,
-    say,
-    show_reading,
     state_file,
 )
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from lmi_cli.cli.session import Opened
     from lmi_cli.tasks.reading import Reading
 
+_STORES = {"index": ("index",), "store": ("store",), "both": ("index", "store")}
 
-def command(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SOURCE...", help="Files, folders, or - for stdin."),
-    ] = None,
-    keep: Annotated[
-        str | None,
-        option(
-            "--keep",
-            metavar="NAME",
-            help="index (light), store (all keys and values) or both.",
-            panel="Memory",
-        ),
-    ] = None,
-    append: Annotated[
-        Path | None,
-        option(
-            "--append",
-            metavar="FILE",
-            help="Go on behind what this state file holds.",
-            panel="Memory",
-        ),
-    ] = None,
-    *,
-    source: SourceOptions,
-    model: ModelOptions,
-    method: MethodOptions,
-    memory: MemoryOptions,
-    output: OutputOptions,
-) -> None:
-    """Read documents once, into a state file: qa, chat and summarize take it as their source.
 
-    A reading that was interrupted is gone on with by the same command.
+@dataclass(frozen=True, kw_only=True)
+class ReadRequest(Request):
+    """What ``lmi read`` is asked for."""
+
+    panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != GENERATION)
+
+    arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
+    keep: str | None = option(
+        MEMORY, "--keep", "NAME", "What to keep: index (light), store (all keys, values) or both."
+    )
+    append: Path | None = option(
+        MEMORY, "--append", "FILE", "Read behind what this state file holds."
+    )
+
+
+def command(request: ReadRequest) -> None:
+    """Read documents once, into a state file that qa, chat and summarize take as their source.
+
+    The same command continues a reading that was interrupted.
     """
-    paths = arguments or [piped_source()]
+    paths = request.arguments or [piped_source()]
     if state_file(paths) is not None:
         raise UsageError(f"{paths[0]} has been read", hint=f"lmi qa {paths[0]} QUESTION")
-    target = output.output or append
+    if request.dry_run:
+        dry_run("read", replace(request, output=None), paths)
+        return
+    target = request.output or request.append
     if target is None:
         raise UsageError("no state file to write", hint="name it with -o FILE.lmi")
-    if append is not None and state_file([str(append)]) is None:
-        raise UsageError(f"--append {append}: not a state file")
-    corpus = open_sources(paths, source, follows=append is not None)
+    if request.append is not None and state_file([str(request.append)]) is None:
+        raise UsageError(f"--append {request.append}: not a state file")
+    corpus = open_sources(paths, request, follows=request.append is not None)
     require_target(target)
-    method_choice(method)  # what is wrong with it is said before a model is loaded
-    remembered = memory_choice(memory, keep=keep or "index")
-    asking = answer_options(GenerationOptions())
-    with ProgressDisplay(quiet=output.quiet, verbose=output.verbose) as progress:
-        opened, reading = open_reading(append, model, method, asking, remembered, output, progress)
-        from lmi_cli.tasks import book
+    memory_choice(request, request.keep or "index")  # checked before a model is loaded
+    with Session(request) as session:
+        from lmi_cli.tasks import statefile
+        from lmi_cli.text.stream import TokenStream
 
-        begun = append is not None
-        events = reading.read_on(corpus) if begun else book.read_book(reading, corpus, target)
-        show_reading(events, output, progress)
-        require_whole_input(reading.corpus, output)
-        size = book.finish(reading, target)
-        if output.json:
+        earlier: Reading | None = None
+        if request.append is not None:
+            keep = None if request.keep is None else _STORES[request.keep]
+            opened, earlier = session.open_state_file(request.append, keep=keep)
+        else:
+            opened = session.load()
+        model = opened.loaded
+        wanted = reading_request(
+            session.request,
+            prompts_of(request, model.known),
+            session.chunk(opened) if earlier is None else earlier.plan.chunk,
+            request.keep or "index",
+        )
+        stream = TokenStream(corpus, model.tokenizer)
+        reading = session.follow(
+            statefile.read_into(model, stream, wanted, target, behind=earlier), "reading"
+        )
+        require_whole_input(reading.sources, reading.skipped, request)
+        size = statefile.finish(model, reading, target)
+        if request.json:
             Output(None).write(_as_json(opened, reading, target, size))
         report = reading.report()
-        say(
+        kept = ", ".join(reading.stores) or "no index"
+        session.say(
             f"{one_line(str(target))}: {report.document_tokens:,} tokens, "
-            f"{size / 2**20:,.1f} MiB ({', '.join(reading.kept) or 'no index'})",
-            output,
+            f"{size / 2**20:,.1f} MiB ({kept})"
         )
-        for line in summary.work_lines(opened, report, reading.timing):
-            say(line, output)
+        for line in summary.work_lines(opened, report, reading.timing()):
+            session.say(line)
 
 
-def _as_json(opened: "Opened", reading: "Reading", target: Path, size: int) -> str:
+def _as_json(opened: Opened, reading: "Reading", target: Path, size: int) -> str:
     report = reading.report()
     return envelope.dump(
         "read",
@@ -115,12 +105,12 @@ def _as_json(opened: "Opened", reading: "Reading", target: Path, size: int) -> s
             report.document_tokens, generated=0, stored=report.stored_tokens
         ),
         sampling=None,
-        timing=envelope.timing_object(opened, reading.timing),
+        timing=envelope.timing_object(opened, reading.timing()),
         memory=envelope.memory_object(opened, report.cache_bytes, report.store_bytes),
         state_file={
             "path": str(target),
             "bytes": size,
-            "kept": list(reading.kept),
+            "kept": list(reading.stores),
             "indexed_tokens": report.indexed_tokens,
         },
     )

@@ -1,45 +1,30 @@
 """``lmi summarize``: the gist of documents."""
 
-from typing import Annotated
-
-import typer
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from lmi_cli.cli.answering import answer_and_print
-from lmi_cli.cli.options import (
-    GenerationOptions,
-    MemoryOptions,
-    MethodOptions,
-    ModelOptions,
-    OutputOptions,
-    SourceOptions,
-)
+from lmi_cli.cli.arguments import argument
+from lmi_cli.cli.request import MEMORY, READS, Request
 from lmi_cli.cli.session import piped_source
 
 
-def command(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SOURCE...", help="Files, folders, or - for stdin."),
-    ] = None,
-    *,
-    source: SourceOptions,
-    model: ModelOptions,
-    method: MethodOptions,
-    generation: GenerationOptions,
-    output: OutputOptions,
-) -> None:
-    """Summarise documents in one reading."""
-    from lmi_cli.tasks.summarize import SUMMARY_QUESTION
+@dataclass(frozen=True, kw_only=True)
+class SummarizeRequest(Request):
+    """What ``lmi summarize`` is asked for."""
 
-    answer_and_print(
-        "summarize",
-        arguments or [piped_source()],
-        [SUMMARY_QUESTION],
-        source=source,
-        model=model,
-        method=method,
-        memory=MemoryOptions(no_memory=True),  # a summary is of all of it, not of passages
-        generation=generation,
-        output=output,
-        instruction=True,
+    panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != MEMORY)
+
+    arguments: list[str] | None = argument(
+        "SOURCE...", "Files, folders, a state file, or - for standard input."
     )
+
+
+def command(request: SummarizeRequest) -> None:
+    """Summarise documents, which are read once."""
+    from lmi_cli.text.prompts import SUMMARY_INSTRUCTION
+
+    # A summary is of all of it, not of passages.
+    request = replace(request, no_memory=True)
+    paths = request.arguments or [piped_source()]
+    answer_and_print("summarize", request, paths, [SUMMARY_INSTRUCTION], label="")

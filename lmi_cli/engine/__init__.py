@@ -2,3 +2,14 @@
 
 Works on token ids and yields events; knows neither text nor terminal.
 """
+
+CHUNK = 512
+"""Tokens in one forward pass: enough for matrix products at their full rate, few enough for small
+tensors."""
+
+OFFLOADED_CHUNK = 4096
+"""The same where weights lie on another device: each pass fetches all of them, so it should do
+more."""
+
+ANSWER_TOKENS = 256
+"""Longest answer, in tokens, unless the user says otherwise."""

@@ -7,42 +7,24 @@ hidden states and in the events they yield.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.cache.state import StreamState
-from lmi_cli.engine.chunks import CHUNK
+from lmi_cli.engine import CHUNK
 from lmi_cli.engine.forward import ForwardPass, Observer
+from lmi_cli.engine.language_model import LanguageModel
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError, ResourceError
-from lmi_cli.methods.base import Method
+from lmi_cli.methods import Method
+from lmi_cli.methods.base import bound
 
 _HEAD_ROWS = 256
 
 Ids = NDArray[np.int32]
-
-
-class LanguageModel(Protocol):
-    """What the engine asks of a model; see :class:`lmi_cli.models.language_model.LanguageModel`."""
-
-    trained_length: int
-
-    def layers(self, horizon: int) -> list[LayerSpec]:
-        """The attention layers, as the stock model has them for a text of ``horizon`` tokens."""
-        ...
-
-    def hidden(self, ids: Tensor, forward: ForwardPass) -> Tensor:
-        """Final hidden states ``[B, n, hidden]`` of ``ids`` (int64, ``[B, n]``)."""
-        ...
-
-    def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
-        """Logits (float32 or wider) of ``hidden``, at most ``rows`` tokens at a time."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +92,7 @@ class Engine:
         self.chunk = chunk
         self._halved = False
         # Within its window a method is the stock model, so the window chooses the frequencies.
-        horizon = method.parameters().get("window", model.trained_length)
+        horizon = method.local_window or model.trained_length
         self.layers = model.layers(horizon if longest is None else min(horizon, longest))
 
     def start(self, *, origin: int = 0) -> StreamState:
@@ -119,9 +101,7 @@ class Engine:
 
     def bound(self) -> int | None:
         """Largest number of tokens any layer keeps; None grows with the stream."""
-        bounds = [self.method.bound(self.chunk, layer) for layer in self.layers]
-        known = [bound for bound in bounds if bound is not None]
-        return max(known) if len(known) == len(bounds) else None
+        return bound(self.method, self.layers, self.chunk)
 
     def forward(self, state: StreamState, ids: Ids, observe: Observer | None = None) -> Tensor:
         """Read one chunk; returns hidden states ``[n, hidden]``.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Head(NamedTuple):
+class AttentionHead(NamedTuple):
     """A query head."""
 
     layer: int
@@ -21,11 +21,13 @@ class RetrievalHeads:
         distance: Tokens; the one distance at which every key is scored.
     """
 
-    heads: tuple[Head, ...]
+    heads: tuple[AttentionHead, ...]
     distance: int
 
 
-def key_heads_of(heads: Iterable[Head], query_heads: int, key_heads: int) -> dict[int, list[int]]:
+def key_heads_of(
+    heads: Iterable[AttentionHead], query_heads: int, key_heads: int
+) -> dict[int, list[int]]:
     """The key heads that ``heads`` look at, by layer, both ascending.
 
     Args:

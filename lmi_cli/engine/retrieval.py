@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmi_cli.attention.ranges import QKV
 from lmi_cli.attention.rope import phase_dtype
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
-from lmi_cli.engine.forward import Asked
-from lmi_cli.engine.heads import Head, RetrievalHeads, key_heads_of
+from lmi_cli.engine.heads import AttentionHead, RetrievalHeads, key_heads_of
 
 SMOOTHING = 0.5
 """Share of a uniform look that every passage is given; keeps the logarithm of nothing away."""
@@ -28,7 +28,7 @@ NEIGHBOUR = 0.25
 
 
 def key_index(
-    heads: Iterable[Head],
+    heads: Iterable[AttentionHead],
     query_heads: int,
     key_heads: int,
     *,
@@ -53,7 +53,7 @@ def look(
     state: StreamState,
     ids: Ids,
     index: TokenStore,
-    looking: RetrievalHeads,
+    retrieval: RetrievalHeads,
     borders: NDArray[np.int64],
 ) -> Tensor:
     """How much each head looks at each passage while ``ids`` are read.
@@ -63,7 +63,7 @@ def look(
         state: Is consumed.
         ids: The question with what stands around it.
         index: Keys of the document.
-        looking: The heads, and the distance of every key.
+        retrieval: The heads, and the distance of every key.
         borders: Positions in the stream at which passages begin, and that of its end. Tokens before
             the first one of the index count for no passage.
 
@@ -72,33 +72,33 @@ def look(
         smoothed, averaged over the tokens of ``ids``.
     """
     borders = np.maximum(borders - index.first, 0)
-    asked: dict[int, list[Asked]] = {}
+    observed: dict[int, list[QKV]] = {}
 
-    def observe(layer: int, queries: Asked) -> None:
+    def observe(layer: int, qkv: QKV) -> None:
         if layer in index.heads:
-            asked.setdefault(layer, []).append(queries)
+            observed.setdefault(layer, []).append(qkv)
 
     for _ in engine.read(state, [ids], observe):
         pass
-    result = torch.empty(len(looking.heads), len(borders) - 1)
-    for layer, seen in asked.items():
-        query = torch.cat([queries.query for queries in seen], 2)[0]
+    result = torch.empty(len(retrieval.heads), len(borders) - 1)
+    for layer, chunks in observed.items():
+        query = torch.cat([qkv.query for qkv in chunks], 2)[0]
         rotary = engine.layers[layer].rotary
-        scale, softcap = seen[0].scale, seen[0].softcap
+        scale, softcap = chunks[0].scale, chunks[0].softcap
         wide = phase_dtype(query.dtype)
         query = query.to(wide)
         if rotary is not None:
-            position = torch.tensor([looking.distance])
+            position = torch.tensor([retrieval.distance])
             query = rotary.rotate(query, rotary.phases(position, wide, query.device))
-        folds = query.shape[0] // state.caches[layer].window.key.shape[1]
+        folds = query.shape[0] // chunks[0].key.shape[1]
         for slot, key_head in enumerate(index.heads[layer] or ()):
             rows = [
                 row
-                for row, (at, head) in enumerate(looking.heads)
+                for row, (at, head) in enumerate(retrieval.heads)
                 if at == layer and head // folds == key_head
             ]
             if rows:
-                mine = query[[looking.heads[row].head for row in rows]] * scale
+                mine = query[[retrieval.heads[row].head for row in rows]] * scale
                 keys = (block[0, slot] for block in index.keys(layer))
                 shares = log_shares(mine.flatten(0, 1), keys, borders, softcap)
                 result[rows] = shares.view(len(rows), -1, len(borders) - 1).mean(1).cpu().float()
@@ -143,18 +143,18 @@ def log_shares(
     return torch.logaddexp(mass, uniform)
 
 
-def contrast(looked: Tensor, empty: Sequence[Tensor]) -> Tensor:
+def contrast(shares: Tensor, empty: Sequence[Tensor]) -> Tensor:
     """How much more a question looks at each passage than questions that ask for nothing.
 
     Args:
-        looked: ``[heads, passages]``; see :func:`look`.
+        shares: ``[heads, passages]``; see :func:`look`.
         empty: The same for empty questions.
 
     Returns:
         ``[passages]``: the mean over heads of the difference, in nats, with a part of that of the
         passages on either side.
     """
-    alone = (looked - torch.stack(list(empty)).mean(0)).mean(0)
+    alone = (shares - torch.stack(list(empty)).mean(0)).mean(0)
     scores = alone.clone()
     scores[1:] += NEIGHBOUR * alone[:-1]
     scores[:-1] += NEIGHBOUR * alone[1:]

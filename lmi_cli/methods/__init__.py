@@ -1,13 +1,12 @@
-"""The methods by which a model reads: one small frozen dataclass each, and the table of them.
+"""The methods by which a model reads: one frozen dataclass each, and the table of them.
 
 A method says which keys a query sees and which the cache keeps; it computes nothing. Imports
 ``attention`` only. Adding a method is one file here and one row in ``METHODS``.
 """
 
-from lmi_cli.methods.base import Method, Retention
+from lmi_cli.methods.base import Method, MethodOption
+from lmi_cli.methods.choice import METHODS, MethodChoice
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite, Memory
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (LMInfinite, Full)}
-
-__all__ = ["METHODS", "Full", "LMInfinite", "Memory", "Method", "Retention"]
+__all__ = ["METHODS", "Full", "LMInfinite", "Memory", "Method", "MethodChoice", "MethodOption"]

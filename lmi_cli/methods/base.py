@@ -1,50 +1,189 @@
-"""The interface of every method."""
+"""What every method says of itself, and what follows from that alone.
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+A method computes nothing. It says what the cache keeps, what a query sees, what the command line
+may set and what of it is fixed once a document has been read. Nothing outside this package asks
+which method it is dealing with. Imports ``attention``; neither torch nor numpy is loaded.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.segment import Segment
+from lmi_cli.attention.segment import First, Segment, Track
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
-    """What a layer's cache keeps between chunks.
+class MethodOption:
+    """A number that the user may set.
 
     Attributes:
-        sinks: Number of starting tokens kept for ever.
-        window: Number of most recent positions a query may look back on, itself included; None
-            keeps all.
+        name: As in reports; with hyphens it is the name of the option.
+        help: One sentence for the command line.
+        least: Smallest value.
+        fixed: Whether it is decided when a document is read. Other options may be set anew for
+            every question.
     """
 
-    sinks: int
-    window: int | None
+    name: str
+    help: str
+    least: int = 1
+    fixed: bool = True
+
+    @property
+    def flag(self) -> str:
+        """As it is typed."""
+        return "--" + self.name.replace("_", "-")
 
 
-class Method(Protocol):
-    """Which cached keys a query sees, at which positions, and what the cache keeps."""
+@dataclass(frozen=True)
+class Method(ABC):
+    """Which cached keys a query sees, at which positions, and what the cache keeps.
+
+    A method is a frozen dataclass whose fields are its parameters.
+    """
 
     name: ClassVar[str]
+    """What to type after ``--method``."""
 
+    options: ClassVar[tuple[MethodOption, ...]] = ()
+    """What the command line may set."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
+        """The method with the parameters that the user gave and defaults for the others.
+
+        Args:
+            given: Values of some of :attr:`options`, by name.
+            default_window: Window, in tokens, that suits the model and the task.
+            prefix_tokens: Tokens that stand in front of every stream, such as BOS.
+
+        Raises:
+            UsageError: The parameters contradict each other.
+        """
+
+    @property
+    @abstractmethod
+    def local_window(self) -> int | None:
+        """Tokens that a query sees at their true distance, itself included; None is all of them.
+
+        A text that fits it is read exactly as the stock model would read it.
+        """
+
+    @abstractmethod
+    def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
+        """What the cache of this layer keeps between chunks."""
+
+    @abstractmethod
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
-        """The segments that a query of this layer attends to, in one softmax."""
-        ...
-
-    def retain(self, layer: LayerSpec) -> Retention:
-        """What this layer's cache must keep for ``segments`` to be there."""
-        ...
-
-    def bound(self, chunk: int, layer: LayerSpec) -> int | None:
-        """Largest number of tokens cached in this layer while reading in chunks; None grows."""
-        ...
+        """What a query of this layer attends to, in one softmax; no key is in two segments."""
 
     def parameters(self) -> dict[str, int]:
-        """Every parameter by name, in tokens, for the report."""
-        ...
+        """Every parameter by name, for reports and state files; :meth:`restored` takes them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def restored(cls, parameters: Mapping[str, int]) -> Self:
+        """The method whose :meth:`parameters` these are.
+
+        Raises:
+            TypeError: One of them is missing, or unknown.
+            UsageError: The parameters contradict each other.
+        """
+        return cls(**parameters)
+
+    def may_search(self, layer: LayerSpec) -> bool:
+        """Whether queries of this layer could search a store of all tokens."""
+        return False
+
+    def searching(self, given: Mapping[str, int], layers: int) -> "Method | None":
+        """This method with the store of all tokens searched; None for one that cannot.
+
+        Args:
+            given: Values of some of :attr:`options`, by name.
+            layers: Number of layers of the model.
+
+        Raises:
+            UsageError: The parameters contradict each other.
+        """
+        return None
 
 
-def visible_window(window: int | None, native: int | None) -> int | None:
-    """The narrower of two windows, where None is unlimited."""
-    if window is None or native is None:
-        return native if window is None else window
-    return min(window, native)
+def narrower(window: int | None, other: int | None) -> int | None:
+    """The smaller of two windows, where None is unlimited."""
+    if window is None or other is None:
+        return other if window is None else window
+    return min(window, other)
+
+
+def layer_bound(method: Method, layer: LayerSpec, chunk: int) -> int | None:
+    """Largest number of tokens that a layer keeps while reading in chunks; None grows."""
+    sizes = [track.retention.capacity(chunk) for track in method.tracks(layer)]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def bound(method: Method, layers: Sequence[LayerSpec], chunk: int) -> int | None:
+    """Largest number of tokens that any of the layers keeps; None grows with the stream."""
+    bounds = [layer_bound(method, layer, chunk) for layer in layers]
+    known = [size for size in bounds if size is not None]
+    return max(known, default=0) if len(known) == len(bounds) else None
+
+
+def starting_tokens(method: Method, layers: Iterable[LayerSpec]) -> int:
+    """Number of tokens at the start of a stream that some layer keeps for ever."""
+    tracks = (track for layer in layers for track in method.tracks(layer))
+    kept = (track.retention.tokens for track in tracks if isinstance(track.retention, First))
+    return max(kept, default=0)
+
+
+def visible_spans(method: Method, layer: LayerSpec, position: int) -> list[tuple[int, int]]:
+    """Half-open ranges of positions that a query at ``position`` attends to in a layer.
+
+    The stream begins at position 0. What is searched in a store does not count.
+    """
+    tracks = {track.name: track for track in method.tracks(layer)}
+    spans = []
+    for segment in method.segments(layer):
+        if segment.topk is not None or segment.track not in tracks:
+            continue
+        retention = tracks[segment.track].retention
+        start, stop = 0, position - segment.nearest + 1
+        if segment.farthest is not None:
+            start = max(start, position - segment.farthest + 1)
+        if isinstance(retention, First):
+            stop = min(stop, retention.tokens)
+        elif retention.tokens is not None:
+            start = max(start, position - retention.tokens + 1)
+        if start < stop:
+            spans.append((start, stop))
+    return merged(spans)
+
+
+def visible_in_any(
+    method: Method, layers: Iterable[LayerSpec], position: int
+) -> list[tuple[int, int]]:
+    """The same for the layers of a model together: what at least one of them attends to."""
+    distinct = {layer.native_window: layer for layer in layers}
+    spans: list[tuple[int, int]] = []
+    for layer in distinct.values():
+        spans += visible_spans(method, layer, position)
+    return merged(spans)
+
+
+def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Half-open ranges in ascending order, those that touch or overlap joined."""
+    result: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(stop, result[-1][1]))
+        else:
+            result.append((start, stop))
+    return result
+
+
+def named_parameters(method: Method) -> dict[str, Any]:
+    """Name and parameters, for reports and state files."""
+    return {"name": method.name} | method.parameters()

@@ -1,32 +1,34 @@
 """The stock model's attention: every earlier token at its true distance, in a growing cache."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.segment import Region, Segment
-from lmi_cli.methods.base import Retention
-from lmi_cli.methods.cachesize import window_capacity
+from lmi_cli.attention.segment import Recent, Segment, Track
+from lmi_cli.methods.base import Method
 
 
-@dataclass(frozen=True, slots=True)
-class Full:
+@dataclass(frozen=True)
+class Full(Method):
     """Attention exactly as the model was trained."""
 
     name: ClassVar[str] = "full"
 
+    @classmethod
+    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
+        """There is nothing to choose."""
+        return cls()
+
+    @property
+    def local_window(self) -> int | None:
+        """No limit."""
+        return None
+
+    def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
+        """Every token, or the layer's own sliding window."""
+        return (Track("window", Recent(layer.native_window)),)
+
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
-        """One segment: all that the layer itself allows."""
-        return (Segment(Region.WINDOW, farthest=layer.native_window),)
-
-    def retain(self, layer: LayerSpec) -> Retention:
-        """Everything, or the layer's own sliding window."""
-        return Retention(sinks=0, window=layer.native_window)
-
-    def bound(self, chunk: int, layer: LayerSpec) -> int | None:
-        """None, unless the layer has its own sliding window."""
-        return None if layer.native_window is None else window_capacity(layer.native_window, chunk)
-
-    def parameters(self) -> dict[str, int]:
-        """No parameters."""
-        return {}
+        """All that the layer itself allows."""
+        return (Segment("window", farthest=layer.native_window),)

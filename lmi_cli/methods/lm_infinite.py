@@ -4,44 +4,41 @@ Han et al., "LM-Infinite: Zero-Shot Extreme Length Generalization for Large Lang
 NAACL 2024 (arXiv 2308.16137), section 3.
 """
 
-from dataclasses import asdict, dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.segment import Fixed, Region, Segment
+from lmi_cli.attention.segment import First, Fixed, Recent, Segment, Track
 from lmi_cli.errors import UsageError
-from lmi_cli.methods.base import Retention, visible_window
-from lmi_cli.methods.cachesize import window_capacity
+from lmi_cli.methods.base import Method, MethodOption, narrower
+
+LEAST_SINKS = 10
+"""Starting tokens kept for ever, at least (section 5 of the paper)."""
+
+# Shares of the whole, after the paper's 5 of 4,096 tokens, layer 4 of 32 and half the ceiling.
+_TOPK = 32
+_FROM_LAYER_SHARE = 8
+_DISTANCE_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The middle of the document, searched by each query head (section 3.3 of the paper).
+    """How each query head searches the middle of the document (section 3.3 of the paper).
 
     Args:
         topk: Tokens that a query head may attend to.
-        from_layer: First layer, zero-based, that does.
-        distance: The one distance, in tokens, at which they are scored and attended to.
-
-    Raises:
-        UsageError: A number is out of range.
+        from_layer: First layer, zero-based, whose queries search.
+        distance: The one distance, in tokens, at which the tokens found are scored and attended to.
     """
 
     topk: int
     from_layer: int
     distance: int
 
-    def __post_init__(self) -> None:
-        if self.topk < 1:
-            raise UsageError(f"memory-topk {self.topk}: the smallest is 1", hint="or --no-memory")
-        if self.from_layer < 0:
-            raise UsageError(f"memory-from-layer {self.from_layer}: the first layer is 0")
-        if self.distance < 1:
-            raise UsageError(f"memory-distance {self.distance}: the smallest is 1 token")
 
-
-@dataclass(frozen=True, slots=True)
-class LMInfinite:
+@dataclass(frozen=True)
+class LMInfinite(Method):
     """Lambda-shaped attention with a distance ceiling.
 
     A query at ``i`` sees the keys ``j`` with ``0 <= i - j < window`` at their true distance, and
@@ -55,8 +52,8 @@ class LMInfinite:
             they are while the document is read.
 
     Raises:
-        UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, or the memory stands
-            farther than the ceiling.
+        UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, or the distance of
+            the memory is beyond the ceiling.
     """
 
     window: int
@@ -65,6 +62,17 @@ class LMInfinite:
     memory: Memory | None = None
 
     name: ClassVar[str] = "lm-infinite"
+    options: ClassVar[tuple[MethodOption, ...]] = (
+        MethodOption("window", "Recent tokens that are seen at their true distance."),
+        MethodOption("sinks", "Starting tokens that stay visible.", least=0),
+        MethodOption("ceiling", "Distance at which the starting tokens are seen."),
+        MethodOption("memory_topk", "Tokens of the store that a query head attends to.",
+                     fixed=False),
+        MethodOption("memory_from_layer", "First layer that searches the store.", least=0,
+                     fixed=False),
+        MethodOption("memory_distance", "Distance at which tokens of the store are seen.",
+                     fixed=False),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.window < 1:
@@ -81,50 +89,45 @@ class LMInfinite:
                 f"memory-distance {self.memory.distance} is beyond the ceiling of {self.ceiling}"
             )
 
+    @classmethod
+    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
+        """Ceiling at the window, and no fewer sinks than the paper has or the prefix needs."""
+        window = given.get("window")
+        if window is None:
+            window = min(default_window, given.get("ceiling", default_window))
+        return cls(
+            window=window,
+            sinks=given.get("sinks", max(LEAST_SINKS, prefix_tokens)),
+            ceiling=given.get("ceiling", window),
+        )
+
+    @property
+    def local_window(self) -> int | None:
+        """The window."""
+        return self.window
+
+    def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
+        """The window, and the sinks rotated to the stream's first position."""
+        window = Track("window", Recent(narrower(self.window, layer.native_window)))
+        if self.sinks > 0 and self.may_search(layer):
+            return (window, Track("sinks", First(self.sinks), Fixed(0)))
+        return (window,)
+
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
         """The window, the sinks that have left it, and the middle if it is searched.
 
         A layer whose own sliding window is no wider than ours was trained to see nothing beyond
         it, so it keeps its window and gets no sinks.
         """
-        window = visible_window(self.window, layer.native_window)
-        segments = [Segment(Region.WINDOW, farthest=window)]
-        if self.sinks > 0 and self.reaches_back(layer):
+        segments = [Segment("window", farthest=narrower(self.window, layer.native_window))]
+        if self.sinks > 0 and self.may_search(layer):
+            segments.append(Segment("sinks", Fixed(self.ceiling), nearest=self.window))
+        memory = self.memory
+        if memory is not None and layer.index >= memory.from_layer and self.may_search(layer):
             segments.append(
-                Segment(
-                    Region.SINKS,
-                    query_position=Fixed(self.ceiling),
-                    key_position=Fixed(0),
-                    nearest=self.window,
-                )
-            )
-        if self.memory is not None and self.searches(layer):
-            segments.append(
-                Segment(
-                    Region.MIDDLE,
-                    query_position=Fixed(self.memory.distance),
-                    key_position=Fixed(0),
-                    nearest=self.window,
-                    topk=self.memory.topk,
-                )
+                Segment("store", Fixed(memory.distance), nearest=self.window, topk=memory.topk)
             )
         return tuple(segments)
-
-    def searches(self, layer: LayerSpec) -> bool:
-        """Whether queries of this layer search the middle."""
-        memory = self.memory
-        deep = memory is not None and layer.index >= memory.from_layer
-        return deep and self.reaches_back(layer)
-
-    def retain(self, layer: LayerSpec) -> Retention:
-        """The sinks and the window."""
-        sinks = self.sinks if self.reaches_back(layer) else 0
-        return Retention(sinks, visible_window(self.window, layer.native_window))
-
-    def bound(self, chunk: int, layer: LayerSpec) -> int | None:
-        """Sinks, window and the room in which the window slides."""
-        keep = self.retain(layer)
-        return keep.sinks + window_capacity(keep.window or self.window, chunk)
 
     def parameters(self) -> dict[str, int]:
         """Window, sinks, ceiling, and those of the memory."""
@@ -133,6 +136,23 @@ class LMInfinite:
             named |= {f"memory_{name}": value for name, value in asdict(self.memory).items()}
         return named
 
-    def reaches_back(self, layer: LayerSpec) -> bool:
+    @classmethod
+    def restored(cls, parameters: Mapping[str, int]) -> Self:
+        """The method whose parameters these are."""
+        named = dict(parameters)
+        parts = {name: named.pop(f"memory_{name}", None) for name in Memory.__slots__}
+        known = {name: value for name, value in parts.items() if value is not None}
+        return cls(**named, memory=Memory(**known) if known else None)
+
+    def may_search(self, layer: LayerSpec) -> bool:
         """Whether the layer sees beyond our window: it has none of its own that is no wider."""
         return layer.native_window is None or layer.native_window > self.window
+
+    def searching(self, given: Mapping[str, int], layers: int) -> Method:
+        """With the middle searched; see ``docs/memory.md`` for the defaults."""
+        memory = Memory(
+            topk=given.get("memory_topk", _TOPK),
+            from_layer=given.get("memory_from_layer", layers // _FROM_LAYER_SHARE),
+            distance=given.get("memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)),
+        )
+        return replace(self, memory=memory)

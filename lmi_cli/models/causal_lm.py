@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.engine.chunks import CHUNK, OFFLOADED_CHUNK
+from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
+from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.models import hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
-from lmi_cli.models.language_model import LanguageModel
-from lmi_cli.native import cpu
+from lmi_cli.native import onednn
 
 
 class CausalLM(LanguageModel):
@@ -43,7 +43,7 @@ class CausalLM(LanguageModel):
         self.head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
         placed = getattr(model, "hf_device_map", None) or {"": self.device}
         self.device_map = {name: str(device) for name, device in placed.items()}
-        self._head = Head(model)
+        self._output = OutputHead(model)
         self._open = ExitStack()
         self._open.enter_context(hook.installed(model))
 
@@ -84,7 +84,7 @@ class CausalLM(LanguageModel):
         return layer_specs(self.model, horizon)
 
     @torch.inference_mode()
-    def hidden(self, ids: Tensor, forward: hook.Attender) -> Tensor:
+    def hidden(self, ids: Tensor, attention: Attention) -> Tensor:
         """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``).
 
         Raises:
@@ -92,10 +92,10 @@ class CausalLM(LanguageModel):
         """
         if self.config._attn_implementation != hook.IMPLEMENTATION:
             raise RuntimeError("this model has been closed")
-        arguments: dict[str, Any] = {hook.ARGUMENT: forward}
+        arguments: dict[str, Any] = {hook.ARGUMENT: attention}
         device = self.device
         ids = ids.to("cpu" if device.type == "meta" else device)
-        with cpu.linear_layers(ids.numel(), ids.device):
+        with onednn.linear_layers(ids.numel(), ids.device):
             output = self.model.base_model(
                 input_ids=ids,
                 position_ids=torch.zeros_like(ids),
@@ -107,10 +107,10 @@ class CausalLM(LanguageModel):
 
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""
-        return self._head.slices(hidden.reshape(-1, hidden.shape[-1]), rows)
+        return self._output.slices(hidden.reshape(-1, hidden.shape[-1]), rows)
 
 
-class Head:
+class OutputHead:
     """The output projection, with the scaling and soft-cap that some families put behind it."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -133,7 +133,7 @@ class Head:
         bias = getattr(self._projection, "bias", None)
         try:
             for part in hidden.split(rows):
-                with cpu.linear_layers(len(part), part.device):
+                with onednn.linear_layers(len(part), part.device):
                     logits = nn.functional.linear(part, weight, bias)
                 yield self._finish(logits if logits.dtype == torch.float64 else logits.float())
         finally:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lmi_cli.models.language_model import LanguageModel
+from lmi_cli.engine.language_model import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)

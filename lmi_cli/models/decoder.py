@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.ranges import QKV
 from lmi_cli.attention.rope import Rotary
-from lmi_cli.engine.forward import ForwardPass
+from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.models.blueprint import Blueprint
-from lmi_cli.models.language_model import LanguageModel
-from lmi_cli.native import cpu, pointwise
-from lmi_cli.native.attention import SIZES
+from lmi_cli.native import onednn, pointwise
+from lmi_cli.native.attention import MAX_RANGES, SIZES
 from lmi_cli.native.linear import PackedLinear
 from lmi_cli.native.step import StepLayer, Stepper
 
@@ -81,7 +81,7 @@ class TorchLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[..., out]`` of ``x``, ``[..., in]``."""
-        with cpu.linear_layers(x.numel() // self.columns, x.device):
+        with onednn.linear_layers(x.numel() // self.columns, x.device):
             return functional.linear(x, self._weight, self._bias)
 
     def add(self, x: Tensor, to: Tensor) -> None:
@@ -187,13 +187,13 @@ class Decoder(LanguageModel):
         return inner, self._head.rows * self._head.columns
 
     @torch.inference_mode()
-    def hidden(self, ids: Tensor, forward: ForwardPass) -> Tensor:
+    def hidden(self, ids: Tensor, attention: Attention) -> Tensor:
         """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``)."""
         x = self._embedding.embed(ids)
-        if ids.numel() > 1 or not self._stepped(x, forward):
+        if ids.numel() > 1 or not self._stepped(x, attention):
             for index, layer in enumerate(self._layers):
                 qkv = layer.qkv(self._normed(x, layer.norms[0]))
-                layer.output.add(self._attend(index, layer, qkv, forward), x)
+                layer.output.add(self._attend(index, layer, qkv, attention), x)
                 layer.down.add(layer.gate_up.gated(self._normed(x, layer.norms[1])), x)
         return self._normed(x, self._norm)
 
@@ -203,10 +203,10 @@ class Decoder(LanguageModel):
         for part in hidden.reshape(-1, hidden.shape[-1]).split(rows):
             yield self._head.wide(part)
 
-    def _stepped(self, x: Tensor, forward: ForwardPass) -> bool:
+    def _stepped(self, x: Tensor, attention: Attention) -> bool:
         """Take one token (``[1, 1, hidden]``) through all layers in C, if that can be done."""
         steps = self._packs and self.head_size in SIZES
-        views = forward.views(self._scale, self.dtype) if steps else None
+        views = attention.views(self._scale, self.dtype, MAX_RANGES) if steps else None
         if views is None:
             return False
         if self._stepper is None:
@@ -216,10 +216,10 @@ class Decoder(LanguageModel):
                 epsilon=self._shape.epsilon,
                 scale=self._scale,
             )
-        self._stepper.step(x, views, forward.position)
+        self._stepper.step(x, views, attention.position)
         return True
 
-    def _attend(self, index: int, layer: _Layer, qkv: Tensor, forward: ForwardPass) -> Tensor:
+    def _attend(self, index: int, layer: _Layer, qkv: Tensor, attention: Attention) -> Tensor:
         """Attention ``[B, n, heads * size]`` of queries, keys and values side by side."""
         heads, key_heads = self.attention_heads
         size = self.head_size
@@ -230,12 +230,9 @@ class Decoder(LanguageModel):
             query = self._normed(query.contiguous(), norm_query)
         if norm_key is not None:
             key = self._normed(key.contiguous(), norm_key)
-        attended = forward.attend(
+        attended = attention.attend(
             index,
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            scale=self._scale,
+            QKV(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), self._scale),
         )
         return attended.transpose(1, 2).reshape(*qkv.shape[:2], heads * size)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.disk import Record
-from lmi_cli.engine.heads import Head, RetrievalHeads
+from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 
 _SHIPPED = Path(__file__).with_name("retrieval_heads.json")
 _SCHEMA = 1
@@ -27,7 +27,7 @@ def known_heads(files: ModelFiles) -> RetrievalHeads | None:
 
 
 def remember_heads(
-    files: ModelFiles, looking: RetrievalHeads, ranks: Sequence[tuple[Head, float]]
+    files: ModelFiles, looking: RetrievalHeads, ranks: Sequence[tuple[AttentionHead, float]]
 ) -> Path | None:
     """Cache the heads of a model, with the ranks by which they were chosen.
 
@@ -51,5 +51,5 @@ def _record(files: ModelFiles) -> Record:
 
 
 def _parse(stored: dict[str, Any]) -> RetrievalHeads:
-    heads = tuple(Head(int(layer), int(head)) for layer, head in stored["heads"])
+    heads = tuple(AttentionHead(int(layer), int(head)) for layer, head in stored["heads"])
     return RetrievalHeads(heads, int(stored["distance"]))

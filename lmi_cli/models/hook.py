@@ -7,14 +7,16 @@ Causality and positions are then entirely those of the forward pass given along.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from lmi_cli.attention.ranges import QKV
+from lmi_cli.engine.language_model import Attention
 from lmi_cli.errors import ModelError
-from lmi_cli.native import cpu
+from lmi_cli.native import onednn
 
 IMPLEMENTATION = "lmi"
 """Our name in the table of attention functions."""
@@ -23,23 +25,6 @@ ARGUMENT = "lmi_forward"
 """Keyword under which a forward pass travels through the model to each layer."""
 
 _open: list[PreTrainedModel] = []  # models whose attention is ours now
-
-
-class Attender(Protocol):
-    """What a forward pass must offer; see :class:`lmi_cli.engine.forward.ForwardPass`."""
-
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        softcap: float | None = None,
-    ) -> Tensor:
-        """Attention output ``[B, H, Q, Dv]``."""
-        ...
 
 
 def attention_function(
@@ -54,13 +39,13 @@ def attention_function(
     **arguments: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer; returns ``[B, Q, H, Dv]`` and no weights."""
-    forward: Attender | None = arguments.get(ARGUMENT)
-    if forward is None:
+    attention: Attention | None = arguments.get(ARGUMENT)
+    if attention is None:
         raise ModelError(f"{type(module).__name__} does not pass on what its attention needs")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
-    with cpu.attention():
-        output = forward.attend(layer, query, key, value, scale=scale, softcap=softcap)
+    with onednn.attention():
+        output = attention.attend(layer, QKV(query, key, value, scale, softcap))
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -20,9 +20,10 @@ from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.disk import Record
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
+from lmi_cli.models.facts import ModelFacts
 from lmi_cli.text.tokenizer import Tokenizer
 
-_SCHEMA = 1
+_SCHEMA = 2
 _TOKENIZER = "tokenizer.json"
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
@@ -67,10 +68,12 @@ class Prepared:
     """A model that has passed the self-check.
 
     Attributes:
+        facts: Its shape.
         tokenizer: Its tokenizer.
-        blueprint: Its shape, where our own decoder runs it as well.
+        blueprint: Its shape for our own decoder, where that runs it as well.
     """
 
+    facts: ModelFacts
     tokenizer: PreparedTokenizer
     blueprint: Blueprint | None
 
@@ -79,10 +82,14 @@ def recall(files: ModelFiles) -> Prepared | None:
     """Return what is known of a model with these versions of the libraries; None if nothing is."""
     stored = _record(files).read()
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        known = stored["blueprint"]
-        if known is not None:
-            known = Blueprint(**known | {"inv_freq": tuple(map(float, known["inv_freq"]))})
-        return Prepared(PreparedTokenizer(**stored["tokenizer"]), known)
+        facts = ModelFacts(
+            **stored["facts"] | {"native_windows": tuple(stored["facts"]["native_windows"])}
+        )
+        blueprint = stored["blueprint"]
+        if blueprint is not None:
+            inv_freq = tuple(map(float, blueprint["inv_freq"]))
+            blueprint = Blueprint(**blueprint | {"inv_freq": inv_freq})
+        return Prepared(facts, PreparedTokenizer(**stored["tokenizer"]), blueprint)
     return None
 
 

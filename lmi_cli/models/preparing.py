@@ -17,7 +17,8 @@ from lmi_cli.errors import ModelError
 from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
-from lmi_cli.models.families import family_of, plain_shape
+from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
+from lmi_cli.models.families import family_of, native_window, plain_shape, trained_length
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
 
 _SENTINEL = "\ue000answer\ue000"
@@ -36,7 +37,33 @@ def prepare(folder: Path) -> Prepared:
         raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
     family_of(config)
     selfcheck.check(config)
-    return Prepared(prepare_tokenizer(folder), _blueprint(folder, config))
+    return Prepared(facts_of(folder, config), prepare_tokenizer(folder), _blueprint(folder, config))
+
+
+def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
+    """The shape of the model in a checked folder.
+
+    Args:
+        folder: Holds the weights, of which only the headers are read.
+        config: Of a known family, with the defaults of that family.
+
+    Raises:
+        ModelError: The configuration names no trained length.
+    """
+    heads = config.num_attention_heads
+    dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    return ModelFacts(
+        family=config.model_type,
+        trained_length=trained_length(config),
+        native_windows=tuple(native_window(config, at) for at in range(config.num_hidden_layers)),
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        hidden=config.hidden_size,
+        vocabulary=config.vocab_size,
+        dtype=dtype if dtype in DTYPE_BYTES else "float32",
+        weights=count_weights(folder),
+    )
 
 
 def prepare_tokenizer(folder: Path) -> PreparedTokenizer:

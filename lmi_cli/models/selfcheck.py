@@ -17,14 +17,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.ranges import QKV
 from lmi_cli.engine.engine import Engine
+from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.errors import ModelError
 from lmi_cli.methods import LMInfinite, Method
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.families import layer_specs, plain_shape
-from lmi_cli.models.language_model import LanguageModel
 
 TOLERANCE = 1e-4
 """Largest difference of float32 logits of order one."""
@@ -164,32 +165,24 @@ def _distance(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().max()) / scale
 
 
-class _Dense:
+class _Dense(Attention):
     """LM-Infinite as one matrix a layer, in complex numbers and float64, all tokens at once."""
 
     def __init__(self, layers: list[LayerSpec], method: LMInfinite) -> None:
         self._layers = layers
         self._method = method
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        softcap: float | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, n, Dv]`` of the whole text."""
+        query, key, value, scale, softcap = qkv
         spec, method = self._layers[layer], self._method
         folds = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(folds, dim=1).double() for x in (key, value))
         position = torch.arange(query.shape[2])
         distance = position[:, None] - position
         capped = torch.full_like(position, method.ceiling)
-        near = _turned(query, position, spec) @ _turned(key, position, spec).mT * scale
-        far = _turned(query, capped, spec) @ key.mT * scale
+        near = _rotated(query, position, spec) @ _rotated(key, position, spec).mT * scale
+        far = _rotated(query, capped, spec) @ key.mT * scale
         if softcap is not None:
             near, far = (softcap * (x / softcap).tanh() for x in (near, far))
         native = spec.native_window
@@ -202,7 +195,7 @@ class _Dense:
         return (scores.softmax(-1) @ value).to(query.dtype)
 
 
-def _turned(x: Tensor, position: Tensor, spec: LayerSpec) -> Tensor:
+def _rotated(x: Tensor, position: Tensor, spec: LayerSpec) -> Tensor:
     """``x`` (``[B, H, n, D]``) rotated to ``position`` (``[n]``) by complex multiplication."""
     x = x.double()
     if spec.rotary is None:

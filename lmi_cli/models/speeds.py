@@ -1,31 +1,37 @@
-"""How fast a model last read on this machine, kept from one run to the next for forecasts.
+"""How fast a model has read on this machine, kept from one run to the next for forecasts.
 
-May import the standard library and other light modules of this package; never torch.
+Imports the standard library and the light modules of this package; never torch.
 """
 
 import platform
+from collections.abc import Mapping
 
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.disk import Record
 
 _LEAST_TOKENS = 4096
+_FASTEST = 1e12
 
 
-def setting_of(use: str, dtype: str, window: int) -> str:
-    """Return the name of what a speed holds for.
+def setting_of(use: str, precision: str, parameters: Mapping[str, object]) -> str:
+    """Name of what a speed holds for.
 
     Args:
         use: ``read`` or ``score``.
-        dtype: As in ``bfloat16``.
-        window: Tokens.
+        precision: As in ``bfloat16``.
+        parameters: Name and parameters of the method.
     """
-    return f"{platform.node()}: {use} in {dtype}, window {window}"
+    method = " ".join(str(part) for item in parameters.items() for part in item)
+    return f"{platform.node()}: {use} in {precision}, {method}"
 
 
-def recall(files: ModelFiles, setting: str) -> float | None:
-    """Return the tokens per second of the last reading in this setting, if there was one."""
-    speed = _record(files).read().get(setting)
-    return speed if isinstance(speed, float) and 0.0 < speed < 1e12 else None
+def recall(files: ModelFiles) -> dict[str, float]:
+    """Tokens per second of the last reading in each setting."""
+    return {
+        setting: speed
+        for setting, speed in _record(files).read().items()
+        if isinstance(speed, float) and 0.0 < speed < _FASTEST
+    }
 
 
 def remember(files: ModelFiles, setting: str, tokens: int, seconds: float) -> None:

@@ -1,61 +1,20 @@
-"""How this process computes on the CPU: what multiplies, and what happens to freed memory."""
+"""What this processor can do, and what becomes of memory that this process frees.
+
+Imports the standard library only.
+"""
 
 import ctypes
+import os
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
+_BFLOAT16 = frozenset(("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"))
+
 # Parameters of mallopt, from malloc.h of the GNU C library, and our values in bytes.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = (-1, 1 << 29), (-2, 1 << 26), (-3, 1 << 25)
-
-
-@contextmanager
-def linear_layers(tokens: int, device: torch.device) -> Iterator[None]:
-    """Compute linear layers with the faster of torch's two libraries.
-
-    For one token in bfloat16, oneDNN reaches a third of the memory's bandwidth and torch's own
-    kernel nearly all of it. For more tokens, and for attention, oneDNN is the faster one.
-
-    Args:
-        tokens: How many go in at once.
-        device: Where the layers are.
-    """
-    if tokens == 1 and device.type == "cpu" and IS_X86 and torch.backends.mkldnn.enabled:
-        with _onednn(False):
-            yield
-    else:
-        yield
-
-
-@contextmanager
-def attention() -> Iterator[None]:
-    """Undo :func:`linear_layers`, within it, while attention is computed."""
-    if _switched_off:
-        with _onednn(True):
-            yield
-    else:
-        yield
-
-
-_switched_off = False
-
-
-@contextmanager
-def _onednn(enabled: bool) -> Iterator[None]:
-    global _switched_off
-    torch.backends.mkldnn.enabled = enabled  # type: ignore[assignment]
-    _switched_off = not enabled
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = not enabled  # type: ignore[assignment]
-        _switched_off = enabled
 
 
 def keep_freed_memory() -> None:
@@ -73,9 +32,12 @@ def keep_freed_memory() -> None:
 
 
 def computes_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself instead of emulating it."""
-    capable = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return capable and "avx512_bf16" in features()
+    """Whether torch and our own code multiply bfloat16 here instead of emulating it.
+
+    ``ATEN_CPU_CAPABILITY`` in the environment can take instructions away from torch.
+    """
+    allowed = os.environ.get("ATEN_CPU_CAPABILITY", "avx512").lower()
+    return allowed.startswith("avx512") and features() >= _BFLOAT16
 
 
 def features() -> frozenset[str]:

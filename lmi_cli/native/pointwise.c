@@ -15,14 +15,14 @@ void lmi_norm(const bf16 *x, const bf16 *weight, float epsilon, int64_t rows, in
 
 /* Rotary embedding of x[heads, rows, size] into out, contiguous.
  *
- * cosine, sine: [rows, size], or [1, size] where `turn_row` is 0.
+ * cosine, sine: [rows, size], or [1, size] where `rotation_row` is 0.
  */
 void lmi_rotate(const bf16 *x, int64_t x_head, int64_t x_row, const float *cosine,
-                const float *sine, int64_t turn_row, int64_t heads, int64_t rows, int64_t size,
+                const float *sine, int64_t rotation_row, int64_t heads, int64_t rows, int64_t size,
                 bf16 *out) {
 #pragma omp parallel for schedule(static) collapse(2) if (rows > FEW_ROWS)
     for (int64_t head = 0; head < heads; head++)
         for (int64_t row = 0; row < rows; row++)
-            rotate(x + head * x_head + row * x_row, cosine + row * turn_row,
-                   sine + row * turn_row, size, out + (head * rows + row) * size);
+            rotate(x + head * x_head + row * x_row, cosine + row * rotation_row,
+                   sine + row * rotation_row, size, out + (head * rows + row) * size);
 }

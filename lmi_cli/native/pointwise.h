@@ -36,7 +36,7 @@ static inline __m512 gated(__m512 gate, __m512 up) {
 
 /* Rotary embedding of a head of `size` components, whose pairs are (p, p + size / 2).
  *
- * cosine, sine: [size]; see Turn in rope.py.
+ * cosine, sine: [size]; see Rotation in rope.py.
  */
 static inline void rotate(const bf16 *from, const float *cosine, const float *sine, int64_t size,
                           bf16 *to) {

@@ -33,7 +33,7 @@ def can_rotate(x: Tensor) -> bool:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of halves; see :class:`lmi_cli.attention.rope.Turn`.
+    """Rotary embedding of halves; see :class:`lmi_cli.attention.rope.Rotation`.
 
     Args:
         x: bfloat16 ``[1, heads, tokens, size]``; only its last dimension must be contiguous.

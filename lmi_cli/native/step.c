@@ -22,22 +22,22 @@ typedef struct {
     float epsilon, scale;
 } Shape;
 
-/* A rotation, or NULL for none: float32 [size]; see Turn in rope.py. */
+/* A rotation, or NULL for none: float32 [size]; see Rotation in rope.py. */
 typedef struct {
     const float *cosine, *sine;
-} Turn;
+} Rotation;
 
 /* What the token sees in one layer, and where its own key and value go. Must match Seen in step.py.
  *
- * The queries of the ranges are filled in here; their turns have the scale of the scores in them.
+ * The queries of the ranges are filled in here; their rotations have the scale of the scores in them.
  */
 typedef struct {
     int64_t count;
     Range ranges[MAX_RANGES];
-    Turn queries[MAX_RANGES];
+    Rotation queries[MAX_RANGES];
     bf16 *key, *value;
     int64_t key_head, value_head;
-    Turn turn;
+    Rotation rotation;
 } Seen;
 
 /* A thread's part of a linear layer of one token; all threads come together behind it. */
@@ -52,9 +52,9 @@ static inline void linear_part(const Linear *linear, Ending ending, const bf16 *
     }
 }
 
-static void turned(const bf16 *from, Turn turn, float scale, int64_t size, bf16 *to) {
-    if (turn.cosine != NULL) {
-        rotate(from, turn.cosine, turn.sine, size, to);
+static void rotated(const bf16 *from, Rotation rotation, float scale, int64_t size, bf16 *to) {
+    if (rotation.cosine != NULL) {
+        rotate(from, rotation.cosine, rotation.sine, size, to);
         return;
     }
     for (int64_t at = 0; at < size; at += 16)
@@ -71,12 +71,12 @@ static void place(const Shape *shape, const Layer *layer, const Seen *seen, bf16
     for (int64_t head = 0; layer->norm_key && head < key_heads; head++)
         normalize(key + head * size, layer->norm_key, shape->epsilon, size, key + head * size);
     for (int64_t head = 0; head < key_heads; head++) {
-        turned(key + head * size, seen->turn, 1.0f, size, seen->key + head * seen->key_head);
+        rotated(key + head * size, seen->rotation, 1.0f, size, seen->key + head * seen->key_head);
         memcpy(seen->value + head * seen->value_head, value + head * size, size * sizeof(bf16));
     }
     for (int64_t at = 0; at < seen->count; at++)
         for (int64_t head = 0; head < heads; head++)
-            turned(qkv + head * size, seen->queries[at], shape->scale, size,
+            rotated(qkv + head * size, seen->queries[at], shape->scale, size,
                    queries + (at * heads + head) * size);
 }
 

@@ -16,7 +16,7 @@ from lmi_cli.native.linear import LinearStruct, PackedLinear
 
 if TYPE_CHECKING:
     from lmi_cli.attention.ranges import TokenView
-    from lmi_cli.attention.rope import Turn
+    from lmi_cli.attention.rope import Rotation
 
 
 class _Layer(ctypes.Structure):
@@ -44,8 +44,8 @@ class _Shape(ctypes.Structure):
     )
 
 
-class _Turn(ctypes.Structure):
-    """``Turn`` of ``step.c``."""
+class _Rotation(ctypes.Structure):
+    """``Rotation`` of ``step.c``."""
 
     _fields_ = (("cosine", ctypes.c_void_p), ("sine", ctypes.c_void_p))
 
@@ -56,12 +56,12 @@ class _Seen(ctypes.Structure):
     _fields_ = (
         ("count", ctypes.c_int64),
         ("ranges", Range * MAX_RANGES),
-        ("queries", _Turn * MAX_RANGES),
+        ("queries", _Rotation * MAX_RANGES),
         ("key", ctypes.c_void_p),
         ("value", ctypes.c_void_p),
         ("key_head", ctypes.c_int64),
         ("value_head", ctypes.c_int64),
-        ("turn", _Turn),
+        ("rotation", _Rotation),
     )
 
 
@@ -118,9 +118,9 @@ class Stepper:
         Raises:
             MemoryError: There is no room for its vectors.
         """
-        turns: dict[int, _Turn] = {id(None): _Turn()}
+        rotations: dict[int, _Rotation] = {id(None): _Rotation()}
         for seen, view in zip(self._seen, views, strict=True):
-            _see(seen, view, turns)
+            _see(seen, view, rotations)
         if opened().lmi_step(
             ctypes.byref(self._shape), self._layers, self._seen, position, x.data_ptr()
         ):
@@ -134,8 +134,8 @@ def _described(layer: StepLayer) -> _Layer:
     )
 
 
-def _see(seen: _Seen, view: "TokenView", turns: dict[int, _Turn]) -> None:
-    """Describe a view; ``turns`` has the rotations met so far, by the identity of theirs."""
+def _see(seen: _Seen, view: "TokenView", rotations: dict[int, _Rotation]) -> None:
+    """Describe a view; ``rotations`` has the rotations met so far, by the identity of theirs."""
     key, value = view.key, view.value
     _, head, row, _ = key.stride()
     item = key.itemsize
@@ -143,10 +143,12 @@ def _see(seen: _Seen, view: "TokenView", turns: dict[int, _Turn]) -> None:
     seen.key = key.data_ptr() + view.column * row * item
     seen.value = value.data_ptr() + view.column * row * item
     seen.key_head = seen.value_head = head
-    seen.turn = _turn(view.turn, turns)
+    seen.rotation = _rotation(view.rotation, rotations)
     ranges, queries = seen.ranges, seen.queries
-    for at, (turn, key, value, begin, count, start, nearest, farthest) in enumerate(view.ranges):
-        queries[at] = _turn(turn, turns)
+    for at, (rotation, key, value, begin, count, start, nearest, farthest) in enumerate(
+        view.ranges
+    ):
+        queries[at] = _rotation(rotation, rotations)
         _, head, row, _ = key.stride()
         first = begin * row * item
         found = ranges[at]
@@ -156,8 +158,9 @@ def _see(seen: _Seen, view: "TokenView", turns: dict[int, _Turn]) -> None:
         found.nearest, found.farthest = nearest, NO_LIMIT if farthest is None else farthest
 
 
-def _turn(turn: "Turn | None", turns: dict[int, _Turn]) -> _Turn:
-    known = turns.get(id(turn))
-    if known is None and turn is not None:
-        known = turns[id(turn)] = _Turn(turn.cos.data_ptr(), turn.sin.data_ptr())
-    return known or _Turn()
+def _rotation(rotation: "Rotation | None", rotations: dict[int, _Rotation]) -> _Rotation:
+    known = rotations.get(id(rotation))
+    if known is None and rotation is not None:
+        known = _Rotation(rotation.cos.data_ptr(), rotation.sin.data_ptr())
+        rotations[id(rotation)] = known
+    return known or _Rotation()

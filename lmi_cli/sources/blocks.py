@@ -86,3 +86,10 @@ class Corpus:
     blocks: Iterable[Block]
     sources: list[Source] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+
+
+def text_corpus(text: str, origin: str = "<text>") -> Corpus:
+    """A corpus of one text that is already in memory."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    source = Source(origin, "text", size, len(text), lines=text.count("\n") + 1)
+    return Corpus([Block(0, text, 0, line=1)], [source])

@@ -1,27 +1,26 @@
 """How fast this machine reads and answers, beside the stock model and beside its own limits."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.engine.engine import Engine, Ids
+from lmi_cli.engine.engine import Ids
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
-from lmi_cli.methods import Full
-from lmi_cli.methods.base import Method
+from lmi_cli.methods import Full, Method, MethodChoice
+from lmi_cli.methods.base import visible_spans
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
 from lmi_cli.native import compiling
 from lmi_cli.tasks.events import Progress
-from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.plan import Plan, plan_scoring
+from lmi_cli.tasks.reading import engine_of, require_memory
 from lmi_cli.tasks.report import Timing
-from lmi_cli.tasks.room import require_cache
 
 _WARM_UP_TOKENS = 64
 _NO_STOP: frozenset[int] = frozenset()
@@ -110,8 +109,8 @@ def bench(
     decode: int,
     against: str,
     chunk: int,
-) -> Iterator[Progress | Speed | BenchReport]:
-    """Measure each depth, ours first; the report comes last.
+) -> Generator[Progress | Speed, None, BenchReport]:
+    """Measure each depth, ours first.
 
     Args:
         loaded: The model.
@@ -130,7 +129,8 @@ def bench(
     if decode < 1 or not depths or min(depths) < 1:
         raise UsageError("there is nothing to measure: depths and --decode start at 1 token")
     lm = loaded.lm
-    method = choice.build(lm.trained_length, len(loaded.tokenizer.prefix))
+    plan = plan_scoring(loaded.known, loaded.precision, choice, max(depths) + decode, chunk)
+    full = plan_scoring(loaded.known, loaded.precision, MethodChoice(Full.name), None, chunk)
     machine = Machine(
         gemm_flops(lm.dtype, lm.device),
         read_bytes_per_s(lm.device),
@@ -140,10 +140,10 @@ def bench(
     # Speed does not depend on what the text says.
     ids = np.random.default_rng(0).integers(0, lm.vocab_size, max(depths), dtype=np.int32)
     runs: list[tuple[str, Method, Callable[[Ids], Iterator[int | _Run]]]] = [
-        (method.name, method, lambda part: _ours(loaded, method, part, decode, chunk))
+        (plan.method.name, plan.method, lambda part: _ours(loaded, plan, part, decode))
     ]
     if against == "full":
-        runs.append(("full", Full(), lambda part: _ours(loaded, Full(), part, decode, chunk)))
+        runs.append(("full", full.method, lambda part: _ours(loaded, full, part, decode)))
     if against == "stock":
         runs.append(("stock", Full(), lambda part: _stock(loaded, part, decode)))
     places = sorted(set(depths))
@@ -164,15 +164,12 @@ def bench(
                 timing.add_decode(decode * len(rows), event.decode_s)
                 yield rows[-1]
             done += depth
-    bound = Engine(lm, method, chunk).bound()
-    yield BenchReport(machine, rows, method, bound, decode, timing)
+    return BenchReport(machine, rows, plan.method, plan.bound_tokens, decode, timing)
 
 
-def _ours(
-    loaded: Loaded, method: Method, ids: Ids, decode: int, chunk: int
-) -> Iterator[int | _Run]:
-    engine = Engine(loaded.lm, method, chunk)
-    require_cache(loaded, engine, len(ids) + decode)
+def _ours(loaded: Loaded, plan: Plan, ids: Ids, decode: int) -> Iterator[int | _Run]:
+    require_memory(loaded, plan)
+    engine = engine_of(loaded, plan)
     state = engine.start()
     peak = _Peak(loaded)
     started = time.perf_counter()
@@ -235,12 +232,12 @@ def _speed(
     machine: Machine,
     run: _Run,
 ) -> Speed:
-    layers = loaded.lm.layers(loaded.lm.trained_length)
+    layers = loaded.known.facts.layers
     costs = costs_of(loaded.lm)
-    seen = sum(int(visible(method, layer, np.arange(depth)).sum()) for layer in layers)
+    seen = sum(visible_tokens(method, layer, range(depth)) for layer in layers)
     flops = costs.linear_flops * depth + costs.visible_flops * seen
-    position = np.array([depth + decode // 2])
-    kept = sum(int(visible(method, layer, position)[0]) for layer in layers)
+    position = depth + decode // 2
+    kept = sum(visible_tokens(method, layer, [position]) for layer in layers)
     read = costs.step_bytes + costs.visible_bytes * kept
     return Speed(
         runner=runner,
@@ -254,10 +251,7 @@ def _speed(
     )
 
 
-def visible(method: Method, layer: LayerSpec, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keys that the queries at ``positions`` attend to."""
-    keep = method.retain(layer)
-    if keep.window is None:
-        return positions + 1
-    seen = np.minimum(positions + 1, keep.window)
-    return seen + np.minimum(keep.sinks, positions + 1 - seen)
+def visible_tokens(method: Method, layer: LayerSpec, positions: Iterable[int]) -> int:
+    """Keys that the queries at ``positions`` attend to in a layer, added up."""
+    spans = (span for position in positions for span in visible_spans(method, layer, position))
+    return sum(stop - start for start, stop in spans)

@@ -5,7 +5,7 @@ rank them best, against questions that ask for nothing, are the retrieval heads.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +15,14 @@ from torch import Tensor
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
-from lmi_cli.engine.heads import Head, RetrievalHeads
+from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.engine.retrieval import key_index, look
 from lmi_cli.methods import LMInfinite
-from lmi_cli.models.heads import known_heads, remember_heads
+from lmi_cli.methods.lm_infinite import LEAST_SINKS
+from lmi_cli.models.heads import remember_heads
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.methodchoice import SINKS
-from lmi_cli.text.prompts import after_stream
+from lmi_cli.text.prompts import prompts_of
 
 EMPTY_QUESTIONS = ("What is it?", "What does it say?", "Which one is it?", "Who is it?")
 """Where a question looks whatever it asks for is where these look too."""
@@ -129,19 +129,19 @@ class Calibration:
     """What was found.
 
     Attributes:
-        looking: The retrieval heads; none if no head stands out.
+        retrieval: The retrieval heads; none if no head stands out.
         ranks: The best heads with the mean reciprocal rank at which each finds a fact alone.
         passages: Passages among which it had to be found.
         tokens: Length of the text.
     """
 
-    looking: RetrievalHeads
-    ranks: list[tuple[Head, float]]
+    retrieval: RetrievalHeads
+    ranks: list[tuple[AttentionHead, float]]
     passages: int
     tokens: int
 
 
-def facts(generator: random.Random) -> list[Fact]:
+def synthetic_facts(generator: random.Random) -> list[Fact]:
     """Facts of four kinds about towns and people, none of them twice."""
     towns, names = list(_TOWNS), list(_NAMES)
     generator.shuffle(towns)
@@ -173,10 +173,10 @@ def facts(generator: random.Random) -> list[Fact]:
     return found
 
 
-def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]:
-    """Find the retrieval heads of a model; the result comes last."""
+def calibrate(loaded: Loaded, *, chunk: int) -> Generator[Progress, None, Calibration]:
+    """Find the retrieval heads of a model."""
     window = min(_WINDOW, loaded.lm.trained_length)
-    method = LMInfinite(window=window, sinks=SINKS, ceiling=window)
+    method = LMInfinite(window=window, sinks=LEAST_SINKS, ceiling=window)
     engine = Engine(loaded.lm, method, chunk)
     # Layers with a window of their own cannot see the document, and are not looked at.
     layers = [
@@ -185,18 +185,18 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]
         if spec.native_window is None or spec.native_window > window
     ]
     query_heads, _ = loaded.lm.attention_heads
-    every = tuple(Head(layer, head) for layer in layers for head in range(query_heads))
-    looking = RetrievalHeads(every, min(DISTANCE, window))
+    every = tuple(AttentionHead(layer, head) for layer in layers for head in range(query_heads))
+    candidates = RetrievalHeads(every, min(DISTANCE, window))
     reciprocal = np.zeros(len(every))
     asked = passages = tokens = 0
     for round_number in range(_ROUNDS):
         text = _Text(loaded, random.Random(round_number))
         passages, tokens = len(text.borders) - 1, tokens + int(text.borders[-1])
-        first = len(text.prompt.head)
-        index = key_index(every, *loaded.lm.attention_heads, first=first + SINKS)
+        first = len(text.prompt.prefix)
+        index = key_index(every, *loaded.lm.attention_heads, first=first + LEAST_SINKS)
         state = engine.start()
-        state.keep(index)
-        head: Ids = np.array(text.prompt.head, dtype=np.int32)
+        state.recording = (index,)
+        head: Ids = np.array(text.prompt.prefix, dtype=np.int32)
         for event in engine.read(state, [head, text.ids]):
             yield Progress(tokens - int(text.borders[-1]) + event.tokens)
 
@@ -208,7 +208,7 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]
             first: int = first,
         ) -> Tensor:
             tail: Ids = np.array(text.prompt.tail(question), dtype=np.int32)
-            return look(engine, state.fork(), tail, index, looking, text.borders + first)
+            return look(engine, state.fork(), tail, index, candidates, text.borders + first)
 
         nothing = torch.stack([looked(question) for question in EMPTY_QUESTIONS]).mean(0)
         for target, fact in enumerate(text.facts):
@@ -221,32 +221,25 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Iterator[Progress | Calibration]
     best = np.argsort(-reciprocal, kind="stable")[:HEADS].tolist()
     ranks = [(every[at], round(float(reciprocal[at]), 3)) for at in best]
     chosen = tuple(head for head, rank in ranks if rank >= LEAST_RANK)
-    yield Calibration(RetrievalHeads(chosen, looking.distance), ranks, passages, tokens)
+    return Calibration(RetrievalHeads(chosen, candidates.distance), ranks, passages, tokens)
 
 
-def heads_of(loaded: Loaded, chunk: int) -> Iterator[Progress | Note | RetrievalHeads]:
-    """The retrieval heads of a model, found once and then remembered; none if none stands out."""
-    known = known_heads(loaded.files)
-    if known is None:
-        yield Note("finding the heads of this model that look things up; once for each model")
-        for event in calibrate(loaded, chunk=chunk):
-            if isinstance(event, Calibration):
-                known = event.looking
-                remember_heads(loaded.files, event.looking, event.ranks)
-            else:
-                yield event
-    if known is not None and known.heads:
-        yield known
-    else:
-        yield Note("no head of this model looks things up: no evidence, no passages")
+def find_heads(model: Loaded, chunk: int) -> Generator[Progress | Note, None, RetrievalHeads]:
+    """Find the retrieval heads of a model and remember them; there may be none."""
+    yield Note("finding the retrieval heads of this model; this is done once for each model")
+    found = yield from calibrate(model, chunk=chunk)
+    remember_heads(model.files, found.retrieval, found.ranks)
+    if not found.retrieval.heads:
+        yield Note("this model has no retrieval heads: no evidence, no passages")
+    return found.retrieval
 
 
 class _Text:
     """A made-up text: each passage tells one fact among sentences that tell nothing."""
 
     def __init__(self, loaded: Loaded, generator: random.Random) -> None:
-        self.facts = facts(generator)
-        self.prompt = after_stream(loaded.tokenizer, loaded.template)
+        self.facts = synthetic_facts(generator)
+        self.prompt = prompts_of(loaded.tokenizer, loaded.template).after_stream()
         passages: list[list[int]] = []
         for number, fact in enumerate(self.facts):
             sentences = generator.sample(_FILLER, 3)
@@ -255,8 +248,3 @@ class _Text:
             passages.append(loaded.tokenizer.encode(lead + " ".join(sentences)).ids.tolist())
         self.ids: Ids = np.array([token for part in passages for token in part], dtype=np.int32)
         self.borders = np.cumsum([0, *map(len, passages)])
-
-
-def describe(ranks: Sequence[tuple[Head, float]]) -> str:
-    """Heads with their ranks, in words."""
-    return ", ".join(f"layer {head.layer} head {head.head} ({rank:.2f})" for head, rank in ranks)

@@ -1,6 +1,8 @@
 """A document as it was read: its tokens, its text, and where both came from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,21 +60,42 @@ class Document:
         self.provenance.count_by_source(block.starts, self.source_tokens)
         self._borders = None
 
+    def save(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """What :meth:`restored` needs: a description for JSON, and arrays by name."""
+        blocks, line_feeds, labels = self.provenance.dump()
+        description: dict[str, Any] = {
+            "tokens": self.tokens,
+            "chars": self.provenance.chars,
+            "labels": labels,
+            "source_tokens": self.source_tokens,
+        }
+        text = self.text.encode("utf-8", "surrogatepass")
+        arrays: dict[str, NDArray[Any]] = {
+            "ids": self.ids,
+            "starts": self.starts,
+            "text": np.frombuffer(text, dtype=np.uint8).copy(),
+            "blocks": blocks,
+            "line_feeds": line_feeds,
+        }
+        return description, arrays
+
     @classmethod
     def restored(
-        cls,
-        ids: Ids,
-        starts: NDArray[np.int64],
-        text: str,
-        provenance: Provenance,
-        source_tokens: list[int],
+        cls, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> "Document":
-        """A document that was read before."""
+        """The document that :meth:`save` was called on.
+
+        Raises:
+            KeyError: A part of it is missing.
+        """
         document = cls()
-        document.provenance = provenance
-        document.source_tokens = source_tokens
-        document._ids, document._starts, document._text = [ids], [starts], [text]
-        document.tokens = len(ids)
+        document.provenance = Provenance.restored(
+            arrays["blocks"], arrays["line_feeds"], description["labels"], description["chars"]
+        )
+        document.source_tokens = description["source_tokens"]
+        document._ids, document._starts = [arrays["ids"]], [arrays["starts"]]
+        document._text = [arrays["text"].tobytes().decode("utf-8", "surrogatepass")]
+        document.tokens = len(arrays["ids"])
         return document
 
     @property

@@ -35,27 +35,27 @@ class Finder:
 
     Args:
         engine: That read it.
-        looking: The model's retrieval heads.
+        heads: The model's retrieval heads.
         index: Their keys.
         borders: Tokens of the document at which passages begin, and their number.
-        head_tokens: Tokens in front of the document.
+        prefix_tokens: Tokens in front of the document.
         tail: Ids of a question as it is asked behind the document.
     """
 
     def __init__(
         self,
         engine: Engine,
-        looking: RetrievalHeads,
+        heads: RetrievalHeads,
         index: TokenStore,
         borders: NDArray[np.int64],
-        head_tokens: int,
+        prefix_tokens: int,
         tail: Callable[[str], list[int]],
     ) -> None:
         self._engine = engine
-        self._looking = looking
+        self._heads = heads
         self._index = index
         self._borders = borders
-        self._head_tokens = head_tokens
+        self._prefix_tokens = prefix_tokens
         self._tail = tail
         self._empty: list[Tensor] = []
 
@@ -75,8 +75,8 @@ class Finder:
 
     def _look(self, state: StreamState, question: str) -> Tensor:
         ids = np.array(self._tail(question), dtype=np.int32)
-        borders = self._borders + self._head_tokens
-        return look(self._engine, state.fork(), ids, self._index, self._looking, borders)
+        borders = self._borders + self._prefix_tokens
+        return look(self._engine, state.fork(), ids, self._index, self._heads, borders)
 
 
 def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
@@ -96,7 +96,7 @@ def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
     return [passage for run in runs for passage in run]
 
 
-def describe(document: Document, sources: list[Source], ranked: list[Ranked]) -> list[Evidence]:
+def evidence_of(document: Document, sources: list[Source], ranked: list[Ranked]) -> list[Evidence]:
     """The best passages with the places they come from; of a page, only the best one."""
     found: list[Evidence] = []
     pages: set[tuple[int, int]] = set()

@@ -7,30 +7,25 @@ token ids, so their length is exact; it counts everything up to the answer.
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from lmi_cli.cache.pool import BlockPool
-from lmi_cli.cache.state import StreamState
-from lmi_cli.cache.store import TokenStore
-from lmi_cli.engine.engine import Engine, Ids
-from lmi_cli.engine.heads import RetrievalHeads
-from lmi_cli.engine.sampling import Sampling
+from lmi_cli.engine import CHUNK
 from lmi_cli.errors import UsageError
-from lmi_cli.methods import LMInfinite
+from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
-from lmi_cli.tasks.calibrate import heads_of
-from lmi_cli.tasks.document import PASSAGE_TOKENS
-from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.evidence import Finder
-from lmi_cli.tasks.keep import index_for, store_for
-from lmi_cli.tasks.methodchoice import STREAM_SHARE, MemoryChoice, MethodChoice
-from lmi_cli.tasks.reading import REREAD_PASSAGES
+from lmi_cli.tasks.asking import AnswerOptions, Asker
+from lmi_cli.tasks.calibrate import find_heads
+from lmi_cli.tasks.events import Note, Progress, follow, relay
+from lmi_cli.tasks.plan import MemoryChoice, Plan, ReadingRequest, plan_reading
+from lmi_cli.tasks.reading import Reading, read
 from lmi_cli.tasks.report import Timing
-from lmi_cli.tasks.room import require_cache
+from lmi_cli.text.encoded import Encoded
+from lmi_cli.text.prompts import ContinuationPrompts
+from lmi_cli.text.stream import EncodedStream
 from lmi_cli.text.tokenizer import Tokenizer
 
 PREFIX = (
@@ -107,12 +102,14 @@ class MethodUsed:
         name: Key of ``METHODS``.
         parameters: In tokens.
         bound_tokens: Largest number of tokens any layer keeps; None grows.
+        form: ``fits`` or ``stream``.
         answered_from: See :class:`lmi_cli.tasks.report.Answer`.
     """
 
     name: str
     parameters: dict[str, int]
     bound_tokens: int | None
+    form: str
     answered_from: str
 
 
@@ -141,46 +138,69 @@ class PasskeyReport:
     timing: Timing
 
 
-class Prompt(NamedTuple):
-    """Ids of a prompt of the test.
+class PasskeyText(NamedTuple):
+    """A text of the test, up to the question.
 
     Attributes:
-        document: Up to the question.
-        question: The rest.
-        blank: The document as it would be if nothing were hidden in it.
-        head_tokens: Tokens in front of the filler.
+        encoded: Its tokens.
+        text: What they stand for.
     """
 
-    document: Ids
-    question: Ids
-    blank: Ids
-    head_tokens: int
+    encoded: Encoded
+    text: str
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def first(self, count: int) -> "PasskeyText":
+        """The first ``count`` tokens."""
+        if count >= len(self):
+            return self
+        return PasskeyText(self.encoded.first(count), self.text[: self.encoded.starts[count]])
 
 
-def build_prompt(tokenizer: Tokenizer, length: int, depth: float, key: str) -> Prompt:
-    """A prompt of exactly ``length`` tokens with ``key`` at ``depth`` percent.
+def build_text(tokenizer: Tokenizer, length: int, depth: float, key: str | None) -> PasskeyText:
+    """A text that makes, with prefix and question, a prompt of exactly ``length`` tokens.
 
     The key stands between two filler passages; what does not divide evenly is cut from the start of
     the first passage.
 
+    Args:
+        tokenizer: Of the model.
+        length: Tokens up to the answer.
+        depth: Where the key stands, in percent of the filler.
+        key: What to hide; None leaves its sentences out, and the text is shorter by them.
+
     Raises:
         UsageError: The length has no room for prefix, key and question.
     """
-    head = [*tokenizer.prefix, *tokenizer.encode(PREFIX).ids.tolist()]
-    filler, needle, question = (
-        tokenizer.encode(text).ids.tolist() for text in (FILLER, KEY.format(key=key), QUESTION)
+    head, filler, needle = (
+        PasskeyText(tokenizer.encode(text), text)
+        for text in (PREFIX, FILLER, KEY.format(key=key or "10000"))
     )
-    room = length - len(head) - len(needle) - len(question)
-    if room < 0:
+    around = len(tokenizer.prefix) + len(head) + len(needle) + len(tokenizer.encode(QUESTION))
+    left = length - around
+    if left < 0:
         raise UsageError(
             f"length {length:,} is too short for a passkey prompt",
-            hint=f"the shortest for this model is {length - room:,} tokens",
+            hint=f"the shortest for this model is {around:,} tokens",
         )
-    whole, rest = divmod(room, len(filler))
-    blank = np.array([*head, *filler[len(filler) - rest :], *(filler * whole)], dtype=np.int32)
-    at = len(head) + rest + round(whole * depth / 100) * len(filler)
-    document = np.insert(blank, at, needle)
-    return Prompt(document, np.array(question, dtype=np.int32), blank, len(head))
+    whole, rest = divmod(left, len(filler))
+    before = round(whole * depth / 100)
+    cut = len(filler) - rest
+    start = int(filler.encoded.starts[cut]) if rest else len(filler.text)
+    begin = PasskeyText(filler.encoded.after(cut, start), filler.text[start:])
+    hidden = [] if key is None else [needle]
+    return _joined([head, begin, *[filler] * before, *hidden, *[filler] * (whole - before)])
+
+
+def _joined(parts: Sequence[PasskeyText]) -> PasskeyText:
+    offsets = np.cumsum([0, *(len(part.text) for part in parts)])
+    ids = np.concatenate([part.encoded.ids for part in parts])
+    starts = np.concatenate(
+        [part.encoded.starts + offset for part, offset in zip(parts, offsets, strict=False)]
+    )
+    return PasskeyText(Encoded(ids, starts), "".join(part.text for part in parts))
 
 
 def key_for(seed: int, length: int, depth: float, trial: int) -> str:
@@ -189,7 +209,7 @@ def key_for(seed: int, length: int, depth: float, trial: int) -> str:
 
 
 def passkey(
-    loaded: Loaded,
+    model: Loaded,
     lengths: Sequence[int],
     depths: Sequence[float],
     *,
@@ -198,210 +218,163 @@ def passkey(
     memory: MemoryChoice,
     max_new_tokens: int,
     seed: int,
-    chunk: int,
-) -> Iterator[Progress | Note | Cell | PasskeyReport]:
-    """Run the grid; each cell is yielded when it is done, the report comes last."""
-    tokenizer = loaded.tokenizer
+    chunk: int = CHUNK,
+) -> Generator[Progress | Note | Cell, None, PasskeyReport]:
+    """Run the grid; each cell is yielded when it is done.
+
+    Args:
+        model: Is tested.
+        lengths: Of the prompts, in tokens up to the answer.
+        depths: Places of the key, in percent of the filler.
+        trials: Prompts of each length and depth.
+        choice: The method that the user asked for.
+        memory: What is kept of a stream, and what its answers come from.
+        max_new_tokens: Longest answer.
+        seed: Decides which keys are hidden.
+        chunk: Tokens in one forward pass.
+
+    Raises:
+        UsageError: A length has no room for the prompt, or there is nothing of the kind that
+            answers are to come from.
+    """
     for length in lengths:  # a length that cannot be built fails before the first is run
-        build_prompt(tokenizer, length, 0, "10000")
-    for warning in choice.warnings(loaded.lm.trained_length):
-        yield Note(warning)
+        build_text(model.tokenizer, length, 0, "10000")
+    prompts = ContinuationPrompts(model.tokenizer)
+    request = ReadingRequest(prompts, choice, memory, max_new_tokens, chunk)
+    options = AnswerOptions(prompts, choice, memory.answer_from, max_new_tokens)
     total = sum(lengths) * len(depths) * trials
     cells: list[Cell] = []
     methods: dict[int, MethodUsed] = {}
     timing = Timing()
-    done = read = generated = cache_bytes = store_bytes = 0
+    noted: set[str] = set()
+
+    def in_grid(event: Progress | Note) -> Progress | Note | None:
+        """Progress as that of the whole grid, and each note once."""
+        if isinstance(event, Progress):
+            return Progress(done + event.tokens, total)
+        new = event.text not in noted
+        noted.add(event.text)
+        return event if new else None
+
+    done = fresh = generated = cache_bytes = store_bytes = 0
     for length in lengths:
-        runner = _Runner(loaded, length, choice, memory, chunk, max_new_tokens)
-        yield from runner.notes()
+        texts = _Texts(model, request, length)
+        yield from texts.prepare()
         for depth in depths:
             results: list[Trial] = []
             for trial in range(trials):
                 key = key_for(seed, length, depth, trial)
-                started = time.monotonic()
-                for tokens in runner.read(depth, key):
-                    yield Progress(done + tokens, total)
+                steps: Generator[Progress | Note, None, Reading] = relay(
+                    texts.read(depth, key), in_grid
+                )
+                reading = yield from steps
                 done += length
-                read += runner.read_tokens
+                fresh += texts.fresh_tokens
+                timing.add_prefill(fresh, texts.seconds)
+                asker = Asker(model, reading, options)
                 asked = time.monotonic()
-                timing.add_prefill(read, asked - started)
-                ids = runner.answer(runner.source)
-                generated += len(ids)
-                yield Progress(done, total)
+                answer = follow(asker.ask(QUESTION))
                 seconds = time.monotonic() - asked
+                generated += answer.tokens
                 timing.add_decode(generated, seconds)
-                cache_bytes = max(cache_bytes, runner.state.nbytes)
-                store_bytes = max(store_bytes, runner.store_bytes)
-                result = Trial(key, *_judged(tokenizer, ids, key), seconds)
-                if runner.source not in ("whole", "window"):
-                    alone = _judged(tokenizer, runner.answer("window"), key)
-                    result = replace(result, window_answer=alone[0], window_correct=alone[1])
+                yield Progress(done, total)
+                report = reading.report()
+                cache_bytes = max(cache_bytes, report.cache_bytes)
+                store_bytes = max(store_bytes, report.store_bytes)
+                result = Trial(key, answer.answer, is_right(answer.answer, key), seconds)
+                if answer.answered_from not in ("whole", "window"):
+                    alone = follow(asker.ask(QUESTION, answer_from="window")).answer
+                    result = replace(
+                        result, window_answer=alone, window_correct=is_right(alone, key)
+                    )
                 results.append(result)
+                methods[length] = MethodUsed(
+                    report.method,
+                    report.parameters,
+                    report.bound_tokens,
+                    report.form,
+                    answer.answered_from,
+                )
             cells.append(Cell(length, depth, results))
             yield cells[-1]
-        methods[length] = runner.used
-    yield PasskeyReport(cells, methods, done, read, generated, cache_bytes, store_bytes, timing)
+    return PasskeyReport(cells, methods, done, fresh, generated, cache_bytes, store_bytes, timing)
 
 
-def _judged(tokenizer: Tokenizer, ids: list[int], key: str) -> tuple[str, bool]:
-    """An answer, and whether its first integer is the key."""
-    answer = tokenizer.decode(ids)
+def is_right(answer: str, key: str) -> bool:
+    """Whether the first integer of an answer is the key."""
     found = _INTEGER.search(answer)
-    return answer, found is not None and found[0] == key
+    return found is not None and found[0] == key
 
 
-class _Begun(NamedTuple):
-    """What prompts begin with alike, as far as it has been read."""
+class _Texts:
+    """Reads texts of one length; what they begin with alike is read once.
 
-    ids: Ids
-    state: StreamState
-    kept: dict[str, TokenStore]
+    Args:
+        model: Reads.
+        request: How ``qa`` would read them.
+        length: Tokens up to the answer.
 
+    Attributes:
+        fresh_tokens: Tokens that were read for the last text.
+        seconds: What that took.
+    """
 
-class _Runner:
-    """Reads and answers prompts of one length, as ``qa`` would read a document of that length."""
+    def __init__(self, model: Loaded, request: ReadingRequest, length: int) -> None:
+        self._model, self._request, self._length = model, request, length
+        self._plan: Plan
+        self._beginning: Reading | None = None
+        self.fresh_tokens = 0
+        self.seconds = 0.0
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        length: int,
-        choice: MethodChoice,
-        memory: MemoryChoice,
-        chunk: int,
-        max_new_tokens: int,
-    ) -> None:
-        self._loaded, self._length, self._limit = loaded, length, max_new_tokens
-        trained = loaded.lm.trained_length
-        fits = length + max_new_tokens <= trained
-        window = trained if fits else max(1, trained // STREAM_SHARE)
-        method = choice.build(window, len(loaded.tokenizer.prefix))
-        self._engine = Engine(loaded.lm, method, chunk, longest=length + max_new_tokens)
-        require_cache(loaded, self._engine, length + max_new_tokens)
-        self._memory = memory
-        self._stream = not fits and isinstance(method, LMInfinite)
-        self._looking: RetrievalHeads | None = None
-        self._begun: _Begun | None = None
+    def prepare(self) -> Generator[Progress | Note, None, None]:
+        """Make the plan, and find the retrieval heads that it takes."""
+        tokenizer, known = self._model.tokenizer, self._model.known
+        fixed = len(tokenizer.prefix) + len(tokenizer.encode(QUESTION))
+        self._plan = self._planned(fixed)
+        if self._plan.needs_heads:
+            heads = yield from find_heads(self._model, self._request.chunk)
+            self._model = replace(self._model, known=replace(known, heads=heads))
+            self._plan = self._planned(fixed)
 
-    def notes(self) -> Iterator[Progress | Note]:
-        """Find out which heads look things up, if that is of use."""
-        if self._stream and self._memory.index:
-            for event in heads_of(self._loaded, self._engine.chunk):
-                if isinstance(event, RetrievalHeads):
-                    self._looking = event
-                else:
-                    yield event
-
-    @property
-    def source(self) -> str:
-        """Where answers come from; see :class:`lmi_cli.tasks.report.Answer`."""
-        if not self._stream:
-            return "whole"
-        wanted = self._memory.answer_from
-        if wanted == "auto":
-            wanted = "passages" if self._looking is not None else "memory"
-        if wanted == "passages" and self._looking is None:
-            raise UsageError("there are no passages to answer from: no heads that look things up")
-        return wanted
-
-    @property
-    def used(self) -> MethodUsed:
-        """The method with its parameters."""
-        method = self._engine.method
-        return MethodUsed(method.name, method.parameters(), self._engine.bound(), self.source)
-
-    def read(self, depth: float, key: str) -> Iterator[int]:
-        """Read a prompt up to its question; yields the tokens of it that have been read.
-
-        What prompts begin with alike, up to their keys, is read once. They are gone on with from
-        the end of a chunk, so each is read in the very chunks in which it would be read alone.
-        """
-        self.prompt = build_prompt(self._loaded.tokenizer, self._length, depth, key)
-        document, blank = self.prompt.document, self.prompt.blank
-        differs = document[: len(blank)] != blank
-        alike = int(differs.argmax()) if differs.any() else len(blank)
-        alike -= alike % self._engine.chunk
-        begun = self._begun
-        if begun is None or begun.state.tokens > alike or not np.array_equal(begun.ids, blank):
-            begun = self._begun = _Begun(blank, self._engine.start(), self._new_stores())
-            begun.state.keep(*begun.kept.values())
-        before = begun.state.tokens
-        for event in self._engine.read(begun.state, [blank[before:alike]]):
-            yield event.tokens
-        self.state = begun.state.fork()
-        self.kept = {name: store.fork(self._pool()) for name, store in begun.kept.items()}
-        self.state.keep(*self.kept.values())
-        for event in self._engine.read(self.state, [document[alike:]]):
-            yield event.tokens
-        self.read_tokens = self._length - before
-        self.store_bytes = sum(store.nbytes for store in self.kept.values())
-
-    def _pool(self) -> BlockPool:
-        return BlockPool(self._memory.budget_bytes)
-
-    def _new_stores(self) -> dict[str, TokenStore]:
-        pool = self._pool()
-        stores: dict[str, TokenStore | None] = {}
-        if self._looking is not None:
-            stores["index"] = index_for(self._loaded.lm, self._looking, 0, pool)
-        if self.source == "memory":
-            stores["store"] = store_for(self._engine, 0, pool, int8=self._memory.int8)
-        return {name: store for name, store in stores.items() if store is not None}
-
-    def answer(self, source: str) -> list[int]:
-        """The tokens of the answer that comes from ``source``."""
-        engine, state, ids = self._engine, self.state, self.prompt.question
-        if source == "passages" and self._looking is not None:
-            ids = self._reread(self.kept["index"], self._looking)
-            method = MethodChoice().build(self._loaded.lm.trained_length, 0)
-            longest = len(ids) + self._limit
-            engine = Engine(self._loaded.lm, method, self._engine.chunk, longest=longest)
-            state = engine.start()
-        elif source == "memory" and isinstance(engine.method, LMInfinite):
-            memory = self._memory.build(engine.method, len(engine.layers))
-            state = state.fork(replace(engine.method, memory=memory), self.kept["store"])
-        else:
-            state = state.fork()
-        last = None
-        for event in engine.read(state, [ids]):
-            last = event.last
-        if last is None:
-            raise RuntimeError("an empty question")
-        steps = engine.decode(
-            state,
-            last,
-            stop_ids=self._loaded.tokenizer.stop_ids,
-            limit=self._limit,
-            sampling=Sampling(),
+    def _planned(self, fixed: int) -> Plan:
+        return plan_reading(
+            self._model.known,
+            self._model.precision,
+            self._request,
+            self._length - fixed,
+            [QUESTION],
         )
-        return [step.token for step in steps]
 
-    def _reread(self, index: TokenStore, looking: RetrievalHeads) -> Ids:
-        """A prompt with the best passages, each a paragraph, in the place of the whole text.
+    def read(self, depth: float, key: str) -> Generator[Progress | Note, None, Reading]:
+        """The text with ``key`` at ``depth``, read as if it were the only one.
 
-        Not in one line with the question: behind "is the pass key." the model goes on with that.
+        The common beginning ends with a forward pass, so that both ways cut at the same places.
         """
-        document = self.prompt.document
-        count = len(document)
-        borders = np.append(np.arange(0, count, PASSAGE_TOKENS), count).astype(np.int64)
-        tokenizer = self._loaded.tokenizer
+        tokenizer, started = self._model.tokenizer, time.monotonic()
+        text = build_text(tokenizer, self._length, depth, key)
+        blank = build_text(tokenizer, self._length, depth, None)
+        differs = text.encoded.ids[: len(blank)] != blank.encoded.ids
+        alike = int(differs.argmax()) if differs.any() else len(blank)
+        prefix = len(self._plan.prefix)
+        alike = max(0, alike + prefix - (alike + prefix) % self._plan.chunk - prefix)
+        beginning = self._beginning
+        if beginning is not None and beginning.document.tokens > alike:
+            beginning = None
+        before = 0 if beginning is None else beginning.state.tokens
+        earlier = None
+        if alike:
+            if beginning is None or beginning.document.tokens < alike:
+                beginning = yield from self._read(blank.first(alike), beginning)
+            self._beginning, earlier = beginning, beginning.fork()
+        reading = yield from self._read(text, earlier)
+        self.fresh_tokens = reading.state.tokens - before
+        self.seconds = time.monotonic() - started
+        return reading
 
-        def tail(question: str) -> list[int]:
-            # The question of the paper brings its own space along; an empty one needs one.
-            ids: list[int] = tokenizer.encode(f" {question.lstrip()}").ids.tolist()
-            return ids
-
-        finder = Finder(self._engine, looking, index, borders, 0, tail)
-        best = [item.passage for item in finder.rank(self.state, QUESTION)[:REREAD_PASSAGES]]
-        # A key may lie across the border of two passages, so each is given half of its neighbours.
-        gap = tokenizer.encode("\n\n").ids
-        done = self.prompt.head_tokens
-        parts: list[Ids] = [document[:done]]
-        half = PASSAGE_TOKENS // 2
-        for passage in sorted(best, key=lambda item: item.first):
-            first = passage.first - half
-            if first > done:
-                parts.append(gap)
-            first, done = max(done, first), min(count, passage.stop + half)
-            parts.append(document[first:done])
-        parts.append(gap)
-        return np.concatenate([*parts, self.prompt.question])
+    def _read(
+        self, text: PasskeyText, earlier: Reading | None
+    ) -> Generator[Progress | Note, None, Reading]:
+        stream = EncodedStream(text.encoded, text.text, self._model.tokenizer)
+        return (
+            yield from read(self._model, stream, self._request, earlier=earlier, plan=self._plan)
+        )

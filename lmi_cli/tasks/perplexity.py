@@ -2,24 +2,23 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmi_cli.engine.engine import Engine, Ids
+from lmi_cli.engine import CHUNK
+from lmi_cli.engine.engine import Ids
 from lmi_cli.errors import NoInputError
+from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
-from lmi_cli.sources.blocks import Corpus
 from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.plan import plan_scoring, warnings
+from lmi_cli.tasks.reading import engine_of, remember_speed, require_memory
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
-from lmi_cli.tasks.room import require_cache
-from lmi_cli.tasks.speed import remember_speed
-from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.provenance import SourceCounter
-from lmi_cli.text.stream import TokenBlock, tokenize
+from lmi_cli.text.stream import TokenBlock, TokenStream
 
 BUCKET_TOKENS = 4096
 """Width of a step of the curve."""
@@ -132,38 +131,45 @@ class PerplexityReport:
 
 
 def perplexity(
-    loaded: Loaded,
-    corpus: Corpus,
+    model: Loaded,
+    stream: TokenStream,
     choice: MethodChoice,
     *,
-    length: int | None,
-    keep_nll: bool,
-    chunk: int,
-) -> Iterator[Progress | Note | PerplexityReport]:
-    """Score the first ``length`` tokens of ``corpus``; the report comes last.
+    length: int | None = None,
+    keep_nll: bool = False,
+    chunk: int = CHUNK,
+) -> Generator[Progress | Note, None, PerplexityReport]:
+    """Score the first ``length`` tokens of a text.
 
     Every source token but the first is scored once, given what the method lets it see; behind a
     BOS token the first is scored too.
 
+    Args:
+        model: Scores.
+        stream: The text.
+        choice: The method that the user asked for.
+        length: Tokens to score; None scores all of them.
+        keep_nll: Whether the loss of every token is reported.
+        chunk: Tokens in one forward pass.
+
     Raises:
         NoInputError: There are not two tokens to score.
     """
-    tokenizer, lm = loaded.tokenizer, loaded.lm
-    prefix = np.array(tokenizer.prefix, dtype=np.int32)
-    engine = Engine(lm, choice.build(lm.trained_length, len(prefix)), chunk)
-    require_cache(loaded, engine, length)
-    for warning in choice.warnings(lm.trained_length):
+    plan = plan_scoring(model.known, model.precision, choice, length, chunk)
+    require_memory(model, plan)
+    for warning in warnings(choice, model.known):
         yield Note(warning)
-    encoder = StreamEncoder(tokenizer)
+    prefix = np.array(plan.prefix, dtype=np.int32)
     sources = SourceCounter()
     counter = _Counter(length, sources, first_scored=0 if len(prefix) else 1)
-    blocks = counter.count(tokenize(corpus.blocks, tokenizer, sources, encoder))
+    blocks = counter.count(stream.blocks(sources))
 
     def ids() -> Iterator[Ids]:
         if len(prefix):
             yield prefix
         yield from blocks
 
+    engine = engine_of(model, plan)
     state = engine.start()
     score = Score()
     kept: list[NDArray[np.float32]] = []
@@ -181,23 +187,25 @@ def perplexity(
         yield Progress(position, length)
     seconds = time.monotonic() - started
     timing.add_prefill(state.tokens, seconds)
-    remember_speed(loaded, engine, "score", state.tokens, seconds)
-    for note in encoder.notes:
+    remember_speed(model, plan, "score", state.tokens, seconds)
+    for note in stream.notes:
         yield Note(note)
     score.utf8_bytes = counter.utf8_bytes
     if score.tokens == 0 or score.utf8_bytes == 0:
         raise NoInputError("the text has fewer than two tokens, so none can be scored")
+    # Whether it fits is known by now.
+    plan = plan_scoring(model.known, model.precision, choice, position, chunk)
     reading = ReadingReport(
-        method=engine.method.name,
-        parameters=engine.method.parameters(),
-        bound_tokens=engine.bound(),
-        form="stream",
+        method=plan.method.name,
+        parameters=plan.method.parameters(),
+        bound_tokens=plan.bound_tokens,
+        form=plan.form,
         document_tokens=position,
         cache_bytes=state.nbytes,
-        sources=source_reports(corpus.sources, sources.tokens),
-        skipped=list(corpus.skipped),
+        sources=source_reports(stream.corpus.sources, sources.tokens),
+        skipped=list(stream.corpus.skipped),
     )
-    yield PerplexityReport(
+    return PerplexityReport(
         reading, score, length, np.concatenate(kept) if keep_nll else None, timing
     )
 

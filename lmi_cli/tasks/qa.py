@@ -1,11 +1,10 @@
-"""Answer questions about a document that is read once."""
+"""Answer questions, or follow an instruction, about a document that is read once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from lmi_cli.sources.blocks import Corpus
-from lmi_cli.tasks.events import Delta, Note, Progress
-from lmi_cli.tasks.reading import Reading
+from lmi_cli.tasks.asking import Asker
+from lmi_cli.tasks.events import Delta
 from lmi_cli.tasks.report import Answer, ReadingReport, Timing
 
 
@@ -18,24 +17,20 @@ class QAReport:
     timing: Timing
 
 
-def answer(
-    reading: Reading, corpus: Corpus | None, questions: Sequence[str]
-) -> Iterator[Progress | Note | Delta | Answer | QAReport]:
-    """Answer each question from the state after reading; the report comes last.
+def answer(asker: Asker, questions: Sequence[str]) -> Generator[Delta | Answer, None, QAReport]:
+    """Answer each question from the state after reading.
 
     Args:
-        reading: By which model, and how.
-        corpus: What to read first; None for a reading that was restored.
+        asker: Has the reading.
         questions: As the user asked them.
+
+    Raises:
+        UsageError: See :meth:`Asker.ask`.
     """
-    if corpus is not None:
-        yield from reading.read(corpus, questions)
-    else:
-        reading.require_room(questions)
+    for question in questions:
+        asker.require_fit(question)
     answers: list[Answer] = []
     for index, question in enumerate(questions):
-        for event in reading.ask(question, index):
-            if isinstance(event, Answer):
-                answers.append(event)
-            yield event
-    yield QAReport(reading.report(), answers, reading.timing)
+        answers.append((yield from asker.ask(question, index)))
+        yield answers[-1]
+    return QAReport(asker.reading.report(), answers, asker.timing)

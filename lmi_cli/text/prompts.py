@@ -6,6 +6,7 @@ outside are never encoded in one call.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,12 +15,19 @@ from lmi_cli.errors import ModelError
 from lmi_cli.text.tokenizer import Tokenizer
 
 QUESTION_LABEL = "Question: "
+"""Stands in front of a question that shares a turn with the text it is about."""
+
+SUMMARY_INSTRUCTION = "Summarize the text above in three sentences."
+"""The wording that measured best; see ``docs/prompts.md``."""
 
 _DOCUMENT = "\ue000document\ue000"
 _QUESTION = "\ue000question\ue000"
 _SYSTEM = "\ue000system\ue000"
-_BROKEN_TEMPLATE = "the model's chat template does not keep the user's turn as it is"
 _MARKS = re.compile(f"({_DOCUMENT}|{_QUESTION})")
+_TALK = (
+    {"role": "user", "content": "?"},
+    {"role": "assistant", "content": _DOCUMENT},
+)
 
 
 Turn = tuple[str, str]
@@ -39,14 +47,14 @@ class Prompt:
     """What stands before a document, and what stands between it and the answer.
 
     Attributes:
-        head: Ids before the document.
+        prefix: Ids before the document.
         opening: Ids right after the document.
         closing: Ids between the question and the answer.
         tokenizer: Encodes the question.
         lead: Text that belongs to the question's first word.
     """
 
-    head: tuple[int, ...]
+    prefix: tuple[int, ...]
     opening: tuple[int, ...]
     closing: tuple[int, ...]
     tokenizer: Tokenizer
@@ -58,116 +66,199 @@ class Prompt:
         return [*self.opening, *asked, *self.closing]
 
 
-def in_turn(
+class Prompts(ABC):
+    """The prompts of one form: whole texts, streams, passages, later turns of a conversation.
+
+    Args:
+        tokenizer: Encodes the parts.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    @abstractmethod
+    def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
+        """One sequence around a text that fits the trained length.
+
+        Args:
+            earlier: Turns of the conversation so far; they stand in front, without their text.
+
+        Raises:
+            ModelError: The template fails, or drops or doubles the user's turn.
+        """
+
+    @abstractmethod
+    def after_stream(self) -> Prompt:
+        """A stream that any question can follow: nothing but BOS before it, the rest after it.
+
+        Raises:
+            ModelError: The template fails, or drops or doubles the user's turn.
+        """
+
+    @abstractmethod
+    def later_turn(self) -> Prompt:
+        """What stands between an answer and the next one in a conversation; it has no prefix.
+
+        Raises:
+            ModelError: The template fails, or drops or doubles the user's turn.
+        """
+
+    def around_passages(self, earlier: Sequence[Turn] = ()) -> Prompt:
+        """One sequence around passages of a stream; see :meth:`whole`."""
+        return self.whole(earlier)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text).ids.tolist())
+
+
+def prompts_of(
     tokenizer: Tokenizer,
     template: Template | None,
     system: str | None = None,
-    *,
     label: str = QUESTION_LABEL,
-    earlier: Sequence[Turn] = (),
-) -> Prompt:
-    """One sequence in the model's template: the text inside the user turn, the question last.
+) -> Prompts:
+    """The prompts of a model: in its chat template, or plain text if it has none.
 
     Args:
-        tokenizer: Encodes the parts.
-        template: None for a model without one; the prompt is then plain text.
+        tokenizer: Of the model.
+        template: Its chat template.
         system: Text of the system turn, where the user gave one.
-        label: Stands in front of the question; an instruction needs none.
-        earlier: Turns of the conversation so far; they stand in front, without their text.
-
-    Raises:
-        ModelError: The template fails, or drops or doubles the user's turn.
+        label: Stands in front of the question where it shares a turn with the text; an instruction
+            needs none.
     """
     if template is None:
-        return _plain(tokenizer, system, earlier)
-    messages = [] if system is None else [{"role": "system", "content": _SYSTEM}]
-    outside = [text for turn in earlier for text in turn]
-    for number in range(0, len(outside), 2):
-        messages.append({"role": "user", "content": _outside(number)})
-        messages.append({"role": "assistant", "content": _outside(number + 1)})
-    messages.append({"role": "user", "content": f"{_DOCUMENT}\n\n{label}{_QUESTION}"})
-    parts = _MARKS.split(template.render(messages))
-    if parts[1::2] != [_DOCUMENT, _QUESTION]:
-        raise ModelError(_BROKEN_TEMPLATE)
-    head, opening, closing = (_encode(tokenizer, part, system, outside) for part in parts[::2])
-    return Prompt(head, opening, closing, tokenizer)
+        return PlainPrompts(tokenizer, system)
+    return ChatPrompts(tokenizer, template, system, label)
 
 
-def after_stream(
-    tokenizer: Tokenizer, template: Template | None, system: str | None = None
-) -> Prompt:
-    """A stream that any question can follow: nothing but BOS before it, all instruction after it.
+class ChatPrompts(Prompts):
+    """Prompts in the model's own chat template; for the arguments see :func:`prompts_of`.
 
-    The question stands in a user turn of its own, opened after the text as the template opens a
-    later turn: without the system turn that many templates put in front of the first.
-
-    Args:
-        tokenizer: Encodes the parts.
-        template: None for a model without one; the prompt is then plain text.
-        system: Text that goes in front of the question, where the user gave one.
-
-    Raises:
-        ModelError: The template fails, or drops or doubles the user's turn.
+    A whole text stands inside the user turn, the question last. A stream is followed by a user turn
+    of its own, opened as the template opens a later turn: without the system turn that many
+    templates put in front of the first one.
     """
-    if template is None:
-        return _plain(tokenizer, system)
-    asked = _QUESTION if system is None else f"{_SYSTEM}\n\n{_QUESTION}"
-    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _DOCUMENT}]
-    ended = template.render(talk, answer=False).rpartition(_DOCUMENT)[2]
-    rendered = template.render([*talk, {"role": "user", "content": asked}])
-    turn = rendered.rpartition(_DOCUMENT)[2].removeprefix(ended)
-    parts = _MARKS.split(turn)
-    if parts[1::2] != [_QUESTION]:
-        raise ModelError(_BROKEN_TEMPLATE)
-    opening, closing = (_encode(tokenizer, part, system) for part in parts[::2])
-    gap = tokenizer.encode("\n\n").ids.tolist()
-    return Prompt(tuple(tokenizer.prefix), (*gap, *opening), closing, tokenizer)
+
+    def __init__(
+        self, tokenizer: Tokenizer, template: Template, system: str | None, label: str
+    ) -> None:
+        super().__init__(tokenizer)
+        self._template = template
+        self._system = system
+        self._label = label
+
+    def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
+        """The text inside the user turn, the question last."""
+        messages = [] if self._system is None else [{"role": "system", "content": _SYSTEM}]
+        outside = [text for turn in earlier for text in turn]
+        for number in range(0, len(outside), 2):
+            messages.append({"role": "user", "content": _outside(number)})
+            messages.append({"role": "assistant", "content": _outside(number + 1)})
+        messages.append({"role": "user", "content": f"{_DOCUMENT}\n\n{self._label}{_QUESTION}"})
+        rendered = self._template.render(messages)
+        prefix, opening, closing = self._split(rendered, [_DOCUMENT, _QUESTION], outside)
+        return Prompt(prefix, opening, closing, self.tokenizer)
+
+    def after_stream(self) -> Prompt:
+        """A user turn behind the text."""
+        asked = _QUESTION if self._system is None else f"{_SYSTEM}\n\n{_QUESTION}"
+        ended = self._template.render(_TALK, answer=False).rpartition(_DOCUMENT)[2]
+        opening, closing = self._split(self._behind_talk(asked).removeprefix(ended), [_QUESTION])
+        prefix = tuple(self.tokenizer.prefix)
+        return Prompt(prefix, (*self._ids("\n\n"), *opening), closing, self.tokenizer)
+
+    def later_turn(self) -> Prompt:
+        """The end of the assistant's turn, and another user turn."""
+        opening, closing = self._split(self._behind_talk(_QUESTION), [_QUESTION])
+        return Prompt((), opening, closing, self.tokenizer)
+
+    def _behind_talk(self, asked: str) -> str:
+        """What the template puts behind the answer of an earlier turn."""
+        rendered = self._template.render([*_TALK, {"role": "user", "content": asked}])
+        return rendered.rpartition(_DOCUMENT)[2]
+
+    def _split(
+        self, rendered: str, marks: Sequence[str], outside: Sequence[str] = ()
+    ) -> list[tuple[int, ...]]:
+        """Ids of what stands around the marks, which must be there once and in order."""
+        parts = _MARKS.split(rendered)
+        if parts[1::2] != list(marks):
+            raise ModelError("the model's chat template does not keep the user's turn as it is")
+        return [self._encode(part, outside) for part in parts[::2]]
+
+    def _encode(self, part: str, outside: Sequence[str]) -> tuple[int, ...]:
+        """Ids of a part of the template; texts from outside that belong in it stay plain text."""
+        texts = {_SYSTEM: self._system or ""}
+        texts |= {_outside(number): text for number, text in enumerate(outside)}
+        ids: list[int] = []
+        for piece in re.split(f"({'|'.join(texts)})", part):
+            if piece in texts:
+                ids += self._ids(texts[piece])
+            else:
+                ids += self.tokenizer.encode_template(piece)
+        return tuple(ids)
 
 
-def later_turn(tokenizer: Tokenizer, template: Template | None) -> Prompt:
-    """What stands between an answer and the next one in a conversation; it has no head.
+class PlainPrompts(Prompts):
+    """Prompts of plain text, for a model without a chat template."""
 
-    Raises:
-        ModelError: The template fails, or drops or doubles the user's turn.
-    """
-    if template is None:
-        plain = _plain(tokenizer, None)
-        return Prompt((), plain.opening, plain.closing, tokenizer, plain.lead)
-    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _DOCUMENT}]
-    rendered = template.render([*talk, {"role": "user", "content": _QUESTION}])
-    parts = _MARKS.split(rendered.rpartition(_DOCUMENT)[2])
-    if parts[1::2] != [_QUESTION]:
-        raise ModelError(_BROKEN_TEMPLATE)
-    opening, closing = (_encode(tokenizer, part, None) for part in parts[::2])
-    return Prompt((), opening, closing, tokenizer)
+    def __init__(self, tokenizer: Tokenizer, system: str | None) -> None:
+        super().__init__(tokenizer)
+        self._system = system
+
+    def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
+        """The text, then the question behind its label."""
+        opening = "\n\n" if self._system is None else f"\n\n{self._system}\n\n"
+        said = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in earlier)
+        return Prompt(
+            (*self.tokenizer.prefix, *self._ids(said)),
+            self._ids(f"{opening}Question:"),
+            self._ids("\nAnswer:"),
+            self.tokenizer,
+            lead=" ",
+        )
+
+    def after_stream(self) -> Prompt:
+        """The same."""
+        return self.whole()
+
+    def later_turn(self) -> Prompt:
+        """Another question behind its label; the system text is not repeated."""
+        first = PlainPrompts(self.tokenizer, None).whole()
+        return Prompt((), first.opening, first.closing, self.tokenizer, first.lead)
 
 
-def _plain(tokenizer: Tokenizer, system: str | None, earlier: Sequence[Turn] = ()) -> Prompt:
-    opening = "\n\n" if system is None else f"\n\n{system}\n\n"
-    said = "".join(f"Question: {asked}\nAnswer: {given}\n\n" for asked, given in earlier)
-    return Prompt(
-        (*tokenizer.prefix, *tokenizer.encode(said).ids.tolist()),
-        tuple(tokenizer.encode(f"{opening}Question:").ids.tolist()),
-        tuple(tokenizer.encode("\nAnswer:").ids.tolist()),
-        tokenizer,
-        lead=" ",
-    )
+class ContinuationPrompts(Prompts):
+    """A text that the model simply goes on with: the question is the text's last sentence."""
+
+    def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
+        """Nothing between text and question.
+
+        Raises:
+            ValueError: There are earlier turns; a text that is continued has none.
+        """
+        if earlier:
+            raise ValueError("a text that is continued has no earlier turns")
+        return Prompt(tuple(self.tokenizer.prefix), (), (), self.tokenizer)
+
+    def after_stream(self) -> Prompt:
+        """The same."""
+        return self.whole()
+
+    def later_turn(self) -> Prompt:
+        """See :meth:`whole`.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("a text that is continued has no earlier turns")
+
+    def around_passages(self, earlier: Sequence[Turn] = ()) -> Prompt:
+        """The question in a paragraph of its own, as passages are."""
+        prompt = self.whole(earlier)
+        return Prompt(prompt.prefix, self._ids("\n\n"), (), self.tokenizer)
 
 
 def _outside(number: int) -> str:
     """Stands in the template for text number ``number`` of the conversation so far."""
     return f"\ue000outside{number}\ue000"
-
-
-def _encode(
-    tokenizer: Tokenizer, part: str, system: str | None, outside: Sequence[str] = ()
-) -> tuple[int, ...]:
-    """Ids of a part of the template; texts from outside that belong in it stay plain text."""
-    texts = {_SYSTEM: system or ""} | {_outside(n): text for n, text in enumerate(outside)}
-    ids: list[int] = []
-    for piece in re.split(f"({'|'.join(texts)})", part):
-        if piece in texts:
-            ids += tokenizer.encode(texts[piece]).ids.tolist()
-        else:
-            ids += tokenizer.encode_template(piece)
-    return tuple(ids)

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lmi_cli.sources.blocks import Block
+from lmi_cli.sources.blocks import Block, Corpus, text_corpus
 from lmi_cli.text.encoded import Encoded
 from lmi_cli.text.encoder import StreamEncoder
 from lmi_cli.text.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ _LINE_END = re.compile(r"(?<=\S\n)(?=\S)")
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 
 
-class Record(Protocol):
+class BlockRecord(Protocol):
     """What learns of every block; see :class:`lmi_cli.text.provenance.Provenance`."""
 
     def add(self, block: Block) -> None:
@@ -62,10 +62,12 @@ class TokenBlock:
 def tokenize(
     blocks: Iterable[Block],
     tokenizer: Tokenizer,
-    provenance: Record,
+    record: BlockRecord,
     encoder: StreamEncoder | None = None,
+    *,
+    offset: int = 0,
 ) -> Iterator[TokenBlock]:
-    """Encode a stream of blocks piece by piece; ``provenance`` learns of every block.
+    """Encode a stream of blocks piece by piece.
 
     The tokens are those of the whole text: a piece ends at a token's end where a tokenizer that
     starts anew finds the same tokens as one that came from the left.
@@ -73,15 +75,15 @@ def tokenize(
     Args:
         blocks: The text.
         tokenizer: The model's own.
-        provenance: Is told of every block.
+        record: Is told of every block.
         encoder: Encodes the pieces; by default a new one of ``tokenizer``.
+        offset: Characters of the stream that stand in front of the blocks.
     """
     encoder = encoder or StreamEncoder(tokenizer)
     pending = ""
-    offset = 0  # of pending[0] in the stream
     wanted = _PIECE_CHARS
     for block in blocks:
-        provenance.add(block)
+        record.add(block)
         pending += block.text
         while len(pending) > wanted:
             text = pending[:_LONGEST_PIECE_CHARS]
@@ -96,6 +98,58 @@ def tokenize(
     if pending:
         encoded = encoder.encode(pending, continued=offset > 0)
         yield TokenBlock(encoded.ids, encoded.starts + offset, pending, offset)
+
+
+class TokenStream:
+    """A text on its way to a model: token blocks, and the record of what they came from.
+
+    Args:
+        corpus: The text.
+        tokenizer: The model's own.
+
+    Attributes:
+        corpus: Its sources are complete once the blocks have gone by.
+    """
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
+        self.corpus = corpus
+        self._tokenizer = tokenizer
+        self._encoder = StreamEncoder(tokenizer)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the report should know about the encoding, one sentence each."""
+        return self._encoder.notes
+
+    @property
+    def engine(self) -> str:
+        """Name of the library that encodes now."""
+        return self._encoder.engine
+
+    def blocks(self, record: BlockRecord, *, offset: int = 0) -> Iterator[TokenBlock]:
+        """The tokens, once and in order; for the arguments see :func:`tokenize`."""
+        return tokenize(self.corpus.blocks, self._tokenizer, record, self._encoder, offset=offset)
+
+
+class EncodedStream(TokenStream):
+    """A text that is given by its tokens.
+
+    Args:
+        encoded: The tokens.
+        text: What they stand for.
+        tokenizer: The model's own.
+    """
+
+    def __init__(self, encoded: Encoded, text: str, tokenizer: Tokenizer) -> None:
+        super().__init__(text_corpus(text), tokenizer)
+        self._encoded = encoded
+        self._text = text
+
+    def blocks(self, record: BlockRecord, *, offset: int = 0) -> Iterator[TokenBlock]:
+        """All tokens in one block."""
+        for block in self.corpus.blocks:
+            record.add(block)
+        yield TokenBlock(self._encoded.ids, self._encoded.starts + offset, self._text, offset)
 
 
 def _first_piece(

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lmi_cli.attention.segment import Recent
 from lmi_cli.cache.buffer import SlidingBuffer
-from lmi_cli.methods.cachesize import window_capacity
 
 
 def tokens(first: int, count: int, sign: int = 1) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def holds(buffer: SlidingBuffer, first: int, stop: int, sign: int = 1) -> bool:
 def test_holds_what_the_next_query_sees(
     window: int | None, chunk: int, origin: int, data: st.DataObject
 ) -> None:
-    buffer, position = SlidingBuffer(window, chunk), origin
+    buffer, position = SlidingBuffer(Recent(window), chunk), origin
     counts = data.draw(st.lists(st.integers(1, chunk), max_size=40))
     cloned = data.draw(st.integers(0, 40))
     for turn, count in enumerate(counts):
@@ -45,13 +45,13 @@ def test_holds_what_the_next_query_sees(
         position += count
         assert holds(buffer, first, position)
         if window is not None:
-            assert buffer.capacity <= window_capacity(window, chunk)
+            assert buffer.capacity <= Recent(window).capacity(chunk)
 
 
 @pytest.mark.parametrize("window", [None, 4, 30])
 @pytest.mark.parametrize("length", [0, 3, 29, 64])
 def test_clones_go_their_own_ways(window: int | None, length: int) -> None:
-    one = SlidingBuffer(window, 5)
+    one = SlidingBuffer(Recent(window), 5)
     for position in range(0, length, 5):
         one.append(*tokens(position, min(5, length - position)), position)
     other = one.clone()
@@ -70,16 +70,16 @@ def test_clones_go_their_own_ways(window: int | None, length: int) -> None:
 
 @pytest.mark.parametrize("length", [1, 29, 64])
 def test_a_clone_takes_no_more_than_its_bound(length: int) -> None:
-    buffer = SlidingBuffer(20, 16)
+    buffer = SlidingBuffer(Recent(20), 16)
     for position in range(0, length, 16):
         buffer.append(*tokens(position, min(16, length - position)), position)
-    assert buffer.clone().capacity <= window_capacity(20, 16)
+    assert buffer.clone().capacity <= Recent(20).capacity(16)
 
 
 def test_sliding_moves_little() -> None:
     """One token at a time, the window is moved at most once in an eighth of its length."""
     window = 800
-    buffer, moves, place = SlidingBuffer(window, 1), 0, 0
+    buffer, moves, place = SlidingBuffer(Recent(window), 1), 0, 0
     for position in range(3 * window):
         buffer.append(*tokens(position, 1), position)
         moves += buffer.key.storage_offset() < place
@@ -88,7 +88,7 @@ def test_sliding_moves_little() -> None:
 
 
 def test_growth_is_amortised() -> None:
-    buffer, sizes = SlidingBuffer(None, 8), set()
+    buffer, sizes = SlidingBuffer(Recent(None), 8), set()
     for position in range(0, 4000, 8):
         buffer.append(*tokens(position, 8), position)
         sizes.add(buffer.capacity)
@@ -98,7 +98,7 @@ def test_growth_is_amortised() -> None:
 
 
 def test_an_empty_buffer_has_no_keys() -> None:
-    buffer = SlidingBuffer(4, 4)
+    buffer = SlidingBuffer(Recent(4), 4)
     assert len(buffer) == buffer.nbytes == buffer.capacity == 0
     with pytest.raises(RuntimeError):
         _ = buffer.key
@@ -107,20 +107,21 @@ def test_an_empty_buffer_has_no_keys() -> None:
 @pytest.mark.parametrize("window", [None, 1, 5])
 def test_a_reserved_column_is_one_token_appended(window: int | None) -> None:
     """The caller writes it; everything else is as if it had been appended."""
-    buffer, appended = SlidingBuffer(window, 4), SlidingBuffer(window, 4)
+    buffer, appended = SlidingBuffer(Recent(window), 4), SlidingBuffer(Recent(window), 4)
     for each in (buffer, appended):
         each.append(*tokens(0, 3), 0)
     for position in range(3, 60):
         appended.append(*tokens(position, 1), position)
         column = buffer.reserve(1, position)
-        for tensor, new in zip(buffer.tensors, tokens(position, 1), strict=True):
+        span = buffer.span
+        assert span is not None
+        for tensor, new in zip(span[:2], tokens(position, 1), strict=True):
             tensor[:, :, column : column + 1] = new
-        assert buffer.begin + len(buffer) == column + 1
+        assert span.begin + len(buffer) == column + 1
         assert torch.equal(buffer.key, appended.key) and buffer.start == appended.start
 
 
 def test_nothing_can_be_reserved_before_a_token_is_known() -> None:
     with pytest.raises(RuntimeError, match="empty"):
-        SlidingBuffer(5, 4).reserve(1, 0)
-    with pytest.raises(RuntimeError, match="empty"):
-        _ = SlidingBuffer(5, 4).tensors
+        SlidingBuffer(Recent(5), 4).reserve(1, 0)
+    assert SlidingBuffer(Recent(5), 4).span is None

@@ -5,11 +5,11 @@ import torch
 from tiny_models import random_ids, tiny_model
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.segment import Region
-from lmi_cli.cache.layer import LayerCache
+from lmi_cli.attention.segment import First, Recent, Track
+from lmi_cli.cache.layer import LayerCache, StartingTokens
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.engine import Engine
-from lmi_cli.methods.base import Method, Retention
+from lmi_cli.methods.base import Method
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite, Memory
 from lmi_cli.models.causal_lm import CausalLM
@@ -66,36 +66,71 @@ def test_a_torn_state_is_refused() -> None:
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 1), (2, 5), (5,), (3,)])
-def test_sinks_are_the_first_tokens(counts: tuple[int, ...]) -> None:
-    cache, position = LayerCache(Retention(3, 4), 5), 0
+@pytest.mark.parametrize("origin", [0, 2**40])
+def test_sinks_are_the_first_tokens(counts: tuple[int, ...], origin: int) -> None:
+    sinks, position = StartingTokens(First(3)), origin
     for count in counts:
-        key = torch.arange(position, position + count).double()[None, None, :, None]
-        if missing := cache.missing_sinks():
-            cache.add_sinks(key[:, :, :missing], -key[:, :, :missing])
+        key = torch.arange(position - origin, position - origin + count).double()
+        key = key[None, None, :, None]
+        if missing := sinks.takes(count):
+            sinks.append(key[:, :, :missing], -key[:, :, :missing], position)
         position += count
-    assert cache.missing_sinks() == 0
-    key, value, start = cache.region(Region.SINKS)
-    assert (start, key.flatten().tolist(), (-value).flatten().tolist()) == (0, [0, 1, 2], [0, 1, 2])
+    assert sinks.takes(9) == 0
+    span = sinks.span
+    assert span is not None
+    key, value = span.live
+    assert span.start == origin
+    assert (key.flatten().tolist(), (-value).flatten().tolist()) == ([0, 1, 2], [0, 1, 2])
 
 
 def test_stored_sinks_do_not_hold_the_chunk_they_came_from() -> None:
-    cache = LayerCache(Retention(2, 4), 1000)
-    chunk = torch.zeros(1, 1, 1000, 4)
-    cache.add_sinks(chunk[:, :, :2], chunk[:, :, :2])
-    key, value, _ = cache.region(Region.SINKS)
-    assert key.untyped_storage().nbytes() == value.untyped_storage().nbytes() == 2 * 4 * 4
+    sinks, chunk = StartingTokens(First(2)), torch.zeros(1, 1, 1000, 4)
+    sinks.append(chunk[:, :, :2], chunk[:, :, :2], 0)
+    assert sinks.span is not None
+    for tensor in sinks.span.live:
+        assert tensor.untyped_storage().nbytes() == 2 * 4 * 4
 
 
 def test_sinks_lie_close_whatever_they_are_a_part_of() -> None:
     """What computes attention may ask for rows that follow each other without a gap."""
     projected = torch.arange(48.0).view(1, 4, 3, 4)  # as a projection leaves it: tokens first
-    cache = LayerCache(Retention(sinks=3, window=2), 4)
-    cache.add_sinks(projected.transpose(1, 2)[:, :, :2], projected.transpose(1, 2)[:, :, :2])
+    sinks, heads = StartingTokens(First(3)), projected.transpose(1, 2)
+    sinks.append(heads[:, :, :2], heads[:, :, :2], 0)
     for _ in range(2):
-        assert cache.sinks is not None
-        assert all(part.is_contiguous() for part in cache.sinks)
-        assert torch.equal(cache.sinks[0][0, 1, 1], projected[0, 1, 1])
-        cache.add_sinks(projected.transpose(1, 2)[:, :, 2:3], projected.transpose(1, 2)[:, :, 2:3])
+        assert sinks.span is not None
+        assert all(part.is_contiguous() for part in sinks.span[:2])
+        assert torch.equal(sinks.span.key[0, 1, 1], projected[0, 1, 1])
+        sinks.append(heads[:, :, 2:3], heads[:, :, 2:3], 2)
+
+
+def numbers(first: int, count: int) -> torch.Tensor:
+    return torch.arange(first, first + count).double()[None, None, :, None]
+
+
+@pytest.mark.parametrize("read", [0, 1, 3, 40])
+def test_a_layer_restores_what_it_saved(read: int) -> None:
+    tracks = (Track("window", Recent(7)), Track("all", Recent(None)), Track("sinks", First(2)))
+    cache, position = LayerCache(tracks, 4), 100
+    for start in range(0, read, 4):
+        part = numbers(start, min(4, read - start))
+        for _, cached in cache.tracks.values():
+            if count := cached.takes(part.shape[2]):
+                cached.append(part[:, :, :count], part[:, :, :count], position + start)
+    again = LayerCache(tracks, 4)
+    again.restore(cache.save())
+    for name in ("window", "all", "sinks"):
+        one, two = cache.span(name), again.span(name)
+        assert (one is None) == (two is None)
+        if one is not None and two is not None:
+            assert (one.start, one.tokens) == (two.start, two.tokens)
+            assert all(torch.equal(*parts) for parts in zip(one.live, two.live, strict=True))
+
+
+def test_a_fork_keeps_the_tracks_of_its_state() -> None:
+    layers = [LayerSpec(0)]
+    state = StreamState(LMInfinite(9, 3, 13), layers, 8)
+    with pytest.raises(ValueError, match="other tracks"):
+        state.fork(LMInfinite(8, 3, 13))
 
 
 def test_layers_that_see_alike_share_what_they_see() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmi_cli.checkpoints.resolve import resolve
-from lmi_cli.engine.heads import Head, RetrievalHeads
+from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.models.heads import remember_heads
 
 Run = Callable[..., Any]
@@ -17,7 +17,9 @@ QUESTION = "What is green?"
 
 @pytest.fixture(autouse=True)
 def _heads(lmi: Run, model: str) -> None:
-    remember_heads(resolve(model), RetrievalHeads((Head(1, 0), Head(0, 2)), 32), [])
+    remember_heads(
+        resolve(model), RetrievalHeads((AttentionHead(1, 0), AttentionHead(0, 2)), 32), []
+    )
 
 
 @pytest.fixture
@@ -126,9 +128,9 @@ def test_wrong_uses(lmi: Run, model: str, book: Path, document: Path, tmp_path: 
         (["read", book, "-o", tmp_path / "b.lmi"], 2, "has been read"),
         (["read", document, "--append", document], 2, "not a state file"),
         (["read", document, "-o", tmp_path / "no" / "b.lmi", "-m", model], 2, "not a folder"),
-        (["read", document, "-o", document], 2, "exists and is no state file"),
+        (["read", document, "-o", document], 2, "exists and is not a state file"),
         (["read", document, "-o", tmp_path / "b.lmi", "--keep", "all"], 2, "keep 'all'"),
-        (["qa", book, document, QUESTION], 2, "stands alone"),
+        (["qa", book, document, QUESTION], 2, "must be the only source"),
         (["chat", "-"], 2, "standard input"),
         (["chat"], 2, "standard input"),
     ):
@@ -177,4 +179,4 @@ def test_calibration_says_when_no_head_stands_out(lmi: Run, model: str) -> None:
     assert (result.code == 0) == bool(report["heads"])
     if not report["heads"]:
         assert result.code == 4
-        assert "no head" in result.err
+        assert "no retrieval heads" in result.err

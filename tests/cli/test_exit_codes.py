@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from lmi_cli import memory
-from lmi_cli.cli.options import count
+from lmi_cli.cli.arguments import count
 
 ONE = "What is green?"
 
@@ -83,24 +83,24 @@ def test_each_failure_has_its_code_and_one_line(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--window", "0"), "smallest is 1 token"),
-        (("--window", "-1"), "smallest is 1 token"),
+        (("--window", "0"), "the smallest is 1"),
+        (("--window", "-1"), "the smallest is 1"),
         (("--window", "nan"), "not a number"),
         (("--window", "1e400"), "not a number"),
         (("--window", "1e99"), "larger than anything"),
         (("--window", "1.5"), "not a whole number"),
         (("--window", "64", "--ceiling", "32"), "ceiling 32 is below the window 64"),
-        (("--ceiling", "0"), "ceiling 0: the smallest is 1 token"),
+        (("--ceiling", "0"), "--ceiling 0: the smallest is 1"),
         (("--sinks", "-1"), "smallest is 0"),
-        (("--chunk", "0"), "smallest is 1 token"),
-        (("--method", "full", "--window", "9"), "--method full has no window"),
+        (("--chunk", "0"), "the smallest is 1"),
+        (("--method", "full", "--window", "9"), "--method full has no option --window"),
         (("--max-new-tokens", "0"), "smallest is 1"),
         (("--temperature", "nan"), "a number from 0 up"),
         (("--temperature", "-1"), "a number from 0 up"),
         (("--top-p", "0"), "above 0 and at most 1"),
         (("--top-p", "nan"), "above 0 and at most 1"),
         (("--top-k", "-1"), "0 (all tokens) or more"),
-        (("--max-file-size", "-1"), "smallest is 0 bytes"),
+        (("--max-file-size", "-1"), "the smallest is 0"),
         (("--seed", "x"), "not a number"),
     ],
 )
@@ -238,8 +238,9 @@ def test_models_are_listed(lmi: Callable[..., object]) -> None:
 def test_a_closed_stdin_is_no_source(
     lmi: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmi_cli.cli.session.sys", type(sys)("sys"))
-    monkeypatch.setattr("lmi_cli.cli.session.sys.stdin", None, raising=False)
+    for module in ("session", "choices"):
+        monkeypatch.setattr(f"lmi_cli.cli.{module}.sys", type(sys)("sys"))
+        monkeypatch.setattr(f"lmi_cli.cli.{module}.sys.stdin", None, raising=False)
     assert lmi("qa", ONE).code == 2
 
 

@@ -11,6 +11,7 @@ from tiny_models import precisely, random_ids, stock_logits, tiny_model
 from torch import Tensor
 
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.ranges import QKV
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.engine import Engine, Ids, loops, rechunk
 from lmi_cli.engine.forward import ForwardPass
@@ -252,10 +253,10 @@ class TestDamage:
         engine.forward(state, random_ids(8))
         attend = ForwardPass.attend
 
-        def failing(self: ForwardPass, layer: int, *tensors: Tensor, **options: object) -> Tensor:
+        def failing(self: ForwardPass, layer: int, qkv: QKV) -> Tensor:
             if layer == 1:
                 raise MemoryError
-            return attend(self, layer, *tensors, **options)
+            return attend(self, layer, qkv)
 
         with monkeypatch.context() as patch:
             patch.setattr(ForwardPass, "attend", failing)

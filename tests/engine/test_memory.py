@@ -36,10 +36,10 @@ def ours(
         state = engine.start()
         layers = dict.fromkeys(range(len(engine.layers)))
         store = TokenStore(layers, with_values=True, first=SINKS, pool=pool)
-        state.keep(store)
+        state.recording = (store,)
         for _ in engine.read(state, [ids[:DOCUMENT]]):
             pass
-        fork = state.fork(replace(method, memory=memory), store)
+        fork = state.fork(replace(method, memory=memory), {"store": store})
         hidden = [
             engine.forward(fork, ids[at : min(at + ask_chunk, len(ids))])
             for at in range(DOCUMENT, len(ids), ask_chunk)

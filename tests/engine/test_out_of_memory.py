@@ -54,7 +54,7 @@ def read(engine: Engine) -> tuple[torch.Tensor, torch.Tensor]:
     """The last hidden state, and every key that a store has taken up."""
     state = engine.start()
     store = TokenStore(dict.fromkeys(range(len(engine.layers))), with_values=True, first=4)
-    state.keep(store)
+    state.recording = (store,)
     for event in engine.read(state, [random_ids(TOKENS)]):
         last = event.last
     assert state.tokens == TOKENS and store.tokens == TOKENS - 4

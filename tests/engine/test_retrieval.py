@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_models import precisely, random_ids, tiny_model
 
+from lmi_cli.attention.ranges import QKV
 from lmi_cli.engine import retrieval
 from lmi_cli.engine.engine import Engine
-from lmi_cli.engine.forward import Asked
-from lmi_cli.engine.heads import Head, RetrievalHeads
+from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.engine.retrieval import contrast, key_index, log_shares, look
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
@@ -60,22 +60,23 @@ def test_heads_look_where_their_scores_say(name: str, chunk: int) -> None:
     """The queries of a pass, turned by hand, against the keys of another."""
     distance, first, count = 6, 2, 30
     model, ids = tiny_model(name), random_ids(count + 7)
-    heads = (Head(1, 3), Head(0, 1), Head(1, 0))
+    heads = (AttentionHead(1, 3), AttentionHead(0, 1), AttentionHead(1, 0))
     borders = np.array([0, 9, 16, count])
     with CausalLM(model) as lm, precisely(model):
         engine = Engine(lm, LMInfinite(12, 2, 12), chunk)
         index = key_index(heads, *lm.attention_heads, first=first)
         every = key_index(
-            [Head(layer, head) for layer in (0, 1) for head in range(4)], *lm.attention_heads
+            [AttentionHead(layer, head) for layer in (0, 1) for head in range(4)],
+            *lm.attention_heads,
         )
         state = engine.start()
-        state.keep(index, every)
+        state.recording = (index, every)
         list(engine.read(state, [ids[:count]]))
         assert index.nbytes < every.nbytes or name == "llama-mqa"
         found = look(
             engine, state.fork(), ids[count:], index, RetrievalHeads(heads, distance), borders
         )
-        seen: dict[int, list[Asked]] = {0: [], 1: []}
+        seen: dict[int, list[QKV]] = {0: [], 1: []}
         fork = state.fork()
         for _ in engine.read(fork, [ids[count:]], lambda at, it: seen[at].append(it)):
             pass

@@ -8,11 +8,12 @@ from reference import Lambda
 from torch import Tensor
 
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.ranges import QKV
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.errors import UsageError
-from lmi_cli.methods.base import Method
+from lmi_cli.methods.base import Method, layer_bound
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
 
@@ -34,9 +35,9 @@ def attend(
     for parts in zip(*(x[None, None].split(chunk, 2) for x in (query, key, value)), strict=True):
         count = parts[0].shape[2]
         state.begin_pass()
-        outputs.append(ForwardPass(state, [layer], count).attend(0, *parts, scale=1.0)[0, 0])
+        outputs.append(ForwardPass(state, [layer], count).attend(0, QKV(*parts, scale=1.0))[0, 0])
         state.end_pass(count)
-        assert state.cached_tokens <= (method.bound(chunk, layer) or len(query) * 2)
+        assert state.cached_tokens <= (layer_bound(method, layer, chunk) or len(query) * 2)
     return torch.cat(outputs)
 
 
@@ -112,7 +113,7 @@ def test_parameters_name_every_length() -> None:
 
 def test_bound() -> None:
     plain, narrow = LayerSpec(0), LayerSpec(0, native_window=5)
-    assert Full().bound(7, plain) is None
-    assert Full().bound(7, narrow) == 4 + 7
-    assert LMInfinite(8, 3, 8).bound(7, plain) == 3 + 7 + 7
-    assert LMInfinite(8, 3, 8).bound(7, narrow) == 4 + 7
+    assert layer_bound(Full(), plain, 7) is None
+    assert layer_bound(Full(), narrow, 7) == 4 + 7
+    assert layer_bound(LMInfinite(8, 3, 8), plain, 7) == 3 + 7 + 7
+    assert layer_bound(LMInfinite(8, 3, 8), narrow, 7) == 4 + 7

@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.forward import ForwardPass
+from lmi_cli.engine.language_model import LanguageModel
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods import Full, LMInfinite, Memory, Method
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.families import FAMILIES, plain_shape
-from lmi_cli.models.language_model import LanguageModel
 from lmi_cli.native import attention
 
 PLAIN = (
@@ -178,11 +178,11 @@ def test_what_is_more_than_attention_over_the_cache_is_no_step(
         state = engine.start()
         for at in range(0, 20, 5):
             engine.forward(state, ids[at : at + 5])
-        state.keep(*stores)
+        state.recording = tuple(stores)
         if asking is not None:
             state = state.fork(asking)
         forward = ForwardPass(state, engine.layers, count, observe)  # type: ignore[arg-type]
-        return forward.views(0.125, torch.bfloat16) is not None
+        return forward.views(0.125, torch.bfloat16, 4) is not None
 
     assert views()
     assert not views(count=2)

@@ -1,6 +1,5 @@
 """What is said of a model without its weights is what loading it would say."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,16 @@ from lmi_cli.checkpoints import resolve
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError
 from lmi_cli.models import families
-from lmi_cli.models.facts import facts_of, facts_of_gguf, names_model, tokenizer_of
-from lmi_cli.models.preparing import prepare_tokenizer
-
-TEXT = "It's 12 o'clock:\n\n    naïve <|im_end|> <tool> 中文"
+from lmi_cli.models.facts import facts_of_gguf, names_model
+from lmi_cli.models.known import known_gguf, known_model
+from lmi_cli.models.preparing import facts_of
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-mqa", "gemma2", "gemma3_text", "mistral", "phi"])
 def test_facts_are_those_of_the_loaded_model(name: str, tmp_path: Path) -> None:
     model = tiny_model(name).float()
     model.save_pretrained(tmp_path)
-    facts = facts_of(ModelFiles("x", tmp_path, "y", "folder"))
+    facts = facts_of(tmp_path, model.config)
     config: Any = model.config
     layers = range(config.num_hidden_layers)
     assert facts.native_windows == tuple(families.native_window(config, i) for i in layers)
@@ -39,35 +37,30 @@ def test_facts_are_those_of_the_loaded_model(name: str, tmp_path: Path) -> None:
 
 def test_a_gguf_file_before_and_after_its_conversion(tmp_path: Path, cache: Path) -> None:
     path = tiny_gguf(tmp_path / "m.gguf")
-    header, converted = facts_of_gguf(path), facts_of(resolve.resolve(str(path)))
-    for name in ("identity", "family", "trained_length", "native_windows", "kv_heads", "head_dim"):
-        assert getattr(header, name) == getattr(converted, name)
-    assert (header.vocabulary, header.dtype) == (converted.vocabulary, converted.dtype)
+    header, converted = known_gguf(path), known_model(resolve.resolve(str(path)))
+    assert header.files.identity == converted.files.identity
+    assert header.facts == facts_of_gguf(path)
+    for name in ("family", "trained_length", "native_windows", "kv_heads", "head_dim"):
+        assert getattr(header.facts, name) == getattr(converted.facts, name)
+    assert header.facts.vocabulary == converted.facts.vocabulary
+    assert header.facts.dtype == converted.facts.dtype
+    with pytest.raises(RuntimeError, match="not been converted"):
+        _ = header.tokenizer
 
 
 def test_several_files_of_weights(tmp_path: Path) -> None:
     model = tiny_model("llama").float()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert not (tmp_path / "model.safetensors").exists()
-    facts = facts_of(ModelFiles("x", tmp_path, "y", "folder"))
+    facts = facts_of(tmp_path, model.config)
     assert facts.weights == sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("named", ["PreTrainedTokenizerFast", "TokenizersBackend", None])
-def test_the_tokenizer_is_the_one_that_a_run_uses(tmp_path: Path, named: str | None) -> None:
-    folder = save_model(tmp_path / "m")
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text()) | {"tokenizer_class": named}
-    path.write_text(json.dumps({name: value for name, value in settings.items() if value}))
-    light, full = tokenizer_of(folder), prepare_tokenizer(folder).build(folder)[0]
-    assert light.encode(TEXT).same_as(full.encode(TEXT))
-
-
-def test_a_damaged_tokenizer(tmp_path: Path) -> None:
+def test_a_damaged_tokenizer(tmp_path: Path, cache: Path) -> None:
     folder = save_model(tmp_path / "m")
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match="tokenizer cannot be read"):
-        tokenizer_of(folder)
+    with pytest.raises(ModelError, match="tokenizer"):
+        known_model(ModelFiles("x", folder, "y", "folder"))
 
 
 def test_what_names_a_model(tmp_path: Path) -> None:

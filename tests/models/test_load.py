@@ -1,31 +1,34 @@
 """Placements that cannot be are usage errors, found before anything is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chat_model import shared_model
 
 from lmi_cli.checkpoints.resolve import ModelFiles, resolve
 from lmi_cli.errors import UsageError
-from lmi_cli.models.load import Placement, load
+from lmi_cli.models.load import load
+from lmi_cli.models.placement import Placement
 
 
 @pytest.mark.parametrize(
     ("placement", "message"),
     [
-        (Placement(device="nonsense"), "device 'nonsense' cannot be used"),
-        (Placement(device="cuda:99"), "device 'cuda:99' cannot be used"),
-        (Placement(device="meta"), "device 'meta' cannot be used: it holds no data"),
-        (Placement(device_map="nonsense"), "device map 'nonsense' is not known"),
-        (Placement(max_memory={0: "lots"}), "max-memory 0=lots"),
-        (Placement(quantize="int4"), "quantize 'int4' is not known"),
+        ({"device": "nonsense"}, "device 'nonsense' cannot be used"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+        ({"device": "meta"}, "device 'meta' cannot be used: it holds no data"),
+        ({"device_map": "nonsense"}, "device map 'nonsense' is not known"),
+        ({"max_memory": {0: "lots"}}, "max-memory 0=lots"),
+        ({"quantize": "int4"}, "quantize 'int4' is not known"),
+        ({"dtype": "int3"}, "dtype 'int3' is not known"),
     ],
-    ids=["device", "no such gpu", "meta", "device map", "max memory", "quantize"],
+    ids=["device", "no such gpu", "meta", "device map", "max memory", "quantize", "dtype"],
 )
-def test_a_placement_that_cannot_be(placement: Placement, message: str) -> None:
+def test_a_placement_that_cannot_be(placement: dict[str, Any], message: str) -> None:
     nowhere = ModelFiles("model", Path("/nowhere"), "0", "folder")
     with pytest.raises(UsageError, match=message):
-        load(nowhere, placement)
+        load(nowhere, Placement(**placement))
 
 
 @pytest.mark.parametrize(

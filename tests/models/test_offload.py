@@ -9,7 +9,7 @@ from accelerate import cpu_offload, disk_offload, dispatch_model
 from tiny_models import random_ids, tiny_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from lmi_cli.engine.chunks import OFFLOADED_CHUNK
+from lmi_cli.engine import OFFLOADED_CHUNK
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.engine.sampling import Sampling

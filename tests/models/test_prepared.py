@@ -18,8 +18,9 @@ from lmi_cli.errors import ModelError
 from lmi_cli.models import prepared, selfcheck
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.load import Loaded, Placement, load
-from lmi_cli.models.prepared import Prepared, PreparedTokenizer, recall, remember
+from lmi_cli.models.load import Loaded, load
+from lmi_cli.models.placement import Placement
+from lmi_cli.models.prepared import recall, remember
 
 ON_CPU = Placement(dtype="float32", device="cpu")
 
@@ -45,7 +46,8 @@ def says(loaded: Loaded) -> tuple[Any, ...]:
 def test_the_second_start_needs_no_transformers(cache: Path) -> None:
     program = (
         "import sys\n"
-        "from lmi_cli.models.load import Placement, load\n"
+        "from lmi_cli.models.load import load\n"
+        "from lmi_cli.models.placement import Placement\n"
         "from lmi_cli.checkpoints.resolve import resolve\n"
         f"load(resolve({str(shared_model())!r}), Placement(device='cpu'))\n"
         "print('transformers' in sys.modules)\n"
@@ -96,6 +98,8 @@ def damage(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byte
         damage(lambda stored: stored["tokenizer"].update(unheard_of=1)),
         damage(lambda stored: stored.update(blueprint={"layers": 2})),
         damage(lambda stored: stored["blueprint"].update(inv_freq=["x"])),
+        damage(lambda stored: stored.pop("facts")),
+        damage(lambda stored: stored["facts"].update(unheard_of=1)),
     ],
 )
 def test_a_damaged_entry_is_made_again(
@@ -121,7 +125,7 @@ def test_an_entry_that_does_not_fit_the_weights_is_an_error(files: ModelFiles) -
 def test_another_version_of_a_library_is_another_entry(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remember(files, Prepared(PreparedTokenizer(None, (), None), None))
+    load(files, ON_CPU)
     assert recall(files) is not None
     monkeypatch.setattr(prepared, "version", lambda name: "99")
     assert recall(files) is None

@@ -38,10 +38,10 @@ def test_norm(shape: tuple[int, ...]) -> None:
 def test_rotate(size: int, rows: int, fixed: bool) -> None:
     rotary = Rotary(100.0 ** (-torch.arange(0, size, 2) / size))
     positions = torch.tensor([700]) if fixed else torch.arange(1000, 1000 + rows)
-    turn = rotary.turn(rotary.phases(positions, torch.float32, torch.device("cpu")), 0.25)
+    rotation = rotary.rotation(rotary.phases(positions, torch.float32, torch.device("cpu")), 0.25)
     x = torch.randn(1, rows, 5, size).bfloat16().transpose(1, 2)  # as a projection leaves it
-    found = rotary.apply(x, turn)
-    exact = rotary.turn(rotary.phases(positions, torch.float64, torch.device("cpu")), 0.25)
+    found = rotary.apply(x, rotation)
+    exact = rotary.rotation(rotary.phases(positions, torch.float64, torch.device("cpu")), 0.25)
     nearly(found, rotary.apply(x.double(), exact).bfloat16())
 
 

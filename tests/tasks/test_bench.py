@@ -12,14 +12,13 @@ from lmi_cli.engine import probe
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
-from lmi_cli.methods import Full, LMInfinite
+from lmi_cli.methods import Full, LMInfinite, MethodChoice
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
 from lmi_cli.models.pretrained import load_pretrained
 from lmi_cli.models.stock import stock
-from lmi_cli.tasks.bench import BenchReport, Speed, bench, visible
-from lmi_cli.tasks.events import Progress
-from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.bench import BenchReport, Speed, bench, visible_tokens
+from lmi_cli.tasks.events import Progress, follow
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +29,11 @@ def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(loaded: Loaded, depths: list[int], **arguments: object) -> list[object]:
     settings: dict[str, object] = {"decode": 3, "against": "stock", "chunk": 64}
-    choice = MethodChoice(window=100)
-    return list(bench(loaded, choice, depths, **settings | arguments))  # type: ignore[arg-type]
+    choice = MethodChoice(given={"window": 100})
+    events: list[object] = []
+    task = bench(loaded, choice, depths, **settings | arguments)  # type: ignore[arg-type]
+    report = follow(task, events.append)
+    return [*events, report]
 
 
 @pytest.mark.parametrize("against", ["stock", "full", "none"])
@@ -92,11 +94,12 @@ def test_costs_are_those_of_the_shapes(loaded: Loaded) -> None:
 
 def test_visible_keys_are_those_of_the_definition(loaded: Loaded) -> None:
     (layer, *_) = loaded.lm.layers(256)
-    positions = np.arange(40)
-    for sinks in (0, 3, 12):
-        expected = [sum(i - j < 9 or j < sinks for j in range(i + 1)) for i in positions.tolist()]
-        assert visible(LMInfinite(9, sinks, 9), layer, positions).tolist() == expected
-    assert visible(Full(), layer, positions).tolist() == (positions + 1).tolist()
+    for position in range(40):
+        for sinks in (0, 3, 12):
+            expected = sum(position - j < 9 or j < sinks for j in range(position + 1))
+            assert visible_tokens(LMInfinite(9, sinks, 9), layer, [position]) == expected
+        assert visible_tokens(Full(), layer, [position]) == position + 1
+    assert visible_tokens(Full(), layer, range(40)) == 40 * 41 // 2
 
 
 def test_probes_find_something() -> None:

@@ -1,19 +1,17 @@
 """The passkey prompt: exact in tokens, the key in its place, the same on every machine."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from chat_model import build_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmi_cli.engine.heads import Head, RetrievalHeads
 from lmi_cli.errors import UsageError
-from lmi_cli.models.heads import remember_heads
+from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
-from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.methodchoice import NO_MEMORY, MemoryChoice, MethodChoice
+from lmi_cli.tasks import asking, reading
+from lmi_cli.tasks import passkey as passkey_module
+from lmi_cli.tasks.events import Note, Progress, follow
 from lmi_cli.tasks.passkey import (
     FILLER,
     KEY,
@@ -21,11 +19,14 @@ from lmi_cli.tasks.passkey import (
     QUESTION,
     Cell,
     PasskeyReport,
-    _Runner,
-    build_prompt,
+    _Texts,
+    build_text,
+    is_right,
     key_for,
     passkey,
 )
+from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice, ReadingRequest
+from lmi_cli.text.prompts import ContinuationPrompts
 from lmi_cli.text.tokenizer import Tokenizer
 
 TOKENIZERS = [Tokenizer(build_tokenizer(), bos_id=bos) for bos in (None, 0)]
@@ -40,14 +41,16 @@ TOKENIZERS = [Tokenizer(build_tokenizer(), bos_id=bos) for bos in (None, 0)]
 def test_the_prompt_is_exact_and_the_key_stands_at_its_depth(
     length: int, depth: float, key: str, tokenizer: Tokenizer
 ) -> None:
-    prompt = build_prompt(tokenizer, length, depth, key)
-    ids = [*prompt.document.tolist(), *prompt.question.tolist()]
-    assert len(ids) == length
-    assert ids[: len(tokenizer.prefix)] == tokenizer.prefix
-    text = tokenizer.decode(ids)
+    built = build_text(tokenizer, length, depth, key)
+    assert len(tokenizer.prefix) + len(built) + len(tokenizer.encode(QUESTION)) == length
+    text = tokenizer.decode(built.encoded.ids.tolist())
+    assert text == built.text
+    for token in (0, len(built) // 2, len(built) - 1):  # each begins where it says
+        start = int(built.encoded.starts[token])
+        assert text[start:].startswith(tokenizer.decode([int(built.encoded.ids[token])]))
     needle = KEY.format(key=key)
-    assert text.startswith(PREFIX) and text.endswith(QUESTION) and text.count(needle) == 1
-    before, after = text[len(PREFIX) : -len(QUESTION)].split(needle)
+    assert text.startswith(PREFIX) and text.count(needle) == 1
+    before, after = text[len(PREFIX) :].split(needle)
     assert before.endswith(FILLER) or FILLER.endswith(before)
     assert after == FILLER * (len(after) // len(FILLER))
     filler_tokens = len(tokenizer.encode(FILLER))
@@ -64,12 +67,11 @@ def test_the_prompt_is_exact_and_the_key_stands_at_its_depth(
 def test_a_length_without_room_names_the_shortest() -> None:
     tokenizer = TOKENIZERS[0]
     with pytest.raises(UsageError) as caught:
-        build_prompt(tokenizer, 10, 0, "12345")
+        build_text(tokenizer, 10, 0, "12345")
     shortest = int("".join(filter(str.isdigit, caught.value.hint or "")))
-    prompt = build_prompt(tokenizer, shortest, 50, "12345")
-    assert len(prompt.document) + len(prompt.question) == shortest
+    assert build_text(tokenizer, shortest, 50, "12345").text.startswith(PREFIX)
     with pytest.raises(UsageError):
-        build_prompt(tokenizer, shortest - 1, 50, "12345")
+        build_text(tokenizer, shortest - 1, 50, "12345")
 
 
 def test_keys_are_fixed_by_their_place_in_the_grid() -> None:
@@ -98,25 +100,22 @@ def test_keys_are_fixed_by_their_place_in_the_grid() -> None:
         ("", False),
     ],
 )
-def test_the_first_integer_counts(
-    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, answer: str, correct: bool
-) -> None:
-    text = answer.format(key=key_for(3, 150, 50.0, 0))
-    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: text)
-    events = run(loaded, [150], [50.0], trials=1, seed=3)
-    (cell,) = [event for event in events if isinstance(event, Cell)]
-    assert cell.trials[0].correct is correct
-    assert cell.accuracy == float(correct)
+def test_the_first_integer_counts(answer: str, correct: bool) -> None:
+    assert is_right(answer.format(key="17262"), "17262") is correct
 
 
 def run(
-    loaded: Loaded, lengths: list[int], depths: list[float], **arguments: object
+    model: Loaded, lengths: list[int], depths: list[float], **arguments: object
 ) -> list[object]:
+    """All events, and the report last."""
     settings: dict[str, object] = {
         "trials": 2, "choice": MethodChoice(), "max_new_tokens": 4, "seed": 0, "chunk": 64,
         "memory": NO_MEMORY,
     }  # fmt: skip
-    return list(passkey(loaded, lengths, depths, **settings | arguments))  # type: ignore[arg-type]
+    events: list[object] = []
+    task = passkey(model, lengths, depths, **settings | arguments)  # type: ignore[arg-type]
+    report = follow(task, events.append)
+    return [*events, report]
 
 
 def test_the_grid(loaded: Loaded) -> None:
@@ -145,26 +144,24 @@ def test_too_short_a_length_fails_before_anything_runs(loaded: Loaded) -> None:
 
 
 def test_an_unlikely_window_is_warned_about(loaded: Loaded) -> None:
-    events = run(loaded, [150], [0.0], choice=MethodChoice(window=999))
+    events = run(loaded, [150], [0.0], choice=MethodChoice(given={"window": 999}))
     assert sum(isinstance(event, Note) for event in events) == 1
 
 
 @pytest.mark.parametrize("answer_from", ["auto", "passages", "memory", "window"])
 def test_long_prompts_are_answered_as_long_documents_are(
-    loaded: Loaded, answer_from: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model: Loaded, answer_from: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
-    remember_heads(loaded.files, RetrievalHeads((Head(1, 0),), 32), [])
     seen: list[int] = []
-    original = loaded.lm.hidden
+    original = model.lm.hidden
 
-    def hidden(ids: torch.Tensor, forward: object) -> torch.Tensor:
+    def hidden(ids: torch.Tensor, attention: object) -> torch.Tensor:
         seen.append(ids.numel())
-        return original(ids, forward)  # type: ignore[arg-type]
+        return original(ids, attention)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loaded.lm, "hidden", hidden)
+    monkeypatch.setattr(model.lm, "hidden", hidden)
     memory = MemoryChoice(answer_from, store=answer_from == "memory")
-    report = run(loaded, [600], [50.0], trials=1, memory=memory)[-1]
+    report = run(model, [600], [50.0], trials=1, memory=memory)[-1]
     assert isinstance(report, PasskeyReport)
     expected = "passages" if answer_from == "auto" else answer_from
     assert report.methods[600].answered_from == expected
@@ -172,54 +169,69 @@ def test_long_prompts_are_answered_as_long_documents_are(
     assert (sum(seen) > 800) == (expected == "passages")  # passages are read again
 
 
-def test_a_model_without_such_heads_is_tested_by_memory_as_qa_would_answer(
-    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_it_reads_and_asks_by_the_two_functions_of_qa(
+    model: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
-    remember_heads(loaded.files, RetrievalHeads((), 32), [])
-    report = run(loaded, [600], [50.0], trials=1, memory=MemoryChoice())[-1]
+    """A text of the test, read and asked by hand, gives the answer of the test."""
+    memory = MemoryChoice()
+    report = run(model, [600], [30.0], trials=1, memory=memory)[-1]
+    assert isinstance(report, PasskeyReport)
+    (trial,) = report.cells[0].trials
+    prompts = ContinuationPrompts(model.tokenizer)
+    text = build_text(model.tokenizer, 600, 30.0, trial.key)
+    stream = passkey_module.EncodedStream(text.encoded, text.text, model.tokenizer)
+    request = ReadingRequest(prompts, MethodChoice(), memory, 4, 64)
+    document = follow(reading.read(model, stream, request, [QUESTION]))
+    asker = asking.Asker(model, document, asking.AnswerOptions(prompts, max_new_tokens=4))
+    assert follow(asker.ask(QUESTION)).answer == trial.answer
+    assert passkey_module.read is reading.read and passkey_module.Asker is asking.Asker
+
+
+def test_a_model_without_retrieval_heads_is_tested_by_memory_as_qa_would_answer(
+    headless: Loaded,
+) -> None:
+    report = run(headless, [600], [50.0], trials=1, memory=MemoryChoice())[-1]
     assert isinstance(report, PasskeyReport)
     assert report.methods[600].answered_from == "memory"
     with pytest.raises(UsageError, match="no passages"):
-        run(loaded, [600], [50.0], trials=1, memory=MemoryChoice("passages"))
+        run(headless, [600], [50.0], trials=1, memory=MemoryChoice("passages"))
 
 
 @pytest.mark.parametrize("answer_from", ["passages", "memory"])
 def test_prompts_that_begin_alike_are_read_once_and_answered_as_if_read_alone(
-    loaded: Loaded, answer_from: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model: Loaded, answer_from: str
 ) -> None:
-    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
-    remember_heads(loaded.files, RetrievalHeads((Head(1, 0),), 32), [])
     memory = MemoryChoice(answer_from, store=answer_from == "memory")
     depths = [0.0, 90.0, 40.0]  # not in order, so that what was read is begun again
-    together = run(loaded, [900], depths, memory=memory)[-1]
+    together = run(model, [900], depths, memory=memory)[-1]
     assert isinstance(together, PasskeyReport)
     assert together.read < together.tokens
     for cell in together.cells:
-        alone = run(loaded, [900], [cell.depth], trials=2, memory=memory)[-1]
+        alone = run(model, [900], [cell.depth], trials=2, memory=memory)[-1]
         assert isinstance(alone, PasskeyReport)
         assert alone.cells == [cell]
         assert all(trial.window_answer is not None for trial in cell.trials)
 
 
-def test_every_prompt_ends_with_the_state_of_reading_it_alone(
-    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
-    remember_heads(loaded.files, RetrievalHeads((Head(1, 0),), 32), [])
+def test_every_prompt_ends_with_the_state_of_reading_it_alone(model: Loaded) -> None:
+    prompts = ContinuationPrompts(model.tokenizer)
+    memory = MemoryChoice("memory", store=True)
+    request = ReadingRequest(prompts, MethodChoice(), memory, 4, 64)
 
-    def runner() -> _Runner:
-        made = _Runner(loaded, 900, MethodChoice(), MemoryChoice("memory", store=True), 64, 4)
-        list(made.notes())
+    def texts() -> _Texts:
+        made = _Texts(model, request, 900)
+        follow(made.prepare())
         return made
 
-    shared = runner()
+    shared = texts()
     for depth, key in ((10.0, "12345"), (60.0, "54321"), (60.0, "99999"), (0.0, "11111")):
-        alone = runner()
-        for one in (shared, alone):
-            assert max(one.read(depth, key)) == len(one.prompt.document)
-        assert torch.equal(shared.state.caches[1].window.key[:, :, -64:],
-                           alone.state.caches[1].window.key[:, :, -64:])  # fmt: skip
+        one, other = (follow(each.read(depth, key)) for each in (shared, texts()))
+        assert one.document.text == other.document.text
+        saved = [each.state.save() for each in (one, other)]
+        assert saved[0].keys() == saved[1].keys()
+        for name in ("1.window.key", "1.window.value", "0.sinks.key"):
+            rows = [each[name][:, :, -64:] for each in saved]
+            assert torch.equal(*rows)
         for name in ("index", "store"):
-            keys = [torch.cat([*one.kept[name].keys(1)], 2) for one in (shared, alone)]
+            keys = [torch.cat([*each.stores[name].keys(1)], 2) for each in (one, other)]
             assert torch.equal(*keys)

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from lmi_cli.errors import NoInputError
+from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus
-from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.methodchoice import MethodChoice
+from lmi_cli.tasks.events import Note, Progress, follow
 from lmi_cli.tasks.perplexity import BUCKET_TOKENS, PerplexityReport, Score, perplexity
+from lmi_cli.text.stream import TokenStream
 from lmi_cli.text.tokenizer import Tokenizer
 
 Corpora = Callable[..., Corpus]
@@ -26,11 +27,9 @@ TEXT = " ".join(TEXTS) + " naïve 日本語 👍🏽."
 
 
 def score(loaded: Loaded, corpus: Corpus, **arguments: Any) -> PerplexityReport:
-    settings = {"length": None, "keep_nll": True, "chunk": 37}
-    choice = arguments.pop("choice", MethodChoice())
-    *_, report = perplexity(loaded, corpus, choice, **settings | arguments)
-    assert isinstance(report, PerplexityReport)
-    return report
+    settings = {"keep_nll": True, "chunk": 37}
+    stream = TokenStream(corpus, loaded.tokenizer)
+    return follow(perplexity(loaded, stream, MethodChoice(), **settings | arguments))
 
 
 def stock_losses(ids: list[int]) -> np.ndarray:
@@ -66,7 +65,9 @@ def test_scores_are_those_of_the_stock_model(loaded: Loaded, corpus: Corpora, ch
 
 def test_behind_a_bos_token_the_first_is_scored_too(loaded: Loaded, corpus: Corpora) -> None:
     backend = loaded.tokenizer._template
-    with_bos = replace(loaded, tokenizer=Tokenizer(backend, bos_id=0))
+    with_bos = replace(
+        loaded, known=replace(loaded.known, stored_tokenizer=Tokenizer(backend, bos_id=0))
+    )
     ids = [0, *loaded.tokenizer.encode(TEXT).ids.tolist()]
     for chunk in (1, 37):
         report = score(with_bos, corpus(TEXT), chunk=chunk)
@@ -110,17 +111,16 @@ def test_tokens_of_each_source_and_of_the_headers(loaded: Loaded, corpus: Corpor
 
 
 def test_progress_and_warnings(loaded: Loaded, corpus: Corpora) -> None:
-    events = list(
-        perplexity(
-            loaded, corpus(TEXT), MethodChoice(window=999), length=80, keep_nll=False, chunk=40
-        )
-    )
+    events: list[object] = []
+    choice = MethodChoice(given={"window": 999})
+    stream = TokenStream(corpus(TEXT), loaded.tokenizer)
+    report = follow(perplexity(loaded, stream, choice, length=80, chunk=40), events.append)
     assert [event for event in events if isinstance(event, Progress)] == [
         Progress(40, 80), Progress(80, 80),
     ]  # fmt: skip
     (note,) = [event for event in events if isinstance(event, Note)]
     assert "beyond the trained length" in note.text
-    assert events[-1].nll is None  # type: ignore[union-attr]
+    assert report.nll is None
 
 
 @given(

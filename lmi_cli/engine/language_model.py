@@ -10,8 +10,36 @@ from torch import Tensor
 
 from lmi_cli import memory
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.engine.chunks import CHUNK
-from lmi_cli.engine.forward import ForwardPass
+from lmi_cli.attention.ranges import QKV, TokenView
+from lmi_cli.engine import CHUNK
+
+
+class Attention(ABC):
+    """What a model calls in each layer instead of its own attention.
+
+    Attributes:
+        position: True position of the first new token.
+    """
+
+    position: int = 0
+
+    @abstractmethod
+    def attend(self, layer: int, qkv: QKV) -> Tensor:
+        """Attention output ``[B, H, Q, Dv]`` of layer number ``layer``, counted from zero."""
+
+    def views(self, scale: float, dtype: torch.dtype, most_ranges: int) -> list[TokenView] | None:
+        """What one new token sees in each layer, for a model that attends by itself.
+
+        Args:
+            scale: Factor on each score.
+            dtype: In which the model computes.
+            most_ranges: Ranges that the model can attend to in one layer.
+
+        Returns:
+            A view for each layer, with room made for the token's own key and value, which the
+            model has to write; None where :meth:`attend` must be called.
+        """
+        return None
 
 
 class LanguageModel(ABC):
@@ -46,7 +74,7 @@ class LanguageModel(ABC):
         """The attention layers, as the stock model has them for a text of ``horizon`` tokens."""
 
     @abstractmethod
-    def hidden(self, ids: Tensor, forward: ForwardPass) -> Tensor:
+    def hidden(self, ids: Tensor, attention: Attention) -> Tensor:
         """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``)."""
 
     @abstractmethod
@@ -76,10 +104,9 @@ class LanguageModel(ABC):
         return CHUNK
 
     @property
-    def precision(self) -> str:
-        """The dtype, and what the weights are rounded to beyond it, as in ``bfloat16+int8``."""
-        dtype = str(self.dtype).removeprefix("torch.")
-        return dtype if self.quantize == "none" else f"{dtype}+{self.quantize}"
+    def dtype_name(self) -> str:
+        """The dtype in which the model computes, as in ``bfloat16``."""
+        return str(self.dtype).removeprefix("torch.")
 
     def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give back what was changed elsewhere."""
@@ -100,9 +127,13 @@ class LanguageModel(ABC):
         (logits,) = self.logits_in_slices(hidden, max(1, hidden.shape[:-1].numel()))
         return logits.view(*hidden.shape[:-1], -1)
 
+    def layer_devices(self) -> list[torch.device]:
+        """The device of each layer, in order."""
+        return [self.layer_device(layer.index) for layer in self.layers(self.trained_length)]
+
     def free_bytes(self) -> int | None:
         """Memory that is free on the device of all layers; None if they are spread."""
-        placed = {self.layer_device(layer.index) for layer in self.layers(self.trained_length)}
+        placed = set(self.layer_devices())
         if len(placed) != 1:
             return None
         (device,) = placed
@@ -119,7 +150,7 @@ class LanguageModel(ABC):
         )
 
     def forget_device_peak(self) -> bool:
-        """Begin to count the memory of accelerators anew; False without one."""
+        """Start counting the memory of accelerators again; False without one."""
         if not torch.cuda.is_available():
             return False
         for index in range(torch.cuda.device_count()):

@@ -1,0 +1,92 @@
+"""What every track of a layer's cache can do, whatever it keeps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple, Self
+
+from torch import Tensor
+
+
+class Span(NamedTuple):
+    """Consecutive cached tokens, within larger tensors.
+
+    Attributes:
+        key: ``[B, Hkv, capacity, D]``, rotated to the position of the track.
+        value: ``[B, Hkv, capacity, Dv]``.
+        begin: Column of the first live token.
+        tokens: Number of live tokens.
+        start: True position of the first.
+    """
+
+    key: Tensor
+    value: Tensor
+    begin: int
+    tokens: int
+    start: int
+
+    @property
+    def live(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the live tokens alone, as views."""
+        columns = slice(self.begin, self.begin + self.tokens)
+        return self.key[:, :, columns], self.value[:, :, columns]
+
+
+class CachedTrack(ABC):
+    """Keys and values of some tokens of a stream, in one layer.
+
+    Keys arrive rotated to the position of the track. Tensors live on the device of the layer that
+    made them.
+    """
+
+    grows: ClassVar[bool]
+    """Whether every new token is taken, for as long as the stream goes on."""
+
+    @abstractmethod
+    def takes(self, count: int) -> int:
+        """How many of the next ``count`` tokens are kept; they are the first of them."""
+
+    @abstractmethod
+    def append(self, key: Tensor, value: Tensor, position: int) -> None:
+        """Add tokens (``[B, Hkv, n, D]``, ``[B, Hkv, n, Dv]``); the first one is at ``position``.
+
+        No more than :meth:`takes` of them may be given.
+        """
+
+    @property
+    @abstractmethod
+    def span(self) -> Span | None:
+        """The live tokens; None before the first one."""
+
+    @abstractmethod
+    def reserve(self, count: int, position: int) -> int:
+        """Make room for tokens that the caller writes; see :class:`SlidingBuffer`."""
+
+    @abstractmethod
+    def truncate(self, position: int) -> None:
+        """Let go of the tokens from ``position`` on."""
+
+    @abstractmethod
+    def clone(self) -> Self:
+        """An independent copy of what the next query sees."""
+
+    @abstractmethod
+    def save(self) -> dict[str, Tensor]:
+        """Everything that :meth:`restore` needs, by name; empty if no token is kept."""
+
+    @abstractmethod
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what :meth:`save` gave; nothing may have been appended before.
+
+        Raises:
+            KeyError: A tensor is missing.
+        """
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes allocated, live or not."""
+
+    @property
+    @abstractmethod
+    def capacity(self) -> int:
+        """Tokens allocated, live or not."""

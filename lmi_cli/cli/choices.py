@@ -1,0 +1,205 @@
+"""From a request to what tasks take. Imports nothing heavy until it is needed."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lmi_cli.cli.request import Request
+from lmi_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmi_cli.engine.sampling import Sampling
+    from lmi_cli.methods import MethodChoice
+    from lmi_cli.models.known import KnownModel
+    from lmi_cli.models.placement import Placement
+    from lmi_cli.sources import Corpus, ReadOptions
+    from lmi_cli.tasks.asking import AnswerOptions
+    from lmi_cli.tasks.plan import MemoryChoice, ReadingRequest
+    from lmi_cli.text.prompts import Prompts
+
+_BUDGET_SHARE = 4
+"""Index and store may take this part (one over it) of the machine's memory."""
+
+
+def open_sources(paths: Sequence[str], request: Request, *, follows: bool = False) -> "Corpus":
+    """The stream behind paths and ``-``.
+
+    Raises:
+        UsageError: A path does not exist, or ``-`` stands twice.
+    """
+    from lmi_cli.sources import open_corpus
+
+    return open_corpus(
+        paths,
+        _read_options(request),
+        stdin=None if sys.stdin is None else sys.stdin.buffer,
+        follows=follows,
+    )
+
+
+def method_choice(request: Request) -> "MethodChoice":
+    """The method that the user asked for.
+
+    Raises:
+        UsageError: It is not known, or a number is out of range.
+    """
+    from lmi_cli.methods import MethodChoice
+
+    if request.chunk is not None and request.chunk < 1:
+        raise UsageError(f"--chunk {request.chunk}: the smallest is 1")
+    if request.method is None:
+        return MethodChoice(given=request.given)
+    return MethodChoice(request.method, request.given)
+
+
+def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
+    """What is kept while reading and how questions use it.
+
+    Args:
+        request: What the user asked for.
+        keep: ``index``, ``store`` or ``both``; None keeps what the answers need.
+
+    Raises:
+        UsageError: Options contradict each other.
+    """
+    import psutil
+
+    from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
+
+    asked = request.answer_from
+    if request.no_memory:
+        if asked not in ("auto", "window"):
+            raise UsageError(f"--no-memory leaves nothing for --answer-from {asked}")
+        return NO_MEMORY
+    if keep not in (None, "index", "store", "both"):
+        raise UsageError(f"keep {keep!r} is not known", hint="one of index, store, both")
+    budget = request.memory_budget
+    if budget is None:
+        budget = psutil.virtual_memory().total // _BUDGET_SHARE
+    elif budget < 0:
+        raise UsageError(f"--memory-budget {budget}: the smallest is 0")
+    choice = method_choice(request)
+    if asked == "auto" and choice.given.keys() - choice.fixed.keys():
+        asked = "memory"  # who says how the store is searched wants it searched
+    if keep is None:
+        keep = "both" if asked == "memory" else "index"
+    return MemoryChoice(
+        asked,
+        index=keep != "store",
+        store=keep != "index",
+        int8=request.memory_int8,
+        budget_bytes=budget,
+    )
+
+
+def sampling_of(request: Request) -> "Sampling":
+    """How tokens are chosen.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+    from lmi_cli.engine.sampling import Sampling
+
+    if request.max_new_tokens < 1:
+        raise UsageError(f"--max-new-tokens {request.max_new_tokens}: the smallest is 1")
+    return Sampling(request.temperature, request.top_p, request.top_k, request.seed)
+
+
+def prompts_of(request: Request, known: "KnownModel", label: str | None = None) -> "Prompts":
+    """The form of the prompts; ``label`` is that of a question unless another one is given."""
+    from lmi_cli.text import prompts
+
+    label = prompts.QUESTION_LABEL if label is None else label
+    return prompts.prompts_of(known.tokenizer, known.template, request.system, label)
+
+
+def reading_request(
+    request: Request, prompts: "Prompts", chunk: int, keep: str | None = None
+) -> "ReadingRequest":
+    """What the user asked for, as far as it decides how a document is read.
+
+    Raises:
+        UsageError: Options contradict each other.
+    """
+    from lmi_cli.tasks.plan import ReadingRequest
+
+    return ReadingRequest(
+        prompts,
+        method_choice(request),
+        memory_choice(request, keep),
+        request.max_new_tokens,
+        chunk,
+    )
+
+
+def answer_options(request: Request, prompts: "Prompts") -> "AnswerOptions":
+    """How to ask and to answer.
+
+    Raises:
+        UsageError: Options contradict each other.
+    """
+    from lmi_cli.tasks.asking import AnswerOptions
+
+    return AnswerOptions(
+        prompts,
+        method_choice(request),
+        memory_choice(request).answer_from,
+        request.max_new_tokens,
+        sampling_of(request),
+    )
+
+
+def placement_of(request: Request) -> "Placement":
+    """Where the weights go and in which precision.
+
+    Raises:
+        UsageError: A name or a size is not known.
+    """
+    from lmi_cli.models.placement import Placement
+
+    return Placement(
+        dtype=request.dtype,
+        device=request.device,
+        device_map=request.device_map,
+        max_memory=_max_memory(request.max_memory),
+        offload_folder=request.offload_folder,
+        quantize=request.quantize or "none",
+    )
+
+
+def _max_memory(text: str | None) -> dict[int | str, str] | None:
+    if text is None:
+        return None
+    limits: dict[int | str, str] = {}
+    for part in text.split(","):
+        device, equals, limit = part.strip().partition("=")
+        if not (device and equals and limit):
+            raise UsageError(f"max-memory {text!r}: expected DEVICE=SIZE[,...], as in 0=6GiB")
+        limits[int(device) if device.isdigit() else device] = limit
+    return limits
+
+
+def _read_options(request: Request) -> "ReadOptions":
+    from lmi_cli.sources import ReadOptions
+
+    if request.max_file_size is not None and request.max_file_size < 0:
+        raise UsageError(f"--max-file-size {request.max_file_size}: the smallest is 0")
+    password = None
+    if request.password_file is not None:
+        try:
+            lines = request.password_file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise UsageError(f"password file {request.password_file}: {reason}") from error
+        if not lines:
+            raise UsageError(f"password file {request.password_file}: no password in it")
+        password = lines[0]
+    defaults = ReadOptions()
+    size = request.max_file_size
+    return ReadOptions(
+        include=tuple(request.include or ()),
+        exclude=tuple(request.exclude or ()),
+        gitignore=not request.no_gitignore,
+        max_file_size=defaults.max_file_size if size is None else size,
+        password=password,
+    )

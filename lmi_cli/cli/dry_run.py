@@ -1,0 +1,267 @@
+"""``--dry-run`` and ``lmi inspect`` of documents: what would be read and what that would take."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmi_cli.cli import envelope
+from lmi_cli.cli.choices import (
+    memory_choice,
+    method_choice,
+    open_sources,
+    placement_of,
+    prompts_of,
+    reading_request,
+)
+from lmi_cli.cli.console import Output, one_line
+from lmi_cli.cli.request import Request
+from lmi_cli.cli.session import Session, require_whole_input
+from lmi_cli.cli.tree import tree_lines
+from lmi_cli.engine import CHUNK
+from lmi_cli.memory import peak_rss_bytes
+
+if TYPE_CHECKING:
+    from lmi_cli.checkpoints.resolve import ModelFiles
+    from lmi_cli.models.facts import ModelFacts
+    from lmi_cli.models.known import KnownModel
+    from lmi_cli.models.placement import Precision
+    from lmi_cli.tasks.inspect import InspectReport
+    from lmi_cli.tasks.plan import Plan
+
+_NAMED_SKIPS = 10
+
+Planner = Callable[["KnownModel", "Precision", int], "Plan"]
+"""From a model, its precision and the number of tokens to a plan."""
+
+
+def dry_run(
+    command: str,
+    request: Request,
+    paths: Sequence[str],
+    questions: Sequence[str] = (),
+    *,
+    label: str | None = None,
+) -> None:
+    """Report on ``paths`` as a command would read them that asks questions.
+
+    Args:
+        command: For the JSON object.
+        request: What the user asked for.
+        paths: The sources.
+        questions: Those that are known.
+        label: As for :func:`lmi_cli.cli.choices.prompts_of`.
+    """
+    from lmi_cli.tasks.plan import plan_reading
+
+    def planned(known: "KnownModel", precision: "Precision", tokens: int) -> "Plan":
+        prompts = prompts_of(request, known, label)
+        wanted = reading_request(request, prompts, request.chunk or CHUNK)
+        return plan_reading(known, precision, wanted, tokens, questions)
+
+    memory_choice(request)  # checked before anything is read
+    _report(command, request, paths, planned)
+
+
+def dry_run_of_scoring(request: Request, paths: Sequence[str], length: int | None) -> None:
+    """Report on ``paths`` as ``lmi perplexity`` would score them.
+
+    Args:
+        request: What the user asked for.
+        paths: The sources.
+        length: Tokens to score at most.
+    """
+    from lmi_cli.tasks.plan import plan_scoring
+
+    choice = method_choice(request)
+
+    def planned(known: "KnownModel", precision: "Precision", tokens: int) -> "Plan":
+        scored = tokens if length is None else min(tokens, length)
+        return plan_scoring(known, precision, choice, scored, request.chunk or CHUNK)
+
+    _report("perplexity", request, paths, planned)
+
+
+def _report(command: str, request: Request, paths: Sequence[str], planned: Planner) -> None:
+    corpus = open_sources(paths, request)
+    sink = Output(request.output)
+    placement = placement_of(request)
+    with Session(request) as session:
+        known = session.known_model()
+        precision = placement.precision(known.facts.dtype)
+        from lmi_cli.tasks.inspect import inspect
+        from lmi_cli.text.stream import TokenStream
+
+        report = session.follow(inspect(TokenStream(corpus, known.tokenizer)), "tokenising")
+        plan = planned(known, precision, report.tokens)
+        require_whole_input(corpus.sources, corpus.skipped, request)
+        if request.json:
+            sink.write(_as_json(command, known, plan, report))
+        else:
+            for line in _as_text(known, plan, report):
+                sink.write(line + "\n")
+        sink.close()
+        speed = report.tokens / report.seconds if report.seconds else 0.0
+        session.say(
+            f"tokenised in {report.seconds:.1f} s ({speed:,.0f} tok/s, {report.engine}), "
+            f"peak memory {peak_rss_bytes() / 2**20:,.0f} MiB"
+        )
+        for note in report.notes:
+            session.say(note)
+        for item in report.sources:
+            for issue in (item.issues + item.remarks)[:3]:
+                session.say(f"{item.origin}: {issue}")
+
+
+def show_state_file(path: Path, request: Request) -> None:
+    """Print what a state file holds."""
+    from lmi_cli.tasks.statefile import changes, header_of
+
+    header = header_of(path)
+    size = path.stat().st_size
+    sink = Output(request.output)
+    if request.json:
+        described = asdict(header) | {"path": str(path), "bytes": size}
+        sink.write(envelope.dump("inspect", state_file=described))
+    else:
+        interrupted = "" if header.complete else ", interrupted: run the same lmi read again"
+        lines = {
+            "state file": f"{one_line(str(path))}, {megabytes(size)}",
+            "read": f"{header.tokens:,} tokens{interrupted}",
+            "model": f"{one_line(header.model)} ({header.dtype}), {header.identity[:12]}",
+            "method": method_text(header.method),
+            "kept": ", ".join(header.kept) or "no index: no evidence, no passages",
+        }
+        for label, text in lines.items():
+            sink.write(f"{label:<16}{text}\n")
+        for source in header.sources:
+            pages = f", {source['pages']:,} pages" if source["pages"] else ""
+            origin = one_line(source["origin"])
+            sink.write(f"{'source':<16}{origin} ({source['kind']}{pages})\n")
+        for item in header.skipped:
+            sink.write(f"{'skipped':<16}{one_line(item['origin'])}: {one_line(item['reason'])}\n")
+    sink.close()
+    with Session(request) as session:
+        for change in changes(header):
+            session.say(change)
+
+
+def megabytes(count: int | None) -> str:
+    """Bytes as text, in MiB."""
+    return "an unknown amount" if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def method_text(named: dict[str, Any]) -> str:
+    """A method with its parameters, from name and parameters together."""
+    parameters = ", ".join(f"{name} {value:,}" for name, value in named.items() if name != "name")
+    return f"{named['name']} ({parameters})" if parameters else str(named["name"])
+
+
+def model_object(files: "ModelFiles", facts: "ModelFacts", dtype: str) -> dict[str, Any]:
+    """The ``model`` of the JSON object, for a model whose weights are not loaded."""
+    return {
+        "id": files.id,
+        "kind": files.kind,
+        "identity": files.identity,
+        "family": facts.family,
+        "trained_length": facts.trained_length,
+        "dtype": dtype,
+        "device_map": None,
+        "layers": len(facts.layers),
+        "native_windows": list(facts.native_windows),
+        "vocabulary": facts.vocabulary,
+        "weights": facts.weights,
+        "cache_bytes_per_token": len(facts.layers) * facts.layer_bytes_per_token(dtype),
+    }
+
+
+def method_object(plan: "Plan") -> dict[str, Any]:
+    """The ``method`` of the JSON object."""
+    method = plan.reported_method
+    return {
+        "name": method.name,
+        **method.parameters(),
+        "bound_tokens": plan.bound_tokens,
+        "form": plan.form,
+    }
+
+
+def memory_object(plan: "Plan") -> dict[str, Any]:
+    """The ``memory`` of the JSON object."""
+    return {
+        "peak_rss_bytes": peak_rss_bytes(),
+        "weights_bytes": plan.weights_bytes,
+        "cache_bytes": plan.cache_bytes,
+        "store_bytes": plan.store_bytes,
+        "device_peak_bytes": None,
+    }
+
+
+def _as_json(command: str, known: "KnownModel", plan: "Plan", report: "InspectReport") -> str:
+    return envelope.dump(
+        command,
+        dry_run=True,
+        model=model_object(known.files, known.facts, plan.precision.dtype),
+        method=method_object(plan),
+        sources=[asdict(item) for item in report.sources],
+        skipped=[asdict(item) for item in report.skipped],
+        tokens=envelope.tokens_object(report.tokens, generated=0),
+        sampling=None,
+        timing={"tokenise_s": report.seconds, "prefill_s": plan.prefill_s},
+        memory=memory_object(plan),
+        inspect={
+            "fits": plan.fits,
+            "chars": report.chars,
+            "tokenizer": report.engine,
+            "notes": report.notes,
+        },
+    )
+
+
+def _as_text(known: "KnownModel", plan: "Plan", report: "InspectReport") -> Iterator[str]:
+    yield from tree_lines(report.sources)
+    inside = sum(item.tokens for item in report.sources)
+    headers = report.tokens - inside
+    named = f" and {headers:,} in the lines that name the files" if headers else ""
+    yield ""
+    yield (
+        f"total    {len(report.sources):,} files, {report.tokens:,} tokens "
+        f"({inside:,} of text{named}), {report.chars:,} characters"
+    )
+    if report.skipped:
+        reasons = Counter(item.reason for item in report.skipped).most_common()
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        yield f"skipped  {one_line(listed)}"
+        for item in report.skipped[:_NAMED_SKIPS]:
+            yield one_line(f"         {item.origin}: {item.reason}")
+        if len(report.skipped) > _NAMED_SKIPS:
+            yield f"         {len(report.skipped) - _NAMED_SKIPS:,} more (see --json)"
+    facts, dtype = known.facts, plan.precision.dtype
+    length = f"the trained length of {facts.trained_length:,} tokens of {one_line(known.files.id)}"
+    if plan.fits:
+        yield f"fits     yes, {length}"
+    else:
+        used = {"name": plan.method.name} | plan.reported_method.parameters()
+        yield f"fits     not {length}: read with {method_text(used)}"
+    per_token = len(facts.layers) * facts.layer_bytes_per_token(dtype)
+    bound = "growing" if plan.bound_tokens is None else f"{plan.bound_tokens:,} tokens a layer"
+    stored = f", an index of {megabytes(plan.store_bytes)}" if plan.store_bytes else ""
+    yield (
+        f"memory   weights {megabytes(plan.weights_bytes)} and a cache of at most "
+        f"{megabytes(plan.cache_bytes)} ({bound}, {per_token:,} bytes a token in all layers, "
+        f"{dtype}){stored}, beside the program itself"
+    )
+    if plan.prefill_s is None:
+        yield "time     unknown: this model has not been used in this way on this machine yet"
+    else:
+        speed = report.tokens / plan.prefill_s if plan.prefill_s else 0.0
+        yield f"time     about {_duration(plan.prefill_s)}, at {speed:,.0f} tok/s as last time"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

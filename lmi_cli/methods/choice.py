@@ -1,0 +1,66 @@
+"""What the user chose of a method, and the method that follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lmi_cli.errors import UsageError
+from lmi_cli.methods.base import Method
+from lmi_cli.methods.full import Full
+from lmi_cli.methods.lm_infinite import LMInfinite
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (LMInfinite, Full)}
+"""Every method by its name; the first one is the default."""
+
+_UNLIMITED = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """The method that the user asked for; what is not given is left to rules.
+
+    Attributes:
+        name: Key of ``METHODS``.
+        given: Values of its options, by name.
+
+    Raises:
+        UsageError: There is no such method, it has no such option, a value is out of range, or
+            values contradict each other.
+    """
+
+    name: str = LMInfinite.name
+    given: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in METHODS:
+            raise UsageError(f"unknown method {self.name!r}", hint="one of " + ", ".join(METHODS))
+        known = {option.name: option for option in METHODS[self.name].options}
+        for name, value in self.given.items():
+            if name not in known:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"--method {self.name} has no option {flag}")
+            if value < known[name].least:
+                raise UsageError(f"{known[name].flag} {value}: the smallest is {known[name].least}")
+        # What contradicts itself does so for any model, and is said before one is loaded.
+        self.build(default_window=_UNLIMITED, prefix_tokens=0)
+
+    def build(self, default_window: int, prefix_tokens: int) -> Method:
+        """The method; see :meth:`Method.build`.
+
+        Raises:
+            UsageError: The parameters contradict each other.
+        """
+        return METHODS[self.name].build(self.given, default_window, prefix_tokens)
+
+    def searching(self, method: Method, layers: int) -> Method | None:
+        """The method with the store of all tokens searched; see :meth:`Method.searching`.
+
+        Raises:
+            UsageError: The parameters contradict each other.
+        """
+        return method.searching(self.given, layers)
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """What was given of the options that are fixed when a document is read."""
+        fixed = {option.name for option in METHODS[self.name].options if option.fixed}
+        return {name: value for name, value in self.given.items() if name in fixed}

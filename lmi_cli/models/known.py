@@ -1,0 +1,100 @@
+"""All that is known of a model before its weights are loaded.
+
+Light where the model has been prepared before: neither torch nor transformers is imported then.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmi_cli.checkpoints.entries import ReportBytes, report_nothing, sha256_file
+from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.engine.heads import RetrievalHeads
+from lmi_cli.errors import ModelError
+from lmi_cli.models import speeds
+from lmi_cli.models.blueprint import Blueprint
+from lmi_cli.models.chat import ChatTemplate
+from lmi_cli.models.facts import ModelFacts, facts_of_gguf
+from lmi_cli.models.heads import known_heads
+from lmi_cli.models.prepared import recall, remember
+from lmi_cli.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model without its weights.
+
+    Attributes:
+        files: Where it lies on disk.
+        facts: Its shape.
+        stored_tokenizer: Its tokenizer; None for a file that has not been converted.
+        template: Its chat template, if it has one.
+        blueprint: Its shape for our own decoder, where that runs it as well.
+        heads: Its retrieval heads, which may be none; None while they have not been looked for.
+        speeds: Tokens per second of earlier readings on this machine; see
+            :mod:`lmi_cli.models.speeds`.
+    """
+
+    files: ModelFiles
+    facts: ModelFacts
+    stored_tokenizer: Tokenizer | None
+    template: ChatTemplate | None = None
+    blueprint: Blueprint | None = None
+    heads: RetrievalHeads | None = None
+    speeds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer.
+
+        Raises:
+            RuntimeError: The model is a file that has not been converted.
+        """
+        if self.stored_tokenizer is None:
+            raise RuntimeError(f"{self.files.id} has not been converted")
+        return self.stored_tokenizer
+
+
+def known_model(files: ModelFiles) -> KnownModel:
+    """What is known of the model in a checked folder; found out on its first use.
+
+    The first use of a model reads it with transformers and runs the self-check, which takes
+    seconds; what comes of it is kept for the next time.
+
+    Raises:
+        ModelError: The family is unknown, the self-check fails, or a file cannot be read.
+    """
+    prepared = recall(files)
+    if prepared is None:
+        from lmi_cli.models.preparing import prepare
+
+        prepared = prepare(files.folder)
+        remember(files, prepared)
+    try:
+        tokenizer, template = prepared.tokenizer.build(files.folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{files.id}: {str(error).partition(chr(10))[0]}") from error
+    return KnownModel(
+        files=files,
+        facts=prepared.facts,
+        stored_tokenizer=tokenizer,
+        template=template,
+        blueprint=prepared.blueprint,
+        heads=known_heads(files),
+        speeds=speeds.recall(files),
+    )
+
+
+def known_gguf(path: Path, report: ReportBytes = report_nothing) -> KnownModel:
+    """What the header of a GGUF file says; nothing is converted, so there is no tokenizer.
+
+    Args:
+        path: The file.
+        report: Told how much of the file has been hashed.
+
+    Raises:
+        ModelError: The file is damaged, or says too little.
+    """
+    facts, total = facts_of_gguf(path), path.stat().st_size
+    identity = sha256_file(path, lambda done: report(done, total, "reading"))
+    return KnownModel(ModelFiles(str(path), path.parent, identity, "gguf"), facts, None)

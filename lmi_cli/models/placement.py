@@ -1,0 +1,170 @@
+"""Where the weights of a model go and in which precision: what is asked for, and what follows.
+
+Imports torch only to ask about an accelerator, and accelerate only to check a size.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmi_cli.errors import UsageError
+from lmi_cli.models.facts import DTYPE_BYTES, QUANTIZE
+from lmi_cli.native import cpu
+
+DTYPES = ("bfloat16", "float16", "float32")
+_DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+# Device files of the drivers without which torch finds no accelerator on Linux.
+_DRIVERS = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "kfd", "dxg")
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """In which numbers a model computes.
+
+    Attributes:
+        dtype: A key of ``DTYPE_BYTES``.
+        quantize: One of ``QUANTIZE``.
+    """
+
+    dtype: str
+    quantize: str = "none"
+
+    @property
+    def name(self) -> str:
+        """Both, as in ``bfloat16+int8``."""
+        return self.dtype if self.quantize == "none" else f"{self.dtype}+{self.quantize}"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a key's component."""
+        return DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the user asked for.
+
+    Attributes:
+        dtype: ``auto``, ``bfloat16``, ``float16`` or ``float32``.
+        device: ``auto`` or a torch device; ignored where ``device_map`` is given.
+        device_map: A map name that accelerate knows, such as ``auto``.
+        max_memory: Limit by device (``0``, ``cpu``), as accelerate reads it (``"2GiB"``).
+        offload_folder: For weights that fit no device.
+        quantize: ``none``, or ``int8`` to keep eight bits of each weight of a linear layer.
+
+    Raises:
+        UsageError: A name is not known.
+    """
+
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str | None = None
+    max_memory: Mapping[int | str, str] | None = None
+    offload_folder: Path | None = None
+    quantize: str = "none"
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("dtype", self.dtype, ("auto", *DTYPES)),
+            ("quantize", self.quantize, QUANTIZE),
+            ("device map", self.device_map or "auto", _DEVICE_MAPS),
+        ):
+            if value not in known:
+                raise UsageError(
+                    f"{what} {value!r} is not known", hint="one of " + ", ".join(known)
+                )
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether weights may lie on several devices."""
+        return self.device_map is not None or self.max_memory is not None
+
+    def resolved_device(self) -> str:
+        """The device, ``auto`` resolved to what this machine has.
+
+        Raises:
+            UsageError: There is no such device.
+        """
+        if self.device == "auto":
+            return "cuda" if has_accelerator() else "cpu"
+        if self.device != "cpu":
+            _check_device(self.device)
+        return self.device
+
+    def precision(self, stored: str) -> Precision:
+        """In which numbers a model computes whose weights are stored in ``stored``.
+
+        On a CPU, bfloat16 where the processor multiplies it and float32 where it would be emulated;
+        on an accelerator the stored dtype, or bfloat16 for one of four bytes.
+
+        Raises:
+            UsageError: There is no such device.
+        """
+        if self.dtype != "auto":
+            return Precision(self.dtype, self.quantize)
+        if self.resolved_device().partition(":")[0] == "cpu":
+            dtype = "bfloat16" if cpu.computes_bfloat16() else "float32"
+        else:
+            dtype = stored if DTYPE_BYTES[stored] == 2 else "bfloat16"
+        return Precision(dtype, self.quantize)
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for ``from_pretrained``.
+
+        Raises:
+            UsageError: There is no such device, or a size cannot be read.
+        """
+        if not self.is_spread:
+            return {"device_map": {"": self.resolved_device()}}
+        arguments: dict[str, Any] = {"device_map": self.device_map or "auto"}
+        if self.max_memory is not None:
+            for device, limit in self.max_memory.items():
+                _check_size(device, limit)
+            arguments["max_memory"] = dict(self.max_memory)
+        if self.offload_folder is not None:
+            arguments["offload_folder"] = str(self.offload_folder)
+        return arguments
+
+
+AUTOMATIC = Placement()
+"""Everything is chosen by what this machine has."""
+
+
+def has_accelerator() -> bool:
+    """Whether torch finds an accelerator; torch is not asked where there is no driver for one."""
+    if sys.platform.startswith("linux"):
+        devices = Path("/dev")
+        if not any(any(devices.glob(pattern)) for pattern in _DRIVERS):
+            return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no data")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UsageError(
+            f"device {name!r} cannot be used: {reason}",
+            hint="--device auto takes what this machine has",
+        ) from error
+
+
+def _check_size(device: int | str, limit: str) -> None:
+    from accelerate.utils import convert_file_size_to_int
+
+    try:
+        convert_file_size_to_int(limit)
+    except ValueError as error:
+        raise UsageError(
+            f"max-memory {device}={limit}: {limit!r} is not a size such as 6GiB or 500MB"
+        ) from error

@@ -1,0 +1,379 @@
+"""A reading as a state file: read once, ask for ever.
+
+What is fixed when a file is written: weights, precision, tokenizer, prefix, the method with all
+that is fixed by reading, and what was kept. What stays free: the questions, how the store is
+searched, sampling.
+"""
+
+import hashlib
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmi_cli import __version__
+from lmi_cli.cache import statefile
+from lmi_cli.cache.signature import is_state_file
+from lmi_cli.cache.store import TokenStore
+from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
+from lmi_cli.errors import StateFileError, UsageError
+from lmi_cli.methods import METHODS, Method, MethodChoice
+from lmi_cli.methods.base import named_parameters
+from lmi_cli.models.load import Loaded
+from lmi_cli.models.placement import Precision
+from lmi_cli.sources.blocks import Skipped, Source
+from lmi_cli.tasks.document import Document
+from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.plan import Plan, ReadingRequest
+from lmi_cli.tasks.reading import Reading, engine_of, read
+from lmi_cli.text.stream import TokenStream
+
+_FIRST_SAVE_S = 60.0
+_SAVE_SHARE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class StateFileHeader:
+    """What a state file says of itself.
+
+    Attributes:
+        path: The file.
+        model: What to type after ``-m`` to get its model.
+        identity: Of the model's files.
+        dtype: In which the model computed.
+        quantize: What its weights were rounded to, or ``none``.
+        method: Name and parameters.
+        chunk: Tokens in one forward pass.
+        tokens: Of the document.
+        complete: False for a reading that was interrupted.
+        kept: ``index``, ``store``, both or neither.
+        sources: Origin, size and hash of each, with what was counted.
+        skipped: What was not read.
+        form: ``fits`` or ``stream``.
+    """
+
+    path: Path
+    model: str
+    identity: str
+    dtype: str
+    quantize: str
+    method: dict[str, Any]
+    chunk: int
+    tokens: int
+    complete: bool
+    kept: tuple[str, ...]
+    sources: list[dict[str, Any]]
+    skipped: list[dict[str, str]]
+    form: str
+
+
+def header_of(path: Path) -> StateFileHeader:
+    """What a state file says of itself, without reading what it holds.
+
+    Raises:
+        StateFileError: It is damaged.
+    """
+    return _header(path, statefile.describe(path))
+
+
+def _header(path: Path, description: Mapping[str, Any]) -> StateFileHeader:
+    try:
+        model, plan = description["model"], description["plan"]
+        return StateFileHeader(
+            path=path,
+            model=str(model["id"]),
+            identity=str(model["identity"]),
+            dtype=str(plan["precision"]["dtype"]),
+            quantize=str(plan["precision"]["quantize"]),
+            method=dict(plan["method"]),
+            chunk=int(plan["chunk"]),
+            tokens=int(description["document"]["tokens"]),
+            complete=bool(description["complete"]),
+            kept=tuple(description["stores"]),
+            sources=list(description["sources"]),
+            skipped=list(description["skipped"]),
+            form="fits" if plan["fits"] else "stream",
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateFileError(f"{path} is damaged: its description lacks {error}") from error
+
+
+def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) -> int:
+    """Write a reading; returns the bytes of the file.
+
+    Raises:
+        ResourceError: There is no room for it.
+    """
+    document, arrays = reading.document.save()
+    tensors: dict[str, Tensor] = {"last": reading.last}
+    for name, array in arrays.items():
+        tensors[f"document.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    tensors |= {f"state.{name}": tensor for name, tensor in reading.state.save().items()}
+    stores: dict[str, Any] = {}
+    for name, store in reading.stores.items():
+        stores[name], parts = store.save()
+        tensors |= {f"{name}.{place}": tensor for place, tensor in parts.items()}
+    plan = reading.plan
+    description = {
+        "lmi": __version__,
+        "model": {"id": model.files.id, "identity": model.files.identity},
+        "choice": {"name": reading.choice.name, "given": reading.choice.fixed},
+        "plan": {field: getattr(plan, field) for field in Plan.__dataclass_fields__}
+        | {
+            "prefix": list(plan.prefix),
+            "method": named_parameters(plan.method),
+            "searching": None if plan.searching is None else named_parameters(plan.searching),
+            "precision": asdict(plan.precision),
+        },
+        "complete": complete,
+        "document": document,
+        "stores": stores,
+        "heads": None if reading.heads is None else asdict(reading.heads),
+        "sources": [
+            asdict(source) | _fingerprint(source.origin, hashed=complete)
+            for source in reading.sources
+        ],
+        "skipped": [asdict(item) for item in reading.skipped],
+    }
+    statefile.write(path, tensors, description)
+    return path.stat().st_size
+
+
+def check(
+    header: StateFileHeader,
+    *,
+    method: str | None = None,
+    given: Mapping[str, int] | None = None,
+    dtype: str = "auto",
+    quantize: str | None = None,
+    identity: str | None = None,
+    keep: Sequence[str] | None = None,
+) -> None:
+    """Refuse what cannot be changed after reading.
+
+    Args:
+        header: Of the file.
+        method: Name of the method that the user asked for, if any.
+        given: Its options that are fixed by reading.
+        dtype: What the user asked for; ``auto`` takes that of the file.
+        quantize: What the user asked for; None takes what the file has.
+        identity: Of the model that the user asked for, if any.
+        keep: Stores that the user asked for; None takes what the file has.
+
+    Raises:
+        StateFileError: Something differs.
+    """
+    held = header.method | {
+        "method": header.method["name"],
+        "dtype": header.dtype,
+        "quantize": header.quantize,
+        "model": header.identity,
+        "keep": ", ".join(sorted(header.kept)),
+    }
+    wanted: dict[str, Any] = dict(given or {}) | {
+        "method": method,
+        "dtype": None if dtype == "auto" else dtype,
+        "quantize": quantize,
+        "model": identity,
+        "keep": None if keep is None else ", ".join(sorted(keep)),
+    }
+    for name, value in wanted.items():
+        if value is not None and value != held.get(name):
+            raise StateFileError(
+                f"{header.path} was read with {name} {held.get(name)}, not {value}",
+                hint="that is fixed when a document is read; leave it out, or read again",
+            )
+
+
+def require_kept(header: StateFileHeader, answer_from: str) -> None:
+    """Refuse to answer from what a file does not hold.
+
+    Raises:
+        StateFileError: It holds no store, or no index.
+    """
+    for kind, wanted in (("store", "memory"), ("index", "passages")):
+        if answer_from == wanted and kind not in header.kept and header.form == "stream":
+            raise StateFileError(
+                f"{header.path} holds no {kind}, so {wanted} cannot be answered from",
+                hint=f"read again with --keep {kind}",
+            )
+
+
+def restore(path: Path, model: Loaded) -> Reading:
+    """The reading that a file holds, on a model that is loaded.
+
+    Raises:
+        StateFileError: The file is damaged, or was written by another model.
+    """
+    description, tensors = statefile.read(path)
+    header = _header(path, description)
+    lm = model.lm
+    check(header, dtype=lm.dtype_name, quantize=lm.quantize, identity=model.files.identity)
+    try:
+        return _restored(description, tensors, model)
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, UsageError) as error:
+        raise StateFileError(f"{path} does not hold what it says: {error}") from error
+
+
+def changes(header: StateFileHeader) -> list[str]:
+    """What happened to the sources on disk since they were read, one sentence each."""
+    found = []
+    for source in header.sources:
+        if source.get("sha256") is None:
+            continue
+        now = _fingerprint(source["path"], hashed=False)
+        if now["modified_ns"] == source["modified_ns"]:
+            continue
+        if now["modified_ns"] is None:
+            found.append(f"{source['origin']} is no longer there; {header.path.name} still is")
+        elif _fingerprint(source["path"], hashed=True)["sha256"] != source["sha256"]:
+            found.append(f"{source['origin']} has changed since it was read")
+    return found
+
+
+def read_into(
+    model: Loaded,
+    stream: TokenStream,
+    request: ReadingRequest,
+    path: Path,
+    *,
+    behind: Reading | None = None,
+) -> Generator[Progress | Note, None, Reading]:
+    """Read a document for a state file; what an earlier call left unfinished is continued.
+
+    While it reads it saves what it has beside the file, as ``NAME.part``, at intervals that cost no
+    more than a tenth of the time. The file itself is written by :func:`finish`.
+
+    Args:
+        model: Reads.
+        stream: The document, or what follows ``behind``.
+        request: What the user asked for.
+        path: The file.
+        behind: A complete reading to read more behind; nothing is saved on the way then, since
+            the file that holds it is still there.
+
+    Raises:
+        StateFileError: What was left unfinished is of another model, method or document.
+        ResourceError: There is no room for the file.
+    """
+    if behind is not None:
+        return (yield from read(model, stream, request, earlier=behind, append=True))
+    part = _part_of(path)
+    earlier = None
+    if is_state_file(part):
+        earlier = restore(part, model)
+        yield Note(f"continuing behind the {earlier.state.tokens:,} tokens of an interrupted run")
+    saved, pause = time.monotonic(), _FIRST_SAVE_S
+
+    def save_part(reading: Reading) -> None:
+        nonlocal saved, pause
+        now = time.monotonic()
+        if not reading.plan.fits and now - saved > pause:
+            save(model, reading, part, complete=False)
+            saved = time.monotonic()
+            pause = max(_FIRST_SAVE_S, _SAVE_SHARE * (saved - now))
+
+    try:
+        return (yield from read(model, stream, request, earlier=earlier, after_chunk=save_part))
+    except StateFileError as error:
+        raise StateFileError(
+            f"{part} is of an interrupted run that cannot be continued: {error.message}",
+            hint=f"remove {part} to begin again",
+        ) from error
+
+
+def finish(model: Loaded, reading: Reading, path: Path) -> int:
+    """Write a reading that is complete; what :func:`read_into` saved on the way goes.
+
+    Raises:
+        ResourceError: There is no room for the file.
+    """
+    size = save(model, reading, path)
+    _part_of(path).unlink(missing_ok=True)
+    return size
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _restored(
+    description: Mapping[str, Any], tensors: Mapping[str, Tensor], model: Loaded
+) -> Reading:
+    plan = _plan(description["plan"])
+    devices = model.lm.layer_devices()
+    state = engine_of(model, plan).start()
+    state.restore(_part(tensors, "state"), devices)
+    stores = {
+        name: TokenStore.restored(stored, _part(tensors, name))
+        for name, stored in description["stores"].items()
+    }
+    state.recording = tuple(stores.values())
+    heads = description["heads"]
+    if heads is not None:
+        found = tuple(AttentionHead(*head) for head in heads["heads"])
+        heads = RetrievalHeads(found, heads["distance"])
+    arrays = {name: tensor.numpy() for name, tensor in _part(tensors, "document").items()}
+    names = Source.__dataclass_fields__
+    return Reading(
+        document=Document.restored(description["document"], arrays),
+        choice=MethodChoice(**description["choice"]),
+        plan=plan,
+        state=state,
+        last=tensors["last"].to(devices[-1]),
+        stores=stores,
+        heads=heads,
+        sources=[
+            Source(**{name: item[name] for name in names if name in item})
+            for item in description["sources"]
+        ],
+        skipped=[Skipped(**item) for item in description["skipped"]],
+    )
+
+
+def _plan(described: Mapping[str, Any]) -> Plan:
+    searching = described["searching"]
+    return Plan(
+        **{
+            **described,
+            "prefix": tuple(described["prefix"]),
+            "method": _method(described["method"]),
+            "searching": None if searching is None else _method(searching),
+            "precision": Precision(**described["precision"]),
+        }
+    )
+
+
+def _method(described: Mapping[str, Any]) -> Method:
+    parameters = dict(described)
+    return METHODS[parameters.pop("name")].restored(parameters)
+
+
+def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``name`` and a full stop, without it."""
+    start = f"{name}."
+    return {
+        place.removeprefix(start): tensor
+        for place, tensor in tensors.items()
+        if place.startswith(start)
+    }
+
+
+def _fingerprint(origin: str, *, hashed: bool) -> dict[str, Any]:
+    """Path, time of the last change and hash of a source on disk; None for what is not there."""
+    path = Path(origin)
+    found: dict[str, Any] = {"path": origin, "modified_ns": None, "sha256": None}
+    try:
+        if path.is_file():
+            found |= {"path": str(path.absolute()), "modified_ns": path.stat().st_mtime_ns}
+            if hashed:
+                with path.open("rb") as file:
+                    found["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        pass
+    return found

@@ -1,0 +1,83 @@
+"""A method that only the tests know: neighbours at true distance, farther tokens in groups.
+
+In the manner of Self-Extend (Jin et al. 2024, arXiv 2401.01325) with a bounded cache: keys are kept
+twice, at their own and at grouped positions, and starting tokens as sinks. One file, one row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.segment import First, Recent, Segment, Track
+from lmi_cli.methods import Method, MethodOption
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Every ``size`` tokens share a position, ``shift`` tokens farther on."""
+
+    size: int
+    shift: int = 0
+    at: ClassVar[int | None] = None
+
+    def assign(self, positions: "Tensor") -> "Tensor":
+        return positions // self.size + self.shift
+
+
+@dataclass(frozen=True)
+class Toy(Method):
+    """Neighbours, then groups."""
+
+    window: int
+    toy_group: int
+    toy_reach: int
+    toy_topk: int | None = None
+
+    name: ClassVar[str] = "toy"
+    options: ClassVar[tuple[MethodOption, ...]] = (
+        MethodOption("window", "Neighbours."),
+        MethodOption("toy_group", "Tokens that share a position."),
+        MethodOption("toy_reach", "Tokens that are seen in groups."),
+        MethodOption("toy_topk", "Tokens of the store that are searched for.", fixed=False),
+    )
+
+    @classmethod
+    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
+        window = given.get("window", max(1, default_window // 2))
+        return cls(window, given.get("toy_group", 4), given.get("toy_reach", 2 * window))
+
+    @property
+    def local_window(self) -> int | None:
+        return self.window
+
+    def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
+        return (
+            Track("near", Recent(self.window)),
+            Track("far", Recent(self.window + self.toy_reach), Grouped(self.toy_group)),
+            Track("begin", First(3), Grouped(self.toy_group)),
+        )
+
+    def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
+        shifted = Grouped(self.toy_group, self.window - self.window // self.toy_group)
+        edge = self.window + self.toy_reach
+        segments = (
+            Segment("near", farthest=self.window),
+            Segment("far", shifted, nearest=self.window, farthest=edge),
+            Segment("begin", shifted, nearest=edge),
+        )
+        if self.toy_topk is None:
+            return segments
+        return (*segments, Segment("store", nearest=edge, topk=self.toy_topk))
+
+    def parameters(self) -> dict[str, int]:
+        return {name: value for name, value in super().parameters().items() if value is not None}
+
+    def may_search(self, layer: LayerSpec) -> bool:
+        return True
+
+    def searching(self, given: Mapping[str, int], layers: int) -> Method:
+        return replace(self, toy_topk=given.get("toy_topk", 2))
