@@ -1,6 +1,11 @@
 """Settings for all tests."""
 
 import os
+
+# Each worker has a processor to itself; torch asks for the number when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
         "native", "sources", "text",
     },
     "cli": {
-        "checkpoints", "disk", "engine", "memory", "methods", "models", "sources", "tasks", "text",
+        "cache", "checkpoints", "disk", "engine", "memory", "methods", "models", "sources", "tasks",
+        "text",
     },
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "accelerate", "tokenizers", "pypdf"}
@@ -91,3 +92,27 @@ def test_module(path: Path) -> None:
 
 def test_every_package_is_in_the_table() -> None:
     assert {package_of(path) for path in FILES} - {"__init__"} == set(ALLOWED)
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """One meaning for a word: no two modules have a public class of one name."""
+    seen: dict[str, Path] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                assert node.name not in seen, f"{path} and {seen[node.name]}: {node.name}"
+                seen[node.name] = path
+
+
+def test_only_methods_know_which_method_it_is() -> None:
+    """Nothing outside asks for the type of a method, or for a parameter that only one has."""
+    for path in FILES:
+        if package_of(path) == "methods":
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert "parameters().get(" not in text, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                assert not {"LMInfinite", "Full", "Method"} & {
+                    name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)
+                }, path

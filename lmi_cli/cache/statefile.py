@@ -51,7 +51,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, A
         raise ResourceError(f"{path} cannot be written: {reason}") from error
 
 
-def describe(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
     """The description alone.
 
     Raises:

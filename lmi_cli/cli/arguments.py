@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from lmi_cli.errors import UsageError
-from lmi_cli.methods import METHODS, MethodOption
+from lmi_cli.methods import METHODS
 
 _COUNT = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)([kKmM]?)")
 _LARGEST_COUNT = 2**53
@@ -89,28 +89,27 @@ class _Declared:
         )
 
 
-def option(
-    panel: str,
-    names: str,
-    metavar: str | None,
-    help: str,
-    default: Any = None,
-    *,
-    envvar: bool = True,
-) -> Any:
-    """A field for an option.
+class Panel(str):
+    """A heading in the help; calling it declares an option under it."""
 
-    Args:
-        panel: Heading in the help.
-        names: As typed, separated by spaces, the long one first.
-        metavar: What stands for its value in the help: ``N`` takes a :func:`count`; None is a flag.
-        help: One sentence.
-        default: Its value where it is not given.
-        envvar: Whether an environment variable presets it.
-    """
-    parser = count if metavar == "N" else None
-    declared = _Declared(panel, tuple(names.split()), metavar, help, parser, envvar)
-    return field(default=default, metadata={"declared": declared})
+    __slots__ = ()
+
+    def __call__(self, form: str, help: str, default: Any = None, *, envvar: bool = True) -> Any:
+        """A field for an option.
+
+        Args:
+            form: Its names, the long one first, and what stands for its value in the help. ``N``
+                takes a :func:`count`; without anything it is a flag.
+            help: One sentence.
+            default: Its value where it is not given.
+            envvar: Whether an environment variable presets it.
+        """
+        words = form.split()
+        names = tuple(word for word in words if word.startswith("-"))
+        metavar = None if len(names) == len(words) else words[-1]
+        parser = count if metavar == "N" else None
+        declared = _Declared(self, names, metavar, help, parser, envvar)
+        return field(default=default, metadata={"declared": declared})
 
 
 def argument(metavar: str, help: str, default: Any = None) -> Any:
@@ -119,7 +118,7 @@ def argument(metavar: str, help: str, default: Any = None) -> Any:
     return field(default=default, metadata={"declared": declared})
 
 
-def method_options(panel: str) -> Any:
+def method_options(panel: Panel) -> Any:
     """A field for the options of all methods: a dictionary of those that were given."""
     return field(default_factory=dict, metadata={"methods": panel})
 
@@ -157,10 +156,10 @@ def _parameters(kind: type[Any]) -> Iterator[inspect.Parameter]:
     for item in sorted(fields(kind), key=lambda item: item.name not in own):
         panel: str = item.metadata.get("methods", "")
         if panel in kind.panels:
-            for method_option in _all_method_options():
-                flags = (method_option.flag,)
-                known = _Declared(panel, flags, "N", method_option.help, count)
-                yield _parameter(method_option.name, int | None, None, known)
+            options = {o.name: o for method in METHODS.values() for o in method.options}
+            for name, known in options.items():
+                of_method = _Declared(panel, (known.flag,), "N", known.help, count)
+                yield _parameter(name, int | None, None, of_method)
         declared: _Declared | None = item.metadata.get("declared")
         if declared is not None and (item.name in own or declared.panel in kind.panels):
             default = inspect.Parameter.empty if item.default is MISSING else item.default
@@ -174,12 +173,3 @@ def _parameter(name: str, hint: Any, default: Any, declared: _Declared) -> inspe
         default=default,
         annotation=Annotated[hint, declared.typer()],
     )
-
-
-def _all_method_options() -> list[MethodOption]:
-    """Every option that some method has, once."""
-    found: dict[str, MethodOption] = {}
-    for method in METHODS.values():
-        for method_option in method.options:
-            found.setdefault(method_option.name, method_option)
-    return list(found.values())

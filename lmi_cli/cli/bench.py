@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope
-from lmi_cli.cli.arguments import counts, option
+from lmi_cli.cli.arguments import Panel, counts
 from lmi_cli.cli.choices import method_choice
 from lmi_cli.cli.console import Output
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, Request
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.bench import BenchReport, Speed
 
 _BAR_COLUMNS = 24
-MEASUREMENT = "Measurement"
+MEASUREMENT = Panel("Measurement")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,21 +23,9 @@ class BenchRequest(Request):
 
     panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, OUTPUT, MESSAGES)
 
-    depths: str = option(
-        MEASUREMENT,
-        "--depths",
-        "N,...",
-        "Tokens to read before generating, as in 500,8k.",
-        "500,4k,16k",
-    )
-    decode: int = option(MEASUREMENT, "--decode", "N", "Tokens to generate at each depth.", 32)
-    against: str = option(
-        MEASUREMENT,
-        "--against",
-        "NAME",
-        "Compare with stock (transformers as it is), full (its attention in lmi) or none.",
-        "stock",
-    )
+    depths: str = MEASUREMENT("--depths N,...", "Tokens to read, as in 500,8k.", "500,4k,16k")
+    decode: int = MEASUREMENT("--decode N", "Tokens to generate at each depth.", 32)
+    against: str = MEASUREMENT("--against NAME", "Compare with stock, full or none.", "stock")
 
 
 def command(request: BenchRequest) -> None:

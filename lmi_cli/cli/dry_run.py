@@ -158,7 +158,7 @@ def method_text(named: dict[str, Any]) -> str:
     return f"{named['name']} ({parameters})" if parameters else str(named["name"])
 
 
-def model_object(files: "ModelFiles", facts: "ModelFacts", dtype: str) -> dict[str, Any]:
+def unloaded_model_object(files: "ModelFiles", facts: "ModelFacts", dtype: str) -> dict[str, Any]:
     """The ``model`` of the JSON object, for a model whose weights are not loaded."""
     return {
         "id": files.id,
@@ -176,7 +176,7 @@ def model_object(files: "ModelFiles", facts: "ModelFacts", dtype: str) -> dict[s
     }
 
 
-def method_object(plan: "Plan") -> dict[str, Any]:
+def planned_method_object(plan: "Plan") -> dict[str, Any]:
     """The ``method`` of the JSON object."""
     method = plan.reported_method
     return {
@@ -187,7 +187,7 @@ def method_object(plan: "Plan") -> dict[str, Any]:
     }
 
 
-def memory_object(plan: "Plan") -> dict[str, Any]:
+def planned_memory_object(plan: "Plan") -> dict[str, Any]:
     """The ``memory`` of the JSON object."""
     return {
         "peak_rss_bytes": peak_rss_bytes(),
@@ -202,14 +202,14 @@ def _as_json(command: str, known: "KnownModel", plan: "Plan", report: "InspectRe
     return envelope.dump(
         command,
         dry_run=True,
-        model=model_object(known.files, known.facts, plan.precision.dtype),
-        method=method_object(plan),
+        model=unloaded_model_object(known.files, known.facts, plan.precision.dtype),
+        method=planned_method_object(plan),
         sources=[asdict(item) for item in report.sources],
         skipped=[asdict(item) for item in report.skipped],
         tokens=envelope.tokens_object(report.tokens, generated=0),
         sampling=None,
         timing={"tokenise_s": report.seconds, "prefill_s": plan.prefill_s},
-        memory=memory_object(plan),
+        memory=planned_memory_object(plan),
         inspect={
             "fits": plan.fits,
             "chars": report.chars,

@@ -12,11 +12,11 @@ from lmi_cli.cli.console import Output, one_line
 from lmi_cli.cli.dry_run import (
     dry_run,
     megabytes,
-    memory_object,
-    method_object,
     method_text,
-    model_object,
+    planned_memory_object,
+    planned_method_object,
     show_state_file,
+    unloaded_model_object,
 )
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
 from lmi_cli.cli.session import Session, piped_source, state_file
@@ -70,9 +70,9 @@ def _inspect_model(name: str, request: Request) -> None:
         sink.write(
             envelope.dump(
                 "inspect",
-                model=model_object(known.files, known.facts, precision.dtype),
-                method=method_object(plan),
-                memory=memory_object(plan),
+                model=unloaded_model_object(known.files, known.facts, precision.dtype),
+                method=planned_method_object(plan),
+                memory=planned_memory_object(plan),
             )
         )
     else:

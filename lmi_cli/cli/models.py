@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from lmi_cli.cli import envelope
-from lmi_cli.cli.arguments import argument, option, parsed
+from lmi_cli.cli.arguments import argument, parsed
 from lmi_cli.cli.console import Output, message, one_line
 from lmi_cli.cli.request import MESSAGES, MODEL, OUTPUT, Request
 from lmi_cli.cli.session import Session
@@ -23,7 +23,7 @@ app = typer.Typer(
 class ListRequest(Request):
     """What ``lmi models list`` is asked for."""
 
-    json: bool = option(OUTPUT, "--json", None, "Print one JSON object instead of text.", False)
+    json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class CalibrateRequest(Request):
     panels: ClassVar[tuple[str, ...]] = (MODEL, MESSAGES)
 
     name: str | None = argument("[NAME]", "As for --model; without it, the default model.")
-    json: bool = option(OUTPUT, "--json", None, "Print one JSON object instead of text.", False)
+    json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)
 
 
 def list_models(request: ListRequest) -> None:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope
-from lmi_cli.cli.arguments import counts, option
+from lmi_cli.cli.arguments import Panel, counts
 from lmi_cli.cli.choices import memory_choice, method_choice
 from lmi_cli.cli.console import Output
 from lmi_cli.cli.request import MEMORY, MESSAGES, METHOD, MODEL, OUTPUT, Request
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lmi_cli.tasks.passkey import Cell, PasskeyReport
 
-GRID = "Grid"
+GRID = Panel("Grid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,11 @@ class PasskeyRequest(Request):
 
     panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, OUTPUT, MESSAGES)
 
-    lengths: str = option(
-        GRID, "--lengths", "N,...", "Prompt lengths in tokens, as in 4k,16k.", "4k,8k"
-    )
-    depths: str = option(
-        GRID, "--depths", "X,...", "Places of the key in percent of the text.", "0,25,50,75,100"
-    )
-    trials: int = option(GRID, "--trials", "N", "Prompts of each length and depth.", 1)
-    max_new_tokens: int = option(GRID, "--max-new-tokens -n", "N", "Longest answer, in tokens.", 12)
-    seed: int = option(GRID, "--seed", "N", "Seed of the keys.", 0)
+    lengths: str = GRID("--lengths N,...", "Prompt lengths in tokens, as in 4k,16k.", "4k,8k")
+    depths: str = GRID("--depths X,...", "Places of the key, in percent.", "0,25,50,75,100")
+    trials: int = GRID("--trials N", "Prompts of each length and depth.", 1)
+    max_new_tokens: int = GRID("--max-new-tokens -n N", "Longest answer, in tokens.", 12)
+    seed: int = GRID("--seed N", "Seed of the keys.", 0)
 
 
 def command(request: PasskeyRequest) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmi_cli.cli import envelope, summary
-from lmi_cli.cli.arguments import argument, option
+from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import method_choice, open_sources
 from lmi_cli.cli.console import Output, require_writable, write_file
 from lmi_cli.cli.dry_run import dry_run_of_scoring
@@ -19,7 +19,7 @@ from lmi_cli.memory import peak_rss_bytes
 if TYPE_CHECKING:
     from lmi_cli.tasks.perplexity import PerplexityReport
 
-SCORING = "Scoring"
+SCORING = Panel("Scoring")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,8 @@ class PerplexityRequest(Request):
     panels: ClassVar[tuple[str, ...]] = (SOURCES, MODEL, METHOD, OUTPUT, MESSAGES)
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
-    length: int | None = option(SCORING, "--length", "N", "Score the first N tokens.")
-    nll_out: Path | None = option(
-        SCORING, "--nll-out", "FILE", "Write each token's loss as .npy (float32, nan: not scored)."
-    )
+    length: int | None = SCORING("--length N", "Score the first N tokens.")
+    nll_out: Path | None = SCORING("--nll-out FILE", "Write the loss of each token (.npy).")
 
 
 def command(request: PerplexityRequest) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from lmi_cli.cli.answering import answer_and_print
-from lmi_cli.cli.arguments import argument, option
+from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.request import READS, Request
 from lmi_cli.cli.session import piped_source
 from lmi_cli.errors import UsageError
 
-QUESTIONS = "Questions"
+QUESTIONS = Panel("Questions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,10 @@ class QARequest(Request):
         "SOURCE... QUESTION", "Files, folders, a state file, or - for standard input; the question."
     )
     # Typer would cut the value of a variable into words.
-    question: list[str] | None = option(
-        QUESTIONS, "--question -q", "TEXT", "A question; may be repeated.", envvar=False
+    question: list[str] | None = QUESTIONS(
+        "--question -q TEXT", "A question (repeatable).", envvar=False
     )
-    questions: Path | None = option(
-        QUESTIONS, "--questions", "FILE", "A file with one question on each line."
-    )
+    questions: Path | None = QUESTIONS("--questions FILE", "A file with a question on each line.")
 
 
 def command(request: QARequest) -> None:

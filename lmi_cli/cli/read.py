@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope, summary
-from lmi_cli.cli.arguments import argument, option
+from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.choices import memory_choice, open_sources, prompts_of, reading_request
 from lmi_cli.cli.console import Output, one_line
 from lmi_cli.cli.dry_run import dry_run
@@ -33,12 +33,8 @@ class ReadRequest(Request):
     panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != GENERATION)
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
-    keep: str | None = option(
-        MEMORY, "--keep", "NAME", "What to keep: index (light), store (all keys, values) or both."
-    )
-    append: Path | None = option(
-        MEMORY, "--append", "FILE", "Read behind what this state file holds."
-    )
+    keep: str | None = MEMORY("--keep NAME", "Keep the index, the store or both.")
+    append: Path | None = MEMORY("--append FILE", "Read behind what this state file holds.")
 
 
 def command(request: ReadRequest) -> None:

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lmi_cli.cli.arguments import method_options, option
+from lmi_cli.cli.arguments import Panel, method_options
 from lmi_cli.engine import ANSWER_TOKENS
 from lmi_cli.methods import METHODS
 
-SOURCES, MODEL, METHOD, MEMORY = "Sources", "Model", "Method", "Memory"
-GENERATION, OUTPUT, MESSAGES = "Generation", "Output", "Messages"
+SOURCES, MODEL, METHOD, MEMORY = map(Panel, ("Sources", "Model", "Method", "Memory"))
+GENERATION, OUTPUT, MESSAGES = map(Panel, ("Generation", "Output", "Messages"))
 
 READS = (SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES)
 """Panels of a command that reads documents and answers."""
+
+Texts = list[str] | None
+"""The values of an option that may be repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,121 +28,45 @@ class Request:
 
     panels: ClassVar[tuple[str, ...]] = ()
 
-    include: list[str] | None = option(
-        SOURCES, "--include", "GLOB", "In folders, read only files that match."
-    )
-    exclude: list[str] | None = option(
-        SOURCES, "--exclude", "GLOB", "In folders, leave out files that match."
-    )
-    no_gitignore: bool = option(
-        SOURCES, "--no-gitignore", None, "Do not obey .gitignore files.", False
-    )
-    max_file_size: int | None = option(
-        SOURCES, "--max-file-size", "N", "In folders, skip files larger than this many bytes."
-    )
-    password_file: Path | None = option(
-        SOURCES,
-        "--password-file",
-        "FILE",
-        "File whose first line is the password of encrypted PDFs.",
-    )
-    dry_run: bool = option(
-        SOURCES, "--dry-run", None, "Show what would be read and needed, and stop.", False
-    )
+    include: Texts = SOURCES("--include GLOB", "In folders, read only files that match.")
+    exclude: Texts = SOURCES("--exclude GLOB", "In folders, leave out files that match.")
+    no_gitignore: bool = SOURCES("--no-gitignore", "Do not obey .gitignore files.", False)
+    max_file_size: int | None = SOURCES("--max-file-size N", "In folders, skip larger files.")
+    password_file: Path | None = SOURCES("--password-file FILE", "Holds the password of PDFs.")
+    dry_run: bool = SOURCES("--dry-run", "Show what would be read and needed, and stop.", False)
 
-    model: str | None = option(
-        MODEL, "--model -m", "NAME", "A name from `lmi models`, a Hub id, a folder or a .gguf file."
-    )
-    revision: str | None = option(MODEL, "--revision", "NAME", "Revision of a Hub model.")
-    device: str = option(MODEL, "--device", "NAME", "auto, cpu, cuda, cuda:1, ...", "auto")
-    dtype: str = option(MODEL, "--dtype", "NAME", "auto, bfloat16, float16 or float32.", "auto")
-    quantize: str | None = option(
-        MODEL,
-        "--quantize",
-        "NAME",
-        "int8 keeps eight bits of each weight, on the CPU; none keeps all.",
-    )
-    device_map: str | None = option(
-        MODEL, "--device-map", "NAME", "Spread the model over devices: auto, balanced, ..."
-    )
-    max_memory: str | None = option(
-        MODEL, "--max-memory", "SIZES", "Memory to use on each device, as in 0=6GiB,cpu=16GiB."
-    )
-    offload_folder: Path | None = option(
-        MODEL, "--offload-folder", "FOLDER", "Folder for weights that fit no device."
-    )
-    offline: bool = option(MODEL, "--offline", None, "Use only what is on this machine.", False)
+    model: str | None = MODEL("--model -m NAME", "Known name, Hub id, folder or .gguf file.")
+    revision: str | None = MODEL("--revision NAME", "Revision of a Hub model.")
+    device: str = MODEL("--device NAME", "auto, cpu, cuda, cuda:1, ...", "auto")
+    dtype: str = MODEL("--dtype NAME", "auto, bfloat16, float16 or float32.", "auto")
+    quantize: str | None = MODEL("--quantize NAME", "int8 keeps eight bits of each weight (CPU).")
+    device_map: str | None = MODEL("--device-map NAME", "Spread the model over devices: auto, ...")
+    max_memory: str | None = MODEL("--max-memory SIZES", "For each device, as in 0=6GiB,cpu=16GiB.")
+    offload_folder: Path | None = MODEL("--offload-folder FOLDER", "For weights that fit nowhere.")
+    offline: bool = MODEL("--offline", "Use only what is on this machine.", False)
 
-    method: str | None = option(
-        METHOD, "--method", "NAME", f"How the model attends to long text: {', '.join(METHODS)}."
-    )
+    method: str | None = METHOD("--method NAME", f"How to read long text: {', '.join(METHODS)}.")
     given: dict[str, int] = method_options(METHOD)
-    chunk: int | None = option(
-        METHOD,
-        "--chunk",
-        "N",
-        "Tokens read in one pass: 512, or 4,096 where weights are offloaded.",
-    )
+    chunk: int | None = METHOD("--chunk N", "Tokens in one pass; by default what suits the model.")
 
-    answer_from: str = option(
-        MEMORY,
-        "--answer-from",
-        "NAME",
-        "What answers to a long text come from: auto, passages, memory or window.",
-        "auto",
+    answer_from: str = MEMORY("--answer-from NAME", "auto, passages, memory or window.", "auto")
+    no_memory: bool = MEMORY("--no-memory", "Keep no index and no store: no evidence.", False)
+    memory_int8: bool = MEMORY(
+        "--memory-int8", "Keep the store in eight bits, at half the size.", False
     )
-    no_memory: bool = option(
-        MEMORY,
-        "--no-memory",
-        None,
-        "Keep nothing but the window: no passages and no evidence.",
-        False,
-    )
-    memory_int8: bool = option(
-        MEMORY, "--memory-int8", None, "Keep the store in eight bits, in half the memory.", False
-    )
-    memory_budget: int | None = option(
-        MEMORY,
-        "--memory-budget",
-        "N",
-        "Bytes of memory for index and store; beyond it they go to files.",
-    )
+    memory_budget: int | None = MEMORY("--memory-budget N", "Bytes in memory; beyond them, files.")
 
-    max_new_tokens: int = option(
-        GENERATION, "--max-new-tokens -n", "N", "Longest answer, in tokens.", ANSWER_TOKENS
-    )
-    temperature: float = option(
-        GENERATION,
-        "--temperature",
-        "X",
-        "Randomness of the answer; 0 takes the likeliest token.",
-        0.0,
-    )
-    top_p: float = option(
-        GENERATION,
-        "--top-p",
-        "X",
-        "Sample from the likeliest tokens that make up this probability.",
-        1.0,
-    )
-    top_k: int = option(
-        GENERATION, "--top-k", "N", "Sample from this many of the likeliest tokens; 0 takes all.", 0
-    )
-    seed: int = option(GENERATION, "--seed", "N", "Seed of the sampling.", 0)
-    system: str | None = option(GENERATION, "--system -s", "TEXT", "System text of the prompt.")
+    max_new_tokens: int = GENERATION("--max-new-tokens -n N", "Longest answer.", ANSWER_TOKENS)
+    temperature: float = GENERATION("--temperature X", "0 always takes the likeliest token.", 0.0)
+    top_p: float = GENERATION("--top-p X", "Sample from tokens up to this probability.", 1.0)
+    top_k: int = GENERATION("--top-k N", "Sample from the N likeliest tokens; 0 takes all.", 0)
+    seed: int = GENERATION("--seed N", "Seed of the random numbers.", 0)
+    system: str | None = GENERATION("--system -s TEXT", "System text of the prompt.")
 
-    json: bool = option(OUTPUT, "--json", None, "Print one JSON object instead of text.", False)
-    output: Path | None = option(
-        OUTPUT, "--output -o", "FILE", "Write the result to this file, whole or not at all."
-    )
-    no_stream: bool = option(
-        OUTPUT, "--no-stream", None, "Print answers when they are complete.", False
-    )
-    strict: bool = option(
-        OUTPUT, "--strict", None, "Exit with code 6 if any input could not be used.", False
-    )
+    json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)
+    output: Path | None = OUTPUT("--output -o FILE", "Write the result there, whole or not at all.")
+    no_stream: bool = OUTPUT("--no-stream", "Print answers when they are complete.", False)
+    strict: bool = OUTPUT("--strict", "Exit with code 6 if any input could not be used.", False)
 
-    quiet: bool = option(MESSAGES, "--quiet", None, "Show neither progress nor report.", False)
-    verbose: bool = option(
-        MESSAGES, "--verbose -v", None, "Print progress lines where there is no terminal.", False
-    )
+    quiet: bool = MESSAGES("--quiet", "Show neither progress nor report.", False)
+    verbose: bool = MESSAGES("--verbose -v", "Print progress even without a terminal.", False)

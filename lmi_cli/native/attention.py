@@ -67,7 +67,7 @@ def attend(
     lse = torch.empty(batch, heads, rows) if with_lse else None
     library = opened()
     for item in range(batch):
-        table = (Range * len(ranges))(*(_describe(keys, item) for keys in ranges))
+        table = (Range * len(ranges))(*(_range_of(keys, item) for keys in ranges))
         out = output[item].data_ptr()
         sums = None if lse is None else lse[item].data_ptr()
         if rows == 1:
@@ -83,7 +83,7 @@ def attend(
     return output.transpose(1, 2), lse
 
 
-def _describe(keys: "KeyRange", item: int) -> Range:
+def _range_of(keys: "KeyRange", item: int) -> Range:
     tensors = (keys.query, keys.key, keys.value)
     return Range(
         *(tensor.data_ptr() + item * tensor.stride(0) * tensor.itemsize for tensor in tensors),

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from lmi_cli.errors import NoInputError, UsageError
 from lmi_cli.sources import html, notebook, office, pdf, text
 from lmi_cli.sources.blocks import BLOCK_CHARS, Block, Corpus, Piece, Skipped, Source
-from lmi_cli.sources.input import Input, describe, open_file
+from lmi_cli.sources.input import Input, open_file, reason_of
 from lmi_cli.sources.options import ReadOptions
 from lmi_cli.sources.reasons import BLANK, EMPTY, UnreadableError
 from lmi_cli.sources.sniff import kind_of, misnamed, unwelcome
@@ -172,7 +172,7 @@ class _Reading:
         except UnreadableError as error:
             self._fail(index, source, error.reason)
         except OSError as error:
-            self._fail(index, source, describe(error))
+            self._fail(index, source, reason_of(error))
         else:
             if index == len(self._corpus.sources):
                 self._skip(target.origin, BLANK if source.size_bytes else EMPTY)

@@ -23,7 +23,7 @@ WESTERN_SIGNS = frozenset("‘’“”„‚«»‹›–—…•·§°±²³�
 WESTERN_SHARE = 0.4
 
 
-class Decoder:
+class TextDecoder:
     """Bytes to text, whole characters only, counting what had to be replaced.
 
     Args:
@@ -150,7 +150,7 @@ def extends_ascii(encoding: str) -> bool:
 
 def decoded(chunks: Iterable[bytes], source: Source, declared: str | None = None) -> Iterator[str]:
     """Decode a stream of bytes up to its end or its first NUL; the issues go to ``source``."""
-    decoder = Decoder(declared)
+    decoder = TextDecoder(declared)
     chars = 0
     for chunk in chunks:
         text = decoder.decode(chunk)

@@ -138,12 +138,12 @@ def open_file(path: Path, *, follow: bool) -> Iterator[Input]:
         require_regular(path.stat(follow_symlinks=follow).st_mode)
         descriptor = os.open(path, flags)
     except OSError as error:
-        raise UnreadableError(describe(error)) from error
+        raise UnreadableError(reason_of(error)) from error
     with os.fdopen(descriptor, "rb") as stream:
         require_regular(os.fstat(descriptor).st_mode)
         yield Input(path.name, stream, path)
 
 
-def describe(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """The reason for an error of the system, in its own words."""
     return f"cannot be read: {(error.strerror or type(error).__name__).lower()}"

@@ -14,7 +14,7 @@ from pathspec import GitIgnoreSpec
 
 from lmi_cli.sources import git, reasons
 from lmi_cli.sources.ignore import IgnoreRules
-from lmi_cli.sources.input import describe, require_regular
+from lmi_cli.sources.input import reason_of, require_regular
 from lmi_cli.sources.options import ReadOptions
 from lmi_cli.sources.reasons import UnreadableError
 
@@ -114,7 +114,7 @@ def _scan(
         with os.scandir(root / folder) as entries:
             names = [entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries]
     except OSError as error:
-        yield folder.rstrip("/") or ".", describe(error), rules
+        yield folder.rstrip("/") or ".", reason_of(error), rules
         return
     for name in sorted(names, key=os.fsencode):
         relative = folder + name
@@ -167,7 +167,7 @@ class _Rules:
                 return reasons.LINK
             require_regular(status.st_mode)
         except OSError as error:
-            return describe(error)
+            return reason_of(error)
         except UnreadableError as error:
             return error.reason
         if self._max_bytes is not None and status.st_size > self._max_bytes:

@@ -6,7 +6,7 @@ torch nor transformers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lmi_cli.engine import ANSWER_TOKENS, CHUNK
 from lmi_cli.engine.heads import key_heads_of
@@ -99,14 +99,15 @@ class Plan:
             as a stream.
         prefix: Ids in front of the text.
         method: What reads.
-        searching: The same method with the store searched, where there is to be a store.
-        longest: Tokens of the whole sequence, answer included, where they are known. Models with
-            one set of frequencies for short texts and one for long choose by it.
         chunk: Tokens in one forward pass.
         precision: In which numbers the model computes.
+        longest: Tokens of the whole sequence, answer included, where they are known. Models with
+            one set of frequencies for short texts and one for long choose by it.
         index: Whether the keys of the retrieval heads are kept.
         needs_heads: Whether the retrieval heads have to be found first; the plan is then to be
             made again.
+        searching: The method with the store searched, where all keys and values are kept.
+        int8: Whether the store keeps them in eight bits.
         bound_tokens: Largest number of tokens that any layer keeps; None grows with the text.
         cache_bytes: Keys and values of all layers, at most; None if the text is of unknown length
             and they grow with it.
@@ -118,17 +119,18 @@ class Plan:
     fits: bool
     prefix: tuple[int, ...]
     method: Method
-    searching: Method | None
-    longest: int | None
     chunk: int
     precision: Precision
-    index: bool
-    needs_heads: bool
-    bound_tokens: int | None
-    cache_bytes: int | None
-    store_bytes: int | None
-    weights_bytes: int
-    prefill_s: float | None
+    longest: int | None = None
+    index: bool = False
+    needs_heads: bool = False
+    searching: Method | None = None
+    int8: bool = False
+    bound_tokens: int | None = None
+    cache_bytes: int | None = None
+    store_bytes: int | None = None
+    weights_bytes: int = 0
+    prefill_s: float | None = None
 
     @property
     def form(self) -> str:
@@ -199,21 +201,19 @@ def plan_reading(
     searching = None
     if wanted and not fits and any(method.may_search(layer) for layer in known.facts.layers):
         searching = request.method.searching(method, len(known.facts.layers))
-    return _plan(
-        known,
-        precision,
-        use="read",
+    plan = Plan(
         fits=fits,
         prefix=prompt.prefix,
         method=method,
-        searching=searching,
-        tokens=tokens,
-        longest=tokens + length - limit if fits and tokens is not None else None,
         chunk=request.chunk,
+        precision=precision,
+        longest=tokens + length - limit if fits and tokens is not None else None,
         index=index,
         needs_heads=needs_heads,
+        searching=searching,
         int8=memory.int8,
     )
+    return _with_forecast(plan, known, tokens, "read")
 
 
 def plan_scoring(
@@ -237,21 +237,9 @@ def plan_scoring(
     """
     prefix = tuple(known.tokenizer.prefix)
     length = known.facts.trained_length
-    return _plan(
-        known,
-        precision,
-        use="score",
-        fits=tokens is not None and len(prefix) + tokens <= length,
-        prefix=prefix,
-        method=choice.build(length, len(prefix)),
-        searching=None,
-        tokens=tokens,
-        longest=None,
-        chunk=chunk,
-        index=False,
-        needs_heads=False,
-        int8=False,
-    )
+    fits = tokens is not None and len(prefix) + tokens <= length
+    plan = Plan(fits, prefix, choice.build(length, len(prefix)), chunk, precision)
+    return _with_forecast(plan, known, tokens, "score")
 
 
 def plan_long_text(
@@ -268,21 +256,8 @@ def plan_long_text(
     Raises:
         UsageError: Parameters contradict each other.
     """
-    return _plan(
-        known,
-        precision,
-        use="read",
-        fits=False,
-        prefix=(),
-        method=choice.build(_stream_window(known), 0),
-        searching=None,
-        tokens=None,
-        longest=None,
-        chunk=chunk,
-        index=False,
-        needs_heads=False,
-        int8=False,
-    )
+    plan = Plan(False, (), choice.build(_stream_window(known), 0), chunk, precision)
+    return _with_forecast(plan, known, None, "read")
 
 
 def warnings(choice: MethodChoice, known: KnownModel) -> list[str]:
@@ -299,73 +274,41 @@ def _stream_window(known: KnownModel) -> int:
     return max(1, known.facts.trained_length // STREAM_SHARE)
 
 
-def _plan(
-    known: KnownModel,
-    precision: Precision,
-    *,
-    use: str,
-    fits: bool,
-    prefix: tuple[int, ...],
-    method: Method,
-    searching: Method | None,
-    tokens: int | None,
-    longest: int | None,
-    chunk: int,
-    index: bool,
-    needs_heads: bool,
-    int8: bool,
-) -> Plan:
-    """A plan with the forecasts that follow from what has been decided."""
+def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) -> Plan:
+    """A plan with what follows for memory and time from what has been decided."""
     facts = known.facts
-    total = None if tokens is None else len(prefix) + tokens
-    sizes: list[int | None] = []
+    total = None if tokens is None else len(plan.prefix) + tokens
+    held = None if total is None else round(_GROWTH * max(total, plan.longest or 0))
+    kept = 0
     for layer in facts.layers:
-        most = layer_bound(method, layer, chunk)
-        held = None if total is None else round(_GROWTH * max(total, longest or 0))
-        sizes.append(min((size for size in (most, held) if size is not None), default=None))
-    kept = [size for size in sizes if size is not None]
-    cache = sum(kept) if len(kept) == len(sizes) else None
-    rate = known.speeds.get(setting_of(use, precision.name, named_parameters(method)))
-    return Plan(
-        fits=fits,
-        prefix=prefix,
-        method=method,
-        searching=searching,
-        longest=longest,
-        chunk=chunk,
-        precision=precision,
-        index=index,
-        needs_heads=needs_heads,
-        bound_tokens=bound(method, facts.layers, chunk),
-        cache_bytes=None if cache is None else cache * facts.layer_bytes_per_token(precision.dtype),
-        store_bytes=_store_bytes(
-            known, precision, tokens, method=searching, index=index, int8=int8, unknown=needs_heads
-        ),
-        weights_bytes=facts.weights_bytes(precision.dtype, precision.quantize),
+        sizes = (layer_bound(plan.method, layer, plan.chunk), held)
+        size = min((size for size in sizes if size is not None), default=None)
+        if size is None:
+            break
+        kept += size
+    else:
+        plan = replace(plan, cache_bytes=kept * facts.layer_bytes_per_token(plan.precision.dtype))
+    setting = setting_of(use, plan.precision.name, named_parameters(plan.method))
+    rate = known.speeds.get(setting)
+    unknown = tokens is None or plan.needs_heads
+    return replace(
+        plan,
+        bound_tokens=bound(plan.method, facts.layers, plan.chunk),
+        store_bytes=None if unknown else (tokens or 0) * _kept_bytes_per_token(plan, known),
+        weights_bytes=facts.weights_bytes(plan.precision.dtype, plan.precision.quantize),
         prefill_s=None if rate is None or total is None else total / rate,
     )
 
 
-def _store_bytes(
-    known: KnownModel,
-    precision: Precision,
-    tokens: int | None,
-    *,
-    method: Method | None,
-    index: bool,
-    int8: bool,
-    unknown: bool,
-) -> int | None:
-    """Bytes of index and store of so many tokens; None where tokens or heads are not known."""
-    if unknown or tokens is None:
-        return None
-    facts, per_token = known.facts, 0
-    if index and known.heads is not None:
-        kept = key_heads_of(known.heads.heads, facts.heads, facts.kv_heads)
-        per_token += sum(map(len, kept.values())) * facts.head_dim * precision.itemsize
-    if method is not None:
-        layers = sum(method.may_search(layer) for layer in facts.layers)
-        components = facts.head_dim if int8 else facts.head_dim * precision.itemsize
-        scale = precision.itemsize if int8 else 0
-        per_token += layers * 2 * facts.kv_heads * (components + scale)
-    return tokens * per_token
+def _kept_bytes_per_token(plan: Plan, known: KnownModel) -> int:
+    """Bytes of index and store for each token of a text."""
+    facts, item = known.facts, plan.precision.itemsize
+    kept = 0
+    if plan.index and known.heads is not None:
+        by_layer = key_heads_of(known.heads.heads, facts.heads, facts.kv_heads)
+        kept += sum(map(len, by_layer.values())) * facts.head_dim * item
+    if plan.searching is not None:
+        layers = sum(map(plan.method.may_search, facts.layers))
+        number = facts.head_dim + item if plan.int8 else facts.head_dim * item
+        kept += layers * 2 * facts.kv_heads * number
+    return kept

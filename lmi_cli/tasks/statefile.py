@@ -78,7 +78,7 @@ def header_of(path: Path) -> StateFileHeader:
     Raises:
         StateFileError: It is damaged.
     """
-    return _header(path, statefile.describe(path))
+    return _header(path, statefile.read_description(path))
 
 
 def _header(path: Path, description: Mapping[str, Any]) -> StateFileHeader:

@@ -239,9 +239,9 @@ def test_eight_bits_are_the_model_with_rounded_weights(name: str, chunk: int) ->
     assert shape is not None
     weights = dict(model.state_dict())
     decoder = Decoder(shape, weights, quantize=True)
-    assert (decoder.quantize, decoder.precision) == ("int8", "bfloat16+int8")
+    assert (decoder.quantize, decoder.dtype_name) == ("int8", "bfloat16")
     plain = decoder_of(model)
-    assert (plain.quantize, plain.precision) == ("none", "bfloat16")
+    assert (plain.quantize, plain.dtype_name) == ("none", "bfloat16")
 
     def rounded(weight: Tensor) -> Tensor:
         unit = weight.float().abs().amax(1, keepdim=True) / 127

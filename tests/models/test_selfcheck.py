@@ -1,6 +1,9 @@
 """The self-check lets right configurations through and stops wrong ones."""
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 from transformers import CONFIG_MAPPING, LlamaConfig, PretrainedConfig
 
 from lmi_cli.errors import ModelError
@@ -8,6 +11,15 @@ from lmi_cli.models import families, selfcheck
 from lmi_cli.models.families import FAMILIES, Family
 
 SPECIAL_IDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    """The number of threads decides the order of sums in float32, and so the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def config(**changes: object) -> PretrainedConfig:

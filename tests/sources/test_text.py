@@ -15,7 +15,7 @@ from lmi_cli.errors import NoInputError
 from lmi_cli.sources import input as input_module
 from lmi_cli.sources import open_corpus
 from lmi_cli.sources.blocks import BLOCK_CHARS
-from lmi_cli.sources.encoding import Decoder, extends_ascii
+from lmi_cli.sources.encoding import TextDecoder, extends_ascii
 from lmi_cli.sources.input import CHUNK_BYTES
 from lmi_cli.sources.text import blocks
 
@@ -113,7 +113,7 @@ def test_every_offset_of_a_character_at_a_read_boundary():
 @given(st.text(), st.lists(st.integers(1, 7), min_size=1), st.booleans())
 def test_decoding_in_pieces_equals_decoding_at_once(text, sizes, marked):
     data = (codecs.BOM_UTF8 if marked else b"") + text.encode()
-    decoder, out, place, turn = Decoder(), "", 0, 0
+    decoder, out, place, turn = TextDecoder(), "", 0, 0
     while place < len(data):
         size = sizes[turn % len(sizes)]
         out += decoder.decode(data[place : place + size])
@@ -126,7 +126,7 @@ def test_decoding_in_pieces_equals_decoding_at_once(text, sizes, marked):
 @settings(deadline=None)
 @given(st.binary(), st.lists(st.integers(1, 9), min_size=1))
 def test_any_bytes_decode_without_error(data, sizes):
-    decoder, place, turn = Decoder(), 0, 0
+    decoder, place, turn = TextDecoder(), 0, 0
     while place < len(data):
         size = sizes[turn % len(sizes)]
         decoder.decode(data[place : place + size]).encode()

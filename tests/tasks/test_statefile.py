@@ -16,6 +16,7 @@ from lmi_cli.cache import statefile as container
 from lmi_cli.cache.signature import is_state_file
 from lmi_cli.errors import ResourceError, StateFileError
 from lmi_cli.methods import MethodChoice
+from lmi_cli.models import speeds
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus, open_corpus
 from lmi_cli.tasks import statefile
@@ -192,7 +193,7 @@ class TestDamage:
             patch.setattr(container, "VERSION", 99)
             statefile.save(model, INDEX.read(model, corpus(TEXT)), path)
         with pytest.raises(StateFileError, match="format 99"):
-            container.describe(path)
+            container.read_description(path)
 
     def test_a_description_that_lies(self, path: Path, model: Loaded) -> None:
         described, tensors = container.read(path)
@@ -361,3 +362,26 @@ def test_sources_that_changed_are_noted(model: Loaded, tmp_path: Path) -> None:
     piped = open_corpus(["-"], stdin=io.BytesIO(TEXT.encode()))
     statefile.save(model, BOTH.read(model, piped), path)
     assert statefile.changes(statefile.header_of(path)) == []
+
+
+def test_what_is_appended_is_read_like_everything_else(
+    model: Loaded, corpus: Corpora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the warnings and the notes of the encoder, and its speed is remembered."""
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(speeds, "_LEAST_TOKENS", 1)
+    settings = INDEX.but(choice=MethodChoice(given={"window": 300}))
+    reading = settings.read(model, corpus(TEXT))
+    before = speeds.recall(model.files)
+    monkeypatch.setattr(speeds, "setting_of", lambda *_: "this setting")
+    more = tmp_path / "more.txt"
+    more.write_text(TEXT)
+    source = stream(model, open_corpus([str(more)], follows=True))
+    source.notes.append("something about the encoding")
+    events: list[object] = []
+    request = settings.request(model)
+    follow(statefile.read_into(model, source, request, more, behind=reading), events.append)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert "window 300 is beyond the trained length of 256 tokens" in notes
+    assert "something about the encoding" in notes
+    assert speeds.recall(model.files).keys() - before.keys() == {"this setting"}
