@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmi_cli.attention.topk import KeyBlock
-from lmi_cli.cache.int8 import dequantize, quantize
 from lmi_cli.cache.pool import BlockPool
 
 BLOCK_TOKENS = 4096
+_LARGEST_CODE = 127
 
 PARTS = ("key", "value", "key_scale", "value_scale")
 """Names of what a block may hold."""
@@ -243,3 +244,22 @@ class TokenStore:
             shape = (part.shape[0], part.shape[1], BLOCK_TOKENS, part.shape[3])
             parts[name] = self.pool.empty(shape, part.dtype, part.device)
         return StoredBlock(parts, start)
+
+
+def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (int8, like ``x``) and scales (``[..., 1]``, dtype of ``x``).
+
+    Args:
+        x: ``[..., D]``. The largest component of each row gets the largest code; the error of a
+            component is at most half a scale, and a little more for the largest, since the scale
+            is rounded to the dtype.
+    """
+    scale = x.abs().amax(-1, keepdim=True) / _LARGEST_CODE
+    # A row of zeros has the scale 0, and any divisor gives it the right codes.
+    codes = (x / scale.masked_fill(scale == 0, 1.0)).round_().clamp_(-_LARGEST_CODE, _LARGEST_CODE)
+    return codes.to(torch.int8), scale
+
+
+def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+    """What :func:`quantize` was given, in the dtype of ``scale``."""
+    return codes.to(scale.dtype) * scale

@@ -1,7 +1,5 @@
 """From a request to what tasks take. Imports nothing heavy until it is needed."""
 
-import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.request import Request
@@ -12,29 +10,13 @@ if TYPE_CHECKING:
     from lmi_cli.methods import MethodChoice
     from lmi_cli.models.known import KnownModel
     from lmi_cli.models.placement import Placement
-    from lmi_cli.sources import Corpus, ReadOptions
+    from lmi_cli.sources import ReadOptions
     from lmi_cli.tasks.asking import AnswerOptions
     from lmi_cli.tasks.plan import MemoryChoice, ReadingRequest
     from lmi_cli.text.prompts import Prompts
 
 _BUDGET_SHARE = 4
 """Index and store may take this part (one over it) of the machine's memory."""
-
-
-def open_sources(paths: Sequence[str], request: Request, *, follows: bool = False) -> "Corpus":
-    """The stream behind paths and ``-``.
-
-    Raises:
-        UsageError: A path does not exist, or ``-`` stands twice.
-    """
-    from lmi_cli.sources import open_corpus
-
-    return open_corpus(
-        paths,
-        _read_options(request),
-        stdin=None if sys.stdin is None else sys.stdin.buffer,
-        follows=follows,
-    )
 
 
 def method_choice(request: Request) -> "MethodChoice":
@@ -179,7 +161,12 @@ def _max_memory(text: str | None) -> dict[int | str, str] | None:
     return limits
 
 
-def _read_options(request: Request) -> "ReadOptions":
+def read_options(request: Request) -> "ReadOptions":
+    """How sources are chosen and read.
+
+    Raises:
+        UsageError: A size is negative, or there is no password in the password file.
+    """
     from lmi_cli.sources import ReadOptions
 
     if request.max_file_size is not None and request.max_file_size < 0:

@@ -10,30 +10,25 @@ from lmi_cli.cli import envelope
 from lmi_cli.cli.choices import (
     memory_choice,
     method_choice,
-    open_sources,
-    placement_of,
     prompts_of,
     reading_request,
 )
 from lmi_cli.cli.console import Output, one_line
 from lmi_cli.cli.request import Request
-from lmi_cli.cli.session import Session, require_whole_input
+from lmi_cli.cli.session import Session, open_sources, require_whole_input
 from lmi_cli.cli.tree import tree_lines
 from lmi_cli.engine import CHUNK
 from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
-    from lmi_cli.checkpoints.resolve import ModelFiles
-    from lmi_cli.models.facts import ModelFacts
     from lmi_cli.models.known import KnownModel
-    from lmi_cli.models.placement import Precision
     from lmi_cli.tasks.inspect import InspectReport
     from lmi_cli.tasks.plan import Plan
 
 _NAMED_SKIPS = 10
 
-Planner = Callable[["KnownModel", "Precision", int], "Plan"]
-"""From a model, its precision and the number of tokens to a plan."""
+Planner = Callable[["KnownModel", int], "Plan"]
+"""From a model and the number of tokens to a plan."""
 
 
 def dry_run(
@@ -55,10 +50,10 @@ def dry_run(
     """
     from lmi_cli.tasks.plan import plan_reading
 
-    def planned(known: "KnownModel", precision: "Precision", tokens: int) -> "Plan":
+    def planned(known: "KnownModel", tokens: int) -> "Plan":
         prompts = prompts_of(request, known, label)
         wanted = reading_request(request, prompts, request.chunk or CHUNK)
-        return plan_reading(known, precision, wanted, tokens, questions)
+        return plan_reading(known, wanted, tokens, questions)
 
     memory_choice(request)  # checked before anything is read
     _report(command, request, paths, planned)
@@ -76,9 +71,9 @@ def dry_run_of_scoring(request: Request, paths: Sequence[str], length: int | Non
 
     choice = method_choice(request)
 
-    def planned(known: "KnownModel", precision: "Precision", tokens: int) -> "Plan":
+    def planned(known: "KnownModel", tokens: int) -> "Plan":
         scored = tokens if length is None else min(tokens, length)
-        return plan_scoring(known, precision, choice, scored, request.chunk or CHUNK)
+        return plan_scoring(known, choice, scored, request.chunk or CHUNK)
 
     _report("perplexity", request, paths, planned)
 
@@ -86,15 +81,13 @@ def dry_run_of_scoring(request: Request, paths: Sequence[str], length: int | Non
 def _report(command: str, request: Request, paths: Sequence[str], planned: Planner) -> None:
     corpus = open_sources(paths, request)
     sink = Output(request.output)
-    placement = placement_of(request)
     with Session(request) as session:
         known = session.known_model()
-        precision = placement.precision(known.facts.dtype)
         from lmi_cli.tasks.inspect import inspect
         from lmi_cli.text.stream import TokenStream
 
         report = session.follow(inspect(TokenStream(corpus, known.tokenizer)), "tokenising")
-        plan = planned(known, precision, report.tokens)
+        plan = planned(known, report.tokens)
         require_whole_input(corpus.sources, corpus.skipped, request)
         if request.json:
             sink.write(_as_json(command, known, plan, report))
@@ -158,8 +151,9 @@ def method_text(named: dict[str, Any]) -> str:
     return f"{named['name']} ({parameters})" if parameters else str(named["name"])
 
 
-def unloaded_model_object(files: "ModelFiles", facts: "ModelFacts", dtype: str) -> dict[str, Any]:
+def unloaded_model_object(known: "KnownModel") -> dict[str, Any]:
     """The ``model`` of the JSON object, for a model whose weights are not loaded."""
+    files, facts, dtype = known.files, known.facts, known.precision.dtype
     return {
         "id": files.id,
         "kind": files.kind,
@@ -202,7 +196,7 @@ def _as_json(command: str, known: "KnownModel", plan: "Plan", report: "InspectRe
     return envelope.dump(
         command,
         dry_run=True,
-        model=unloaded_model_object(known.files, known.facts, plan.precision.dtype),
+        model=unloaded_model_object(known),
         method=planned_method_object(plan),
         sources=[asdict(item) for item in report.sources],
         skipped=[asdict(item) for item in report.skipped],

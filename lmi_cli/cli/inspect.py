@@ -57,20 +57,18 @@ def _inspect_model(name: str, request: Request) -> None:
     if request.model is not None:
         raise UsageError(f"{name} is a model, and --model names another")
     choice = method_choice(request)
-    placement = placement_of(request)
     sink = Output(request.output)
     with Session(request) as session:
         known = _unconverted(Path(name), session) if name.endswith(".gguf") else None
         known = known or session.known_model(name)
     from lmi_cli.tasks.plan import plan_long_text
 
-    precision = placement.precision(known.facts.dtype)
-    plan = plan_long_text(known, precision, choice, request.chunk or CHUNK)
+    plan = plan_long_text(known, choice, request.chunk or CHUNK)
     if request.json:
         sink.write(
             envelope.dump(
                 "inspect",
-                model=unloaded_model_object(known.files, known.facts, precision.dtype),
+                model=unloaded_model_object(known),
                 method=planned_method_object(plan),
                 memory=planned_memory_object(plan),
             )
@@ -85,7 +83,7 @@ def _unconverted(path: Path, session: Session) -> "KnownModel":
     """What the header of a GGUF file says, without converting it."""
     from lmi_cli.models.known import known_gguf
 
-    known = known_gguf(path, session.progress.bytes)
+    known = known_gguf(path, placement_of(session.request), session.progress.bytes)
     session.progress.clear()
     return known
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmi_cli.cli import envelope, summary
 from lmi_cli.cli.arguments import Panel, argument
-from lmi_cli.cli.choices import method_choice, open_sources
+from lmi_cli.cli.choices import method_choice
 from lmi_cli.cli.console import Output, require_writable, write_file
 from lmi_cli.cli.dry_run import dry_run_of_scoring
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
-from lmi_cli.cli.session import Opened, Session, piped_source, require_whole_input
+from lmi_cli.cli.session import Opened, Session, open_sources, piped_source, require_whole_input
 from lmi_cli.errors import PartialError, UsageError
 from lmi_cli.memory import peak_rss_bytes
 

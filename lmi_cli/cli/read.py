@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope, summary
 from lmi_cli.cli.arguments import argument
-from lmi_cli.cli.choices import memory_choice, open_sources, prompts_of, reading_request
+from lmi_cli.cli.choices import memory_choice, prompts_of, reading_request
 from lmi_cli.cli.console import Output, one_line
 from lmi_cli.cli.dry_run import dry_run
 from lmi_cli.cli.request import GENERATION, MEMORY, READS, Request
 from lmi_cli.cli.session import (
     Opened,
     Session,
+    open_sources,
     piped_source,
     require_target,
     require_whole_input,

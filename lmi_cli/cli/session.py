@@ -16,9 +16,9 @@ from lmi_cli.cli.choices import (
     answer_options,
     memory_choice,
     method_choice,
-    open_sources,
     placement_of,
     prompts_of,
+    read_options,
     reading_request,
     sampling_of,
 )
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
     from lmi_cli.models.load import Loaded
     from lmi_cli.models.placement import Placement
+    from lmi_cli.sources import Corpus
     from lmi_cli.sources.blocks import Skipped, Source
     from lmi_cli.tasks.asking import AnswerOptions
     from lmi_cli.tasks.reading import Reading
@@ -97,9 +98,16 @@ class Session:
         self.progress.clear()
         return report
 
-    def known_model(self, name: str | None = None) -> "KnownModel":
-        """Resolve a model, fetching and converting it on first use; weights stay unread."""
-        request = self.request
+    def known_model(
+        self, name: str | None = None, placement: "Placement | None" = None
+    ) -> "KnownModel":
+        """Resolve a model, fetching and converting it on first use; weights stay unread.
+
+        Args:
+            name: In the place of that of the request.
+            placement: In the place of that of the request.
+        """
+        request, placement = self.request, placement or placement_of(self.request)
         self.progress.show("loading model", 0, None, "MiB")
         from lmi_cli.checkpoints.resolve import resolve
 
@@ -115,19 +123,18 @@ class Session:
         self.progress.show("loading model", 0, None, "MiB")
         from lmi_cli.models.known import known_model
 
-        known = known_model(files)
+        known = known_model(files, placement)
         self.progress.clear()
         return known
 
     def load(self, name: str | None = None, placement: "Placement | None" = None) -> Opened:
-        """Resolve and load a model; what is not given is that of the request."""
+        """Resolve and load a model; for the arguments see :meth:`known_model`."""
         started = time.monotonic()
-        placement = placement or placement_of(self.request)
-        known = self.known_model(name)
+        known = self.known_model(name, placement)
         self.progress.show("loading model", 0, None, "MiB")
-        from lmi_cli.models.load import load
+        from lmi_cli.models.load import load_known
 
-        loaded = load(known.files, placement, known)
+        loaded = load_known(known)
         self.progress.clear()
         return Opened(loaded, time.monotonic() - started)
 
@@ -216,6 +223,22 @@ def piped_source() -> str:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("no source", hint="name a file or a folder, or pipe text in")
     return "-"
+
+
+def open_sources(paths: Sequence[str], request: Request, *, follows: bool = False) -> "Corpus":
+    """The stream behind paths and ``-``.
+
+    Raises:
+        UsageError: A path does not exist, or ``-`` stands twice.
+    """
+    from lmi_cli.sources import open_corpus
+
+    return open_corpus(
+        paths,
+        read_options(request),
+        stdin=None if sys.stdin is None else sys.stdin.buffer,
+        follows=follows,
+    )
 
 
 def state_file(paths: Sequence[str]) -> Path | None:

@@ -16,6 +16,7 @@ from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import ModelFacts, facts_of_gguf
 from lmi_cli.models.heads import known_heads
+from lmi_cli.models.placement import AUTOMATIC, Placement, Precision
 from lmi_cli.models.prepared import recall, remember
 from lmi_cli.text.tokenizer import Tokenizer
 
@@ -27,6 +28,8 @@ class KnownModel:
     Attributes:
         files: Where it lies on disk.
         facts: Its shape.
+        placement: Where its weights are to go.
+        precision: In which numbers it computes there.
         stored_tokenizer: Its tokenizer; None for a file that has not been converted.
         template: Its chat template, if it has one.
         blueprint: Its shape for our own decoder, where that runs it as well.
@@ -37,6 +40,8 @@ class KnownModel:
 
     files: ModelFiles
     facts: ModelFacts
+    placement: Placement
+    precision: Precision
     stored_tokenizer: Tokenizer | None
     template: ChatTemplate | None = None
     blueprint: Blueprint | None = None
@@ -55,7 +60,7 @@ class KnownModel:
         return self.stored_tokenizer
 
 
-def known_model(files: ModelFiles) -> KnownModel:
+def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownModel:
     """What is known of the model in a checked folder; found out on its first use.
 
     The first use of a model reads it with transformers and runs the self-check, which takes
@@ -63,6 +68,7 @@ def known_model(files: ModelFiles) -> KnownModel:
 
     Raises:
         ModelError: The family is unknown, the self-check fails, or a file cannot be read.
+        UsageError: There is no such device.
     """
     prepared = recall(files)
     if prepared is None:
@@ -77,6 +83,8 @@ def known_model(files: ModelFiles) -> KnownModel:
     return KnownModel(
         files=files,
         facts=prepared.facts,
+        placement=placement,
+        precision=placement.precision(prepared.facts.dtype),
         stored_tokenizer=tokenizer,
         template=template,
         blueprint=prepared.blueprint,
@@ -85,11 +93,14 @@ def known_model(files: ModelFiles) -> KnownModel:
     )
 
 
-def known_gguf(path: Path, report: ReportBytes = report_nothing) -> KnownModel:
+def known_gguf(
+    path: Path, placement: Placement = AUTOMATIC, report: ReportBytes = report_nothing
+) -> KnownModel:
     """What the header of a GGUF file says; nothing is converted, so there is no tokenizer.
 
     Args:
         path: The file.
+        placement: Where its weights are to go.
         report: Told how much of the file has been hashed.
 
     Raises:
@@ -97,4 +108,5 @@ def known_gguf(path: Path, report: ReportBytes = report_nothing) -> KnownModel:
     """
     facts, total = facts_of_gguf(path), path.stat().st_size
     identity = sha256_file(path, lambda done: report(done, total, "reading"))
-    return KnownModel(ModelFiles(str(path), path.parent, identity, "gguf"), facts, None)
+    files = ModelFiles(str(path), path.parent, identity, "gguf")
+    return KnownModel(files, facts, placement, placement.precision(facts.dtype), None)

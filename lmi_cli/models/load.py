@@ -20,7 +20,7 @@ from lmi_cli.errors import ModelError, ResourceError, UsageError
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.known import KnownModel, known_model
-from lmi_cli.models.placement import AUTOMATIC, Placement, Precision
+from lmi_cli.models.placement import AUTOMATIC, Placement
 from lmi_cli.native import compiling, cpu, library
 from lmi_cli.text.tokenizer import Tokenizer
 
@@ -52,30 +52,28 @@ class Loaded:
         """Its chat template, if it has one."""
         return self.known.template
 
-    @property
-    def precision(self) -> Precision:
-        """In which numbers it computes."""
-        return Precision(self.lm.dtype_name, self.lm.quantize)
 
-
-def load(
-    files: ModelFiles, placement: Placement = AUTOMATIC, known: KnownModel | None = None
-) -> Loaded:
-    """Load the weights of a model; the family and the self-check come first.
-
-    Args:
-        files: The model on disk.
-        placement: Where it goes.
-        known: What is known of it; None finds that out.
+def load(files: ModelFiles, placement: Placement = AUTOMATIC) -> Loaded:
+    """Load a model; see :func:`load_known`.
 
     Raises:
         ModelError: The family is unknown, the self-check fails, or a file cannot be read.
         ResourceError: The weights do not fit.
         UsageError: There is no such device, or eight bits are not possible here.
     """
-    devices = placement.arguments()
-    known = known or known_model(files)
-    precision = placement.precision(known.facts.dtype)
+    placement.arguments()  # what cannot be is said before anything is read
+    return load_known(known_model(files, placement))
+
+
+def load_known(known: KnownModel) -> Loaded:
+    """Load the weights of a model that has passed the self-check, where it is to go.
+
+    Raises:
+        ModelError: A file cannot be read.
+        ResourceError: The weights do not fit.
+        UsageError: There is no such device, or eight bits are not possible here.
+    """
+    files, devices, precision = known.files, known.placement.arguments(), known.precision
     dtype: torch.dtype = getattr(torch, precision.dtype)
     on_cpu = devices == {"device_map": {"": "cpu"}}
     quantize = precision.quantize == "int8"

@@ -129,8 +129,8 @@ def bench(
     if decode < 1 or not depths or min(depths) < 1:
         raise UsageError("there is nothing to measure: depths and --decode start at 1 token")
     lm = loaded.lm
-    plan = plan_scoring(loaded.known, loaded.precision, choice, max(depths) + decode, chunk)
-    full = plan_scoring(loaded.known, loaded.precision, MethodChoice(Full.name), None, chunk)
+    plan = plan_scoring(loaded.known, choice, max(depths) + decode, chunk)
+    full = plan_scoring(loaded.known, MethodChoice(Full.name), None, chunk)
     machine = Machine(
         gemm_flops(lm.dtype, lm.device),
         read_bytes_per_s(lm.device),

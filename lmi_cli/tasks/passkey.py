@@ -239,7 +239,7 @@ def passkey(
     """
     for length in lengths:  # a length that cannot be built fails before the first is run
         build_text(model.tokenizer, length, 0, "10000")
-    prompts = ContinuationPrompts(model.tokenizer)
+    prompts = ContinuationPrompts(model.tokenizer, PREFIX)
     request = ReadingRequest(prompts, choice, memory, max_new_tokens, chunk)
     options = AnswerOptions(prompts, choice, memory.answer_from, max_new_tokens)
     total = sum(lengths) * len(depths) * trials
@@ -337,13 +337,8 @@ class _Texts:
             self._plan = self._planned(fixed)
 
     def _planned(self, fixed: int) -> Plan:
-        return plan_reading(
-            self._model.known,
-            self._model.precision,
-            self._request,
-            self._length - fixed,
-            [QUESTION],
-        )
+        length = self._length - fixed
+        return plan_reading(self._model.known, self._request, length, [QUESTION])
 
     def read(self, depth: float, key: str) -> Generator[Progress | Note, None, Reading]:
         """The text with ``key`` at ``depth``, read as if it were the only one.

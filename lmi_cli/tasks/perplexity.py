@@ -155,7 +155,7 @@ def perplexity(
     Raises:
         NoInputError: There are not two tokens to score.
     """
-    plan = plan_scoring(model.known, model.precision, choice, length, chunk)
+    plan = plan_scoring(model.known, choice, length, chunk)
     require_memory(model, plan)
     for warning in warnings(choice, model.known):
         yield Note(warning)
@@ -194,7 +194,7 @@ def perplexity(
     if score.tokens == 0 or score.utf8_bytes == 0:
         raise NoInputError("the text has fewer than two tokens, so none can be scored")
     # Whether it fits is known by now.
-    plan = plan_scoring(model.known, model.precision, choice, position, chunk)
+    plan = plan_scoring(model.known, choice, position, chunk)
     reading = ReadingReport(
         method=plan.method.name,
         parameters=plan.method.parameters(),

@@ -161,7 +161,6 @@ def document_limit(
 
 def plan_reading(
     known: KnownModel,
-    precision: Precision,
     request: ReadingRequest,
     tokens: int | None,
     questions: Sequence[str] = (),
@@ -170,7 +169,6 @@ def plan_reading(
 
     Args:
         known: The model.
-        precision: In which numbers it computes.
         request: What the user asked for.
         tokens: Of the document; None for a stream of unknown length.
         questions: Those that are known already.
@@ -206,7 +204,7 @@ def plan_reading(
         prefix=prompt.prefix,
         method=method,
         chunk=request.chunk,
-        precision=precision,
+        precision=known.precision,
         longest=tokens + length - limit if fits and tokens is not None else None,
         index=index,
         needs_heads=needs_heads,
@@ -218,7 +216,6 @@ def plan_reading(
 
 def plan_scoring(
     known: KnownModel,
-    precision: Precision,
     choice: MethodChoice,
     tokens: int | None,
     chunk: int = CHUNK,
@@ -227,7 +224,6 @@ def plan_scoring(
 
     Args:
         known: The model.
-        precision: In which numbers it computes.
         choice: The method that the user asked for.
         tokens: Of the text; None where that is not known.
         chunk: Tokens in one forward pass.
@@ -238,25 +234,22 @@ def plan_scoring(
     prefix = tuple(known.tokenizer.prefix)
     length = known.facts.trained_length
     fits = tokens is not None and len(prefix) + tokens <= length
-    plan = Plan(fits, prefix, choice.build(length, len(prefix)), chunk, precision)
+    plan = Plan(fits, prefix, choice.build(length, len(prefix)), chunk, known.precision)
     return _with_forecast(plan, known, tokens, "score")
 
 
-def plan_long_text(
-    known: KnownModel, precision: Precision, choice: MethodChoice, chunk: int = CHUNK
-) -> Plan:
+def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) -> Plan:
     """How any text beyond the trained length is read, its own length and its questions apart.
 
     Args:
         known: The model; it needs no tokenizer.
-        precision: In which numbers it computes.
         choice: The method that the user asked for.
         chunk: Tokens in one forward pass.
 
     Raises:
         UsageError: Parameters contradict each other.
     """
-    plan = Plan(False, (), choice.build(_stream_window(known), 0), chunk, precision)
+    plan = Plan(False, (), choice.build(_stream_window(known), 0), chunk, known.precision)
     return _with_forecast(plan, known, None, "read")
 
 

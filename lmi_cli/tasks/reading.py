@@ -193,10 +193,10 @@ def read(
             if tokens > limit:
                 break
         length = tokens if tokens <= limit else None
-        plan = plan_reading(known, model.precision, request, length, questions)
+        plan = plan_reading(known, request, length, questions)
         if plan.needs_heads:
             known = replace(known, heads=(yield from find_heads(model, request.chunk)))
-            plan = plan_reading(known, model.precision, request, length, questions)
+            plan = plan_reading(known, request, length, questions)
     require_memory(model, plan)
     for warning in warnings(request.method, known):
         yield Note(warning)

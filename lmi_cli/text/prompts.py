@@ -229,7 +229,17 @@ class PlainPrompts(Prompts):
 
 
 class ContinuationPrompts(Prompts):
-    """A text that the model simply goes on with: the question is the text's last sentence."""
+    """A text that the model simply continues: the question is the last sentence of the text.
+
+    Args:
+        tokenizer: Encodes the parts.
+        introduction: Text at the beginning of the document that says what it is about; it is
+            repeated in front of passages.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, introduction: str = "") -> None:
+        super().__init__(tokenizer)
+        self._introduction = introduction
 
     def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
         """Nothing between text and question.
@@ -254,9 +264,10 @@ class ContinuationPrompts(Prompts):
         raise ValueError("a text that is continued has no earlier turns")
 
     def around_passages(self, earlier: Sequence[Turn] = ()) -> Prompt:
-        """The question in a paragraph of its own, as passages are."""
-        prompt = self.whole(earlier)
-        return Prompt(prompt.prefix, self._ids("\n\n"), (), self.tokenizer)
+        """The introduction and the question each in a paragraph of its own, as passages are."""
+        prompt, gap = self.whole(earlier), self._ids("\n\n")
+        introduced = (*self._ids(self._introduction), *gap) if self._introduction else ()
+        return Prompt((*prompt.prefix, *introduced), gap, (), self.tokenizer)
 
 
 def _outside(number: int) -> str:

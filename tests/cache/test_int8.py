@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmi_cli.cache import store as store_module
-from lmi_cli.cache.int8 import dequantize, quantize
-from lmi_cli.cache.store import TokenStore
+from lmi_cli.cache.store import TokenStore, dequantize, quantize
 
 
 @given(

@@ -238,9 +238,8 @@ def test_models_are_listed(lmi: Callable[..., object]) -> None:
 def test_a_closed_stdin_is_no_source(
     lmi: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("session", "choices"):
-        monkeypatch.setattr(f"lmi_cli.cli.{module}.sys", type(sys)("sys"))
-        monkeypatch.setattr(f"lmi_cli.cli.{module}.sys.stdin", None, raising=False)
+    monkeypatch.setattr("lmi_cli.cli.session.sys", type(sys)("sys"))
+    monkeypatch.setattr("lmi_cli.cli.session.sys.stdin", None, raising=False)
     assert lmi("qa", ONE).code == 2
 
 

@@ -70,7 +70,7 @@ def test_a_dry_run_reads_as_the_command_would_and_loads_nothing(
     command: str,
     window: int,
 ) -> None:
-    monkeypatch.setattr("lmi_cli.models.load.load", lambda *_: pytest.fail("was loaded"))
+    monkeypatch.setattr("lmi_cli.models.load.load_known", lambda *_: pytest.fail("was loaded"))
     question = ["What is green?"] if command == "qa" else []
     result = lmi(command, long_document, *question, "-m", model, "--dry-run", "--json")
     report = json.loads(result.out)

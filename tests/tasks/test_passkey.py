@@ -177,7 +177,7 @@ def test_it_reads_and_asks_by_the_two_functions_of_qa(
     report = run(model, [600], [30.0], trials=1, memory=memory)[-1]
     assert isinstance(report, PasskeyReport)
     (trial,) = report.cells[0].trials
-    prompts = ContinuationPrompts(model.tokenizer)
+    prompts = ContinuationPrompts(model.tokenizer, PREFIX)
     text = build_text(model.tokenizer, 600, 30.0, trial.key)
     stream = passkey_module.EncodedStream(text.encoded, text.text, model.tokenizer)
     request = ReadingRequest(prompts, MethodChoice(), memory, 4, 64)
@@ -214,7 +214,7 @@ def test_prompts_that_begin_alike_are_read_once_and_answered_as_if_read_alone(
 
 
 def test_every_prompt_ends_with_the_state_of_reading_it_alone(model: Loaded) -> None:
-    prompts = ContinuationPrompts(model.tokenizer)
+    prompts = ContinuationPrompts(model.tokenizer, PREFIX)
     memory = MemoryChoice("memory", store=True)
     request = ReadingRequest(prompts, MethodChoice(), memory, 4, 64)
 

@@ -122,5 +122,7 @@ def test_a_text_that_is_continued_ends_with_the_question() -> None:
     assert (prompts.whole().prefix, prompts.whole().opening) == ((0,), ())
     assert tokenizer.decode(prompts.whole().tail(" The key is")) == " The key is"
     assert tokenizer.decode(prompts.around_passages().tail(" The key is")) == "\n\n The key is"
+    introduced = ContinuationPrompts(tokenizer, "Find the key.").around_passages()
+    assert tokenizer.decode(introduced.prefix) == "Find the key.\n\n"
     with pytest.raises(ValueError, match="no earlier turns"):
         prompts.whole([("Who?", "We.")])
