@@ -1,4 +1,4 @@
-"""Which heads of a model look things up; see :mod:`lmi_cli.engine.retrieval`. Imports nothing."""
+"""Retrieval heads of a model; see :mod:`lmi_cli.engine.retrieval`. Imports the standard library."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class AttentionHead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RetrievalHeads:
-    """The heads of a model that look things up.
+    """The retrieval heads of a model.
 
     Attributes:
         heads: Best first.
-        distance: Tokens; the one distance at which every key is scored.
+        distance: The one distance, in tokens, at which every key is scored.
     """
 
     heads: tuple[AttentionHead, ...]
@@ -28,12 +28,12 @@ class RetrievalHeads:
 def key_heads_of(
     heads: Iterable[AttentionHead], query_heads: int, key_heads: int
 ) -> dict[int, list[int]]:
-    """The key heads that ``heads`` look at, by layer, both ascending.
+    """The key heads that ``heads`` attend to, by layer, both in ascending order.
 
     Args:
-        heads: Of the model.
-        query_heads: In a layer.
-        key_heads: In a layer.
+        heads: Query heads of a model.
+        query_heads: Query heads of each layer.
+        key_heads: Key heads of each layer.
     """
     folds = query_heads // key_heads
     chosen: dict[int, set[int]] = {}

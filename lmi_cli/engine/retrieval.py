@@ -1,8 +1,8 @@
-"""Where a question looks: the attention of a few heads over every token of a document.
+"""The attention of a question to every passage of a document, in the model's retrieval heads.
 
-A few heads of a trained model do the looking-up (Wu et al. 2024, "Retrieval Head Mechanistically
-Explains Long-Context Factuality", arXiv 2404.15574). Their keys alone are a light index of a
-document; which heads they are is found by :mod:`lmi_cli.tasks.calibrate`.
+A few heads of a trained model retrieve facts from its context (Wu et al. 2024, "Retrieval Head
+Mechanistically Explains Long-Context Factuality", arXiv 2404.15574). Their keys alone make a light
+index of a document; :mod:`lmi_cli.tasks.calibrate` finds out which heads they are.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,10 +21,10 @@ from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads, key_heads_of
 
 SMOOTHING = 0.5
-"""Share of a uniform look that every passage is given; keeps the logarithm of nothing away."""
+"""Share of uniform attention that is added to every passage, so that no logarithm is of zero."""
 
 NEIGHBOUR = 0.25
-"""What the score of each neighbour adds to that of a passage: a place is seldom seen alone."""
+"""Part of the score of each neighbour that is added to the score of a passage."""
 
 
 def key_index(
@@ -35,20 +35,20 @@ def key_index(
     first: int = 0,
     pool: BlockPool | None = None,
 ) -> TokenStore:
-    """An empty store for the keys that ``heads`` look at.
+    """An empty store for the keys that ``heads`` attend to.
 
     Args:
-        heads: Of the model.
-        query_heads: In a layer.
-        key_heads: In a layer.
+        heads: Retrieval heads of a model.
+        query_heads: Query heads of each layer.
+        key_heads: Key heads of each layer.
         first: True position of the first token that is kept.
-        pool: Where memory comes from.
+        pool: Where the memory comes from.
     """
     kept = key_heads_of(heads, query_heads, key_heads)
     return TokenStore(kept, with_values=False, first=first, pool=pool)
 
 
-def look(
+def attention_shares(
     engine: Engine,
     state: StreamState,
     ids: Ids,
@@ -56,20 +56,20 @@ def look(
     retrieval: RetrievalHeads,
     borders: NDArray[np.int64],
 ) -> Tensor:
-    """How much each head looks at each passage while ``ids`` are read.
+    """The share of each head's attention that each passage receives while a question is read.
 
     Args:
         engine: Runs the model.
-        state: Is consumed.
-        ids: The question with what stands around it.
+        state: Behind the document; it is consumed.
+        ids: The question, with the template around it.
         index: Keys of the document.
-        retrieval: The heads, and the distance of every key.
+        retrieval: The heads, and the distance at which every key is scored.
         borders: Positions in the stream at which passages begin, and that of its end. Tokens before
             the first one of the index count for no passage.
 
     Returns:
-        float32 ``[heads, passages]``: the logarithm of the share of attention that a passage gets,
-        smoothed, averaged over the tokens of ``ids``.
+        float32 ``[heads, passages]``: the smoothed logarithm of the share, averaged over the tokens
+        of ``ids``.
     """
     borders = np.maximum(borders - index.first, 0)
     observed: dict[int, list[QKV]] = {}
@@ -111,7 +111,7 @@ def log_shares(
     borders: NDArray[np.int64],
     softcap: float | None = None,
 ) -> Tensor:
-    """Smoothed logarithm of the attention that each query gives to each passage.
+    """Smoothed logarithm of the share of each query's attention that each passage receives.
 
     Args:
         query: ``[Q, D]``, rotated and scaled.
@@ -144,11 +144,11 @@ def log_shares(
 
 
 def contrast(shares: Tensor, empty: Sequence[Tensor]) -> Tensor:
-    """How much more a question looks at each passage than questions that ask for nothing.
+    """How much more attention a question pays to each passage than questions without content.
 
     Args:
-        shares: ``[heads, passages]``; see :func:`look`.
-        empty: The same for empty questions.
+        shares: ``[heads, passages]``; see :func:`attention_shares`.
+        empty: The same for questions without content.
 
     Returns:
         ``[passages]``: the mean over heads of the difference, in nats, with a part of that of the

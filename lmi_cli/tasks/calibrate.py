@@ -16,7 +16,7 @@ from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
-from lmi_cli.engine.retrieval import key_index, look
+from lmi_cli.engine.retrieval import attention_shares, key_index
 from lmi_cli.methods import LMInfinite
 from lmi_cli.methods.lm_infinite import LEAST_SINKS
 from lmi_cli.models.heads import remember_heads
@@ -208,7 +208,9 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Generator[Progress, None, Calibr
             first: int = first,
         ) -> Tensor:
             tail: Ids = np.array(text.prompt.tail(question), dtype=np.int32)
-            return look(engine, state.fork(), tail, index, candidates, text.borders + first)
+            return attention_shares(
+                engine, state.fork(), tail, index, candidates, text.borders + first
+            )
 
         nothing = torch.stack([looked(question) for question in EMPTY_QUESTIONS]).mean(0)
         for target, fact in enumerate(text.facts):

@@ -12,7 +12,7 @@ from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.heads import RetrievalHeads
-from lmi_cli.engine.retrieval import contrast, look
+from lmi_cli.engine.retrieval import attention_shares, contrast
 from lmi_cli.sources.blocks import Source
 from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
 from lmi_cli.tasks.document import Document, Passage
@@ -76,7 +76,7 @@ class Finder:
     def _look(self, state: StreamState, question: str) -> Tensor:
         ids = np.array(self._tail(question), dtype=np.int32)
         borders = self._borders + self._prefix_tokens
-        return look(self._engine, state.fork(), ids, self._index, self._heads, borders)
+        return attention_shares(self._engine, state.fork(), ids, self._index, self._heads, borders)
 
 
 def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
