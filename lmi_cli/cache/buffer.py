@@ -21,8 +21,6 @@ class SlidingBuffer(CachedTrack):
         chunk: Largest number of tokens appended at once.
     """
 
-    grows = True
-
     def __init__(self, retention: Recent, chunk: int) -> None:
         self.retention = retention
         self.chunk = chunk

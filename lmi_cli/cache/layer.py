@@ -17,8 +17,6 @@ class StartingTokens(CachedTrack):
         retention: How many.
     """
 
-    grows = False
-
     def __init__(self, retention: First) -> None:
         self.retention = retention
         self._tensors: tuple[Tensor, Tensor] | None = None
@@ -45,14 +43,6 @@ class StartingTokens(CachedTrack):
         return (
             None if self._tensors is None else Span(*self._tensors, 0, self.capacity, self._start)
         )
-
-    def reserve(self, count: int, position: int) -> int:
-        """Not for starting tokens.
-
-        Raises:
-            RuntimeError: Always.
-        """
-        raise RuntimeError("starting tokens are appended, not reserved")
 
     def truncate(self, position: int) -> None:
         """Let go of the tokens from ``position`` on."""
@@ -110,6 +100,19 @@ class LayerCache:
     def span(self, name: str) -> Span | None:
         """The live tokens of a track; None if there are none, or no such track."""
         return self.tracks[name][1].span if name in self.tracks else None
+
+    def next_token_track(self) -> str | None:
+        """Name of the one track that a next token goes into, if a place in it can be reserved.
+
+        None if there is not exactly one, or if it holds no token yet.
+        """
+        found = None
+        for name, (_, cached) in self.tracks.items():
+            if cached.takes(1):
+                if found is not None or not isinstance(cached, SlidingBuffer) or not len(cached):
+                    return None
+                found = name
+        return found
 
     def truncate(self, position: int) -> None:
         """Let go of everything from ``position`` on."""

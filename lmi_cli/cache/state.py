@@ -26,6 +26,8 @@ class StreamState:
         recording: Stores that take up every token that is read.
         searched: Stores that segments with a top-k search, by name.
         segments: What a query of each layer sees.
+        searches: Whether some segment searches a store.
+        most_segments: Largest number of segments of a layer.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class StreamState:
         self.segments = [
             alike.setdefault(segments, segments) for segments in map(method.segments, layers)
         ]
+        self.searches = any(segment.topk is not None for kind in alike for segment in kind)
+        self.most_segments = max(map(len, alike), default=0)
 
     @property
     def tokens(self) -> int:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
@@ -38,9 +38,6 @@ class CachedTrack(ABC):
     made them.
     """
 
-    grows: ClassVar[bool]
-    """Whether every new token is taken, for as long as the stream goes on."""
-
     @abstractmethod
     def takes(self, count: int) -> int:
         """How many of the next ``count`` tokens are kept; they are the first of them."""
@@ -57,9 +54,25 @@ class CachedTrack(ABC):
     def span(self) -> Span | None:
         """The live tokens; None before the first one."""
 
-    @abstractmethod
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Keys and values as allocated, ``[B, Hkv, capacity, D]`` and ``[B, Hkv, capacity, Dv]``.
+
+        Raises:
+            RuntimeError: There is no token yet.
+        """
+        span = self.span
+        if span is None:
+            raise RuntimeError("the track is empty")
+        return span.key, span.value
+
     def reserve(self, count: int, position: int) -> int:
-        """Make room for tokens that the caller writes; see :class:`SlidingBuffer`."""
+        """Make a place for tokens that the caller writes; see :class:`SlidingBuffer`.
+
+        Raises:
+            RuntimeError: This kind of track has none to reserve.
+        """
+        raise RuntimeError("tokens of this track are appended, not reserved")
 
     @abstractmethod
     def truncate(self, position: int) -> None:

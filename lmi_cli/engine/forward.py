@@ -102,35 +102,37 @@ class ForwardPass(Attention):
         state = self._state
         if state.recording or self._observe is not None or self.position != self._last:
             return None
-        names = []
-        for cache, segments in zip(state.caches, state.segments, strict=True):
-            name = _only_growing(cache)
-            if name is None or len(segments) > most_ranges:
-                return None
-            if any(segment.topk is not None for segment in segments):
-                return None
-            names.append(name)
+        if state.searches or state.most_segments > most_ranges:
+            return None
+        tracks = [cache.next_token_track() for cache in state.caches]
+        if None in tracks:
+            return None
         views = []
+        # Layers that see alike share their segments, and so their rotations.
+        shared: dict[tuple[int, int, torch.device], dict[Position, Rotation | None]] = {}
         for layer, cache, segments, name in zip(
-            self._layers, state.caches, state.segments, names, strict=True
+            self._layers, state.caches, state.segments, tracks, strict=True
         ):
-            track, cached = cache.tracks[name]
+            track, cached = cache.tracks[name or ""]
             column = cached.reserve(1, self.position)
-            own = cached.span
-            if own is None:
-                raise RuntimeError("a track that has tokens has none")
-            device = own.key.device
+            key, value = cached.tensors
+            place = (id(layer.rotary), id(segments), key.device)
+            if place not in shared:
+                shared[place] = {
+                    segment.query_position: self._rotation(
+                        layer.rotary, segment.query_position, scale, dtype, key.device
+                    )
+                    for segment in segments
+                }
+            queries = shared[place]
             ranges = tuple(
                 TokenRange(
-                    self._rotation(layer.rotary, segment.query_position, scale, dtype, device),
-                    *span,
-                    segment.nearest,
-                    segment.farthest,
+                    queries[segment.query_position], *span, segment.nearest, segment.farthest
                 )
                 for segment, span in self._seen(cache, segments)
             )
-            rotation = self._rotation(layer.rotary, track.position, 1.0, dtype, device)
-            views.append(TokenView(ranges, own.key, own.value, column, rotation))
+            rotation = self._rotation(layer.rotary, track.position, 1.0, dtype, key.device)
+            views.append(TokenView(ranges, key, value, column, rotation))
         return views
 
     def _seen(
@@ -169,12 +171,3 @@ class ForwardPass(Attention):
                 assigned = assigned[:1]
             self._rotations[place] = rotary.rotation(rotary.phases(assigned, wide, device), scale)
         return self._rotations[place]
-
-
-def _only_growing(cache: LayerCache) -> str | None:
-    """Name of the one track that a next token goes into; None if there is not exactly one."""
-    taking = [name for name, (_, cached) in cache.tracks.items() if cached.takes(1)]
-    if len(taking) != 1:
-        return None
-    cached = cache.tracks[taking[0]][1]
-    return taking[0] if cached.grows and cached.span is not None else None
