@@ -73,9 +73,6 @@ class Toy(Method):
             return segments
         return (*segments, Segment("store", nearest=edge, topk=self.toy_topk))
 
-    def parameters(self) -> dict[str, int]:
-        return {name: value for name, value in super().parameters().items() if value is not None}
-
     def may_search(self, layer: LayerSpec) -> bool:
         return True
 

@@ -7,6 +7,6 @@ A method says which keys a query sees and which the cache keeps; it computes not
 from lmi_cli.methods.base import Method, MethodOption
 from lmi_cli.methods.choice import METHODS, MethodChoice
 from lmi_cli.methods.full import Full
-from lmi_cli.methods.lm_infinite import LMInfinite, Memory
+from lmi_cli.methods.lm_infinite import LMInfinite
 
-__all__ = ["METHODS", "Full", "LMInfinite", "Memory", "Method", "MethodChoice", "MethodOption"]
+__all__ = ["METHODS", "Full", "LMInfinite", "Method", "MethodChoice", "MethodOption"]

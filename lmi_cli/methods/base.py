@@ -81,18 +81,9 @@ class Method(ABC):
         """What a query of this layer attends to, in one softmax; no key is in two segments."""
 
     def parameters(self) -> dict[str, int]:
-        """Every parameter by name, for reports and state files; :meth:`restored` takes them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def restored(cls, parameters: Mapping[str, int]) -> Self:
-        """The method whose :meth:`parameters` these are.
-
-        Raises:
-            TypeError: One of them is missing, or unknown.
-            UsageError: The parameters contradict each other.
-        """
-        return cls(**parameters)
+        """Every parameter that is set, by name; the class makes the same method of them."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
 
     def may_search(self, layer: LayerSpec) -> bool:
         """Whether queries of this layer could search a store of all tokens."""

@@ -5,7 +5,7 @@ NAACL 2024 (arXiv 2308.16137), section 3.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
@@ -22,21 +22,6 @@ _FROM_LAYER_SHARE = 8
 _DISTANCE_SHARE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """How each query head searches the middle of the document (section 3.3 of the paper).
-
-    Args:
-        topk: Tokens that a query head may attend to.
-        from_layer: First layer, zero-based, whose queries search.
-        distance: The one distance, in tokens, at which the tokens found are scored and attended to.
-    """
-
-    topk: int
-    from_layer: int
-    distance: int
-
-
 @dataclass(frozen=True)
 class LMInfinite(Method):
     """Lambda-shaped attention with a distance ceiling.
@@ -48,8 +33,10 @@ class LMInfinite(Method):
         window: Tokens, the query itself included.
         sinks: Number of starting tokens that stay visible for ever.
         ceiling: Distance, in tokens, at which the starting tokens are seen; at least ``window``.
-        memory: How the tokens between sinks and window are searched; None leaves them unseen, as
-            they are while the document is read.
+        memory_topk: Tokens between sinks and window that a query head may attend to (section 3.3);
+            None leaves them unseen, as they are while the document is read.
+        memory_from_layer: First layer, zero-based, whose queries search for them.
+        memory_distance: The one distance, in tokens, at which they are scored and attended to.
 
     Raises:
         UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, or the distance of
@@ -59,7 +46,9 @@ class LMInfinite(Method):
     window: int
     sinks: int
     ceiling: int
-    memory: Memory | None = None
+    memory_topk: int | None = None
+    memory_from_layer: int | None = None
+    memory_distance: int | None = None
 
     name: ClassVar[str] = "lm-infinite"
     options: ClassVar[tuple[MethodOption, ...]] = (
@@ -84,9 +73,9 @@ class LMInfinite(Method):
             )
         if self.sinks < 0:
             raise UsageError(f"sinks {self.sinks}: the smallest is 0")
-        if self.memory is not None and self.memory.distance > self.ceiling:
+        if (self.memory_distance or 0) > self.ceiling:
             raise UsageError(
-                f"memory-distance {self.memory.distance} is beyond the ceiling of {self.ceiling}"
+                f"memory-distance {self.memory_distance} is beyond the ceiling of {self.ceiling}"
             )
 
     @classmethod
@@ -122,27 +111,14 @@ class LMInfinite(Method):
         segments = [Segment("window", farthest=narrower(self.window, layer.native_window))]
         if self.sinks > 0 and self.may_search(layer):
             segments.append(Segment("sinks", Fixed(self.ceiling), nearest=self.window))
-        memory = self.memory
-        if memory is not None and layer.index >= memory.from_layer and self.may_search(layer):
-            segments.append(
-                Segment("store", Fixed(memory.distance), nearest=self.window, topk=memory.topk)
-            )
+        if (
+            self.memory_topk is not None
+            and layer.index >= (self.memory_from_layer or 0)
+            and self.may_search(layer)
+        ):
+            distance = Fixed(self.memory_distance or self.ceiling)
+            segments.append(Segment("store", distance, nearest=self.window, topk=self.memory_topk))
         return tuple(segments)
-
-    def parameters(self) -> dict[str, int]:
-        """Window, sinks, ceiling, and those of the memory."""
-        named = {"window": self.window, "sinks": self.sinks, "ceiling": self.ceiling}
-        if self.memory is not None:
-            named |= {f"memory_{name}": value for name, value in asdict(self.memory).items()}
-        return named
-
-    @classmethod
-    def restored(cls, parameters: Mapping[str, int]) -> Self:
-        """The method whose parameters these are."""
-        named = dict(parameters)
-        parts = {name: named.pop(f"memory_{name}", None) for name in Memory.__slots__}
-        known = {name: value for name, value in parts.items() if value is not None}
-        return cls(**named, memory=Memory(**known) if known else None)
 
     def may_search(self, layer: LayerSpec) -> bool:
         """Whether the layer sees beyond our window: it has none of its own that is no wider."""
@@ -150,9 +126,9 @@ class LMInfinite(Method):
 
     def searching(self, given: Mapping[str, int], layers: int) -> Method:
         """With the middle searched; see ``docs/memory.md`` for the defaults."""
-        memory = Memory(
-            topk=given.get("memory_topk", _TOPK),
-            from_layer=given.get("memory_from_layer", layers // _FROM_LAYER_SHARE),
-            distance=given.get("memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)),
+        return replace(
+            self,
+            memory_topk=given.get("memory_topk", _TOPK),
+            memory_from_layer=given.get("memory_from_layer", layers // _FROM_LAYER_SHARE),
+            memory_distance=given.get("memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)),
         )
-        return replace(self, memory=memory)

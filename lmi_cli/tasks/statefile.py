@@ -351,7 +351,7 @@ def _plan(described: Mapping[str, Any]) -> Plan:
 
 def _method(described: Mapping[str, Any]) -> Method:
     parameters = dict(described)
-    return METHODS[parameters.pop("name")].restored(parameters)
+    return METHODS[parameters.pop("name")](**parameters)
 
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.engine import Engine
 from lmi_cli.methods.base import Method
 from lmi_cli.methods.full import Full
-from lmi_cli.methods.lm_infinite import LMInfinite, Memory
+from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
 
 
@@ -138,5 +138,5 @@ def test_layers_that_see_alike_share_what_they_see() -> None:
     state = StreamState(LMInfinite(9, 3, 13), layers, 8)
     assert state.segments[0] is state.segments[2]
     assert state.segments == [state.method.segments(layer) for layer in layers]
-    other = state.fork(LMInfinite(9, 3, 13, Memory(2, 1, 4)))
+    other = state.fork(LMInfinite(9, 3, 13, 2, 1, 4))
     assert other.segments == [other.method.segments(layer) for layer in layers]

@@ -1,7 +1,5 @@
 """The middle memory: equal to the dense definition, and to plain LM-Infinite without it."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from reference import Lambda, Middle, reference_logits
@@ -12,7 +10,7 @@ from lmi_cli.cache import store as store_module
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine
-from lmi_cli.methods.lm_infinite import LMInfinite, Memory
+from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
 
 WINDOW, SINKS, CEILING = 9, 4, 21
@@ -22,7 +20,7 @@ ALL = DOCUMENT
 
 def ours(
     name: str,
-    memory: Memory | None,
+    memory: tuple[int, int, int] | None,
     *,
     chunk: int = 7,
     ask_chunk: int = 5,
@@ -39,7 +37,7 @@ def ours(
         state.recording = (store,)
         for _ in engine.read(state, [ids[:DOCUMENT]]):
             pass
-        fork = state.fork(replace(method, memory=memory), {"store": store})
+        fork = state.fork(LMInfinite(WINDOW, SINKS, CEILING, *memory or ()), {"store": store})
         hidden = [
             engine.forward(fork, ids[at : min(at + ask_chunk, len(ids))])
             for at in range(DOCUMENT, len(ids), ask_chunk)
@@ -64,26 +62,26 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("from_layer", [0, 1])
 def test_equals_the_definition(name: str, topk: int, from_layer: int) -> None:
     want = expected(name, Middle(DOCUMENT, topk, from_layer, 11))
-    torch.testing.assert_close(ours(name, Memory(topk, from_layer, 11)), want, rtol=0, atol=1e-10)
+    torch.testing.assert_close(ours(name, (topk, from_layer, 11)), want, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("ask_chunk", [1, 3, QUESTION])
 @pytest.mark.parametrize("chunk", [1, 8, DOCUMENT])
 def test_however_it_is_cut(chunk: int, ask_chunk: int) -> None:
     want = expected("llama", Middle(DOCUMENT, 2, 0, 11))
-    got = ours("llama", Memory(2, 0, 11), chunk=chunk, ask_chunk=ask_chunk)
+    got = ours("llama", (2, 0, 11), chunk=chunk, ask_chunk=ask_chunk)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-10)
 
 
 def test_the_memory_changes_something_and_no_memory_is_plain() -> None:
     plain = expected("llama", None)
     torch.testing.assert_close(ours("llama", None), plain, rtol=0, atol=1e-10)
-    assert float((ours("llama", Memory(3, 0, 11)) - plain).abs().max()) > 0.1
+    assert float((ours("llama", (3, 0, 11)) - plain).abs().max()) > 0.1
 
 
 def test_a_store_in_files_gives_the_same() -> None:
     pool = BlockPool(budget_bytes=20_000)
-    in_files = ours("llama", Memory(3, 0, 11), pool=pool)
+    in_files = ours("llama", (3, 0, 11), pool=pool)
     assert pool.ram_bytes > 0
     assert pool.file_bytes > 0
-    torch.testing.assert_close(in_files, ours("llama", Memory(3, 0, 11)), rtol=0, atol=0)
+    torch.testing.assert_close(in_files, ours("llama", (3, 0, 11)), rtol=0, atol=0)

@@ -15,7 +15,7 @@ from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.engine.language_model import LanguageModel
 from lmi_cli.engine.sampling import Sampling
-from lmi_cli.methods import Full, LMInfinite, Memory, Method
+from lmi_cli.methods import Full, LMInfinite, Method
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.families import FAMILIES, plain_shape
@@ -165,7 +165,7 @@ def test_what_is_more_than_attention_over_the_cache_is_no_step(
 ) -> None:
     ids = random_ids(30)
     decoder = decoder_of(tiny_model("llama", torch.bfloat16, **LARGE))
-    plain, searching = LMInfinite(9, 3, 13), LMInfinite(9, 3, 13, Memory(2, 0, 4))
+    plain, searching = LMInfinite(9, 3, 13), LMInfinite(9, 3, 13, 2, 0, 4)
 
     def views(
         *stores: TokenStore,
