@@ -206,7 +206,7 @@ def read(
     if earlier is not None and difference is None:
         state, stores, heads, last = earlier.state, earlier.stores, earlier.heads, earlier.last
     elif earlier is not None and not append:
-        raise StateFileError(f"what has been read so far was read with {difference}")
+        raise StateFileError(f"it was read with {difference}")
     else:
         state, heads = engine.start(), known.heads if plan.index else None
         stores = _new_stores(model, plan, heads, request)
@@ -271,30 +271,22 @@ def _followed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
 
 
 def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
-    """In what an earlier reading differs from a plan, so that it cannot be gone on with."""
+    """In what an earlier reading differs from a plan, so that it cannot be continued by it."""
     old = earlier.plan
-    for name, was, now in (
-        ("prefix", old.prefix, plan.prefix),
-        ("method", old.method, plan.method),
-        ("chunk", old.chunk, plan.chunk),
-        ("stores", sorted(earlier.stores), sorted(_kept(plan))),
-    ):
-        if was != now:
-            return f"{name} {was}, not {now}"
-    # Some models have other frequencies for a longer text, and keys are rotated by then.
-    pairs = zip(engine_of(model, old).layers, engine_of(model, plan).layers, strict=True)
-    for one, other in pairs:
-        if one.rotary is None or other.rotary is None:
-            continue
-        if not torch.equal(one.rotary.inv_freq, other.rotary.inv_freq):
-            return "the frequencies of a shorter text"
-    return None
-
-
-def _kept(plan: Plan) -> set[str]:
-    """Names of the stores that a plan keeps."""
     kept = {"index": plan.index, "store": plan.searching is not None}
-    return {name for name, keep in kept.items() if keep}
+    was = named_parameters(old.method) | {"chunk": old.chunk, "prefix": old.prefix}
+    now = named_parameters(plan.method) | {"chunk": plan.chunk, "prefix": plan.prefix}
+    was["keep"] = ", ".join(sorted(earlier.stores))
+    now["keep"] = ", ".join(sorted(name for name, keep in kept.items() if keep))
+    for name in was | now:
+        if was.get(name) != now.get(name):
+            return f"{name} {was.get(name)}, not {now.get(name)}"
+    # Some models have other frequencies for a longer text, and cached keys are rotated by theirs.
+    frequencies = (
+        [layer.rotary.inv_freq for layer in engine_of(model, each).layers if layer.rotary]
+        for each in (old, plan)
+    )
+    return None if all(map(torch.equal, *frequencies)) else "the frequencies of a shorter text"
 
 
 def _new_stores(

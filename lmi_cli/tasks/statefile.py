@@ -282,7 +282,7 @@ def read_into(
         return (yield from read(model, stream, request, earlier=earlier, after_chunk=save_part))
     except StateFileError as error:
         raise StateFileError(
-            f"{part} is of an interrupted run that cannot be continued: {error.message}",
+            f"the interrupted reading in {part} cannot be continued: {error.message}",
             hint=f"remove {part} to begin again",
         ) from error
 

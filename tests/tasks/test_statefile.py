@@ -278,9 +278,9 @@ def test_an_interrupted_reading_is_continued(
     ("text", "settings", "said"),
     [
         (TEXT.replace("green", "brown"), BOTH, "sources are not those"),
-        (TEXT, INDEX, "stores"),
+        (TEXT, INDEX, "keep index, store, not index"),
         (TEXT, BOTH.but(chunk=32), "chunk 64, not 32"),
-        (TEXT, BOTH.but(choice=MethodChoice(given={"window": 32})), "window"),
+        (TEXT, BOTH.but(choice=MethodChoice(given={"window": 32})), "window 64, not 32"),
     ],
 )
 def test_what_differs_is_not_continued(
