@@ -1,4 +1,4 @@
-"""What ``qa`` and ``summarize`` share: run, stream the answers, report."""
+"""The run that ``qa`` and ``summarize`` share: read, stream the answers, report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,15 +22,15 @@ def answer_and_print(
     *,
     label: str | None = None,
 ) -> None:
-    """Read ``paths``, answer ``questions``, print answers or JSON, then the report.
+    """Read ``paths``, answer ``questions``, print the answers or JSON, then the report.
 
     Args:
-        command: For the JSON object.
+        command: Its name, for the JSON object.
         request: What the user asked for.
         paths: The sources.
         questions: At least one.
-        label: Stands in front of a question that shares a turn with the text; an instruction needs
-            none. None is that of a question.
+        label: Text in front of a question that shares a turn with the document; None is the usual
+            one. An instruction needs no label.
     """
     if request.dry_run:
         path = state_file(paths)
@@ -68,12 +68,12 @@ def answer_and_print(
 
 
 class _Printer:
-    """Answers as text; the same text whether they are streamed or printed when complete.
+    """Prints answers; the text is the same whether they are streamed or printed when complete.
 
     Args:
         sink: Where they go.
-        questions: Each heads its answer if there are several.
-        streaming: Print the pieces as they come.
+        questions: Printed above the answers if there are several.
+        streaming: Print text as it is generated.
         silent: Print nothing.
     """
 
@@ -88,13 +88,13 @@ class _Printer:
         self._started = False
 
     def add(self, text: str) -> None:
-        """The next piece of the current answer."""
+        """Take the next piece of the current answer."""
         if self._streaming:
             self._start()
             self._sink.write(text)
 
     def end(self, answer: str) -> None:
-        """The current answer is complete."""
+        """Finish the current answer."""
         if not self._silent:
             self._start()
             if not self._streaming:

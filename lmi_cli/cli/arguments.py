@@ -41,7 +41,7 @@ def count(text: str | int) -> int:
 
 
 def counts(text: str) -> list[int]:
-    """Several of them, separated by commas.
+    """Counts separated by commas.
 
     Raises:
         UsageError: One of them is not a count.
@@ -54,12 +54,12 @@ def counts(text: str) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """How a field appears on the command line.
+    """How a field of a request appears on the command line.
 
     Attributes:
         panel: Heading in the help; empty for an argument.
         names: As typed, long one first.
-        metavar: What stands for its value in the help; None for a flag.
+        metavar: Placeholder for its value in the help; None for a flag.
         help: One sentence.
         parser: From text to value; None leaves that to Typer.
         envvar: Whether ``LMI_`` and the long name is its environment variable.
@@ -73,7 +73,7 @@ class _Declared:
     envvar: bool = True
 
     def typer(self) -> Any:
-        """The same for Typer."""
+        """The declaration as Typer takes it."""
         if not self.names:
             return typer.Argument(metavar=self.metavar, help=self.help, show_default=False)
         variable = "LMI_" + self.names[0].removeprefix("--").replace("-", "_").upper()
@@ -90,7 +90,7 @@ class _Declared:
 
 
 class Panel(str):
-    """A heading in the help; calling it declares an option under it."""
+    """A heading in the help. Calling it declares an option under that heading."""
 
     __slots__ = ()
 
@@ -98,11 +98,11 @@ class Panel(str):
         """A field for an option.
 
         Args:
-            form: Its names, the long one first, and what stands for its value in the help. ``N``
-                takes a :func:`count`; without anything it is a flag.
+            form: Its names, the long one first, then a placeholder for its value. ``N`` takes a
+                :func:`count`; without a placeholder the option is a flag.
             help: One sentence.
-            default: Its value where it is not given.
-            envvar: Whether an environment variable presets it.
+            default: Its value if it is not given.
+            envvar: Whether it can be set by an environment variable.
         """
         words = form.split()
         names = tuple(word for word in words if word.startswith("-"))
@@ -119,16 +119,16 @@ def argument(metavar: str, help: str, default: Any = None) -> Any:
 
 
 def method_options(panel: Panel) -> Any:
-    """A field for the options of all methods: a dictionary of those that were given."""
+    """A field for the options of all methods; its value holds those that were given, by name."""
     return field(default_factory=dict, metadata={"methods": panel})
 
 
 def parsed(run: Callable[[Any], None]) -> Callable[..., Callable[[], None]]:
     """Turn a command that takes one request into what Typer can call.
 
-    Typer sees the fields of the request's dataclass as a flat signature, and gets back the call to
-    make: the work runs after parsing, outside of Typer's own error handling. A class attribute
-    ``panels`` says which panels of inherited options the command has.
+    Typer sees the fields of the request's dataclass as a flat signature. It gets back the call to
+    make, so that the work runs after parsing and outside of Typer's own error handling. The class
+    attribute ``panels`` names the headings of the inherited options that the command has.
     """
     (parameter,) = inspect.signature(run).parameters.values()
     kind = get_type_hints(run)[parameter.name]

@@ -1,4 +1,4 @@
-"""From a request to what tasks take. Imports nothing heavy until it is needed."""
+"""What a request means to the tasks. Imports nothing heavy until it is needed."""
 
 from typing import TYPE_CHECKING
 
@@ -35,11 +35,11 @@ def method_choice(request: Request) -> "MethodChoice":
 
 
 def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
-    """What is kept while reading and how questions use it.
+    """What is kept while reading, and what answers come from.
 
     Args:
         request: What the user asked for.
-        keep: ``index``, ``store`` or ``both``; None keeps what the answers need.
+        keep: ``index``, ``store`` or ``both``; None keeps what answers need.
 
     Raises:
         UsageError: Options contradict each other.
@@ -62,7 +62,7 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
         raise UsageError(f"--memory-budget {budget}: the smallest is 0")
     choice = method_choice(request)
     if asked == "auto" and choice.given.keys() - choice.fixed.keys():
-        asked = "memory"  # who says how the store is searched wants it searched
+        asked = "memory"  # an option of the search asks for the search
     if keep is None:
         keep = "both" if asked == "memory" else "index"
     return MemoryChoice(
@@ -88,7 +88,7 @@ def sampling_of(request: Request) -> "Sampling":
 
 
 def prompts_of(request: Request, known: "KnownModel", label: str | None = None) -> "Prompts":
-    """The form of the prompts; ``label`` is that of a question unless another one is given."""
+    """The prompts; ``label`` stands in front of a question, and None is the usual one."""
     from lmi_cli.text import prompts
 
     label = prompts.QUESTION_LABEL if label is None else label
@@ -98,7 +98,7 @@ def prompts_of(request: Request, known: "KnownModel", label: str | None = None) 
 def reading_request(
     request: Request, prompts: "Prompts", chunk: int, keep: str | None = None
 ) -> "ReadingRequest":
-    """What the user asked for, as far as it decides how a document is read.
+    """The part of a request that decides how a document is read.
 
     Raises:
         UsageError: Options contradict each other.

@@ -1,4 +1,4 @@
-"""The two streams: results on stdout, everything else on stderr; and what may reach a terminal.
+"""Results on stdout, messages on stderr, and nothing that a terminal would act on.
 
 May import the standard library and ``disk``.
 """
@@ -31,17 +31,17 @@ _VISIBLE = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for cod
 
 
 def sanitize(text: str) -> str:
-    """Text with every character that a terminal would act on made visible."""
+    """Make every character visible that a terminal would act on."""
     return text.translate(_VISIBLE)
 
 
 def one_line(text: str) -> str:
-    """The same, with line feeds made visible too: for paths and messages."""
+    """Make line feeds and tabs visible as well, for paths and messages."""
     return sanitize(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def message(text: str) -> None:
-    """Write one line to stderr; a stderr that is closed or gone is no failure."""
+    """Write one line to stderr; it is not an error if stderr is closed."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
             _write_whole(sys.stderr, one_line(text) + "\n")
@@ -49,7 +49,7 @@ def message(text: str) -> None:
 
 
 def open_missing_descriptors() -> None:
-    """Put the null device where stdin, stdout or stderr was closed by whoever started us.
+    """Open the null device for any of stdin, stdout and stderr that was closed at the start.
 
     Otherwise the next file that is opened would take the number, and stray output would go into it.
     """
@@ -61,7 +61,7 @@ def open_missing_descriptors() -> None:
 
 
 class Output:
-    """Where the result goes: stdout, or a file that exists complete or not at all.
+    """Where the result goes: stdout, or a file that is written whole or not at all.
 
     Args:
         path: The file, or None for stdout.
@@ -79,7 +79,7 @@ class Output:
         self._ended = True
 
     def write(self, text: str) -> None:
-        """Add text; on stdout it shows at once.
+        """Add text; on stdout it appears at once.
 
         Raises:
             BrokenPipeError: The reader of stdout is gone.
@@ -103,12 +103,12 @@ class Output:
             raise _unwritable("the output", error) from error
 
     def end_line(self) -> None:
-        """End the line, unless it has just been ended."""
+        """End the line, if it has not just been ended."""
         if not self._ended:
             self.write("\n")
 
     def close(self) -> None:
-        """Put the file in place.
+        """Write the file, if there is one.
 
         Raises:
             ResourceError: It cannot be written.
@@ -118,7 +118,7 @@ class Output:
 
 
 def _write_whole(stream: TextIO, text: str) -> None:
-    """Write text that the stream's encoding may not know; what it lacks is spelled out."""
+    """Write text, with escapes for characters that the stream's encoding does not have."""
     try:
         stream.write(text)
     except UnicodeEncodeError:
@@ -127,7 +127,7 @@ def _write_whole(stream: TextIO, text: str) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Find out before any work whether a file could be written at its end.
+    """Check before any work whether a file can be written afterwards.
 
     Raises:
         UsageError: There can be no such file.
@@ -143,7 +143,7 @@ def require_writable(path: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that it exists complete or not at all.
+    """Write a file whole or not at all.
 
     A link keeps pointing where it does; a device or a pipe is written to as it stands.
 

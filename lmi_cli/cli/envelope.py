@@ -1,4 +1,4 @@
-"""The JSON object that every command prints, and the numbers about this process in it."""
+"""The JSON object that every command prints with ``--json``."""
 
 import json
 from dataclasses import asdict
@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 
 def model_object(opened: Opened) -> dict[str, Any]:
-    """The ``model`` of the contract."""
+    """``model``: which one, and how it is loaded."""
     files, lm = opened.loaded.files, opened.loaded.lm
     return {
         "id": files.id,
@@ -30,7 +30,7 @@ def model_object(opened: Opened) -> dict[str, Any]:
 
 
 def memory_object(opened: Opened, cache_bytes: int, store_bytes: int = 0) -> dict[str, Any]:
-    """The ``memory`` of the contract."""
+    """``memory``: of this process, in bytes."""
     return {
         "peak_rss_bytes": peak_rss_bytes(),
         "weights_bytes": opened.loaded.lm.weights_bytes,
@@ -43,17 +43,17 @@ def memory_object(opened: Opened, cache_bytes: int, store_bytes: int = 0) -> dic
 def tokens_object(
     read: int, generated: int, visible: int | None = None, stored: int = 0
 ) -> dict[str, Any]:
-    """The ``tokens`` of the contract; ``visible`` is None where each token saw another part."""
+    """``tokens``; ``visible`` is None where every token saw a different part of the text."""
     return {"read": read, "visible": visible, "stored": stored, "generated": generated}
 
 
 def timing_object(opened: Opened, timing: "Timing") -> dict[str, Any]:
-    """The ``timing`` of the contract."""
+    """``timing``, in seconds and tokens per second."""
     return {**asdict(timing), "load_s": opened.load_s}
 
 
 def sampling_object(request: Request) -> dict[str, Any]:
-    """The ``sampling`` of the contract."""
+    """``sampling``: how tokens were chosen."""
     return {
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -64,7 +64,7 @@ def sampling_object(request: Request) -> dict[str, Any]:
 
 
 def reading_objects(report: "ReadingReport") -> dict[str, Any]:
-    """``method``, ``sources`` and ``skipped`` of the contract."""
+    """``method``, ``sources`` and ``skipped``."""
     return {
         "method": {
             "name": report.method,
@@ -78,6 +78,6 @@ def reading_objects(report: "ReadingReport") -> dict[str, Any]:
 
 
 def dump(command: str, **parts: Any) -> str:
-    """The whole object as text, in ASCII: right in any encoding and harmless on any terminal."""
+    """The object as text in ASCII, which any encoding can hold and any terminal can show."""
     envelope = {"schema_version": SCHEMA_VERSION, "command": command, **parts}
     return json.dumps(envelope, indent=2, allow_nan=False) + "\n"

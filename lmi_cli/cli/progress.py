@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line every few seconds with ``-v``, else nothing."""
+"""Progress on stderr: a bar on a terminal; otherwise, with ``-v``, a line every few seconds."""
 
 import sys
 import time
@@ -52,7 +52,7 @@ class _Memory(ProgressColumn):
 
 
 class ProgressDisplay:
-    """Shows how far the current activity is; a context manager.
+    """A context manager that shows the progress of the current activity.
 
     Args:
         quiet: Show nothing.
@@ -96,7 +96,7 @@ class ProgressDisplay:
             self._bar.stop()
 
     def show(self, what: str, done: int, total: int | None, unit: str = "tok") -> None:
-        """``done`` of ``total`` (None: unknown) units of an activity."""
+        """Show that ``done`` of ``total`` units (None: unknown) of an activity are done."""
         if self._bar is not None:
             if what != self._what or self._task is None:
                 self.clear()
@@ -111,12 +111,12 @@ class ProgressDisplay:
             message(f"{what}: {done:,}{of} {unit}" if done or total else what)
 
     def bytes(self, done_bytes: int, total_bytes: int | None, what: str) -> None:
-        """Progress of a download or a conversion, in the form that ``models`` reports it."""
+        """Show the progress of a download or a conversion."""
         total = None if total_bytes is None else total_bytes // 2**20
         self.show(what, done_bytes // 2**20, total, "MiB")
 
     def clear(self) -> None:
-        """Take the bar off the screen, before anything else is printed there."""
+        """Remove the bar, so that something else can be printed."""
         if self._bar is not None and self._task is not None:
             self._bar.remove_task(self._task)
             self._bar.stop()

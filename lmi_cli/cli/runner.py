@@ -17,7 +17,7 @@ _LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, 
 
 
 class TerminationError(BaseException):
-    """SIGTERM arrived; clean up and go."""
+    """SIGTERM was received."""
 
 
 def run(command: Callable[[], None]) -> int:
@@ -55,7 +55,7 @@ def _outcome(command: Callable[[], None]) -> int:
         if isinstance(error, OSError) and error.errno in _LIMITS:
             return _fail(ResourceError(f"{error.filename or 'the output'}: {error.strerror}"))
         _show_traceback()
-        message(f"lmi: this is a fault in lmi itself: {type(error).__name__}: {error}")
+        message(f"lmi: this is a bug in lmi: {type(error).__name__}: {error}")
         return _BUG
     return 0
 
@@ -85,7 +85,7 @@ def _show_traceback() -> None:
 
 
 def _flush() -> bool:
-    """Empty stdout; whether it took everything.
+    """Flush stdout; return whether everything was written.
 
     A stdout that fails is replaced by the null device: Python would stumble over it again at exit.
     """

@@ -1,4 +1,4 @@
-"""One run of a command: from its request to the model, the documents and the choices of tasks.
+"""A session: one run of a command, which opens the model and the documents it was asked for.
 
 Imports nothing heavy until it is needed.
 """
@@ -48,7 +48,7 @@ class Opened:
 
 
 class Session:
-    """Shows on stderr what a command does, and opens what it needs; a context manager.
+    """A context manager that opens what a command needs and shows on stderr what it does.
 
     Args:
         request: What the user asked for.
@@ -71,7 +71,7 @@ class Session:
         self.progress.__exit__(kind, error, trace)
 
     def say(self, text: str) -> None:
-        """One line for the user, on stderr."""
+        """Print one line on stderr, unless the user wants none."""
         if not self.request.quiet:
             message(text)
 
@@ -81,7 +81,7 @@ class Session:
         activity: str,
         show: Callable[[Any], object] = lambda event: None,
     ) -> Report:
-        """Run a task to its end; progress and notes are shown, other events go to ``show``."""
+        """Run a task to its end: show progress and notes, pass other events to ``show``."""
         from lmi_cli.tasks.events import Note, Progress, follow
 
         def shown(event: object) -> None:
@@ -104,8 +104,8 @@ class Session:
         """Resolve a model, fetching and converting it on first use; weights stay unread.
 
         Args:
-            name: In the place of that of the request.
-            placement: In the place of that of the request.
+            name: The model; None takes that of the request.
+            placement: Where it goes; None takes that of the request.
         """
         request, placement = self.request, placement or placement_of(self.request)
         self.progress.show("loading model", 0, None, "MiB")
@@ -145,11 +145,11 @@ class Session:
     def open_state_file(
         self, path: Path, *, keep: Sequence[str] | None = None
     ) -> "tuple[Opened, Reading]":
-        """The reading that a state file holds, on its model.
+        """Load the model of a state file and restore the reading that it holds.
 
         Args:
             path: The file.
-            keep: Stores that it must hold, if the user said so.
+            keep: Stores that the file must hold; None accepts any.
 
         Raises:
             StateFileError: The file is damaged, or what is asked for differs from how it was read.
@@ -182,12 +182,12 @@ class Session:
     def open_reading(
         self, paths: Sequence[str], questions: Sequence[str] = (), *, label: str | None = None
     ) -> "tuple[Opened, Reading, AnswerOptions]":
-        """Read documents, or take up the state file among the paths, and how to ask about them.
+        """Read documents, or restore a state file, and say how to ask about them.
 
         Args:
             paths: As the user gave them.
             questions: Those that will be asked.
-            label: Stands in front of a question that shares a turn with the text.
+            label: Text in front of a question that shares a turn with the document.
 
         Raises:
             PartialError: Under ``--strict``, part of the input could not be used.
@@ -199,7 +199,7 @@ class Session:
             opened, reading = self.open_state_file(path)
             prompts = prompts_of(self.request, opened.loaded.known, label)
         if corpus is not None:
-            # What is wrong with these is said before a model is loaded.
+            # Errors in these are reported before a model is loaded.
             memory_choice(self.request)
             sampling_of(self.request)
             opened = self.load()
@@ -215,10 +215,10 @@ class Session:
 
 
 def piped_source() -> str:
-    """``-``, if something is piped in.
+    """Return ``-`` if text is piped in.
 
     Raises:
-        UsageError: Nothing is.
+        UsageError: Standard input is a terminal or closed.
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("no source", hint="name a file or a folder, or pipe text in")
@@ -226,7 +226,7 @@ def piped_source() -> str:
 
 
 def open_sources(paths: Sequence[str], request: Request, *, follows: bool = False) -> "Corpus":
-    """The stream behind paths and ``-``.
+    """Open the text of files, folders and standard input.
 
     Raises:
         UsageError: A path does not exist, or ``-`` stands twice.
@@ -242,10 +242,10 @@ def open_sources(paths: Sequence[str], request: Request, *, follows: bool = Fals
 
 
 def state_file(paths: Sequence[str]) -> Path | None:
-    """The state file among the arguments, which then is the only one.
+    """Return the state file among the arguments, if there is one.
 
     Raises:
-        UsageError: It is named with other sources.
+        UsageError: There are other sources beside it.
     """
     found = [path for path in paths if path != "-" and is_state_file(Path(path))]
     if found and len(paths) > 1:
@@ -257,7 +257,7 @@ def state_file(paths: Sequence[str]) -> Path | None:
 
 
 def require_target(path: Path) -> None:
-    """Refuse to write a state file where it would replace something else.
+    """Refuse to write a state file over a file of another kind.
 
     Raises:
         UsageError: There is no such folder, or another kind of file is there.
@@ -271,7 +271,7 @@ def require_target(path: Path) -> None:
 def require_whole_input(
     sources: "Sequence[Source]", skipped: "Sequence[Skipped]", request: Request
 ) -> None:
-    """Under ``--strict``, refuse a result that part of the input did not go into.
+    """With ``--strict``, refuse a result for which part of the input was not used.
 
     Raises:
         PartialError: A source was skipped or read with issues.

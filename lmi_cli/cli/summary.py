@@ -1,4 +1,4 @@
-"""The short report at the end: what was read, what the model could see, what it took."""
+"""The report at the end: what was read, what the model could see, what that took."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,36 +11,39 @@ if TYPE_CHECKING:
     from lmi_cli.text.provenance import Place
 
 
-_ENDINGS = {"length": "was cut off at its longest (-n)", "loop": "was ended as it repeated itself"}
+_ENDINGS = {
+    "length": "reached the limit of -n tokens and is cut off",
+    "loop": "began to repeat itself and was stopped",
+}
 
 
 def reading_lines(
     opened: Opened, report: "ReadingReport", timing: "Timing", answers: "Sequence[Answer]"
 ) -> list[str]:
-    """Lines for the terminal, the honest one about the unseen part among them."""
-    least = max((given.visible for given in answers), key=lambda visible: visible.unseen)
+    """The report on answers, with the line on what the model could not see."""
+    least = max((answer.visible for answer in answers), key=lambda visible: visible.unseen)
     lines = [
         *work_lines(opened, report, timing)[:1],
         sight_line(report, least),
         *input_lines(report),
     ]
-    for number, given in enumerate(answers, 1):
-        if ending := _ENDINGS.get(given.finish_reason):
+    for number, answer in enumerate(answers, 1):
+        if ending := _ENDINGS.get(answer.finish_reason):
             lines.append(f"answer {number} {ending}" if len(answers) > 1 else f"answer {ending}")
     return lines
 
 
 def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing") -> list[str]:
-    """What was read, how fast and with what memory; then what of the input was not used."""
+    """What was read, how fast and in how much memory; then the input that was not used in full."""
     fresh = round(timing.prefill_s * (timing.prefill_tok_per_s or 0.0))
     read = f"read {report.document_tokens:,} tokens in {timing.prefill_s:.1f} s"
-    if 0 < fresh < report.document_tokens:  # the rest lay in a file, or was read before
+    if 0 < fresh < report.document_tokens:  # the rest comes from a state file
         read = (
             f"read {fresh:,} more tokens, {report.document_tokens:,} in all, "
             f"in {timing.prefill_s:.1f} s"
         )
     if not timing.prefill_s:
-        read = f"{report.document_tokens:,} tokens were read before"
+        read = f"{report.document_tokens:,} tokens come from the state file"
     return [
         read
         + (f" ({timing.prefill_tok_per_s:,.0f} tok/s)" if timing.prefill_tok_per_s else "")
@@ -52,7 +55,7 @@ def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing") -> lis
 
 
 def input_lines(report: "ReadingReport") -> list[str]:
-    """What of the input was not used, or not as it stands."""
+    """Input that was skipped, or read with losses."""
     lines = [f"skipped {item.origin}: {item.reason}" for item in report.skipped[:5]]
     if len(report.skipped) > 5:
         lines.append(f"skipped {len(report.skipped) - 5:,} more (see --json)")
@@ -67,8 +70,8 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
         return "the model could see all of it"
     if visible.reread:
         return (
-            f"the answer comes from {visible.reread:,} tokens of passages, read again after all "
-            f"{visible.searched:,} tokens were searched; what else the text says was not before it"
+            f"the model answered from passages of {visible.reread:,} tokens, the best of all "
+            f"{visible.searched:,} that were searched; it did NOT see the rest when it answered"
         )
     share = 100 * visible.unseen / report.document_tokens
     place = ""
@@ -77,8 +80,8 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
     first = f"first {visible.sinks:,} and the " if visible.sinks else ""
     if visible.searched:
         return (
-            f"the model could see the {first}last {visible.window:,} tokens; each query head chose "
-            f"{visible.attended:,} at a time of the {visible.searched:,} others "
+            f"the model could see the {first}last {visible.window:,} tokens; each query head "
+            f"attended to {visible.attended:,} at a time of the {visible.searched:,} others "
             f"({share:.0f} %{place})"
         )
     return (
@@ -105,11 +108,11 @@ def _point(report: "ReadingReport", place: "Place", several: bool) -> str:
 _QUOTED_CHARS = 90
 
 
-def evidence_lines(given: "Answer", report: "ReadingReport") -> list[str]:
-    """The places that an answer rests on, a line each, best first."""
+def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
+    """The passages that the question is about, one to a line, best first."""
     several = len(report.sources) > 1
     lines = []
-    for item in given.evidence:
+    for item in answer.evidence:
         if item.page is not None:
             place = f"page {item.page}"
             place += f" ({item.label})" if item.label not in (None, str(item.page)) else ""
@@ -123,4 +126,4 @@ def evidence_lines(given: "Answer", report: "ReadingReport") -> list[str]:
         text = " ".join(item.text.split())
         cut = f"{text[: _QUOTED_CHARS - 3]}..." if len(text) > _QUOTED_CHARS else text
         lines.append(f"  {place}: {cut}")
-    return ["where it looks (best first):", *lines] if lines else []
+    return ["most relevant passages, best first:", *lines] if lines else []

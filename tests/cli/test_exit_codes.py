@@ -190,7 +190,7 @@ def test_a_fault_of_ours_is_told_as_one(
     monkeypatch.setattr("lmi_cli.checkpoints.resolve.list_models", broken)
     result = lmi("models")
     assert result.code == 1
-    assert result.err.endswith("fault in lmi itself: LookupError: \\x1b[2Jwhy\n")
+    assert result.err.endswith("bug in lmi: LookupError: \\x1b[2Jwhy\n")
     assert "Traceback" in result.err and "\x1b" not in result.err
 
 
