@@ -28,16 +28,16 @@ from lmi_cli.text.prompts import Prompts, Turn
 from lmi_cli.text.tokenizer import IncrementalDecoder
 
 REREAD_PASSAGES = 2
-"""Passages that are read again in front of a question; see ``docs/memory.md``."""
+"""Number of passages that are read again in front of a question; see ``docs/memory.md``."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """How to ask and to answer.
+    """How questions are asked and answered.
 
     Attributes:
         prompts: The form of the prompts.
-        method: What the user chose of the method; what is not fixed by reading counts.
+        method: The method that the user asked for; only what is not fixed by reading counts.
         answer_from: One of ``plan.ANSWER_FROM``.
         max_new_tokens: Longest answer.
         sampling: How tokens are chosen.
@@ -51,15 +51,15 @@ class AnswerOptions:
 
 
 class Asker:
-    """Asks about one reading, which stays as it is.
+    """Asks questions about one reading, which is not changed.
 
     Args:
-        model: That read.
+        model: The model that read it.
         reading: The document.
-        options: How to ask.
+        options: How questions are asked.
 
     Attributes:
-        timing: What reading and all answers so far took.
+        timing: Of reading and of all answers so far.
 
     Raises:
         StateFileError: The document was read behind another prefix than these prompts have.
@@ -108,17 +108,16 @@ class Asker:
         Args:
             question: As the user asked it.
             index: Number of the question, for the random generator.
-            earlier: Turns of the conversation that the question goes on with; the oldest are
-                dropped if they do not fit.
-            answer_from: In the place of that of the options.
+            earlier: Turns of the conversation so far; the oldest are dropped if they do not fit.
+            answer_from: As in the options, and in the place of it.
 
         Raises:
-            UsageError: The question does not fit the window, or there is nothing of the kind that
-                the answer is to come from.
+            UsageError: The question does not fit the window, or what the answer is to come from was
+                not kept.
         """
         started = time.monotonic()
         self.require_fit(question)
-        # A question that goes on with the last one is seldom clear without it.
+        # A follow-up question is seldom clear without the one before it.
         ranked = self.rank(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
         tail = self._tail(question, earlier)
         source = self._source(ranked, len(tail), answer_from or self.options.answer_from)
@@ -142,16 +141,16 @@ class Asker:
         return Answer(question, text, reason, count, visible, source, evidence)
 
     def rank(self, question: str) -> list[Ranked]:
-        """The passages of the document, best first; none where there is no index."""
+        """Rank the passages of the document, best first; empty without an index."""
         if self._finder is None or not self.reading.stores["index"].tokens:
             return []
         return self._finder.rank(self.reading.state, question)
 
     def require_fit(self, question: str) -> None:
-        """Refuse a question that the window cannot hold.
+        """Refuse a question that does not fit the window.
 
         Raises:
-            UsageError: It cannot.
+            UsageError: It does not.
         """
         window, needed = self.reading.plan.method.local_window, len(self._prompt.tail(question))
         if window is not None and needed > window:
@@ -163,7 +162,7 @@ class Asker:
     def _answer(
         self, engine: Engine, state: StreamState, last: Tensor, index: int, started: float
     ) -> Generator[Delta, None, tuple[str, str, int]]:
-        """Generate; text of the answer, why it ended, and its tokens."""
+        """Generate; return the text of the answer, its finish reason and its number of tokens."""
         tokenizer = self._model.tokenizer
         decoder = IncrementalDecoder(tokenizer)
         parts: list[str] = []
@@ -193,7 +192,7 @@ class Asker:
         return "".join(parts), reason, count
 
     def _source(self, ranked: Sequence[Ranked], tail: int, wanted: str) -> str:
-        """Where the answer comes from; see :class:`lmi_cli.tasks.report.Answer`."""
+        """What the answer comes from; see :class:`lmi_cli.tasks.report.Answer`."""
         if self._hidden_spans(tail) == []:
             return "whole"
         if wanted == "auto":
@@ -224,14 +223,14 @@ class Asker:
 
     @property
     def _conversation_limit(self) -> int:
-        """Tokens that questions and answers may take, so that most of a window is the text's."""
+        """Tokens that a conversation may take, so that half of the window is left to the text."""
         window = self.reading.plan.method.local_window
         return (window or self._model.known.facts.trained_length) // 2
 
     def _reread(
         self, passages: Sequence[Passage], question: str, earlier: Sequence[Turn]
     ) -> tuple[Engine, Ids]:
-        """An engine that reads as the stock model does, and a fresh prompt with these passages."""
+        """A prompt with these passages, and an engine that reads it exactly as the stock model does."""
         prompt = self.options.prompts.around_passages(earlier)
         while earlier and len(prompt.prefix) > self._conversation_limit:
             earlier = earlier[1:]
@@ -267,7 +266,7 @@ class Asker:
         return hidden if edge >= tokens else [*hidden, (edge, tokens)]
 
     def _visible(self, source: str, tail: int, reread: Sequence[Passage]) -> Visible:
-        """What the first token of an answer can see, behind ``tail`` tokens."""
+        """What the first token of an answer sees, ``tail`` tokens behind the document."""
         document = self.reading.document
         if source == "passages":
             again = sum(len(passage) for passage in reread)

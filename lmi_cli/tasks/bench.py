@@ -1,4 +1,4 @@
-"""How fast this machine reads and answers, beside the stock model and beside its own limits."""
+"""Speed of prefill and decode, beside the stock model and beside the limits of the machine."""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ _NO_STOP: frozenset[int] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What reading to a depth and generating there took.
+    """Speed of prefill up to a depth, and of decode there.
 
     Attributes:
         runner: Name of the method, or ``stock``.
@@ -80,7 +80,7 @@ class BenchReport:
         method: What read.
         bound_tokens: Largest number of tokens any layer keeps by it; None grows.
         decoded: Tokens generated at each depth.
-        timing: What reading and generating took, over all rows.
+        timing: Of all rows together.
     """
 
     machine: Machine

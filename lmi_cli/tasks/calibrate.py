@@ -1,7 +1,8 @@
-"""Which heads of a model look things up? Found on made-up facts, without labels, in seconds.
+"""Calibration: the retrieval heads of a model, found on synthetic facts in seconds.
 
-Each head alone is asked to find the passages that hold the answers to a few questions; those that
-rank them best, against questions that ask for nothing, are the retrieval heads.
+Each head alone ranks the passages of a synthetic text by the attention that questions pay to them,
+compared with questions without content. The heads that rank the answers best are the retrieval
+heads.
 """
 
 import random
@@ -25,12 +26,12 @@ from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.text.prompts import prompts_of
 
 EMPTY_QUESTIONS = ("What is it?", "What does it say?", "Which one is it?", "Who is it?")
-"""Where a question looks whatever it asks for is where these look too."""
+"""Questions without content. The attention that they pay is not due to what is asked."""
 
 HEADS = 10
 DISTANCE = 512
 LEAST_RANK = 0.4
-"""A head that finds facts at a lower mean reciprocal rank than this looks nothing up."""
+"""Lowest mean reciprocal rank of the answers at which a head counts as a retrieval head."""
 
 _FACTS = 48
 _ROUNDS = 2
@@ -59,7 +60,7 @@ _NAMES = _words(
     Xavier Yolanda
     """
 )
-# What is told, and what is asked about it in other words.
+# A job, and a question about it in other words.
 _JOBS = (
     ("a clockmaker", "Who repaired watches?"),
     ("a baker", "Who made bread?"),
@@ -118,7 +119,7 @@ _FILLER = (
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A made-up fact: the sentence in the text, and questions that it answers."""
+    """A synthetic fact: a sentence, and questions that it answers."""
 
     sentence: str
     questions: tuple[str, ...]
@@ -126,12 +127,12 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was found.
+    """Retrieval heads, and how they were found.
 
     Attributes:
-        retrieval: The retrieval heads; none if no head stands out.
-        ranks: The best heads with the mean reciprocal rank at which each finds a fact alone.
-        passages: Passages among which it had to be found.
+        retrieval: The retrieval heads; there may be none.
+        ranks: The best heads, with the mean reciprocal rank of the answers by each alone.
+        passages: Number of passages that were ranked.
         tokens: Length of the text.
     """
 
@@ -142,7 +143,7 @@ class Calibration:
 
 
 def synthetic_facts(generator: random.Random) -> list[Fact]:
-    """Facts of four kinds about towns and people, none of them twice."""
+    """Facts of four kinds about towns and people, no two alike."""
     towns, names = list(_TOWNS), list(_NAMES)
     generator.shuffle(towns)
     generator.shuffle(names)
@@ -178,7 +179,7 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Generator[Progress, None, Calibr
     window = min(_WINDOW, loaded.lm.trained_length)
     method = LMInfinite(window=window, sinks=LEAST_SINKS, ceiling=window)
     engine = Engine(loaded.lm, method, chunk)
-    # Layers with a window of their own cannot see the document, and are not looked at.
+    # Layers with a sliding window of their own cannot see the document.
     layers = [
         spec.index
         for spec in engine.layers
@@ -237,7 +238,7 @@ def find_heads(model: Loaded, chunk: int) -> Generator[Progress | Note, None, Re
 
 
 class _Text:
-    """A made-up text: each passage tells one fact among sentences that tell nothing."""
+    """A synthetic text: each passage states one fact among sentences without content."""
 
     def __init__(self, loaded: Loaded, generator: random.Random) -> None:
         self.facts = synthetic_facts(generator)

@@ -1,4 +1,4 @@
-"""A document as it was read: its tokens, its text, and where both came from."""
+"""A document that has been read: tokens, text, and the places in the sources they come from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lmi_cli.text.provenance import Place, Provenance
 from lmi_cli.text.stream import TokenBlock
 
 PASSAGE_TOKENS = 128
-"""Size of a passage; see ``docs/memory.md``."""
+"""Size of a passage in tokens; see ``docs/memory.md``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Passage:
     """Consecutive tokens of a document.
 
     Attributes:
-        number: In the document.
-        first: First token.
-        stop: First token behind it.
+        number: Zero-based, in the order of the document.
+        first: Its first token.
+        stop: The first token behind it.
     """
 
     number: int
@@ -35,11 +35,11 @@ class Passage:
 
 
 class Document:
-    """Grows while it is read; its passages are cut once it is complete.
+    """Tokens and text, which grow while the document is read.
 
     Attributes:
-        provenance: Where each character of the text came from.
-        source_tokens: Tokens by source, lines that name a source not included.
+        provenance: The place in the sources of each character.
+        source_tokens: Number of tokens by source, without the lines that name the sources.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Document:
         self.tokens = 0
 
     def add(self, block: TokenBlock) -> None:
-        """Append tokens; the provenance knows their text already."""
+        """Append tokens, whose text the provenance has been told of."""
         self._ids.append(block.ids)
         self._starts.append(block.starts)
         self._text.append(block.text)
@@ -61,7 +61,7 @@ class Document:
         self._borders = None
 
     def save(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """What :meth:`restored` needs: a description for JSON, and arrays by name."""
+        """A description for JSON and arrays by name, for :meth:`restored`."""
         blocks, line_feeds, labels = self.provenance.dump()
         description: dict[str, Any] = {
             "tokens": self.tokens,
@@ -83,7 +83,7 @@ class Document:
     def restored(
         cls, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> "Document":
-        """The document that :meth:`save` was called on.
+        """Restore the document that :meth:`save` was called on.
 
         Raises:
             KeyError: A part of it is missing.
@@ -106,19 +106,19 @@ class Document:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Offset in the text of the character in which each token begins."""
+        """Offset of each token in the text, int64: that of the character in which it begins."""
         self._starts = [np.concatenate(self._starts)] if len(self._starts) != 1 else self._starts
         return self._starts[0]
 
     @property
     def text(self) -> str:
-        """The whole stream, lines that name a source included."""
+        """The whole text, with the lines that name the sources."""
         self._text = ["".join(self._text)]
         return self._text[0]
 
     @property
     def borders(self) -> NDArray[np.int64]:
-        """Tokens at which passages begin, and the number of tokens; no passage spans pages."""
+        """Tokens at which passages begin, then the number of tokens; no passage spans two pages."""
         if self._borders is None:
             sections = np.unique(np.searchsorted(self.starts, self.provenance.sections()))
             sections = sections[sections < self.tokens]
@@ -126,19 +126,19 @@ class Document:
         return self._borders
 
     def place(self, token: int) -> Place:
-        """Where a token came from.
+        """The place of a token in the sources.
 
         Raises:
-            IndexError: The document is shorter.
+            IndexError: There is no such token.
         """
         if not 0 <= token < self.tokens:
             raise IndexError("beyond the document")
         return self.provenance.locate(int(self.starts[token]))
 
     def span(self, passage: Passage) -> tuple[int, int]:
-        """Offsets in the text of a passage, without white space at its ends or its source's name.
+        """Offsets of a passage in the text, without surrounding white space and the source's name.
 
-        A passage of nothing else is left as it is.
+        A passage that consists of these alone keeps its offsets.
         """
         begin = int(self.starts[passage.first])
         end = (

@@ -1,6 +1,6 @@
-"""What a task tells while it runs, and how it is run to its end.
+"""Events of a task, and ways to run one.
 
-A task is a generator: it yields events and returns its report. Imports the standard library only.
+A task is a generator that yields events and returns its report. Imports the standard library only.
 """
 
 from collections.abc import Callable, Generator
@@ -14,11 +14,11 @@ Report = TypeVar("Report")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Tokens of the document that have been read.
+    """Tokens have been read.
 
     Attributes:
-        tokens: So far.
-        total: In all, where it is known.
+        tokens: Number of tokens so far.
+        total: Number of tokens in all, if it is known.
     """
 
     tokens: int
@@ -30,8 +30,8 @@ class Delta:
     """The next piece of an answer.
 
     Attributes:
-        index: Number of the question.
-        text: To be appended.
+        index: Number of the question, from zero.
+        text: Text to append.
     """
 
     index: int
@@ -40,7 +40,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something the user should know."""
+    """A sentence for the user."""
 
     text: str
 
@@ -66,7 +66,7 @@ def follow(
 def relay(
     task: Generator[Event, None, Report], change: Callable[[Event], Changed | None]
 ) -> Generator[Changed, None, Report]:
-    """A task within a task: its events changed, or left out where ``change`` gives None."""
+    """Run a task within a task: change its events, and drop those that become None."""
     while True:
         try:
             event = next(task)

@@ -1,4 +1,4 @@
-"""Which passages of a document a question is about, by the model's own retrieval heads."""
+"""The passages of a document that a question is about, by the model's own retrieval heads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.report import Evidence
 
 LISTED = 5
-"""Items of evidence that an answer lists."""
+"""Number of passages that are listed with an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Finder:
     """Ranks the passages of a document that has been read.
 
     Args:
-        engine: That read it.
+        engine: The engine that read it.
         heads: The model's retrieval heads.
-        index: Their keys.
-        borders: Tokens of the document at which passages begin, and their number.
+        index: The keys of these heads.
+        borders: Tokens of the document at which passages begin, then the number of tokens.
         prefix_tokens: Tokens in front of the document.
-        tail: Ids of a question as it is asked behind the document.
+        tail: From a question to its ids as they stand behind the document.
     """
 
     def __init__(
@@ -60,12 +60,7 @@ class Finder:
         self._empty: list[Tensor] = []
 
     def rank(self, state: StreamState, question: str) -> list[Ranked]:
-        """All passages, best first.
-
-        Args:
-            state: After reading; is left as it is.
-            question: As the user asked it.
-        """
+        """Rank all passages, best first, from the state behind the document."""
         if not self._empty:
             self._empty = [self._look(state, empty) for empty in EMPTY_QUESTIONS]
         scores = contrast(self._look(state, question), self._empty)
@@ -80,10 +75,9 @@ class Finder:
 
 
 def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
-    """Passages with the best one last, where the question follows; neighbours stay in order.
+    """Order passages, given best first, with the best one next to the question that follows.
 
-    Args:
-        ranked: Best first.
+    Neighbours in the document stay together and in order.
     """
     runs: list[list[Passage]] = []
     for passage in sorted(ranked, key=lambda item: item.number):
@@ -97,7 +91,7 @@ def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
 
 
 def evidence_of(document: Document, sources: list[Source], ranked: list[Ranked]) -> list[Evidence]:
-    """The best passages with the places they come from; of a page, only the best one."""
+    """The best passages with their places in the sources; of each page, only the best passage."""
     found: list[Evidence] = []
     pages: set[tuple[int, int]] = set()
     for item in ranked:

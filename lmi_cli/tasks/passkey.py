@@ -1,4 +1,4 @@
-"""Can the model find a number hidden in a long text? The passkey test of the paper.
+"""The passkey test: can the model find a number that is hidden in a long text?
 
 Text of LM-Infinite, appendix, after Mohtashami and Jaggi (arXiv 2305.16300). Prompts are built from
 token ids, so their length is exact; it counts everything up to the answer.
@@ -43,16 +43,15 @@ _INTEGER = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One prompt and what came of it.
+    """One prompt and its answer.
 
     Attributes:
-        key: What was hidden.
-        answer: What the model said.
+        key: The hidden number.
+        answer: The answer of the model.
         correct: Whether the first integer of the answer is the key.
         answer_s: Seconds from the question to the end of the answer.
-        window_answer: What it said of the same reading from sinks and window alone; None where the
-            answer came from nothing else.
-        window_correct: Whether that was right.
+        window_answer: Its answer from sinks and window alone; None if that is the answer.
+        window_correct: Whether the first integer of that is the key.
     """
 
     key: str
@@ -69,8 +68,7 @@ class Cell:
 
     Attributes:
         length: Tokens up to the answer.
-        depth: Where the key stands, in percent of the filler; 0 is the start.
-        trials: The trials.
+        depth: Place of the key, in percent of the filler; 0 is the start.
     """
 
     length: int
@@ -89,19 +87,19 @@ class Cell:
 
     @property
     def window_correct(self) -> int | None:
-        """Number of right answers from the window alone; None where there were none to compare."""
+        """Number of right answers from the window alone; None if there are none to compare."""
         compared = [trial.window_correct for trial in self.trials]
         return None if None in compared else sum(map(bool, compared))
 
 
 @dataclass(frozen=True, slots=True)
 class MethodUsed:
-    """A method and its parameters.
+    """How prompts of one length were read and answered.
 
     Attributes:
         name: Key of ``METHODS``.
         parameters: In tokens.
-        bound_tokens: Largest number of tokens any layer keeps; None grows.
+        bound_tokens: Largest number of tokens that any layer keeps; None grows with the text.
         form: ``fits`` or ``stream``.
         answered_from: See :class:`lmi_cli.tasks.report.Answer`.
     """
@@ -119,13 +117,13 @@ class PasskeyReport:
 
     Attributes:
         cells: By length, then depth.
-        methods: By length, what read it.
+        methods: By length, how the prompts were read.
         tokens: Tokens of all prompts.
-        read: Tokens read for them: what prompts begin with alike is read once.
+        read: Tokens read; the common beginning of prompts is read once.
         generated: Tokens generated in all.
         cache_bytes: Keys and values behind the largest prompt.
         store_bytes: Index and store of the largest prompt.
-        timing: What it took.
+        timing: Of all prompts together.
     """
 
     cells: list[Cell]
@@ -307,7 +305,7 @@ def is_right(answer: str, key: str) -> bool:
 
 
 class _Texts:
-    """Reads texts of one length; what they begin with alike is read once.
+    """Reads texts of one length; their common beginning is read once.
 
     Args:
         model: Reads.
@@ -316,7 +314,7 @@ class _Texts:
 
     Attributes:
         fresh_tokens: Tokens that were read for the last text.
-        seconds: What that took.
+        seconds: Time for reading it.
     """
 
     def __init__(self, model: Loaded, request: ReadingRequest, length: int) -> None:

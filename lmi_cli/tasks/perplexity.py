@@ -21,7 +21,7 @@ from lmi_cli.text.provenance import SourceCounter
 from lmi_cli.text.stream import TokenBlock, TokenStream
 
 BUCKET_TOKENS = 4096
-"""Width of a step of the curve."""
+"""Tokens in one step of the curve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class PerplexityReport:
         score: The figures.
         requested: Tokens asked for; None for all.
         nll: Loss of every source token, float32, nan where not scored; None unless asked for.
-        timing: What it took.
+        timing: Of reading and scoring.
     """
 
     reading: ReadingReport

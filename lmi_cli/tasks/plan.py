@@ -1,8 +1,8 @@
-"""The one plan: how a text is read and what that takes, decided before the first token is read.
+"""The plan: how a text is read, and what that takes in memory and time.
 
-Everything here is a pure function of what is known of the model, of what the user asked for and of
-the number of tokens, so a forecast and the reading that follows it cannot disagree. Imports neither
-torch nor transformers.
+Every function here is pure. A plan follows from what is known of the model, from the request and
+from the number of tokens, so that a forecast and the reading after it cannot disagree. Imports
+neither torch nor transformers.
 """
 
 from collections.abc import Sequence
@@ -27,23 +27,23 @@ A model is weakest at its largest distances: see ``docs/defaults.md``.
 QUESTION_SHARE = 16
 """A document that is read whole leaves this part (one over it) of the trained length to questions.
 
-A reading serves questions that are not known yet, so that part is left even to a short question.
+It is left even where the known questions are short, since a reading serves later ones as well.
 """
 
 ANSWER_FROM = ("auto", "passages", "memory", "window")
 """What the answers to a stream may come from."""
 
-# A cache that grows is allocated half as large again as what it holds.
+# A growing cache is allocated half as large again as what it holds.
 _GROWTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryChoice:
-    """What is kept of a stream, and what its answers come from.
+    """What is kept of a stream, and what answers come from.
 
     Attributes:
-        answer_from: ``passages`` (the best are read again), ``memory`` (the store is searched by
-            each query head), ``window`` (neither), or ``auto``: what measured best of what is kept.
+        answer_from: ``passages`` (the best are read again), ``memory`` (each query head searches
+            the store), ``window`` (neither), or ``auto``: the best of these that is possible.
         index: Whether the keys of the retrieval heads are kept.
         store: Whether all keys and values are kept.
         int8: Whether the store keeps keys and values in eight bits.
@@ -68,12 +68,12 @@ class MemoryChoice:
 
 
 NO_MEMORY = MemoryChoice("window", index=False)
-"""Plain LM-Infinite: what lies between the first tokens and the window is not seen."""
+"""Plain LM-Infinite: tokens between the sinks and the window are not seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingRequest:
-    """What the user asked for, as far as it decides how a document is read.
+    """The part of what the user asked for that decides how a document is read.
 
     Attributes:
         prompts: The form of the prompts.
@@ -100,12 +100,11 @@ class Plan:
         prefix: Ids in front of the text.
         method: What reads.
         chunk: Tokens in one forward pass.
-        precision: In which numbers the model computes.
+        precision: Numbers in which the model computes.
         longest: Tokens of the whole sequence, answer included, where they are known. Models with
             one set of frequencies for short texts and one for long choose by it.
         index: Whether the keys of the retrieval heads are kept.
-        needs_heads: Whether the retrieval heads have to be found first; the plan is then to be
-            made again.
+        needs_heads: Whether the retrieval heads must be found first, and the plan made again.
         searching: The method with the store searched, where all keys and values are kept.
         int8: Whether the store keeps them in eight bits.
         bound_tokens: Largest number of tokens that any layer keeps; None grows with the text.
@@ -113,7 +112,7 @@ class Plan:
             and they grow with it.
         store_bytes: Index and store of the whole text; None if that is not known.
         weights_bytes: Weights.
-        prefill_s: Seconds at the speed of the last such reading; None where there was none.
+        prefill_s: Seconds at the speed of the last such reading, if there was one.
     """
 
     fits: bool
@@ -151,7 +150,7 @@ def document_limit(
     Args:
         known: The model.
         request: What the user asked for.
-        questions: Those that are known already; the longest must fit beside the document.
+        questions: Questions that are known already; the longest must fit beside the document.
     """
     prompt, length = request.prompts.whole(), known.facts.trained_length
     longest = max((len(prompt.tail(question)) for question in questions), default=0)
@@ -165,13 +164,13 @@ def plan_reading(
     tokens: int | None,
     questions: Sequence[str] = (),
 ) -> Plan:
-    """How a document is read that questions will be asked about.
+    """Plan the reading of a document for questions.
 
     Args:
         known: The model.
         request: What the user asked for.
         tokens: Of the document; None for a stream of unknown length.
-        questions: Those that are known already.
+        questions: Questions that are known already.
 
     Raises:
         UsageError: Parameters contradict each other, or a question does not fit the window.
@@ -220,12 +219,12 @@ def plan_scoring(
     tokens: int | None,
     chunk: int = CHUNK,
 ) -> Plan:
-    """How a text is scored: the window is the trained length, as in the paper.
+    """Plan the scoring of a text, with the trained length as window, as in the paper.
 
     Args:
         known: The model.
         choice: The method that the user asked for.
-        tokens: Of the text; None where that is not known.
+        tokens: Length of the text; None if it is not known.
         chunk: Tokens in one forward pass.
 
     Raises:
@@ -239,7 +238,7 @@ def plan_scoring(
 
 
 def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) -> Plan:
-    """How any text beyond the trained length is read, its own length and its questions apart.
+    """Plan the reading of any text beyond the trained length.
 
     Args:
         known: The model; it needs no tokenizer.
@@ -254,7 +253,7 @@ def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) 
 
 
 def warnings(choice: MethodChoice, known: KnownModel) -> list[str]:
-    """What is allowed but unlikely to be meant, one sentence each."""
+    """Warnings about choices that are allowed but unlikely to be meant, one sentence each."""
     length = known.facts.trained_length
     window = choice.build(length, len(known.tokenizer.prefix)).local_window
     if window is not None and window > length:
@@ -268,7 +267,7 @@ def _stream_window(known: KnownModel) -> int:
 
 
 def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) -> Plan:
-    """A plan with what follows for memory and time from what has been decided."""
+    """Complete a plan with the memory and the time that follow from it."""
     facts = known.facts
     total = None if tokens is None else len(plan.prefix) + tokens
     held = None if total is None else round(_GROWTH * max(total, plan.longest or 0))

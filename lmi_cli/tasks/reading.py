@@ -45,12 +45,12 @@ class Reading:
         plan: How it was read.
         state: Behind its last token. Whoever asks works on a fork.
         last: Hidden state of its last token, ``[hidden]``.
-        stores: What was kept of all its tokens: ``index``, ``store``, both or neither.
+        stores: What is kept of every token: ``index``, ``store``, both or neither.
         heads: The retrieval heads whose keys the index holds.
         sources: What was read.
         skipped: What was not read, and why.
-        fresh_tokens: Tokens that this process has read of it.
-        prefill_s: Seconds that took.
+        fresh_tokens: Number of its tokens that this process has read.
+        prefill_s: Seconds in which it has read them.
     """
 
     document: Document
@@ -66,14 +66,14 @@ class Reading:
     prefill_s: float = field(default=0.0, compare=False)
 
     def fork(self) -> "Reading":
-        """An independent copy to go on from; full blocks of the stores are shared."""
+        """An independent copy to continue; it shares the full blocks of the stores."""
         stores = {name: store.fork(store.pool.fresh()) for name, store in self.stores.items()}
         state = self.state.fork()
         state.recording = tuple(stores.values())
         return replace(self, state=state, stores=stores, fresh_tokens=0, prefill_s=0.0)
 
     def timing(self) -> Timing:
-        """What reading took in this process."""
+        """Time and speed of reading in this process."""
         timing = Timing()
         if self.fresh_tokens:
             timing.add_prefill(self.fresh_tokens, self.prefill_s)
@@ -99,7 +99,7 @@ class Reading:
 
 
 def engine_of(model: Loaded, plan: Plan) -> Engine:
-    """What reads by a plan."""
+    """The engine that reads by a plan."""
     return Engine(model.lm, plan.method, plan.chunk, longest=plan.longest)
 
 
@@ -123,14 +123,14 @@ def require_memory(model: Loaded, plan: Plan) -> None:
 
 
 def remember_speed(model: Loaded, plan: Plan, use: str, tokens: int, seconds: float) -> None:
-    """Note how fast a reading was; that of a growing cache depends on the length and is not noted.
+    """Note the speed of a reading, unless its cache grows, so that it depends on the length.
 
     Args:
         model: The model.
         plan: How it was read.
         use: ``read`` or ``score``.
-        tokens: That were read.
-        seconds: What it took.
+        tokens: Number of tokens that were read.
+        seconds: Time for that.
     """
     if plan.bound_tokens is not None:
         setting = speeds.setting_of(use, plan.precision.name, named_parameters(plan.method))
@@ -151,16 +151,16 @@ def read(
     """Read a whole document.
 
     Args:
-        model: Reads.
+        model: The model.
         stream: The document, or with ``append`` what follows it.
         request: What the user asked for.
-        questions: Those that will be asked; the longest must fit beside the document.
-        earlier: A reading to go on from, which must not be used again. Without ``append`` it is one
-            of the beginning of the same document, whose tokens are compared.
-        append: Read behind what ``earlier`` has read. If all of it no longer fits the trained
-            length, the tokens that are known are read again as a stream.
-        plan: How to read; None makes a plan from what is known.
-        after_chunk: Is shown the reading so far after each forward pass.
+        questions: Questions that will be asked; the longest must fit beside the document.
+        earlier: A reading to continue, which must not be used again. Without ``append`` it is a
+            reading of the beginning of the same document, whose tokens are compared.
+        append: The stream follows the document of ``earlier``. If the whole no longer fits the
+            trained length, it is read again as a stream, from the tokens.
+        plan: How to read; None makes a plan.
+        after_chunk: Called with the reading so far after each forward pass.
 
     Raises:
         NoInputError: There is no text.
@@ -257,7 +257,7 @@ def read(
 
 
 def _followed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
-    """The request with what an earlier reading has decided for good."""
+    """The request, with what an earlier reading has fixed."""
     memory = request.memory
     if not earlier.plan.fits:
         store = earlier.stores.get("store")
@@ -271,7 +271,7 @@ def _followed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
 
 
 def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
-    """In what an earlier reading differs from a plan, so that it cannot be continued by it."""
+    """The first difference of an earlier reading from a plan that keeps it from being continued."""
     old = earlier.plan
     kept = {"index": plan.index, "store": plan.searching is not None}
     was = named_parameters(old.method) | {"chunk": old.chunk, "prefix": old.prefix}
@@ -294,7 +294,7 @@ def _new_stores(
 ) -> dict[str, TokenStore]:
     """Empty stores for what the plan keeps of every token.
 
-    Starting tokens draw attention whatever they say, so the index leaves them out.
+    The index leaves out the starting tokens, which draw attention whatever they say.
     """
     pool = BlockPool(request.memory.budget_bytes)
     stores = {}

@@ -1,6 +1,6 @@
-"""What a task reports when it is done. Field names are those of the JSON output."""
+"""Reports of tasks. Field names are those of the JSON output."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from lmi_cli.sources.blocks import Skipped, Source
 from lmi_cli.text.provenance import Place
@@ -8,7 +8,7 @@ from lmi_cli.text.provenance import Place
 
 @dataclass(slots=True)
 class SourceReport:
-    """A source, and how many tokens of the stream it gave."""
+    """A source, with the number of tokens read from it."""
 
     origin: str
     kind: str
@@ -23,17 +23,17 @@ class SourceReport:
 
 @dataclass(slots=True)
 class Visible:
-    """What of the document a model could see when it began to answer.
+    """The part of the document that the model could see when it began to answer.
 
     Attributes:
-        sinks: Starting tokens at capped distance, as document tokens.
+        sinks: Document tokens that are visible apart from the window.
         window: Document tokens in the window.
-        unseen: Document tokens that were read, but are neither in sinks and window nor read again.
-        unseen_from: Place of the first token between sinks and window.
-        unseen_to: Place of the last token between them.
-        searched: Tokens that were searched for what is relevant.
-        attended: Most tokens of the middle that one query head attended to at a time.
-        reread: Tokens that were read again, right in front of the question.
+        unseen: Document tokens that were read but are not visible.
+        unseen_from: Place of the first of them.
+        unseen_to: Place of the last of them.
+        searched: Tokens that were searched for relevant ones.
+        attended: Largest number of searched tokens that a query head attends to at a time.
+        reread: Tokens of passages that were read again in front of the question.
     """
 
     sinks: int
@@ -48,20 +48,18 @@ class Visible:
 
 @dataclass(slots=True)
 class Evidence:
-    """A place in the sources that an answer rests on.
+    """A passage that a question is about, and its place in the sources.
 
     Attributes:
-        source: Its origin.
+        source: Origin of the source.
         page: One-based page, for paged sources.
         label: The page's printed label, where it has one.
         line_start: One-based line, for sources counted in lines.
         line_end: Line of the last character.
         start: Offset of the passage in the extracted text of the source.
         end: Offset behind it.
-        text: The passage.
-        score: How much more the retrieval heads looked at it for this question than for questions
-            that ask for nothing: mean over heads and tokens of the log ratio, in nats.
-        tokens: Length of the passage.
+        score: How much more attention the retrieval heads pay to it for this question than for
+            questions without content: mean log ratio over heads and tokens, in nats.
     """
 
     source: str
@@ -78,7 +76,7 @@ class Evidence:
 
 @dataclass(slots=True)
 class Timing:
-    """Seconds on a monotonic clock, and rates."""
+    """Seconds, and tokens per second."""
 
     prefill_s: float = 0.0
     prefill_tok_per_s: float | None = None
@@ -87,23 +85,23 @@ class Timing:
     first_token_s: float | None = None
 
     def add_prefill(self, total_tokens: int, seconds: float) -> None:
-        """Count seconds of reading; ``total_tokens`` have been read so far, these included."""
+        """Add seconds of reading, after which ``total_tokens`` have been read in all."""
         self.prefill_s += seconds
         self.prefill_tok_per_s = total_tokens / self.prefill_s if self.prefill_s else None
 
     def add_decode(self, total_tokens: int, seconds: float) -> None:
-        """Count seconds of generation; ``total_tokens`` have been generated so far."""
+        """Add seconds of generation, after which ``total_tokens`` have been generated in all."""
         self.decode_s += seconds
         self.decode_tok_per_s = total_tokens / self.decode_s if self.decode_s else None
 
 
 @dataclass(slots=True)
 class Answer:
-    """One question, answered.
+    """An answer to one question.
 
     Attributes:
-        answered_from: ``whole`` (all of the document was visible), ``passages`` (the best ones were
-            read again), ``memory`` (the middle was searched) or ``window``.
+        answered_from: ``whole`` (the whole document was visible), ``passages`` (the best were read
+            again), ``memory`` (the store was searched) or ``window``.
         evidence: Best first.
     """
 
@@ -118,18 +116,18 @@ class Answer:
 
 @dataclass(slots=True)
 class ReadingReport:
-    """What was read, how, and with what left out.
+    """A document that was read, and how.
 
     Attributes:
         method: Name of the method.
         parameters: Its parameters, in tokens.
-        bound_tokens: Largest number of tokens any layer keeps; None grows.
+        bound_tokens: Largest number of tokens that any layer keeps; None grows with the text.
         form: ``fits`` or ``stream``.
         document_tokens: Tokens of the sources.
         cache_bytes: Keys and values at the end of the reading.
         stored_tokens: Tokens whose keys and values are all kept.
         indexed_tokens: Tokens whose keys of the retrieval heads are kept.
-        store_bytes: What these take.
+        store_bytes: Bytes of index and store.
     """
 
     method: str
@@ -146,19 +144,10 @@ class ReadingReport:
 
 
 def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceReport]:
-    """Join what the sources know with the tokens counted for each."""
+    """Reports on sources, with the number of tokens of each."""
     counts = tokens + [0] * (len(sources) - len(tokens))
-    return [
-        SourceReport(
-            source.origin,
-            source.kind,
-            source.size_bytes,
-            source.chars,
-            source.pages,
-            source.lines,
-            count,
-            list(source.issues),
-            list(source.remarks),
-        )
-        for source, count in zip(sources, counts, strict=True)
-    ]
+    reports = []
+    for source, count in zip(sources, counts, strict=True):
+        known = asdict(source)
+        reports.append(SourceReport(bytes=known.pop("size_bytes"), tokens=count, **known))
+    return reports

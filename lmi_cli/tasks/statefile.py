@@ -1,8 +1,8 @@
-"""A reading as a state file: read once, ask for ever.
+"""State files: a reading is saved, and restored to be asked again.
 
-What is fixed when a file is written: weights, precision, tokenizer, prefix, the method with all
-that is fixed by reading, and what was kept. What stays free: the questions, how the store is
-searched, sampling.
+A file fixes the weights, their precision, the tokenizer, the prefix, the method with the parameters
+that count while reading, and what was kept. The questions, the search of the store and sampling
+stay free.
 """
 
 import hashlib
@@ -39,21 +39,21 @@ _SAVE_SHARE = 10
 
 @dataclass(frozen=True, slots=True)
 class StateFileHeader:
-    """What a state file says of itself.
+    """The description of a state file.
 
     Attributes:
         path: The file.
         model: What to type after ``-m`` to get its model.
-        identity: Of the model's files.
-        dtype: In which the model computed.
-        quantize: What its weights were rounded to, or ``none``.
+        identity: Identity of the model's files.
+        dtype: Dtype in which the model computed.
+        quantize: ``int8`` for weights of eight bits, or ``none``.
         method: Name and parameters.
         chunk: Tokens in one forward pass.
-        tokens: Of the document.
-        complete: False for a reading that was interrupted.
+        tokens: Length of the document.
+        complete: False for an interrupted reading.
         kept: ``index``, ``store``, both or neither.
-        sources: Origin, size and hash of each, with what was counted.
-        skipped: What was not read.
+        sources: Origin, counts, size and hash of each source.
+        skipped: Inputs that were not read.
         form: ``fits`` or ``stream``.
     """
 
@@ -73,7 +73,7 @@ class StateFileHeader:
 
 
 def header_of(path: Path) -> StateFileHeader:
-    """What a state file says of itself, without reading what it holds.
+    """Read the description of a state file, and not its contents.
 
     Raises:
         StateFileError: It is damaged.
@@ -104,10 +104,10 @@ def _header(path: Path, description: Mapping[str, Any]) -> StateFileHeader:
 
 
 def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) -> int:
-    """Write a reading; returns the bytes of the file.
+    """Save a reading; return the size of the file in bytes.
 
     Raises:
-        ResourceError: There is no room for it.
+        ResourceError: The disk is full, or the folder cannot be written.
     """
     document, arrays = reading.document.save()
     tensors: dict[str, Tensor] = {"last": reading.last}
@@ -154,16 +154,16 @@ def check(
     identity: str | None = None,
     keep: Sequence[str] | None = None,
 ) -> None:
-    """Refuse what cannot be changed after reading.
+    """Refuse to change what is fixed by reading.
 
     Args:
-        header: Of the file.
-        method: Name of the method that the user asked for, if any.
-        given: Its options that are fixed by reading.
-        dtype: What the user asked for; ``auto`` takes that of the file.
-        quantize: What the user asked for; None takes what the file has.
-        identity: Of the model that the user asked for, if any.
-        keep: Stores that the user asked for; None takes what the file has.
+        header: Description of the file.
+        method: Name of the method; None accepts any, as for the other arguments.
+        given: Options of the method that are fixed by reading.
+        dtype: ``auto`` accepts any.
+        quantize: ``int8`` or ``none``.
+        identity: Identity of the model's files.
+        keep: Names of the stores.
 
     Raises:
         StateFileError: Something differs.
@@ -191,10 +191,10 @@ def check(
 
 
 def require_kept(header: StateFileHeader, answer_from: str) -> None:
-    """Refuse to answer from what a file does not hold.
+    """Refuse to answer from a store or an index that the file does not hold.
 
     Raises:
-        StateFileError: It holds no store, or no index.
+        StateFileError: It does not hold it.
     """
     for kind, wanted in (("store", "memory"), ("index", "passages")):
         if answer_from == wanted and kind not in header.kept and header.form == "stream":
@@ -205,7 +205,7 @@ def require_kept(header: StateFileHeader, answer_from: str) -> None:
 
 
 def restore(path: Path, model: Loaded) -> Reading:
-    """The reading that a file holds, on a model that is loaded.
+    """Restore the reading of a file, on a model that is loaded.
 
     Raises:
         StateFileError: The file is damaged, or was written by another model.
@@ -221,7 +221,7 @@ def restore(path: Path, model: Loaded) -> Reading:
 
 
 def changes(header: StateFileHeader) -> list[str]:
-    """What happened to the sources on disk since they were read, one sentence each."""
+    """Changes of the sources on disk since they were read, one sentence each."""
     found = []
     for source in header.sources:
         if source.get("sha256") is None:
@@ -246,20 +246,20 @@ def read_into(
 ) -> Generator[Progress | Note, None, Reading]:
     """Read a document for a state file; what an earlier call left unfinished is continued.
 
-    While it reads it saves what it has beside the file, as ``NAME.part``, at intervals that cost no
-    more than a tenth of the time. The file itself is written by :func:`finish`.
+    The reading so far is saved beside the file, as ``NAME.part``, at intervals that take no more than
+    a tenth of the time. The file itself is written by :func:`finish`.
 
     Args:
-        model: Reads.
-        stream: The document, or what follows ``behind``.
+        model: The model.
+        stream: The document, or what follows that of ``behind``.
         request: What the user asked for.
         path: The file.
-        behind: A complete reading to read more behind; nothing is saved on the way then, since
-            the file that holds it is still there.
+        behind: A complete reading to append to. Nothing is saved on the way then, since the file
+            that holds it is still there.
 
     Raises:
         StateFileError: What was left unfinished is of another model, method or document.
-        ResourceError: There is no room for the file.
+        ResourceError: The disk is full.
     """
     if behind is not None:
         return (yield from read(model, stream, request, earlier=behind, append=True))
@@ -288,10 +288,10 @@ def read_into(
 
 
 def finish(model: Loaded, reading: Reading, path: Path) -> int:
-    """Write a reading that is complete; what :func:`read_into` saved on the way goes.
+    """Save a complete reading, and delete what :func:`read_into` saved on the way.
 
     Raises:
-        ResourceError: There is no room for the file.
+        ResourceError: The disk is full.
     """
     size = save(model, reading, path)
     _part_of(path).unlink(missing_ok=True)
@@ -365,7 +365,7 @@ def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _fingerprint(origin: str, *, hashed: bool) -> dict[str, Any]:
-    """Path, time of the last change and hash of a source on disk; None for what is not there."""
+    """Path, modification time and hash of a source; None where it is not a file on disk."""
     path = Path(origin)
     found: dict[str, Any] = {"path": origin, "modified_ns": None, "sha256": None}
     try:
