@@ -1,4 +1,4 @@
-"""What is kept of a stream between chunks: the keys and values of each layer.
+"""Keys and values that are kept between chunks, state files among them.
 
 Imports ``attention`` and ``methods``; knows no model.
 """

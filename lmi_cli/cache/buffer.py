@@ -66,7 +66,7 @@ class SlidingBuffer(CachedTrack):
     def append(self, key: Tensor, value: Tensor, position: int) -> None:
         """Add tokens (``[B, Hkv, n, D]``, ``[B, Hkv, n, Dv]``); the first one is at ``position``.
 
-        Tokens that no query from ``position`` on can see are let go.
+        Tokens that no query from ``position`` on can see are dropped.
         """
         count = key.shape[2]
         if self._tensors is None:
@@ -76,7 +76,7 @@ class SlidingBuffer(CachedTrack):
             tensor[:, :, column : self._end] = new
 
     def reserve(self, count: int, position: int) -> int:
-        """Make room for ``count`` tokens from ``position`` on, to be written by the caller.
+        """Reserve columns for ``count`` tokens from ``position`` on, which the caller writes.
 
         Returns:
             The column of the first in the tensors of :attr:`span`.
@@ -93,7 +93,7 @@ class SlidingBuffer(CachedTrack):
         return self._end - count
 
     def truncate(self, position: int) -> None:
-        """Let go of the tokens from ``position`` on."""
+        """Drop the tokens from ``position`` on."""
         self._end = min(self._end, self._begin + max(0, position - self.start))
 
     def clone(self) -> "SlidingBuffer":
@@ -114,7 +114,7 @@ class SlidingBuffer(CachedTrack):
         return {"key": self.key, "value": self.value, "start": torch.tensor(self.start)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what :meth:`save` gave."""
+        """Restore what :meth:`save` returned."""
         if tensors:
             self.append(tensors["key"], tensors["value"], int(tensors["start"]))
 

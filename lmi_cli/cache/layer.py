@@ -45,7 +45,7 @@ class StartingTokens(CachedTrack):
         )
 
     def truncate(self, position: int) -> None:
-        """Let go of the tokens from ``position`` on."""
+        """Drop the tokens from ``position`` on."""
         if self._tensors is not None:
             key, value = self._tensors
             count = position - self._start
@@ -65,7 +65,7 @@ class StartingTokens(CachedTrack):
         return {"key": key, "value": value, "start": torch.tensor(self._start)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what :meth:`save` gave."""
+        """Restore what :meth:`save` returned."""
         if tensors:
             self._tensors = (tensors["key"], tensors["value"])
             self._start = int(tensors["start"])
@@ -115,7 +115,7 @@ class LayerCache:
         return found
 
     def truncate(self, position: int) -> None:
-        """Let go of everything from ``position`` on."""
+        """Drop everything from ``position`` on."""
         for _, cached in self.tracks.values():
             cached.truncate(position)
 
@@ -136,7 +136,7 @@ class LayerCache:
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what :meth:`save` gave.
+        """Restore what :meth:`save` returned.
 
         Raises:
             KeyError: A tensor is missing.

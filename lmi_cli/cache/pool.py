@@ -1,4 +1,4 @@
-"""Memory for what grows with the document: RAM up to a budget, files beyond it."""
+"""Memory for stores, which grow with the document: RAM up to a budget, files beyond it."""
 
 import errno
 import math
@@ -12,7 +12,7 @@ from lmi_cli.errors import ResourceError
 
 
 class BlockPool:
-    """Hands out tensors, the first ones in memory, the others mapped to files.
+    """Allocates tensors in memory up to a budget, and mapped to files beyond it.
 
     A file is unlinked as soon as it is mapped, so nothing is left behind however the process ends.
 
@@ -34,10 +34,10 @@ class BlockPool:
     def empty(
         self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
-        """An uninitialised tensor; on the CPU where it did not fit the budget.
+        """Allocate an uninitialised tensor, on the CPU if it does not fit the budget.
 
         Raises:
-            ResourceError: It did not fit the disk either.
+            ResourceError: It does not fit the disk either.
         """
         count = math.prod(shape)
         size = count * dtype.itemsize
@@ -56,7 +56,7 @@ class BlockPool:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise ResourceError(
-                f"no room for {size:,} more bytes of keys and values in {Path(name).parent}",
+                f"no space for {size:,} more bytes of keys and values in {Path(name).parent}",
                 hint="set TMPDIR to a larger disk, or read without a store",
             ) from error
         finally:

@@ -1,4 +1,4 @@
-"""How a state file is told from other files. Imports only the standard library."""
+"""How a state file is recognised. Imports only the standard library."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ _LONGEST_HEADER_BYTES = 100 * 2**20  # what safetensors allows
 
 
 def is_state_file(path: Path) -> bool:
-    """Whether the header of a file says that it is one; damage is found on reading it.
+    """Whether the header of a file says that it is a state file; damage is found when it is read.
 
-    The header is a JSON object behind its length, and what it says stands in no certain order.
+    The header is a JSON object, preceded by its length, with its keys in no particular order.
     """
     try:
         if not path.is_file():

@@ -13,7 +13,7 @@ from lmi_cli.methods import Method
 
 
 class StreamState:
-    """All that reading leaves behind: the next position and one cache a layer.
+    """What reading leaves behind: the next position, and a cache for each layer.
 
     Args:
         method: Decides what each layer keeps and what a query sees.
@@ -23,9 +23,9 @@ class StreamState:
             large origin exercises a long stream without reading one.
 
     Attributes:
-        recording: Stores that take up every token that is read.
-        searched: Stores that segments with a top-k search, by name.
-        segments: What a query of each layer sees.
+        recording: Stores that record every token that is read.
+        searched: Stores that segments with a top-k search, by name of the segment's track.
+        segments: What a query of each layer attends to.
         searches: Whether some segment searches a store.
         most_segments: Largest number of segments of a layer.
     """
@@ -58,7 +58,7 @@ class StreamState:
     def fork(
         self, method: Method | None = None, searched: Mapping[str, TokenStore] | None = None
     ) -> "StreamState":
-        """An independent continuation from here, whose tokens go into no store.
+        """An independent continuation, whose tokens are recorded in no store.
 
         Args:
             method: Decides what is seen from now on; must keep the tracks that this state keeps.
@@ -79,21 +79,21 @@ class StreamState:
         return other
 
     def begin_pass(self) -> None:
-        """Mark the caches as being written to.
+        """Mark the beginning of a pass, which writes to the caches.
 
         Raises:
-            RuntimeError: The last pass did not end, so some layers have its tokens and some do not.
+            RuntimeError: The last pass failed, so that only some layers have its tokens.
         """
         self._require_whole()
         self._torn = True
 
     def end_pass(self, count: int) -> None:
-        """Mark the caches as complete, ``count`` tokens further."""
+        """Mark the end of a pass over ``count`` tokens."""
         self._torn = False
         self.position += count
 
     def undo_pass(self) -> None:
-        """Take back what a pass that failed has written, so that it can be tried again."""
+        """Remove what a failed pass has written, so that it can be tried again."""
         for cache in self.caches:
             cache.truncate(self.position)
         for store in self.recording:
@@ -115,7 +115,7 @@ class StreamState:
         return saved | {"position": torch.tensor(self.position)}
 
     def restore(self, tensors: Mapping[str, Tensor], devices: Sequence[torch.device]) -> None:
-        """Take up what :meth:`save` gave, in a state that has read nothing.
+        """Restore what :meth:`save` returned, in a state that has read nothing.
 
         Args:
             tensors: By name.
@@ -135,12 +135,12 @@ class StreamState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all caches take."""
+        """Bytes of all caches."""
         return sum(cache.nbytes for cache in self.caches)
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens for which the fullest layer has memory allocated."""
+        """Largest number of tokens for which a layer has memory allocated."""
         return max((cache.capacity for cache in self.caches), default=0)
 
     def _require_whole(self) -> None:

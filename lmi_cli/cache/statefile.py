@@ -1,7 +1,7 @@
-"""Tensors and a description in one safetensors file that is whole or refused.
+"""The container of state files: tensors and a description in one safetensors file.
 
-A file is written beside its final place and renamed into it, readable by its owner only. Reading it
-runs no code; every tensor and the description carry a checksum, so damage is found, not used.
+A file is written whole or not at all, and only its owner can read it. Reading it runs no code. The
+description and every tensor have a checksum, so a damaged file is refused.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, A
     """Write a state file, whole or not at all.
 
     Raises:
-        ResourceError: There is no room for it, or the folder cannot be written.
+        ResourceError: The disk is full, or the folder cannot be written.
     """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     described = json.dumps(description)

@@ -38,11 +38,11 @@ class StoredBlock:
 
     @property
     def capacity(self) -> int:
-        """Tokens that there is room for."""
+        """Number of tokens that fit."""
         return self.parts["key"].shape[2]
 
     def live(self, name: str) -> Tensor | None:
-        """A part as far as it is written, eight bits expanded; None if there is no such part."""
+        """The written tokens of a part, dequantized; None if there is no such part."""
         part = self.parts.get(name)
         if part is None:
             return None
@@ -52,7 +52,7 @@ class StoredBlock:
 
 
 class TokenStore:
-    """What is kept of every token of a document, layer by layer.
+    """Keys, or keys and values, of every token of a document, by layer.
 
     Args:
         heads: By layer, the key heads that are kept, ascending; None keeps all of that layer.
@@ -115,7 +115,7 @@ class TokenStore:
             done += step
 
     def truncate(self, position: int) -> None:
-        """Let go of the tokens from ``position`` on."""
+        """Drop the tokens from ``position`` on."""
         for blocks in self._blocks.values():
             while blocks and blocks[-1].start >= position:
                 blocks.pop()
@@ -142,7 +142,7 @@ class TokenStore:
         return other
 
     def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What :meth:`restored` needs: a description for JSON, and tensors by name."""
+        """A description for JSON and tensors by name, for :meth:`restored`."""
         description = {
             "heads": {str(layer): heads for layer, heads in self.heads.items()},
             "with_values": self.with_values,
@@ -161,7 +161,7 @@ class TokenStore:
     def restored(
         cls, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> "TokenStore":
-        """The store that :meth:`save` was called on; its blocks have no room behind their tokens.
+        """Restore the store that :meth:`save` was called on, with blocks of exactly its tokens.
 
         Raises:
             KeyError: A part of the description is missing.
@@ -221,7 +221,7 @@ class TokenStore:
         )
 
     def _parts(self, key: Tensor, value: Tensor) -> dict[str, Tensor]:
-        """What is kept of keys and values, by name."""
+        """The parts of a block, by name."""
         given = {"key": key, "value": value} if self.with_values else {"key": key}
         if not self.int8:
             return given
@@ -231,7 +231,7 @@ class TokenStore:
         return parts
 
     def _copied(self, old: StoredBlock) -> StoredBlock:
-        """The same tokens with the room of a new block."""
+        """The same tokens in a block of full capacity."""
         block = self._new_block(old.parts, old.start)
         block.tokens = old.tokens
         for name, part in old.parts.items():
@@ -261,5 +261,5 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
-    """What :func:`quantize` was given, in the dtype of ``scale``."""
+    """The inverse of :func:`quantize`, in the dtype of ``scale``."""
     return codes.to(scale.dtype) * scale

@@ -1,4 +1,4 @@
-"""What every track of a layer's cache can do, whatever it keeps."""
+"""The interface of a track of a layer's cache."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -67,16 +67,16 @@ class CachedTrack(ABC):
         return span.key, span.value
 
     def reserve(self, count: int, position: int) -> int:
-        """Make a place for tokens that the caller writes; see :class:`SlidingBuffer`.
+        """Reserve columns for tokens that the caller writes; see :class:`SlidingBuffer`.
 
         Raises:
-            RuntimeError: This kind of track has none to reserve.
+            RuntimeError: Tokens of this kind of track can only be appended.
         """
         raise RuntimeError("tokens of this track are appended, not reserved")
 
     @abstractmethod
     def truncate(self, position: int) -> None:
-        """Let go of the tokens from ``position`` on."""
+        """Drop the tokens from ``position`` on."""
 
     @abstractmethod
     def clone(self) -> Self:
@@ -88,7 +88,7 @@ class CachedTrack(ABC):
 
     @abstractmethod
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what :meth:`save` gave; nothing may have been appended before.
+        """Restore what :meth:`save` returned, in a track without tokens.
 
         Raises:
             KeyError: A tensor is missing.

@@ -73,10 +73,10 @@ class Engine:
 
     Args:
         model: The language model.
-        method: What it attends to and what is kept.
+        method: Says what a query attends to and what is kept.
         chunk: Largest number of tokens in one forward pass.
-        longest: Tokens of the whole stream, answer included, where that is known beforehand. Models
-            with one set of frequencies for short texts and one for long choose by it.
+        longest: Tokens of the whole stream, answer included, if that is known. Models with one set
+            of frequencies for short texts and one for long texts choose by it.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class Engine:
         return bound(self.method, self.layers, self.chunk)
 
     def forward(self, state: StreamState, ids: Ids, observe: Observer | None = None) -> Tensor:
-        """Read one chunk; returns hidden states ``[n, hidden]``.
+        """Read one chunk and return its hidden states ``[n, hidden]``.
 
-        A pass that fails leaves the state unusable, which says so when it is used again, until
-        :meth:`~lmi_cli.cache.state.StreamState.undo_pass` has put it back.
+        A pass that fails leaves the state unusable until
+        :meth:`~lmi_cli.cache.state.StreamState.undo_pass` is called.
         """
         state.begin_pass()
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
@@ -128,7 +128,7 @@ class Engine:
 
         Raises:
             ModelError: A logit is not finite.
-            ResourceError: Memory ran out, and again in half the chunk.
+            ResourceError: Memory ran out, and again with half the chunk.
         """
         last: Tensor | None = None
         passes = (self._passes(state, block) for block in rechunk(blocks, self.chunk))
@@ -150,12 +150,12 @@ class Engine:
     def _passes(
         self, state: StreamState, block: Ids, observe: Observer | None = None
     ) -> Iterator[tuple[Ids, Tensor]]:
-        """Read a block of ids; gives each part with its hidden states ``[n, hidden]``.
+        """Read a block of ids and yield each part with its hidden states ``[n, hidden]``.
 
-        Where memory runs out for the first time, the chunk is halved and the part read again.
+        When memory runs out for the first time, the chunk is halved and the part read again.
 
         Raises:
-            ResourceError: It ran out again, or there was nothing to halve.
+            ResourceError: Memory ran out again, or the chunk could not be halved.
         """
         done = 0
         while done < len(block):
@@ -168,7 +168,7 @@ class Engine:
                 # What has been observed could not be taken back.
                 if self._halved or len(part) < 2 or observe is not None:
                     raise ResourceError(
-                        f"out of memory behind {state.tokens:,} tokens, {len(part):,} at once",
+                        f"out of memory after {state.tokens:,} tokens, {len(part):,} at a time",
                         hint="a smaller --window or --chunk, or --dtype bfloat16, takes less",
                     ) from error
                 self._halved = True
@@ -191,11 +191,11 @@ class Engine:
         """Generate from the hidden state of the newest token.
 
         Args:
-            state: Behind the prompt; takes up every generated token but the last.
+            state: After the prompt; it reads every generated token but the last.
             last: Hidden state ``[hidden]`` of the last prompt token.
             stop_ids: Tokens that end the answer.
             limit: Largest number of tokens.
-            sampling: How to choose.
+            sampling: How tokens are chosen.
             index: Number of the question, for the random generator.
 
         Raises:
@@ -224,7 +224,7 @@ class Engine:
 
 
 def rechunk(blocks: Iterable[Ids], size: int) -> Iterator[Ids]:
-    """Cut blocks of any size into blocks of exactly ``size`` ids, but for the last."""
+    """Cut blocks of any size into blocks of exactly ``size`` ids, except the last."""
     held: list[Ids] = []
     count = 0
     for block in blocks:
@@ -245,7 +245,7 @@ _LOOP_TURNS = 4
 
 
 def loops(tokens: list[int]) -> bool:
-    """Whether the tail repeats itself: 64 tokens or more, in four equal turns or more."""
+    """Whether the tail repeats itself: at least four times, over at least 64 tokens."""
     for period in range(1, len(tokens) // _LOOP_TURNS + 1):
         length = max(_LOOP_TOKENS, _LOOP_TURNS * period)
         if length > len(tokens) or period > _LOOP_TOKENS:
@@ -257,7 +257,7 @@ def loops(tokens: list[int]) -> bool:
 
 
 def _ran_out(error: BaseException) -> bool:
-    """Whether memory ran out, on the device or, where torch says so only in words, on the CPU."""
+    """Whether an error means that memory ran out; for the CPU torch says so only in words."""
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return known or "can't allocate memory" in str(error)
 

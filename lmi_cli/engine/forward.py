@@ -21,13 +21,13 @@ from lmi_cli.cache.track import Span
 from lmi_cli.engine.language_model import Attention
 
 Observer = Callable[[int, QKV], None]
-"""Is shown the index of each layer and what it was handed."""
+"""Called with the index of each layer and its queries, keys and values."""
 
 
 class ForwardPass(Attention):
-    """Attention for ``count`` new tokens behind a state; the state's caches take up their keys.
+    """Attention for ``count`` new tokens behind a state, whose caches store their keys.
 
-    Deliberately not a container and without a ``to`` method: libraries that move a module's
+    This is deliberately not a container and without a ``to`` method: libraries that move a module's
     arguments between devices copy containers, and a copy's changes would be lost.
 
     Attributes:
@@ -160,7 +160,7 @@ class ForwardPass(Attention):
         dtype: torch.dtype,
         device: torch.device,
     ) -> Rotation | None:
-        """Shared by all layers of one frequency set on one device; None for no rotation."""
+        """A rotation, shared by the layers of one frequency set on one device; None for none."""
         if rotary is None or position.at == 0:
             return None
         wide = phase_dtype(dtype)

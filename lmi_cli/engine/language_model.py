@@ -1,4 +1,4 @@
-"""What the engine and the tasks ask of a loaded model, whoever computes it. Imports torch only."""
+"""The interface of a loaded model, whoever computes it. Imports torch only."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from lmi_cli.engine import CHUNK
 
 
 class Attention(ABC):
-    """What a model calls in each layer instead of its own attention.
+    """The attention that a model calls in each layer instead of its own.
 
     Attributes:
         position: True position of the first new token.
@@ -108,8 +108,8 @@ class LanguageModel(ABC):
         """The dtype in which the model computes, as in ``bfloat16``."""
         return str(self.dtype).removeprefix("torch.")
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to give back
-        """Give back what was changed elsewhere."""
+    def close(self) -> None:  # noqa: B027 - most have nothing to undo
+        """Undo changes made outside of this object."""
 
     def __enter__(self) -> Self:
         return self

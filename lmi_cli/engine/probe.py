@@ -1,6 +1,6 @@
-"""What the machine can do at most: the rate of a matrix product and of reading memory.
+"""The limits of the machine: its rate of matrix products and of reading memory.
 
-Measured in the same run as what is to be judged by it, since machines are shared.
+They are measured in the same run as what is compared with them, since machines are shared.
 """
 
 import time
@@ -16,7 +16,7 @@ _SECONDS = 0.4
 
 
 def gemm_flops(dtype: torch.dtype, device: torch.device) -> float:
-    """Floating-point operations a second of the best of a fixed list of matrix products."""
+    """Floating-point operations per second of the best of a fixed list of matrix products."""
     best = 0.0
     for rows, inner, columns in _GEMM_SHAPES:
         left = torch.randn(rows, inner, device=device).to(dtype)
@@ -31,13 +31,13 @@ def gemm_flops(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def read_bytes_per_s(device: torch.device) -> float:
-    """Bytes a second of adding up an array far larger than any cache."""
+    """Bytes per second of summing an array far larger than any cache."""
     array = torch.ones(_READ_BYTES // 4, device=device)
     return _READ_BYTES / _seconds(lambda: array.sum(), device)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Time of one call, the best of as many as fit a fraction of a second."""
+    """Time of one call, the best within a fraction of a second."""
     work()
     best = float("inf")
     until = time.perf_counter() + _SECONDS

@@ -230,7 +230,7 @@ class Asker:
     def _reread(
         self, passages: Sequence[Passage], question: str, earlier: Sequence[Turn]
     ) -> tuple[Engine, Ids]:
-        """A prompt with these passages, and an engine that reads it exactly as the stock model does."""
+        """A prompt with these passages, and an engine that reads as the stock model does."""
         prompt = self.options.prompts.around_passages(earlier)
         while earlier and len(prompt.prefix) > self._conversation_limit:
             earlier = earlier[1:]

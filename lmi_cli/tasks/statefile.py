@@ -246,8 +246,8 @@ def read_into(
 ) -> Generator[Progress | Note, None, Reading]:
     """Read a document for a state file; what an earlier call left unfinished is continued.
 
-    The reading so far is saved beside the file, as ``NAME.part``, at intervals that take no more than
-    a tenth of the time. The file itself is written by :func:`finish`.
+    The reading so far is saved beside the file, as ``NAME.part``, at intervals that take no more
+    than a tenth of the time. The file itself is written by :func:`finish`.
 
     Args:
         model: The model.

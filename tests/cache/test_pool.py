@@ -38,6 +38,6 @@ def test_a_full_disk_is_an_error_not_a_crash(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(ResourceError, match="no room for 4,000 more bytes"):
+    with pytest.raises(ResourceError, match="no space for 4,000 more bytes"):
         BlockPool(0, tmp_path).empty((1000,), torch.float32, CPU)
     assert list(tmp_path.iterdir()) == []

@@ -88,7 +88,7 @@ def test_scores_are_those_of_a_reading_that_did_not_fail(
 def test_the_second_time_it_is_said(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         failing(monkeypatch, {3, 4}, MemoryError()),
-        pytest.raises(ResourceError, match="12 tokens, 6 at once"),
+        pytest.raises(ResourceError, match="12 tokens, 6 at a time"),
     ):
         read(engine)
 
