@@ -1,12 +1,15 @@
-"""A model that transformers runs, with attention that is ours."""
+"""A model that transformers loads and runs, through accelerate, with attention that is ours."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
@@ -148,3 +151,29 @@ class OutputHead:
         if self._softcap is not None:
             logits = self._softcap * torch.tanh(logits / self._softcap)
         return logits
+
+
+def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -> CausalLM:
+    """Load the weights of a checked folder that has passed the self-check.
+
+    Args:
+        folder: The model.
+        dtype: In which it computes.
+        devices: Where the weights go, as ``from_pretrained`` takes it.
+
+    Raises:
+        OSError, ValueError, KeyError, RuntimeError: Whatever transformers makes of bad files.
+    """
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation="eager",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        **devices,
+    )
+    return CausalLM(model.eval())

@@ -8,7 +8,6 @@ are packed once and a token is one call; otherwise torch computes. Imports torch
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,38 +22,6 @@ from lmi_cli.native import onednn, pointwise
 from lmi_cli.native.attention import MAX_RANGES, SIZES
 from lmi_cli.native.linear import PackedLinear
 from lmi_cli.native.step import StepLayer, Stepper
-
-
-class Linear(Protocol):
-    """A linear layer, whoever computes it; see :class:`lmi_cli.native.linear.PackedLinear`."""
-
-    rows: int
-    columns: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of weight and bias."""
-        ...
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """``[..., rows]`` of ``x``, ``[..., columns]``."""
-        ...
-
-    def add(self, x: Tensor, to: Tensor) -> None:
-        """Add the outputs of ``x`` to ``to``."""
-        ...
-
-    def gated(self, x: Tensor) -> Tensor:
-        """``silu(gate) * up`` of ``x``, where the two lie in one layer."""
-        ...
-
-    def wide(self, x: Tensor) -> Tensor:
-        """Like a call, in float32 or wider."""
-        ...
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Rows of the weight by number."""
-        ...
 
 
 class TorchLinear:
@@ -103,6 +70,9 @@ class TorchLinear:
         return functional.embedding(ids, self._weight)
 
 
+Linear = TorchLinear | PackedLinear
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     """One layer. Of the norms the last two, of queries and of keys, may be missing."""
@@ -143,6 +113,7 @@ class Decoder(LanguageModel):
         inner = weights["model.layers.0.mlp.down_proj.weight"]
         sizes = blueprint.head_size % 32 == 0 and PackedLinear.can(inner)
         self._packs = sizes and PackedLinear.can(embedding)
+        self._kind: type[Linear] = PackedLinear if self._packs else TorchLinear
         if quantize and not self._packs:
             raise ValueError("weights in eight bits need bfloat16 and the library in C")
         self.quantize = "int8" if quantize else "none"
@@ -258,7 +229,9 @@ class Decoder(LanguageModel):
                 torch.cat([weights[f"{prefix}{name}.bias"] for name in qkv]) if biased else None,
             ),
             output=self._join([weight("self_attn.o_proj")]),
-            gate_up=self._join_gated(weight("mlp.gate_proj"), weight("mlp.up_proj")),
+            gate_up=self._rounded(
+                self._kind.join_gated(weight("mlp.gate_proj"), weight("mlp.up_proj"))
+            ),
             down=self._join([weight("mlp.down_proj")]),
             norms=(
                 weight("input_layernorm"),
@@ -269,16 +242,12 @@ class Decoder(LanguageModel):
         )
 
     def _join(self, weights: Sequence[Tensor], bias: Tensor | None = None) -> Linear:
-        if not self._packs:
-            return TorchLinear.join(weights, bias)
-        packed = PackedLinear.join(weights, bias)
-        return packed if self.quantize == "none" else packed.quantized()
+        return self._rounded(self._kind.join(weights, bias))
 
-    def _join_gated(self, gate: Tensor, up: Tensor) -> Linear:
-        if not self._packs:
-            return TorchLinear.join_gated(gate, up)
-        packed = PackedLinear.join_gated(gate, up)
-        return packed if self.quantize == "none" else packed.quantized()
+    def _rounded(self, linear: Linear) -> Linear:
+        if self.quantize == "int8" and isinstance(linear, PackedLinear):
+            return linear.quantized()
+        return linear
 
 
 def _packed(linears: Sequence[Linear]) -> list[PackedLinear]:

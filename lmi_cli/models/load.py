@@ -98,7 +98,7 @@ def load_known(known: KnownModel) -> Loaded:
             weights = _weights(files.folder, dtype)
             lm: LanguageModel = Decoder(plain, weights, quantize=quantize)
         else:
-            from lmi_cli.models.pretrained import load_pretrained
+            from lmi_cli.models.causal_lm import load_pretrained
 
             lm = load_pretrained(files.folder, dtype, devices)
     except torch.OutOfMemoryError as error:

@@ -8,10 +8,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, PreTrainedModel
 
-from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.causal_lm import CausalLM, load_pretrained
 from lmi_cli.models.hook import IMPLEMENTATION
 from lmi_cli.models.load import Loaded
-from lmi_cli.models.pretrained import load_pretrained
 
 ATTENTION = "sdpa"
 """The implementation that transformers chooses by itself."""

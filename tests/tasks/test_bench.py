@@ -13,9 +13,9 @@ from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
 from lmi_cli.methods import Full, LMInfinite, MethodChoice
+from lmi_cli.models.causal_lm import load_pretrained
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
-from lmi_cli.models.pretrained import load_pretrained
 from lmi_cli.models.stock import stock
 from lmi_cli.tasks.bench import BenchReport, Speed, bench, visible_tokens
 from lmi_cli.tasks.events import Progress, follow
