@@ -1,4 +1,4 @@
-"""Every error a user can cause or meet, each with its exit code. Imports nothing.
+"""Every error that a user can cause or meet, each with its exit code. Imports nothing.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What the algebra must know of one attention layer of a model."""
+"""What attention must know of one layer of a model."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

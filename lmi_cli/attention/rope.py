@@ -105,5 +105,5 @@ class Rotary:
 
 
 def phase_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which tensors of ``dtype`` are rotated: float64 for itself, else float32."""
+    """The dtype in which tensors of ``dtype`` are rotated: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

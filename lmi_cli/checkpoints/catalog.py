@@ -1,4 +1,4 @@
-"""The names `lmi` resolves by itself, each pinned by sha256. Imports the standard library only."""
+"""The models that `lmi` knows by name, each pinned by sha256. Imports the standard library only."""
 
 from dataclasses import dataclass
 

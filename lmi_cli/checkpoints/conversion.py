@@ -138,7 +138,7 @@ def _convert_tokenizer(path: Path, folder: Path, header: GgufHeader) -> None:
 
 
 def _check_split(path: Path, split: str) -> None:
-    """Refuse a vocabulary whose text would silently be cut in another way than in training."""
+    """Refuse a vocabulary by which text would silently be split differently from training."""
     from transformers.integrations.gguf import gguf_tokenizer_mapping as mapping
 
     if split not in _DIGITS_FIRST | _GPT2_SPLIT | mapping.GGUF_PRE_TOKENIZER_SPLITS.keys():
@@ -215,7 +215,7 @@ def _scaled_rope(path: Path, header: GgufHeader, rope: dict[str, Any]) -> dict[s
     """Return the rotary parameters of a model with scaled frequencies, or None if they are plain.
 
     transformers 5.23 reads the base frequency of a GGUF file but not its scaling, which would give
-    a model that works and is wrong. Linear scaling and that of Llama 3.1 are put right here.
+    a model that works and is wrong. Linear scaling and that of Llama 3.1 are corrected here.
 
     Raises:
         ModelError: The file has another kind of scaling.

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub: safetensors and GGUF only, what is on disk first.
+"""Models of the Hugging Face Hub: safetensors and GGUF only; what is on disk comes first.
 
 The Hub's own client and cache are used, so tokens, mirrors (``HF_ENDPOINT``) and models that other
 tools fetched all count. Imports huggingface_hub only when a Hub model is asked for.
@@ -113,7 +113,7 @@ def _download(wanted: Wanted, file: str | None, progress: ReportBytes) -> Path:
 
 
 def _from_hub(wanted: Wanted, file: str | None, bar: Any, *, local_files_only: bool) -> str:
-    """Call huggingface_hub; the one place where this package does."""
+    """Call huggingface_hub, which nothing else in this package does."""
     import huggingface_hub
 
     if file is not None:

@@ -1,4 +1,4 @@
-"""From what the user typed after ``-m`` to a checked folder of model files.
+"""From the value of ``-m`` to a checked folder of model files.
 
 May import the standard library and the light modules of this package; torch, transformers and
 huggingface_hub only where a model has to be converted or fetched.
@@ -28,7 +28,7 @@ class ModelFiles:
     """A model on disk, checked, ready for `from_pretrained`.
 
     Attributes:
-        id: What the user asked for; the catalog's name for the default.
+        id: What the user asked for; for the default model, its name in the catalog.
         folder: Holds config.json, safetensors files, tokenizer files and, mostly,
             generation_config.json.
         identity: The sha256 of the GGUF file it was made from, the commit of a Hub snapshot, or

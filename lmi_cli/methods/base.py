@@ -1,8 +1,8 @@
-"""What every method says of itself, and what follows from that alone.
+"""What every method declares, and what follows from that alone.
 
 A method computes nothing. It says what the cache keeps, what a query sees, what the command line
-may set and what of it is fixed once a document has been read. Nothing outside this package asks
-which method it is dealing with. Imports ``attention``; neither torch nor numpy is loaded.
+may set and which of these settings are fixed once a document has been read. Nothing outside this
+package asks which method it is dealing with. Imports ``attention``; neither torch nor numpy is loaded.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class MethodOption:
 
     @property
     def flag(self) -> str:
-        """As it is typed."""
+        """The name of the command-line option."""
         return "--" + self.name.replace("_", "-")
 
 

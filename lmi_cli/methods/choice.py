@@ -1,4 +1,4 @@
-"""What the user chose of a method, and the method that follows from it."""
+"""The method and the parameters that the user chose, and the method that follows from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _UNLIMITED = 2**53
 
 @dataclass(frozen=True, slots=True)
 class MethodChoice:
-    """The method that the user asked for; what is not given is left to rules.
+    """The method that the user asked for; parameters that were not given get their defaults later.
 
     Attributes:
         name: Key of ``METHODS``.
@@ -61,6 +61,6 @@ class MethodChoice:
 
     @property
     def fixed(self) -> dict[str, int]:
-        """What was given of the options that are fixed when a document is read."""
+        """The given options that are fixed when a document is read."""
         fixed = {option.name for option in METHODS[self.name].options if option.fixed}
         return {name: value for name, value in self.given.items() if name in fixed}

@@ -17,7 +17,7 @@ class Full(Method):
 
     @classmethod
     def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
-        """There is nothing to choose."""
+        """The method, which has no parameters."""
         return cls()
 
     @property

@@ -1,4 +1,5 @@
-"""From a name to a model that runs: files, safe loading, families, the attention hook.
+"""From checked model files to a model that runs: loading, families, the attention hook.
 
-The only package that imports transformers. ``store`` and what it needs import nothing heavy.
+The only package that runs models through transformers. What says what a model is (``known``,
+``facts``, ``placement``) imports neither torch nor transformers.
 """

@@ -1,4 +1,4 @@
-"""A model that transformers loads and runs, through accelerate, with attention that is ours."""
+"""A model that transformers and accelerate load and run, with our attention."""
 
 import logging
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class CausalLM(LanguageModel):
         model: Loaded, in evaluation mode, of a family in the table.
 
     Raises:
-        ModelError: The family is not known, or its attention cannot be replaced.
+        ModelError: The family is unknown, or its attention cannot be replaced.
     """
 
     computed_by = "transformers"

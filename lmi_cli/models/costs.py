@@ -1,4 +1,4 @@
-"""Arithmetic and memory traffic that a model cannot do without."""
+"""The arithmetic and memory traffic that a model cannot avoid."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from lmi_cli.engine.language_model import LanguageModel
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What every implementation of a model has to do.
+    """The work that every implementation of a model has to do.
 
     Attributes:
         linear_flops: Floating-point operations of the linear layers for a token, the output
             projection left out, since reading needs it only once.
-        visible_flops: The same of one layer's attention for each key that a token sees: a dot
-            product and a weighted sum in every head.
-        step_bytes: Weights that one generated token takes, in bytes.
+        visible_flops: The same for the attention of one layer, for each key that a token sees: a
+            dot product and a weighted sum in every head.
+        step_bytes: Weights that are read for one generated token, in bytes.
         visible_bytes: A key and a value of every head of one layer, in bytes.
     """
 

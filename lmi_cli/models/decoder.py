@@ -1,9 +1,10 @@
-"""A decoder of the Llama kind, computed by ourselves: no module, no mask, no copy between layers.
+"""A decoder of the Llama kind in code of our own: no module, no mask, no copy between layers.
 
-For Llama, Mistral, Qwen 2 and Qwen 3 on the CPU (see :mod:`lmi_cli.models.prepared`), where a fifth
-of the time of reading and two thirds of that of a token went into the many small operations of a
-general library. It rounds where transformers rounds. In bfloat16, with the library in C, weights
-are packed once and a token is one call; otherwise torch computes. Imports torch, not transformers.
+For Llama, Mistral, Qwen 2 and Qwen 3 on the CPU (see :mod:`lmi_cli.models.prepared`), where the
+many small operations of a general library take a fifth of the time of prefill and two thirds of
+that of a decoded token. It rounds where transformers rounds. In bfloat16, with the library in C,
+weights are packed once and a token is one call; otherwise torch computes. Imports torch, not
+transformers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ Linear = TorchLinear | PackedLinear
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer. Of the norms the last two, of queries and of keys, may be missing."""
+    """One layer. The last two norms, those of queries and of keys, may be missing."""
 
     qkv: Linear
     output: Linear
@@ -89,12 +90,12 @@ class _Layer:
 
 
 class Decoder(LanguageModel):
-    """A model of a known shape from its weights.
+    """A model of a known shape, made from its weights.
 
     Args:
         blueprint: The shape.
-        weights: By the names that transformers gives them, all in one dtype, on the CPU.
-        quantize: Keep eight bits of each weight of a linear layer, the embedding apart.
+        weights: By the names that transformers gives them, all of one dtype and on the CPU.
+        quantize: Keep eight bits of each weight of a linear layer; the embedding stays as it is.
 
     Raises:
         KeyError: A weight is missing.

@@ -1,4 +1,4 @@
-"""The model families we know, and what a configuration says of each attention layer.
+"""The model families that are supported, and what a configuration says of each attention layer.
 
 A family is listed here once its rotary layout is known; the self-check then compares a small random
 model of the same configuration with the stock implementation, so a wrong row is an error and never
@@ -80,7 +80,7 @@ def family_of(config: PretrainedConfig) -> Family:
     """The family of a configuration.
 
     Raises:
-        ModelError: The family is not known, with what is.
+        ModelError: The family is unknown; the message lists those that are known.
     """
     name = config.model_type
     if name in FAMILIES:
@@ -97,7 +97,7 @@ _PLAIN_ROPE = ("default", "linear", "llama3")  # one set of frequencies, and no 
 
 
 def plain_shape(config: PretrainedConfig) -> Blueprint | None:
-    """The shape of a model that is nothing but a plain decoder, as our own runs; else None."""
+    """The shape of a plain decoder, as our own code runs it; None for any other model."""
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     layers = range(config.num_hidden_layers)
     if (
@@ -184,7 +184,7 @@ def _rotary_module(model: PreTrainedModel) -> nn.Module:
 
 
 def _frequency_set(module: nn.Module, config: PretrainedConfig, layer: int) -> str | None:
-    """Name of the layer's frequency set, where the model has one a layer type."""
+    """Name of the layer's frequency set, where the model has one for each type of layer."""
     if hasattr(module, "inv_freq"):
         return None
     return str(config.layer_types[layer])

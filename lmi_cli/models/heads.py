@@ -19,7 +19,7 @@ _SCHEMA = 1
 
 
 def known_heads(files: ModelFiles) -> RetrievalHeads | None:
-    """Return the heads of a model that was calibrated before, be they none; None for any other."""
+    """Return the heads of a calibrated model, of which there may be none; else None."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return _parse(_record(files).read())
     shipped = json.loads(_SHIPPED.read_bytes())

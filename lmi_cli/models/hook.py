@@ -1,8 +1,8 @@
-"""The one place where a transformers model is changed: its attention function, for a while.
+"""The one place where a transformers model is changed: its attention function is replaced.
 
 With ``position_ids = 0`` every rotary embedding is the identity, so queries and keys reach the
-attention function un-rotated; and as no mask function goes by our name, no mask is ever built.
-Causality and positions are then entirely those of the forward pass given along.
+attention function un-rotated; as no mask function is registered under our name, none is built.
+Causality and positions are then entirely those of the forward pass that is handed over.
 """
 
 from collections.abc import Iterator

@@ -61,10 +61,10 @@ class KnownModel:
 
 
 def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownModel:
-    """What is known of the model in a checked folder; found out on its first use.
+    """What is known of the model in a checked folder.
 
     The first use of a model reads it with transformers and runs the self-check, which takes
-    seconds; what comes of it is kept for the next time.
+    seconds; the result is kept for later runs.
 
     Raises:
         ModelError: The family is unknown, the self-check fails, or a file cannot be read.

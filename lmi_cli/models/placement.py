@@ -1,4 +1,4 @@
-"""Where the weights of a model go and in which precision: what is asked for, and what follows.
+"""Where the weights of a model go, and in which precision: the request and what follows from it.
 
 Imports torch only to ask about an accelerator, and accelerate only to check a size.
 """
@@ -21,7 +21,7 @@ _DRIVERS = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "kfd", "dxg")
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """In which numbers a model computes.
+    """The number format in which a model computes.
 
     Attributes:
         dtype: A key of ``DTYPE_BYTES``.
@@ -94,10 +94,10 @@ class Placement:
         return self.device
 
     def precision(self, stored: str) -> Precision:
-        """In which numbers a model computes whose weights are stored in ``stored``.
+        """The precision in which a model computes whose weights are stored as ``stored``.
 
         On a CPU, bfloat16 where the processor multiplies it and float32 where it would be emulated;
-        on an accelerator the stored dtype, or bfloat16 for one of four bytes.
+        on an accelerator the stored dtype, or bfloat16 if that has four bytes.
 
         Raises:
             UsageError: There is no such device.

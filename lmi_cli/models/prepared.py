@@ -1,7 +1,7 @@
 """What transformers made of a model's files, kept so that later starts do without transformers.
 
 The first start of a model imports transformers, which takes seconds: it reads configuration and
-tokenizer in all their forms, and the self-check compares small models. What comes of it is small.
+tokenizer in all their forms, and the self-check compares small models. The result is small.
 An entry holds for one model and one set of library versions; a damaged one is made again. Imports
 nothing heavy.
 """
@@ -36,7 +36,7 @@ class PreparedTokenizer:
         bos_id: Token that goes in front of every sequence, where the model expects one.
         stop_ids: Tokens that end an answer.
         template: Source of the chat template, if there is one.
-        special_tokens: What the template may name.
+        special_tokens: Texts that the template may refer to by name.
         backend: The tokenizer as JSON; None where it is the ``tokenizer.json`` of the folder.
     """
 
@@ -94,7 +94,7 @@ def recall(files: ModelFiles) -> Prepared | None:
 
 
 def remember(files: ModelFiles, prepared: Prepared) -> None:
-    """Keep what a start has found out; where nothing can be written the next one is as slow."""
+    """Keep what a start has found out; where nothing can be written, the next start is as slow."""
     _record(files).write(asdict(prepared))
 
 

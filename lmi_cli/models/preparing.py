@@ -105,7 +105,7 @@ def _generation(folder: Path) -> GenerationConfig | None:
 
 
 def _as_stored(folder: Path, text: str) -> bool:
-    """Whether a tokenizer is the one in ``tokenizer.json``, but for what prompts do not use."""
+    """Whether a tokenizer is that of ``tokenizer.json``, except for what prompts do not use."""
     try:
         stored = json.loads((folder / "tokenizer.json").read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -136,7 +136,7 @@ def _stop_ids(
 
 
 def _blueprint(folder: Path, config: PretrainedConfig) -> Blueprint | None:
-    """The shape of a model for our own decoder, if that is all there is to it."""
+    """The shape of a model for our own decoder; None if the decoder does not compute the same."""
     found = plain_shape(config)
     if found is None or not found.fits(validation.tensor_names(folder)):
         return None

@@ -3,8 +3,8 @@
 A small random model is made from the same configuration and compared twice: with its stock
 attention while the text fits the window, and with a dense formula, written out below on its own,
 once the text is longer. A family whose rotary layout, scale or windows we have wrong is an error
-here and never a wrong number. That a model has passed is kept with what else is known of it; see
-:mod:`lmi_cli.models.prepared`.
+here and never a wrong number. That a model has passed is kept with the rest of what is known of
+it; see :mod:`lmi_cli.models.prepared`.
 """
 
 import copy

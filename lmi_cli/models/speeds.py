@@ -14,7 +14,7 @@ _FASTEST = 1e12
 
 
 def setting_of(use: str, precision: str, parameters: Mapping[str, object]) -> str:
-    """Name of what a speed holds for.
+    """The key under which a speed is kept.
 
     Args:
         use: ``read`` or ``score``.
@@ -35,9 +35,9 @@ def recall(files: ModelFiles) -> dict[str, float]:
 
 
 def remember(files: ModelFiles, setting: str, tokens: int, seconds: float) -> None:
-    """Note a reading, if it was long enough to say something.
+    """Keep the speed of a reading, if it was long enough to be meaningful.
 
-    A cache that cannot be written costs a forecast, no more.
+    If the cache cannot be written, only a later forecast is missing.
     """
     if tokens >= _LEAST_TOKENS and seconds > 0.0:
         record = _record(files)

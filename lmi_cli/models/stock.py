@@ -1,4 +1,4 @@
-"""The same weights as transformers itself runs them, to compare with."""
+"""The same weights, run by transformers itself, for comparison."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -67,7 +67,7 @@ class StockModel:
 
 @contextmanager
 def stock(loaded: Loaded) -> Iterator[StockModel]:
-    """The model with the attention that transformers gives it, for a while.
+    """Open the model with the attention that transformers gives it.
 
     A model that our own decoder runs is loaded a second time.
     """

@@ -1,4 +1,4 @@
-"""What this processor can do, and what becomes of memory that this process frees.
+"""What this processor can do, and how this process treats memory that it frees.
 
 Imports the standard library only.
 """

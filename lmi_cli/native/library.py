@@ -72,5 +72,5 @@ def opened() -> ctypes.CDLL:
 
 
 def takes(tensor: Tensor) -> bool:
-    """Whether a tensor is of the kind that the library computes with, and there is a library."""
+    """Whether there is a library and it computes with tensors of this kind."""
     return _library is not None and tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu"

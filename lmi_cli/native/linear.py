@@ -46,7 +46,7 @@ class PackedLinear:
         rows: Outputs.
         columns: Inputs.
         bias: ``[rows]`` filled up to whole panels, or None.
-        scale: float32, as long: what a unit of each row of an int8 weight stands for.
+        scale: float32, filled up likewise: the value of one unit in each row of an int8 weight.
     """
 
     def __init__(

@@ -70,8 +70,8 @@ class StepLayer:
     """The weights of a decoder layer.
 
     Attributes:
-        linears: Projections to queries, keys and values, one below the other; of what was attended
-            to; the two inner ones of the MLP; its outer one. All are packed.
+        linears: Packed, in this order: the projections to queries, keys and values, one below the
+            other; the output projection; the two inner ones of the MLP; its outer one.
         norms: Weights before attention and before the MLP (``[hidden]``), then of each query and
             of each key (``[head size]``), or None.
     """

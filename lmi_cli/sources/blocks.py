@@ -25,7 +25,7 @@ class Block:
 
     Attributes:
         source: Index into :attr:`Corpus.sources`.
-        text: The text; the whole stream is the concatenation of all blocks.
+        text: The text; the blocks in order, concatenated, are the whole stream.
         char_start: Offset, in characters, of ``text[0]`` in the extracted text of its source.
         page: One-based physical page, for paged sources.
         label: The page label printed on that page, where the source has one.
@@ -78,7 +78,7 @@ class Skipped:
 
 @dataclass(slots=True)
 class Corpus:
-    """A stream of blocks, and the record of what they came from.
+    """A stream of blocks, and a record of where they came from.
 
     ``sources`` and ``skipped`` grow while ``blocks`` is iterated, once and in order.
     """

@@ -1,4 +1,4 @@
-"""From what the user names to one stream of blocks, and the record of what was and was not read.
+"""What the user names becomes one stream of blocks, with a record of what was and was not read.
 
 Imports only ``lmi_cli.errors`` and this package.
 """
@@ -30,7 +30,7 @@ LISTED_SKIPS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One document to be read: its name in the report, the way to open it, who chose it."""
+    """One document to be read: its name in the report, how to open it, and who chose it."""
 
     origin: str
     open: Callable[[], AbstractContextManager[Input]]
@@ -49,8 +49,8 @@ def open_corpus(
     Args:
         paths: What to read, in order. ``-`` is standard input; a pattern that the shell did not
             expand is expanded here.
-        options: What of it to read, and how.
-        stdin: The stream behind ``-``; by default the process's own.
+        options: Which of it to read, and how.
+        stdin: The stream behind ``-``; by default that of the process.
         follows: Whether other text comes before; each source is then named in front of its text.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Bytes of any encoding to text, piece by piece, counting what cannot be decoded.
+"""Decode bytes of any encoding, piece by piece, counting what cannot be decoded.
 
 Imports the standard library and, only for bytes that are not UTF-8, charset-normalizer.
 
@@ -24,7 +24,7 @@ WESTERN_SHARE = 0.4
 
 
 class TextDecoder:
-    """Bytes to text, whole characters only, counting what had to be replaced.
+    """Decodes bytes to text, whole characters only, and counts what had to be replaced.
 
     Args:
         declared: The encoding that the document names; used when its bytes are not UTF-8.
@@ -32,7 +32,7 @@ class TextDecoder:
     Attributes:
         encoding: The encoding in use, known for sure at the end.
         detected: Whether the encoding was guessed from a sample.
-        replaced: Number of U+FFFD put in the place of undecodable bytes.
+        replaced: Number of undecodable sequences replaced by U+FFFD.
     """
 
     def __init__(self, declared: str | None = None) -> None:

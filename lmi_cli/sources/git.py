@@ -19,7 +19,7 @@ PATH_BYTES = 65536
 
 
 def list_files(root: Path) -> Iterator[tuple[str, str | None]] | None:
-    """What git knows of a folder: tracked and new files, and what it ignores.
+    """List the files of a folder as git sees them: tracked, new and ignored.
 
     Args:
         root: The folder.
@@ -27,7 +27,8 @@ def list_files(root: Path) -> Iterator[tuple[str, str | None]] | None:
     Returns:
         Pairs of a path below ``root`` and None, or the reason why it is ignored, ordered by the
         bytes of the path; an ignored folder is one entry with a slash at its end. None if git is
-        not there, the folder is in no work tree, or it is itself ignored (who names it wants it).
+        not installed, the folder is in no work tree, or it is itself ignored (naming an ignored
+        folder is a request to read it).
     """
     git = shutil.which("git")
     if git is None:

@@ -1,4 +1,4 @@
-"""The text of an HTML page as a reader sees it. Imports only the standard library.
+"""The text of an HTML page, as a person sees it. Imports only the standard library.
 
 A linear scanner of its own instead of ``html.parser``: that keeps an unfinished tag and scans it
 again with every piece, which a hostile page can make as slow as it likes.
@@ -126,7 +126,7 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _tag_end(text: str, position: int) -> int | None:
-    """The place of the ``>`` that ends a tag; None if it is yet to come, -1 if this is no tag."""
+    """Offset of the ``>`` that ends a tag; None if it has not come yet, -1 if this is no tag."""
     limit = position + TAG_CHARS
     quote = ""
     for match in QUOTES.finditer(text, position, limit):

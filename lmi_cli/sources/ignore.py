@@ -1,9 +1,10 @@
-"""The rules of .gitignore files, one set per folder, the deepest that says something wins.
+"""The rules of .gitignore files: one set per folder, and the deepest that matches a path decides.
 
-Imports only the standard library. As in git, a pattern speaks of exactly the paths it matches; what
-lies below an ignored folder is out of reach because nobody enters it. Libraries that also match
-everything below a pattern differ from git as soon as a negation is involved. Paths are compared as
-bytes, as git does, and in linear time: the patterns come with the documents.
+Imports only the standard library. As in git, a pattern decides about exactly the paths that it
+matches; what lies below an ignored folder is left out because the folder is never entered.
+Libraries that also match everything below a pattern differ from git as soon as a negation is
+involved. Paths are compared as bytes, as git does, and in linear time, because the patterns come
+with the documents.
 """
 
 import os
@@ -44,7 +45,7 @@ class Pattern:
         negated: Whether a match means that the path is not ignored.
         folders_only: Whether only folders match.
         anchored: Whether the whole path is matched, not just its last part.
-        segments: What the parts of the path must look like; None stands for ``**``.
+        segments: A pattern for each part of the path; None stands for ``**``.
     """
 
     negated: bool
@@ -53,7 +54,7 @@ class Pattern:
     segments: tuple[re.Pattern[bytes] | None, ...]
 
     def matches(self, parts: list[bytes], is_folder: bool) -> bool:
-        """Whether the pattern speaks of this path, given in parts from the folder of its file."""
+        """Whether the pattern matches a path, given in parts relative to the folder of its file."""
         if self.folders_only and not is_folder:
             return False
         if not self.anchored:
@@ -64,14 +65,14 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class IgnoreRules:
-    """The rules that hold in one folder: its own behind those of the folders above it.
+    """The rules that hold in one folder: its own, after those of the folders above it.
 
     Siblings never see each other's rules: each gets its own value from ``enter``.
 
     Attributes:
         layers: For each file of rules, from the top down, how many parts of a path to leave out,
             and its patterns, the last one first.
-        above: The way from the top of the work tree to where the walk starts.
+        above: The path from the top of the work tree to where the walk starts.
     """
 
     layers: tuple[tuple[int, tuple[Pattern, ...]], ...]
@@ -81,7 +82,7 @@ class IgnoreRules:
     def at(cls, root: Path) -> Self:
         """The rules of a folder where a walk starts: those of the work tree around it included.
 
-        Of a folder that is itself ignored, only its own rules: who names it wants it read.
+        For a folder that is itself ignored, only its own rules: naming it is a request to read it.
         """
         here = root.resolve()
         top = next((up for up in (here, *here.parents) if (up / ".git").exists()), here)

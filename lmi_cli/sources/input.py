@@ -1,6 +1,7 @@
 """One file or pipe, opened without trusting it. Imports only the standard library.
 
-A file is read up to the size that it had when it was opened, so that one that grows for ever ends.
+A file is read up to the size that it had when it was opened, so that one that keeps growing still
+comes to an end.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Jupyter notebooks as their cells, without outputs. Imports only the standard library."""
+"""Jupyter notebooks: the text of the cells, not the outputs. Imports only the standard library."""
 
 import json
 from collections.abc import Iterator

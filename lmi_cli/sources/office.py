@@ -1,4 +1,4 @@
-"""EPUB books and DOCX documents: text out of zipped markup. Imports only the standard library.
+"""EPUB books and DOCX documents: text from zipped markup. Imports only the standard library.
 
 What a container claims about itself is not believed: every member is read in pieces and counted,
 and a document type declaration (the way to entity bombs) is refused.
@@ -42,7 +42,7 @@ DOCX_BODY = "word/document.xml"
 
 
 def read(data: Input, source: Source) -> tuple[str, Iterator[Piece]]:
-    """Say what a zip archive holds and read it.
+    """Read a zip archive, as whichever of the two it holds.
 
     Returns:
         The kind, ``epub`` or ``docx``, and its pieces.
@@ -85,7 +85,7 @@ def _check_directory(stream: IO[bytes]) -> None:
 
 
 class _Container:
-    """An archive that gives at most ``EXPANDED_BYTES`` in all."""
+    """An archive from which at most ``EXPANDED_BYTES`` are read in all."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -99,7 +99,7 @@ class _Container:
         """The bytes of a member.
 
         Raises:
-            UnreadableError: The archive has given too much by now.
+            UnreadableError: The archive has expanded to more than that.
         """
         with self._archive.open(name) as member:
             while chunk := member.read(CHUNK_BYTES):
@@ -111,7 +111,7 @@ class _Container:
                 yield chunk
 
     def small(self, name: str) -> bytes:
-        """A member that has no reason to be large, whole."""
+        """A member that should be small, read whole."""
         data = b""
         for chunk in self.chunks(name):
             data += chunk

@@ -12,12 +12,12 @@ class PdfLimits:
     Attributes:
         open_seconds: Processor time to open a file and to count its pages.
         page_seconds: Processor time for one page.
-        patience: How many times as long it may take on the clock, as the machine may have other
-            work and the system may not limit processor time.
+        patience: Wall-clock time allowed, as a multiple of that processor time: the machine may be
+            busy, and the system may not limit processor time.
         memory_bytes: Address space of the worker, where the system can limit it.
         pages: Pages that are read of one file.
         page_chars: Characters that are kept of one page.
-        failed_pages: Pages that may stop a worker before the rest of the file is given up.
+        failed_pages: Pages that may kill a worker before the rest of the file is given up.
     """
 
     open_seconds: float = 60.0
@@ -36,9 +36,9 @@ class ReadOptions:
     Attributes:
         include: Patterns in the syntax of .gitignore; of a folder, only files that match are read.
         exclude: Patterns in the same syntax; files and folders that match are not read.
-        gitignore: Whether .gitignore files (and ``.git/info/exclude``) are obeyed.
+        gitignore: Whether .gitignore files (and ``.git/info/exclude``) are respected.
         max_file_size: Largest file, in bytes, that is read from a folder; None for no limit. A
-            file that is named itself is never refused for its size.
+            file that the user names is never refused for its size.
         password: For encrypted PDF files.
         pdf: Limits on PDF files.
     """

@@ -1,4 +1,4 @@
-"""Undo in a page's text what typesetting did to it: ligatures, broken words, running heads.
+"""Undo what typesetting did to the text of a page: ligatures, broken words, running heads.
 
 Imports only the standard library. Text in the middle of a page is never taken away. Of a running
 head the first two appearances stay; a page number at the edge of a page goes, because the page's
@@ -47,7 +47,7 @@ class PageText:
         Args:
             text: As the PDF library gives it.
             page: One-based number of the page.
-            label: The number printed on the page, as far as the file tells.
+            label: The number printed on the page, if the file gives it.
         """
         lines = [line.rstrip() for line in text.translate(LIGATURES).split("\n")]
         while lines and not lines[0]:
@@ -80,7 +80,7 @@ class PageText:
         return len(shapes)
 
     def _joined(self, text: str) -> str:
-        """Put together the words that were broken at line ends."""
+        """Join the words that were broken at line ends."""
         if len(self._words) < VOCABULARY_WORDS:
             self._words.update(word.lower() for word in WORD.findall(text))
             self._compounds.update(word.lower() for word in COMPOUND.findall(text))

@@ -68,7 +68,7 @@ class Worker:
 
         Args:
             seconds: Processor time that it may take; the worker limits itself to that.
-            patience: How many times as long is waited on the clock.
+            patience: Wall-clock time to wait, as a multiple of that.
 
         Raises:
             WorkerError: None came in time, or the worker died or broke the protocol.
@@ -267,7 +267,7 @@ class _Pages:
 
 
 def plural(pages: list[int]) -> str:
-    """The word for these pages."""
+    """``page`` or ``pages``, for this many."""
     return "page" if len(pages) == 1 else "pages"
 
 

@@ -1,4 +1,4 @@
-"""Read one PDF with pypdf and write its pages to standard output; a process of its own.
+"""Read one PDF with pypdf, in a process of its own, and write its pages to standard output.
 
 Run as a script: it imports the standard library and pypdf, nothing of this package. It may be
 killed at any time, and limits its own memory and time, because its parent may be killed too.

@@ -1,4 +1,4 @@
-"""Why an input is not read, in words. Imports only ``document``."""
+"""Why an input is not read, in words. Imports only ``blocks``."""
 
 from lmi_cli.sources.blocks import Skipped
 

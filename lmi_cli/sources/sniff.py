@@ -102,7 +102,7 @@ def kind_of(head: bytes, name: str) -> str:
 
 
 def unwelcome(head: bytes, name: str) -> str | None:
-    """The reason why a file that nobody named is left out for its content, if there is one.
+    """The reason to leave out a file that was not named, judged by its content; None to read it.
 
     Args:
         head: The first bytes of the file.

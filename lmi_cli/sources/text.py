@@ -13,7 +13,7 @@ CLUSTER_CHARS = 32
 
 
 def read(data: Input, source: Source) -> Iterator[Piece]:
-    """Read a text file in pieces; each but the longest lines ends at a line end."""
+    """Read a text file in pieces; each ends at a line end, unless a line is longer than a piece."""
     line = 1
     for text in blocks(decoded(data.chunks(), source)):
         yield Piece(text, line=line)
@@ -35,7 +35,7 @@ def blocks(texts: Iterable[str]) -> Iterator[str]:
 
 
 def safe_cut(text: str, limit: int) -> int:
-    """The last place up to ``limit`` that parts no character from its marks and no CR from LF."""
+    """The last offset up to ``limit`` that separates no character from its marks, no CR from LF."""
     for cut in range(min(limit, len(text) - 1), max(limit - CLUSTER_CHARS, 0), -1):
         after, before = text[cut], text[cut - 1]
         if not (

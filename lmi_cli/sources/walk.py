@@ -1,4 +1,4 @@
-"""The files of a folder in a stable order, streamed, each with the reason if it is not to be read.
+"""Stream the files of a folder in a stable order, each with the reason if it is not to be read.
 
 Imports the standard library, pathspec and this package. Symbolic links are never followed, so
 there are no loops and no way out of the folder.
@@ -127,7 +127,7 @@ def _scan(
 
 
 class _Rules:
-    """What is left out by name, pattern or size, whoever listed it."""
+    """What is left out by name, pattern or size, however it was listed."""
 
     def __init__(self, options: ReadOptions) -> None:
         self._include = _spec(options.include)

@@ -54,7 +54,7 @@ class UnsupportedTokenizerError(ValueError):
 
 
 class ByteLevelBPE:
-    """A byte-level BPE tokenizer, for text that goes on where other text left off.
+    """A byte-level BPE tokenizer, for text that continues other text.
 
     Args:
         backend: The model's own, without special tokens, templates and prefix spaces.
@@ -76,7 +76,7 @@ class ByteLevelBPE:
         )
 
     def encode(self, text: str) -> Encoded | None:
-        """Tokens of a text; None for one that only the model's own tokenizer is right about."""
+        """Tokens of a text; None if only the model's own tokenizer gets them right."""
         ascii_only = text.isascii()
         if not ascii_only and (
             _GROWING_SCRIPTS.search(text)

@@ -1,4 +1,4 @@
-"""Tokens of a text, and where in it they begin. Imports numpy."""
+"""Tokens of a text, and where in the text they begin. Imports numpy."""
 
 from dataclasses import dataclass
 

@@ -2,7 +2,7 @@
 
 tiktoken is used only where it gives the same tokens: see :mod:`lmi_cli.text.bytelevel` for what is
 proved when it is built. Its words are compared on a text of all kinds, on the beginning of the
-stream, on samples of what follows, and wherever a longer unbroken run comes by than before.
+stream, on samples of what follows, and wherever a longer unbroken run occurs than before.
 """
 
 from lmi_cli.text.bytelevel import ByteLevelBPE, UnsupportedTokenizerError
@@ -64,7 +64,7 @@ class StreamEncoder:
         return self.encode_again(text, continued=continued)
 
     def encode_again(self, text: str, *, continued: bool = True) -> Encoded:
-        """Tokens of a part of a piece; counts for nothing."""
+        """Tokens of part of a piece, without counting them."""
         encoded = self._fast.encode(text) if self._fast is not None and continued else None
         return encoded or self._tokenizer.encode(text, continued=continued)
 

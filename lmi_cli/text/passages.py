@@ -24,13 +24,13 @@ def cut(
     """Token offsets at which passages begin, and the number of tokens at the end.
 
     Every section is cut evenly into passages of about ``tokens``, each cut moved to the best border
-    near by: the end of a paragraph, a sentence, a line, a word.
+    nearby: the end of a paragraph, a sentence, a line, a word.
 
     Args:
         text: The whole stream.
         starts: Character offset in ``text`` in which each token begins, ascending.
-        sections: Token offsets that no passage spans, ascending, the first one 0.
-        tokens: Size aimed at.
+        sections: Token offsets that no passage crosses, ascending, the first one 0.
+        tokens: Target size, in tokens.
     """
     count = len(starts)
     borders: list[int] = []

@@ -44,7 +44,7 @@ class _Entry:
 
 
 class SourceCounter:
-    """Tokens by source, for a stream that nobody looks back on; remembers what is on its way.
+    """Counts tokens by source, for a stream whose places nobody asks for later.
 
     Attributes:
         tokens: By source; headers count for none.
@@ -174,7 +174,7 @@ class Provenance:
         return np.array(found, dtype=np.int64)
 
     def behind_header(self, offset: int, end: int) -> int:
-        """The first offset from ``offset`` on that lies in no header, ``end`` at most."""
+        """The first offset at or after ``offset`` that lies in no header; ``end`` at most."""
         index = bisect_right(self._starts, offset) - 1
         while index < len(self._entries) and self._entries[index].header and offset < end:
             index += 1

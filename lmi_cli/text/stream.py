@@ -26,7 +26,7 @@ _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 
 
 class BlockRecord(Protocol):
-    """What learns of every block; see :class:`lmi_cli.text.provenance.Provenance`."""
+    """What is told of every block; see :class:`lmi_cli.text.provenance.Provenance`."""
 
     def add(self, block: Block) -> None:
         """Append a block to the stream."""
@@ -76,7 +76,7 @@ def tokenize(
         blocks: The text.
         tokenizer: The model's own.
         record: Is told of every block.
-        encoder: Encodes the pieces; by default a new one of ``tokenizer``.
+        encoder: Encodes the pieces; by default a new one for ``tokenizer``.
         offset: Characters of the stream that stand in front of the blocks.
     """
     encoder = encoder or StreamEncoder(tokenizer)
@@ -101,14 +101,14 @@ def tokenize(
 
 
 class TokenStream:
-    """A text on its way to a model: token blocks, and the record of what they came from.
+    """A text as token blocks, with a record of where they came from.
 
     Args:
         corpus: The text.
         tokenizer: The model's own.
 
     Attributes:
-        corpus: Its sources are complete once the blocks have gone by.
+        corpus: Its sources are complete once all blocks have been taken.
     """
 
     def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
@@ -132,11 +132,11 @@ class TokenStream:
 
 
 class EncodedStream(TokenStream):
-    """A text that is given by its tokens.
+    """A text that is given as tokens.
 
     Args:
         encoded: The tokens.
-        text: What they stand for.
+        text: The text of these tokens.
         tokenizer: The model's own.
     """
 

@@ -46,7 +46,7 @@ class Tokenizer:
 
         Args:
             text: The text.
-            continued: It goes on where other text left off, so it gets none of the space that some
+            continued: It continues other text, so it gets none of the space that some
                 tokenizers put in front of a text.
         """
         backend = self._continued if continued else self._document
@@ -69,7 +69,7 @@ class Tokenizer:
         return self._fast
 
     def encode_template(self, text: str) -> list[int]:
-        """Encode text of our own or of the chat template, in which special tokens are meant."""
+        """Encode text of our own or of the chat template, whose special tokens are special."""
         return list(self._template.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -109,7 +109,7 @@ class IncrementalDecoder:
         return self._advance(final=False)
 
     def flush(self) -> str:
-        """What was held back; an unfinished character gives U+FFFD."""
+        """The text that was held back; an unfinished character gives U+FFFD."""
         return self._advance(final=True)
 
     def _advance(self, *, final: bool) -> str:
@@ -127,7 +127,7 @@ def _control_tokens(description: dict[str, Any]) -> list[int]:
 
 
 def _without_control_tokens(description: dict[str, Any]) -> tokenizers.Tokenizer:
-    """One that reads every added token but white space as the plain text it is spelled with.
+    """A tokenizer that reads every added token except white space as plain text.
 
     Marking such text as special is the template's business. Tokens that are not flagged special are
     left out too: tool and reasoning tags usually are not flagged, and the template uses them.
@@ -143,7 +143,7 @@ def _without_control_tokens(description: dict[str, Any]) -> tokenizers.Tokenizer
 
 
 def _without_prefix_space(description: dict[str, Any]) -> tokenizers.Tokenizer | None:
-    """One that puts no space in front of a text; None if this one puts none."""
+    """A tokenizer that puts no space in front of a text; None if this one puts none."""
     stages = ("normalizer", "pre_tokenizer")
     changed = {stage: _without_prefix(description[stage]) for stage in stages}
     if all(changed[stage] == description[stage] for stage in stages):
