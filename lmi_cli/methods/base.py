@@ -2,7 +2,8 @@
 
 A method computes nothing. It says what the cache keeps, what a query sees, what the command line
 may set and which of these settings are fixed once a document has been read. Nothing outside this
-package asks which method it is dealing with. Imports ``attention``; neither torch nor numpy is loaded.
+package asks which method it is dealing with. Imports ``attention``; neither torch nor numpy is
+loaded.
 """
 
 from abc import ABC, abstractmethod
