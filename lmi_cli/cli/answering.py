@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmi_cli.cli import envelope, summary
 from lmi_cli.cli.console import Output
-from lmi_cli.cli.dry_run import dry_run, show_state_file
+from lmi_cli.cli.dry_run import dry_run
 from lmi_cli.cli.request import Request
-from lmi_cli.cli.session import Opened, Session, state_file
+from lmi_cli.cli.session import Opened, Session
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.qa import QAReport
@@ -33,11 +33,7 @@ def answer_and_print(
             one. An instruction needs no label.
     """
     if request.dry_run:
-        path = state_file(paths)
-        if path is not None:
-            show_state_file(path, request)
-        else:
-            dry_run(command, request, paths, questions, label=label)
+        dry_run(command, request, paths, questions, label=label)
         return
     sink = Output(request.output)
     streaming = not (request.json or request.no_stream or request.output)

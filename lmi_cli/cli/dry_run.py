@@ -15,7 +15,7 @@ from lmi_cli.cli.choices import (
 )
 from lmi_cli.cli.console import Output, one_line
 from lmi_cli.cli.request import Request
-from lmi_cli.cli.session import Session, open_sources, require_whole_input
+from lmi_cli.cli.session import Session, open_sources, require_whole_input, state_file
 from lmi_cli.cli.tree import tree_lines
 from lmi_cli.engine import CHUNK
 from lmi_cli.memory import peak_rss_bytes
@@ -38,8 +38,9 @@ def dry_run(
     questions: Sequence[str] = (),
     *,
     label: str | None = None,
+    keep: str | None = None,
 ) -> None:
-    """Report on ``paths`` as a command would read them that asks questions.
+    """Report on ``paths`` as a command would read them; of a state file, say what it holds.
 
     Args:
         command: For the JSON object.
@@ -47,15 +48,19 @@ def dry_run(
         paths: The sources.
         questions: Those that are known.
         label: As for :func:`lmi_cli.cli.choices.prompts_of`.
+        keep: As for :func:`lmi_cli.cli.choices.memory_choice`.
     """
+    if (path := state_file(paths)) is not None:
+        _show_state_file(path, request)
+        return
     from lmi_cli.tasks.plan import plan_reading
 
     def planned(known: "KnownModel", tokens: int) -> "Plan":
         prompts = prompts_of(request, known, label)
-        wanted = reading_request(request, prompts, request.chunk or CHUNK)
+        wanted = reading_request(request, prompts, request.chunk or CHUNK, keep)
         return plan_reading(known, wanted, tokens, questions)
 
-    memory_choice(request)  # checked before anything is read
+    memory_choice(request, keep)  # checked before anything is read
     _report(command, request, paths, planned)
 
 
@@ -107,7 +112,7 @@ def _report(command: str, request: Request, paths: Sequence[str], planned: Plann
                 session.say(f"{item.origin}: {issue}")
 
 
-def show_state_file(path: Path, request: Request) -> None:
+def _show_state_file(path: Path, request: Request) -> None:
     """Print what a state file holds."""
     from lmi_cli.tasks.statefile import changes, header_of
 

@@ -15,7 +15,6 @@ from lmi_cli.cli.dry_run import (
     method_text,
     planned_memory_object,
     planned_method_object,
-    show_state_file,
     unloaded_model_object,
 )
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
@@ -45,9 +44,7 @@ def command(request: InspectRequest) -> None:
     from lmi_cli.models.facts import names_model
 
     named = request.arguments or []
-    if (path := state_file(named)) is not None:
-        show_state_file(path, request)
-    elif len(named) == 1 and names_model(named[0]):
+    if len(named) == 1 and state_file(named) is None and names_model(named[0]):
         _inspect_model(named[0], request)
     else:
         dry_run("inspect", request, named or [piped_source()])

@@ -35,7 +35,7 @@ class ReadRequest(Request):
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
     keep: str | None = MEMORY("--keep NAME", "Keep the index, the store or both.")
-    append: Path | None = MEMORY("--append FILE", "Read behind what this state file holds.")
+    append: Path | None = MEMORY("--append FILE", "Add the sources to what this state file holds.")
 
 
 def command(request: ReadRequest) -> None:
@@ -47,7 +47,12 @@ def command(request: ReadRequest) -> None:
     if state_file(paths) is not None:
         raise UsageError(f"{paths[0]} has been read", hint=f"lmi qa {paths[0]} QUESTION")
     if request.dry_run:
-        dry_run("read", replace(request, output=None), paths)
+        if request.append is not None:
+            raise UsageError(
+                "--dry-run forecasts a reading from the start, not one that --append continues",
+                hint=f"lmi inspect {request.append} shows what the file holds",
+            )
+        dry_run("read", replace(request, output=None), paths, keep=request.keep or "index")
         return
     target = request.output or request.append
     if target is None:

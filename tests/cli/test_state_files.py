@@ -81,10 +81,27 @@ def test_inspect_shows_what_is_in_it(lmi: Run, book: Path, long_document: Path) 
     assert "has changed" in lmi("qa", book, QUESTION, "-n", 2).err
 
 
-def test_a_dry_run_shows_it(lmi: Run, book: Path) -> None:
-    result = lmi("qa", book, QUESTION, "--dry-run")
-    assert result.code == 0
+@pytest.mark.parametrize("command", [("qa", QUESTION), ("chat",), ("summarize",)])
+def test_a_dry_run_shows_it(lmi: Run, book: Path, command: tuple[str, ...]) -> None:
+    name, *question = command
+    result = lmi(name, book, *question, "--dry-run")
+    assert result.code == 0, result.err
     assert result.out == lmi("inspect", book).out
+
+
+def test_a_dry_run_forecasts_what_is_kept(
+    lmi: Run, model: str, long_document: Path, book: Path
+) -> None:
+    foretold = lmi("read", long_document, "-m", model, "--keep", "both", "--dry-run", "--json")
+    stored = json.loads(lmi("read", long_document, "-m", model, "--dry-run", "--json").out)
+    both = json.loads(foretold.out)["memory"]["store_bytes"]
+    assert both > stored["memory"]["store_bytes"] > 0
+
+
+def test_appending_has_no_dry_run(lmi: Run, book: Path, document: Path) -> None:
+    result = lmi("read", "--append", book, document, "--dry-run")
+    assert result.code == 2
+    assert "lmi inspect" in result.err
 
 
 def test_more_is_read_into_it(lmi: Run, book: Path, document: Path) -> None:
