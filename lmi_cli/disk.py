@@ -1,6 +1,6 @@
-"""Files that are ours: the cache folder, small records kept in it, and files written atomically.
+"""The cache folder, small records kept in it, and files written atomically.
 
-Imports the standard library and platformdirs; may be imported by every package.
+Imports the standard library and platformdirs.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# The largest records hold a tokenizer as JSON, and checkpoints.validation accepts one of 256 MiB.
+# The largest records hold a tokenizer as JSON; checkpoints.validation accepts up to 256 MiB.
 _RECORD_LIMIT_BYTES = 2**29
 
 
 def cache_folder() -> Path | None:
-    """Return where the cache belongs: ``LMI_CACHE_DIR``, ``LMI_HOME``, or the platform's place.
+    """Return the cache folder: ``LMI_CACHE_DIR``, ``LMI_HOME``, or the platform's usual place.
 
     Returns:
-        An absolute path, or None where the path depends on a home folder that is not known.
+        An absolute path, or None if it depends on a home folder that is unknown.
     """
     for variable in ("LMI_CACHE_DIR", "LMI_HOME"):
         if value := os.environ.get(variable):
@@ -33,13 +33,13 @@ def cache_folder() -> Path | None:
     import platformdirs
 
     path = platformdirs.user_cache_path("lmi", appauthor=False)
-    # With no home folder known, a literal "~" is left over.
+    # Without a home folder, a literal "~" is left in the path.
     return path if path.is_absolute() else None
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; what was written there replaces ``path`` at the end.
+    """Yield a temporary path beside ``path``; the file written there replaces ``path`` at the end.
 
     A reader sees the old file or the new one, never part of it. If the block raises, the old file
     stays and nothing is left behind. The temporary path is in a folder that only its owner can
@@ -51,7 +51,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
             the file it replaces, or those of any new file.
 
     Yields:
-        The temporary path, where the block has to leave a file.
+        The temporary path; the block must write a file there.
 
     Raises:
         OSError: The file cannot be written or put into place.
@@ -77,7 +77,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never part of it.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -95,13 +95,13 @@ def sync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A small JSON object in the cache, remembered from one run to the next.
+    """A small JSON object in the cache, kept from one run to the next.
 
-    A record that is missing, damaged or of another key counts as absent, and one that cannot be
-    written is not an error: everything in a record can be found out again.
+    A record that is missing, damaged or stored under another key counts as absent, and failing to
+    write one is not an error: everything in a record can be determined again.
 
     Attributes:
-        kind: Folder of the record below the cache folder.
+        kind: Subfolder of the cache folder.
         key: What the record is about; it is stored in the record and compared when it is read.
     """
 
@@ -110,7 +110,7 @@ class Record:
 
     @property
     def path(self) -> Path | None:
-        """The file of the record; None where there is no cache folder."""
+        """The file of the record; None if there is no cache folder."""
         folder = cache_folder()
         if folder is None:
             return None
@@ -118,7 +118,7 @@ class Record:
         return folder / self.kind / f"{digest[:32]}.json"
 
     def read(self) -> dict[str, Any]:
-        """Return what was written last; an empty object if there is nothing usable."""
+        """Return the value written last; an empty object if there is none that is usable."""
         path = self.path
         with contextlib.suppress(OSError, ValueError, RecursionError):
             if path is not None and path.stat().st_size <= _RECORD_LIMIT_BYTES:
@@ -129,7 +129,7 @@ class Record:
         return {}
 
     def write(self, value: dict[str, Any]) -> bool:
-        """Replace what the record holds.
+        """Replace the value of the record.
 
         Args:
             value: A JSON object.
@@ -153,7 +153,7 @@ def _mode_of(path: Path, folder: Path) -> int:
     """Return the permissions for a file: those it has, or those of any new file in ``folder``."""
     if path.exists():
         return path.stat().st_mode & 0o777
-    # To ask for the umask is to change it, for all threads.
+    # The umask can be read only by changing it, for all threads.
     probe = folder / "probe"
     probe.touch()
     mode = probe.stat().st_mode & 0o777

@@ -3,12 +3,12 @@
 ::
 
     LmiError              1
-    ├── UsageError        2   the command line asks for something that cannot be
+    ├── UsageError        2   the command line asks for something impossible
     ├── NoInputError      3   nothing readable among the sources
     ├── ModelError        4   model refused, corrupt, unsupported or not available
-    ├── ResourceError     5   a limit of memory, disk or time
+    ├── ResourceError     5   a limit of memory, disk or time was reached
     ├── PartialError      6   only part of the input was used, under --strict
-    └── StateFileError    7   a state file that does not fit
+    └── StateFileError    7   a state file is corrupt or does not match the request
 """
 
 
@@ -29,7 +29,7 @@ class LmiError(Exception):
 
 
 class UsageError(LmiError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     exit_code = 2
 
@@ -47,7 +47,7 @@ class ModelError(LmiError):
 
 
 class ResourceError(LmiError):
-    """A limit of memory, disk or time was met."""
+    """A limit of memory, disk or time was reached."""
 
     exit_code = 5
 
@@ -59,6 +59,6 @@ class PartialError(LmiError):
 
 
 class StateFileError(LmiError):
-    """A state file is corrupt or does not fit what is asked of it."""
+    """A state file is corrupt or does not match the request."""
 
     exit_code = 7

@@ -1,6 +1,6 @@
-"""Memory of this machine and of this process: what is free, what has been used at most.
+"""Memory of this machine and of this process: how much is free, and the peak use.
 
-Imports the standard library and psutil; may be imported by every package.
+Imports the standard library and psutil.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from lmi_cli.errors import ResourceError
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
-# A container's limit and use, in the second and the first version of Linux control groups.
+# The files with a container's memory limit and use, in versions 2 and 1 of Linux control groups.
 _CGROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (
@@ -24,7 +24,7 @@ _CGROUPS = (
 
 
 def available_bytes() -> int:
-    """Memory that this process can take without swapping, within the limit of its container."""
+    """Memory that this process can allocate without swapping, within its container's limit."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -37,28 +37,28 @@ def available_bytes() -> int:
 
 
 def require(needed: int, what: str, hint: str, *, free: int | None = None) -> None:
-    """Refuse what needs more memory than is free.
+    """Raise an error if more memory is needed than is free.
 
     Args:
-        needed: Bytes.
-        what: What needs them, as the beginning of a sentence.
+        needed: Bytes needed.
+        what: What needs them, as the subject of the message.
         hint: What the user can change.
         free: Bytes that are free; None asks the system.
 
     Raises:
-        ResourceError: It does not fit; the message has both figures.
+        ResourceError: Too little is free; the message gives both figures.
     """
     free = available_bytes() if free is None else free
     if needed > free:
         raise ResourceError(
-            f"{what} takes {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free",
+            f"{what} takes {needed / 1e9:,.1f} GB of memory, but only {free / 1e9:,.1f} GB is free",
             hint=hint,
         )
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far, or since :func:`forget_peak_rss`."""
-    # On Linux the kernel's own mark is right; ru_maxrss starts from the size of the parent process.
+    """Peak resident memory of this process so far, or since :func:`forget_peak_rss`."""
+    # On Linux the kernel's high-water mark is right; ru_maxrss starts at the size of the parent.
     with contextlib.suppress(OSError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -68,7 +68,7 @@ def peak_rss_bytes() -> int:
 
 
 def forget_peak_rss() -> bool:
-    """Begin to count the peak anew; False where the system cannot."""
+    """Reset the peak; return False if the system cannot."""
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")
         return True

@@ -1,13 +1,13 @@
 """Files, folders, globs and pipes as one stream of text blocks that know where they came from.
 
 Imports the standard library, pathspec, charset-normalizer and ``lmi_cli.errors``. pypdf is imported
-only inside the worker process of ``pdf_worker``.
+only in the worker process, ``pdf_worker``.
 
 ::
 
-    corpus        what is asked for -> Corpus: order, headers, what was skipped
-    ├── walk      a folder -> the files to read     (git, ignore, rules)
-    ├── input     one file or pipe, opened safely   (sniff: what it holds)
+    corpus        the named paths -> Corpus: order, headers, skipped inputs
+    ├── walk      a folder -> the files to read     (git, ignore)
+    ├── input     one file or pipe, opened safely   (sniff: its kind)
     └── readers   one module per kind: text (encoding), pdf (pdf_worker, page_text),
                   html, notebook, office
 """

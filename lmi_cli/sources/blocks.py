@@ -1,6 +1,6 @@
 """The types that cross from ``sources`` to ``text``: blocks of text that know where they came from.
 
-Also the pieces of which ``corpus`` makes blocks. Imports only the standard library.
+Also the pieces from which ``corpus`` makes blocks. Imports only the standard library.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ BLOCK_CHARS = 32768
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What a reader yields: some text of its one source, in order; attributes as in `Block`."""
+    """Consecutive text that a reader yields from its one source; attributes as in `Block`."""
 
     text: str
     page: int | None = None
@@ -25,13 +25,13 @@ class Block:
 
     Attributes:
         source: Index into :attr:`Corpus.sources`.
-        text: The text; the blocks in order, concatenated, are the whole stream.
+        text: The text; all blocks, concatenated in order, are the whole stream.
         char_start: Offset, in characters, of ``text[0]`` in the extracted text of its source.
         page: One-based physical page, for paged sources.
         label: The page label printed on that page, where the source has one.
         line: One-based line on which ``text[0]`` lies, for sources that are counted in lines.
         header: True for a line that marks the start of a source for the model. It is part of the
-            stream but of no source's text.
+            stream but not of any source's text.
     """
 
     source: int
@@ -54,7 +54,7 @@ class Source:
         chars: Characters of extracted text so far, headers not included.
         pages: Physical pages, for paged sources.
         lines: Lines so far, for sources that are counted in lines.
-        issues: What was lost or may have been, one sentence each.
+        issues: What was lost or may have been lost, one sentence each.
         remarks: What a reader may want to know although nothing was lost.
     """
 
@@ -80,7 +80,7 @@ class Skipped:
 class Corpus:
     """A stream of blocks, and a record of where they came from.
 
-    ``sources`` and ``skipped`` grow while ``blocks`` is iterated, once and in order.
+    ``blocks`` can be iterated once, in order; ``sources`` and ``skipped`` grow meanwhile.
     """
 
     blocks: Iterable[Block]

@@ -1,4 +1,4 @@
-"""What the user names becomes one stream of blocks, with a record of what was and was not read.
+"""Turn the named paths into one stream of blocks, recording what was read and what was skipped.
 
 Imports only ``lmi_cli.errors`` and this package.
 """
@@ -24,7 +24,7 @@ from lmi_cli.sources.sniff import kind_of, misnamed, unwelcome
 from lmi_cli.sources.walk import walk
 
 STDIN = "<stdin>"
-# A report must not grow without bound with a folder of a million images.
+# Limits the report of a folder with a million images; further skipped files are only counted.
 LISTED_SKIPS = 10_000
 
 
@@ -49,14 +49,14 @@ def open_corpus(
     Args:
         paths: What to read, in order. ``-`` is standard input; a pattern that the shell did not
             expand is expanded here.
-        options: Which of it to read, and how.
-        stdin: The stream behind ``-``; by default that of the process.
-        follows: Whether other text comes before; each source is then named in front of its text.
+        options: Which files to read, and how.
+        stdin: The stream for ``-``; by default the standard input of the process.
+        follows: Whether other text comes before; a header then names each source.
 
     Returns:
-        A corpus whose ``blocks`` read the documents while they are iterated. Closing the
-        iterator ends every process and file behind it. At its end it raises
-        :class:`~lmi_cli.errors.NoInputError` if nothing but white space came.
+        A corpus whose ``blocks`` read the documents as they are iterated. Closing the iterator
+        ends every process and closes every file that it uses. At its end it raises
+        :class:`~lmi_cli.errors.NoInputError` if there was nothing but white space.
 
     Raises:
         UsageError: A path does not exist, or ``-`` is named twice.
@@ -146,7 +146,7 @@ class _Reading:
             self._unlisted[reason] += 1
 
     def _read(self, target: _Target) -> Iterator[Block]:
-        """Read one document; whatever is wrong with it becomes a line of the report."""
+        """Read one document; anything wrong with it becomes a line of the report."""
         source = Source(target.origin, "")
         index = len(self._corpus.sources)
         held: list[Piece] = []
@@ -158,7 +158,7 @@ class _Reading:
                     source.size_bytes = data.consumed_bytes
                     held.append(piece)
                     if index == len(self._corpus.sources):
-                        # White space alone is no document: it waits, within reason, for text.
+                        # White space alone is not a document: hold it until text comes.
                         if piece.text.isspace() and sum(len(p.text) for p in held) < BLOCK_CHARS:
                             continue
                         self._corpus.sources.append(source)
@@ -223,7 +223,7 @@ class _Reading:
 
 
 def _pieces(data: Input, source: Source, options: ReadOptions) -> Iterator[Piece]:
-    """Choose the reader by what the input holds."""
+    """Choose the reader by the content of the input."""
     kind = kind_of(data.head, data.name)
     match kind:
         case "pdf":

@@ -2,9 +2,9 @@
 
 Imports the standard library and, only for bytes that are not UTF-8, charset-normalizer.
 
-The encoding is that of the byte order mark, else UTF-8; at the first bytes that are not UTF-8, if
-all before them was ASCII, the encoding that the document names, or a bounded sample, decides. What
-cannot be decoded becomes U+FFFD. A NUL ends the text.
+The encoding is given by the byte order mark; without one, it is UTF-8. If the first bytes beyond
+ASCII are not UTF-8, it is the encoding that the document declares, or one guessed from a bounded
+sample. Undecodable bytes become U+FFFD. A NUL ends the text.
 """
 
 import codecs
@@ -16,21 +16,21 @@ from lmi_cli.sources.sniff import byte_order_mark
 REPLACEMENT = "\ufffd"
 SAMPLE_BYTES = 65536
 SMALLEST_SAMPLE_BYTES = 4096
-# What Windows-1252 holds beyond ASCII in Western languages; other one-byte encodings, read as it,
-# give other letters, or these signs in the middle of words.
+# The non-ASCII characters of Western languages in Windows-1252. Text in another one-byte encoding,
+# read as Windows-1252, shows other letters, or these signs in the middle of words.
 WESTERN_LETTERS = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüßœÿÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒ")
 WESTERN_SIGNS = frozenset("‘’“”„‚«»‹›–—…•·§°±²³¹ºª¼½¾¿¡€£¥¢©®™†‡‰×÷µ¶´¨¯\xa0\xad")  # noqa: RUF001
 WESTERN_SHARE = 0.4
 
 
 class TextDecoder:
-    """Decodes bytes to text, whole characters only, and counts what had to be replaced.
+    """Decodes bytes to whole characters and counts what had to be replaced.
 
     Args:
-        declared: The encoding that the document names; used when its bytes are not UTF-8.
+        declared: The encoding that the document declares; used if its bytes are not UTF-8.
 
     Attributes:
-        encoding: The encoding in use, known for sure at the end.
+        encoding: The encoding in use; final only at the end.
         detected: Whether the encoding was guessed from a sample.
         replaced: Number of undecodable sequences replaced by U+FFFD.
     """
@@ -117,9 +117,9 @@ def detect(sample: bytes) -> str | None:
 
 
 def is_western(sample: bytes) -> bool:
-    """Whether bytes read as Windows-1252 (and so Latin-1) are a text in a Western language.
+    """Whether bytes, read as Windows-1252 (and so Latin-1), are text in a Western language.
 
-    Asked first, because detectors cannot tell it from its neighbours in a short sample.
+    Checked first, because detectors confuse it with similar encodings in a short sample.
     """
     try:
         text = sample.decode("cp1252")
@@ -149,7 +149,7 @@ def extends_ascii(encoding: str) -> bool:
 
 
 def decoded(chunks: Iterable[bytes], source: Source, declared: str | None = None) -> Iterator[str]:
-    """Decode a stream of bytes up to its end or its first NUL; the issues go to ``source``."""
+    """Decode a stream of bytes up to its end or its first NUL; issues are added to ``source``."""
     decoder = TextDecoder(declared)
     chars = 0
     for chunk in chunks:

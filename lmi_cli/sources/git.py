@@ -25,10 +25,10 @@ def list_files(root: Path) -> Iterator[tuple[str, str | None]] | None:
         root: The folder.
 
     Returns:
-        Pairs of a path below ``root`` and None, or the reason why it is ignored, ordered by the
-        bytes of the path; an ignored folder is one entry with a slash at its end. None if git is
-        not installed, the folder is in no work tree, or it is itself ignored (naming an ignored
-        folder is a request to read it).
+        Pairs of a path below ``root`` and the reason why it is ignored (None if it is not),
+        ordered by the bytes of the path; an ignored folder is one entry with a slash at its end.
+        None instead if git is not installed, the folder is in no work tree, or it is itself
+        ignored (naming an ignored folder is a request to read it).
     """
     git = shutil.which("git")
     if git is None:

@@ -1,7 +1,7 @@
 """The text of an HTML page, as a person sees it. Imports only the standard library.
 
-A linear scanner of its own instead of ``html.parser``: that keeps an unfinished tag and scans it
-again with every piece, which a hostile page can make as slow as it likes.
+The scanner is our own, and linear: ``html.parser`` scans an unfinished tag again with every piece,
+which a hostile page can make arbitrarily slow.
 """
 
 import re
@@ -16,7 +16,7 @@ from lmi_cli.sources.text import blocks
 TAG_CHARS = 65536
 OPEN = re.compile(r"<(?:!--|[!?]|/?([a-zA-Z][a-zA-Z0-9:-]*))")
 CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.I)
-# Content that is not text, and what surrounds the text of a page.
+# Elements whose content is not text, and elements around the main text of a page.
 RAW = ("script", "style", "template", "textarea", "iframe", "noscript", "svg")
 ASIDE = frozenset({"nav", "aside", "footer", "button", "select", "dialog"})
 RAW_END = {name: re.compile(f"</{name}", re.I) for name in RAW}
@@ -43,7 +43,7 @@ def read(data: Input, source: Source) -> Iterator[Piece]:
 
 
 def main_text(texts: Iterable[str]) -> Iterator[str]:
-    """Turn HTML into plain text: headings as ``#``, list items as ``-``, cells parted by tabs.
+    """Turn HTML into plain text: headings as ``#``, list items as ``-``, tabs between cells.
 
     Args:
         texts: The page in pieces, cut anywhere.
@@ -63,7 +63,7 @@ def main_text(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Text runs and tag names; comments, declarations and raw content are passed over."""
+    """Text runs and tag names; comments, declarations and raw content are skipped."""
     skip_to: re.Pattern[str] | None = None
     kept = ""
     pieces = iter(texts)
@@ -79,7 +79,7 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
             if skip_to is not None:
                 found = skip_to.search(kept, position)
                 if found is None:
-                    # The mark may be cut in two.
+                    # The end mark may be cut in two.
                     position = max(position, len(kept) - MARK_CHARS)
                     break
                 position = found.end() if skip_to is COMMENT_END else found.start()
@@ -126,7 +126,7 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _tag_end(text: str, position: int) -> int | None:
-    """Offset of the ``>`` that ends a tag; None if it has not come yet, -1 if this is no tag."""
+    """Offset of the ``>`` that ends a tag; None if it has not come yet, -1 if this is not a tag."""
     limit = position + TAG_CHARS
     quote = ""
     for match in QUOTES.finditer(text, position, limit):
@@ -143,7 +143,7 @@ def _tag_end(text: str, position: int) -> int | None:
 
 
 class _Layout:
-    """Collects text with the white space that the tags ask for."""
+    """Collects text with the white space that the tags imply."""
 
     def __init__(self) -> None:
         self._out: list[str] = []
@@ -209,7 +209,7 @@ class _Layout:
         self._breaks, self._prefix, self._space, self._started = 0, "", trail, True
 
     def take(self, *, final: bool = False) -> str:
-        """What has been collected, once there is enough of it."""
+        """Return the text collected so far, once there is enough of it."""
         if not final and len(self._out) < 256:
             return ""
         text = "".join(self._out)

@@ -1,7 +1,7 @@
-"""The rules of .gitignore files: one set per folder, and the deepest that matches a path decides.
+"""The rules of .gitignore files: one set per folder, and the deepest one that matches decides.
 
-Imports only the standard library. As in git, a pattern decides about exactly the paths that it
-matches; what lies below an ignored folder is left out because the folder is never entered.
+Imports only the standard library. As in git, a pattern applies to exactly the paths that it
+matches; files below an ignored folder are left out because the folder is never entered.
 Libraries that also match everything below a pattern differ from git as soon as a negation is
 involved. Paths are compared as bytes, as git does, and in linear time, because the patterns come
 with the documents.
@@ -16,7 +16,7 @@ from typing import Self
 
 IGNORE_FILE_BYTES = 256 * 1024
 PATTERN_BYTES = 1024
-# A slash inside brackets parts nothing.
+# A slash inside brackets does not separate segments.
 SEGMENT = re.compile(rb"(?:\\.|\[[\^!]?\]?(?:\[:\w+:\]|\\.|[^\]\\])*\]|[^/])*", re.S)
 SEGMENT_PART = re.compile(
     rb"\\(.)|(\*+)|(\?)|\[(?=(\^|!)?(\]?(?:\[:\w+:\]|\\.|[^\]\\])*)\])|(.)", re.S
@@ -54,7 +54,7 @@ class Pattern:
     segments: tuple[re.Pattern[bytes] | None, ...]
 
     def matches(self, parts: list[bytes], is_folder: bool) -> bool:
-        """Whether the pattern matches a path, given in parts relative to the folder of its file."""
+        """Whether the pattern matches a path, given as its parts below the .gitignore's folder."""
         if self.folders_only and not is_folder:
             return False
         if not self.anchored:
@@ -65,13 +65,13 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class IgnoreRules:
-    """The rules that hold in one folder: its own, after those of the folders above it.
+    """The rules that apply in one folder: its own, after those of the folders above it.
 
     Siblings never see each other's rules: each gets its own value from ``enter``.
 
     Attributes:
-        layers: For each file of rules, from the top down, how many parts of a path to leave out,
-            and its patterns, the last one first.
+        layers: For each .gitignore file, from the top down: how many leading parts of a path to
+            drop, and its patterns, the last one first.
         above: The path from the top of the work tree to where the walk starts.
     """
 
@@ -80,9 +80,9 @@ class IgnoreRules:
 
     @classmethod
     def at(cls, root: Path) -> Self:
-        """The rules of a folder where a walk starts: those of the work tree around it included.
+        """The rules of the folder where a walk starts, including those of the work tree around it.
 
-        For a folder that is itself ignored, only its own rules: naming it is a request to read it.
+        If the folder is itself ignored, only its own rules apply: naming it is a wish to read it.
         """
         here = root.resolve()
         top = next((up for up in (here, *here.parents) if (up / ".git").exists()), here)
@@ -108,7 +108,7 @@ class IgnoreRules:
         """Whether a path is ignored, provided that the folder it is in is not.
 
         Args:
-            relative: The path from the root of the walk; a folder's has a slash at its end.
+            relative: The path from the root of the walk; that of a folder ends in a slash.
         """
         parts = [*self.above, *os.fsencode(relative.rstrip("/")).split(b"/")]
         is_folder = relative.endswith("/")
@@ -141,7 +141,7 @@ def parse(text: bytes) -> Iterator[Pattern]:
         line = raw.removesuffix(b"\r")
         if line.startswith(b"#"):
             continue
-        # Spaces at the end do not count, unless a backslash holds the first of them.
+        # Trailing spaces do not count, unless a backslash escapes the first of them.
         line = re.sub(rb"(?<!\\)((?:\\\\)*) +$", rb"\1", line)
         negated = line.startswith(b"!")
         line = line[negated:]
@@ -191,10 +191,10 @@ def _segment(glob: bytes) -> re.Pattern[bytes] | None:
         elif question:
             stretches[-1] += b"."
         elif char == b"[":
-            raise ValueError("a bracket without end")
+            raise ValueError("an unclosed bracket")
         else:
             stretches[-1] += re.escape(escaped or char)
-    # Each stretch between stars may take its first place for good: so there is no way back to try.
+    # Each stretch between stars can settle for its first match, so nothing needs backtracking.
     first, *rest = stretches
     if not rest:
         return re.compile(first, re.S)
@@ -211,7 +211,7 @@ def _char_class(negated: bool, inside: bytes) -> bytes:
         return char if char == b"-" and match[2] is None else re.escape(char)
 
     body = re.sub(rb"\[:(\w+):\]|\\(.)|(.)", name, inside, flags=re.S)
-    # A range whose ends are the wrong way round matches nothing, and is an error in Python.
+    # A range with its ends in the wrong order matches nothing, and is an error in Python.
     expression = b"[^%s]" % body if negated else b"[%s]" % body
     try:
         re.compile(expression)
@@ -221,7 +221,7 @@ def _char_class(negated: bool, inside: bytes) -> bytes:
 
 
 def _match_parts(segments: tuple[re.Pattern[bytes] | None, ...], parts: list[bytes]) -> bool:
-    """Match a path against segments; of several ``**``, only the latest is ever tried again."""
+    """Match a path against segments; of several ``**``, only the latest is ever retried."""
     place = turn = 0
     retry: tuple[int, int] | None = None
     while place < len(parts):
@@ -229,7 +229,7 @@ def _match_parts(segments: tuple[re.Pattern[bytes] | None, ...], parts: list[byt
             segment = segments[turn]
             if segment is None:
                 if turn == len(segments) - 1:
-                    return True  # a ** at the end takes at least one part
+                    return True  # a ** at the end matches at least one part
                 retry = (turn + 1, place)
                 turn += 1
                 continue

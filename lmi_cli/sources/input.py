@@ -1,7 +1,7 @@
 """One file or pipe, opened without trusting it. Imports only the standard library.
 
-A file is read up to the size that it had when it was opened, so that one that keeps growing still
-comes to an end.
+A file is read up to the size that it had when it was opened, so that reading one that keeps growing
+ends.
 """
 
 import os
@@ -34,7 +34,7 @@ def require_regular(mode: int) -> None:
         mode: ``st_mode`` of the file.
 
     Raises:
-        UnreadableError: It is a pipe, a device, a socket ...
+        UnreadableError: It is a pipe, a device, a socket, or the like.
     """
     if not stat.S_ISREG(mode):
         name = next((name for test, name in KINDS_OF_FILE if test(mode)), "special")
@@ -46,10 +46,10 @@ class Input:
     """Bytes from one file or pipe, read once from the start.
 
     Attributes:
-        name: File name or ``<stdin>``; a hint about the content, never more.
+        name: File name or ``<stdin>``; no more than a hint about the content.
         head: The first bytes, at most ``HEAD_BYTES``, without consuming them.
         size_bytes: Size at the time of opening; None for a pipe.
-        consumed_bytes: Bytes handed out so far.
+        consumed_bytes: Bytes read by the caller so far.
     """
 
     def __init__(self, name: str, stream: BinaryIO, path: Path | None = None) -> None:
@@ -70,7 +70,7 @@ class Input:
         return b"".join(parts)
 
     def read(self, count: int = CHUNK_BYTES) -> bytes:
-        """The next bytes: ``count`` of them unless the end is near, empty at the end."""
+        """Return the next ``count`` bytes; fewer near the end, none at the end."""
         if self.size_bytes is not None:
             count = min(count, self.size_bytes - self.consumed_bytes)
         data, self._unread = self._unread[:count], self._unread[count:]
@@ -99,14 +99,14 @@ class Input:
         with tempfile.NamedTemporaryFile(prefix="lmi-") as spool:
             for chunk in self.chunks():
                 if self.consumed_bytes > SPOOL_LIMIT_BYTES:
-                    raise UnreadableError("too large to be read from a pipe: save it as a file")
+                    raise UnreadableError("too large to be read from a pipe: save it to a file")
                 spool.write(chunk)
             spool.flush()
             spool.seek(0)
             yield spool, Path(spool.name)
 
     def changes(self) -> list[str]:
-        """What happened to the file since it was opened, one sentence each."""
+        """How the file has changed since it was opened, one sentence each."""
         if self._status is None:
             return []
         now = os.fstat(self._stream.fileno())
@@ -129,13 +129,13 @@ def open_file(path: Path, *, follow: bool) -> Iterator[Input]:
         follow: Whether a symbolic link is followed. False for files that a walk found.
 
     Raises:
-        UnreadableError: It is not a regular file, or may not be read.
+        UnreadableError: It is not a regular file, or cannot be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     flags |= getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     try:
-        # Opening some devices has effects, so the look comes first; the second look, at the
-        # descriptor, is for a file that was swapped in between.
+        # Opening some devices has side effects, so check first; the second check, of the
+        # descriptor, catches a file that was swapped in between.
         require_regular(path.stat(follow_symlinks=follow).st_mode)
         descriptor = os.open(path, flags)
     except OSError as error:
@@ -146,5 +146,5 @@ def open_file(path: Path, *, follow: bool) -> Iterator[Input]:
 
 
 def reason_of(error: OSError) -> str:
-    """The reason for an error of the system, in its own words."""
+    """The reason for an error of the operating system, in its own words."""
     return f"cannot be read: {(error.strerror or type(error).__name__).lower()}"

@@ -1,7 +1,7 @@
 """EPUB books and DOCX documents: text from zipped markup. Imports only the standard library.
 
-What a container claims about itself is not believed: every member is read in pieces and counted,
-and a document type declaration (the way to entity bombs) is refused.
+The sizes that an archive claims are not trusted: every member is read in pieces and counted. A
+document type declaration, which could hold an entity bomb, is refused.
 """
 
 import lzma
@@ -42,7 +42,7 @@ DOCX_BODY = "word/document.xml"
 
 
 def read(data: Input, source: Source) -> tuple[str, Iterator[Piece]]:
-    """Read a zip archive, as whichever of the two it holds.
+    """Read a zip archive as EPUB or DOCX, whichever it is.
 
     Returns:
         The kind, ``epub`` or ``docx``, and its pieces.
@@ -67,25 +67,25 @@ def _read(data: Input, source: Source) -> Iterator[Piece]:
                     yield Piece(text)
         except DAMAGE as error:
             raise UnreadableError(f"damaged {source.kind}: {error}") from error
-        except RuntimeError as error:  # zipfile's word for a password
+        except RuntimeError as error:  # zipfile raises it for a password
             raise UnreadableError(f"cannot be read: {error}") from error
 
 
 def _check_directory(stream: IO[bytes]) -> None:
-    """Refuse archives whose list of members alone would fill the memory."""
+    """Refuse an archive whose list of members alone would fill the memory."""
     size = stream.seek(0, 2)
     stream.seek(max(0, size - 65557))
     tail = stream.read()
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or len(tail) < end + 22:
-        raise zipfile.BadZipFile("not a whole zip archive")
+        raise zipfile.BadZipFile("incomplete zip archive")
     if struct.unpack_from("<I", tail, end + 12)[0] > DIRECTORY_BYTES:
         raise UnreadableError("unsupported: zip archive with too many members")
     stream.seek(0)
 
 
 class _Container:
-    """An archive from which at most ``EXPANDED_BYTES`` are read in all."""
+    """An archive from which at most ``EXPANDED_BYTES`` are read in total."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -99,7 +99,7 @@ class _Container:
         """The bytes of a member.
 
         Raises:
-            UnreadableError: The archive has expanded to more than that.
+            UnreadableError: The archive expands to more than ``EXPANDED_BYTES``.
         """
         with self._archive.open(name) as member:
             while chunk := member.read(CHUNK_BYTES):
@@ -174,7 +174,7 @@ def _docx_part(container: _Container, name: str) -> Iterator[str]:
             case "p":
                 out.append("\n")
             case "tc":
-                # A cell ends with its last paragraph; in a row, cells are parted by tabs.
+                # A cell ends with its last paragraph; in a row, tabs separate the cells.
                 if out and out[-1] == "\n":
                     out[-1] = "\t"
             case "tr" if out and out[-1] == "\t":

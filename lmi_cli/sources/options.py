@@ -1,4 +1,4 @@
-"""What a caller may choose about reading. Imports only the standard library."""
+"""Options for choosing and reading sources. Imports only the standard library."""
 
 from dataclasses import dataclass, field
 
@@ -13,10 +13,10 @@ class PdfLimits:
         open_seconds: Processor time to open a file and to count its pages.
         page_seconds: Processor time for one page.
         patience: Wall-clock time allowed, as a multiple of that processor time: the machine may be
-            busy, and the system may not limit processor time.
+            busy, and some systems do not limit processor time.
         memory_bytes: Address space of the worker, where the system can limit it.
-        pages: Pages that are read of one file.
-        page_chars: Characters that are kept of one page.
+        pages: Largest number of pages read from one file.
+        page_chars: Largest number of characters kept of one page.
         failed_pages: Pages that may kill a worker before the rest of the file is given up.
     """
 
@@ -34,7 +34,7 @@ class ReadOptions:
     """How sources are chosen and read.
 
     Attributes:
-        include: Patterns in the syntax of .gitignore; of a folder, only files that match are read.
+        include: Patterns in the syntax of .gitignore; in a folder, only files that match are read.
         exclude: Patterns in the same syntax; files and folders that match are not read.
         gitignore: Whether .gitignore files (and ``.git/info/exclude``) are respected.
         max_file_size: Largest file, in bytes, that is read from a folder; None for no limit. A

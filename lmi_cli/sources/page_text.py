@@ -1,8 +1,8 @@
 """Undo what typesetting did to the text of a page: ligatures, broken words, running heads.
 
-Imports only the standard library. Text in the middle of a page is never taken away. Of a running
-head the first two appearances stay; a page number at the edge of a page goes, because the page's
-own number travels with the block.
+Imports only the standard library. Text in the middle of a page is never removed. The first two
+appearances of a running head stay; a page number at the edge of a page is removed, because the
+block carries the number of the page.
 """
 
 import re
@@ -15,17 +15,17 @@ BROKEN_WORD = re.compile(
     r"(?P<token>\S*?)(?P<head>[^\W\d_]+|\d+)[-\u2010\u00ad]\n"
     r"(?P<tail>[^\W\d_]+)(?P<rest>\S*)(?P<gap>[^\S\n]*)(?P<end>\n?)"
 )
-# The dots between an entry of a table of contents and its page: forty tokens that say nothing.
+# The dots between an entry of a table of contents and its page number: forty useless tokens.
 LEADER = re.compile(r"[^\S\n]*(?:\.[^\S\n]*){5,}")
 COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
 WORD = re.compile(r"[^\W\d_]{4,}")
-# First parts that keep their hyphen in English more often than not.
+# First parts of compounds that keep their hyphen in English more often than not.
 HYPHENATED = frozenset(
     {"self", "non", "well", "cross", "ex", "high", "low", "so", "one", "two", "quasi"}
 )
 VOCABULARY_WORDS = 50_000
 EDGE_LINES = 3
-# Left and right pages have their own heads: one stands on two of the four pages before.
+# Left and right pages have different heads, so each appears on two of the four pages before.
 PAGES_BACK = 4
 TIMES_BEFORE = 2
 NUMERAL = re.compile(
@@ -45,7 +45,7 @@ class PageText:
         """The page's text, ending in a line feed; empty if there was nothing but a page number.
 
         Args:
-            text: As the PDF library gives it.
+            text: The text as extracted by the PDF library.
             page: One-based number of the page.
             label: The number printed on the page, if the file gives it.
         """
@@ -67,12 +67,12 @@ class PageText:
         drop_bottom = self._repeated(bottom, 1)
         self._edges = [*self._edges[1 - PAGES_BACK :], (top, bottom)]
         if drop_top + drop_bottom >= len(lines):
-            # A page of nothing but such lines, like a slide, is worth more than a saved line.
+            # A page that consists of such lines only, like a slide, is kept whole.
             return [] if top == ["#"] else lines
         return lines[drop_top : len(lines) - drop_bottom]
 
     def _repeated(self, shapes: list[str], edge: int) -> int:
-        """How many lines from an edge inward are page numbers or have stood there before."""
+        """How many lines from an edge inward are page numbers or have appeared there before."""
         for depth, this in enumerate(shapes):
             before = sum(page[edge][depth : depth + 1] == [this] for page in self._edges)
             if this != "#" and before < TIMES_BEFORE:
@@ -88,7 +88,7 @@ class PageText:
 
     def _join(self, match: re.Match[str]) -> str:
         token, head, tail = match["token"], match["head"], match["tail"]
-        # In paths, addresses, options and code a hyphen at the end may be anything.
+        # In paths, addresses, options and code, a trailing hyphen may mean anything.
         if token.startswith("-") or re.search(r"[/_@=.\\]", token):
             return match[0]
         whole, compound = (head + tail).lower(), f"{head}-{tail}".lower()
@@ -106,10 +106,10 @@ class PageText:
 
 
 def shape(line: str, page: int, label: str | None) -> str:
-    """A line with its page number, if it has one at either end, as ``#``.
+    """A line in which the page number, if there is one at either end, is replaced by ``#``.
 
-    A number counts as the page's if it is the printed label; any other is written as its distance
-    from the physical page, which stays the same from page to page for a page number only.
+    A number equal to the printed label is the page number; any other is replaced by its distance
+    from the physical page, which is the same on every page only for a page number.
     """
     line = " ".join(line.split())
     match = NUMERAL.search(line)

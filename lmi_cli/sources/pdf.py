@@ -43,7 +43,7 @@ class Worker:
         self._stopped = threading.Event()
 
     def __enter__(self) -> Self:
-        # -P: the folder of the script holds an html.py, which must not stand for the library's.
+        # -P: the folder of the script holds an html.py, which must not shadow the library's.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-W", "ignore", str(WORKER)],
             stdin=subprocess.PIPE,
@@ -64,14 +64,14 @@ class Worker:
                 stream.close()
 
     def message(self, seconds: float, patience: float) -> dict[str, Any] | None:
-        """The next message, or None when the worker has ended in good order.
+        """The next message, or None if the worker has ended normally.
 
         Args:
             seconds: Processor time that it may take; the worker limits itself to that.
             patience: Wall-clock time to wait, as a multiple of that.
 
         Raises:
-            WorkerError: None came in time, or the worker died or broke the protocol.
+            WorkerError: No message came in time, or the worker died or broke the protocol.
         """
         try:
             frame = self._frames.get(timeout=patience * seconds)
@@ -83,13 +83,13 @@ class Worker:
                 return None
             if code == -_OUT_OF_TIME:
                 raise WorkerError(f"took more than {seconds:g} s of processor time")
-            raise WorkerError(f"stopped by signal {-code}" if code < 0 else "failed")
+            raise WorkerError(f"crashed with signal {-code}" if code < 0 else "failed")
         try:
             message = json.loads(frame)
         except (ValueError, RecursionError):
-            raise WorkerError("answered nonsense") from None
+            raise WorkerError("gave an invalid answer") from None
         if not isinstance(message, dict):
-            raise WorkerError("answered nonsense")
+            raise WorkerError("gave an invalid answer")
         return message
 
     def _pump(self) -> None:
@@ -120,7 +120,7 @@ def _frame(stream: IO[bytes]) -> bytes | None:
     if len(prefix) < 4:
         return None
     (length,) = struct.unpack(">I", prefix)
-    # A frame of this size never comes from our worker; killing it is the answer to every lie.
+    # Our worker never sends a frame of this size, so this breaks the protocol.
     if length > FRAME_BYTES:
         return b"?"
     frame = stream.read(length)
@@ -131,7 +131,7 @@ def read(data: Input, source: Source, options: ReadOptions) -> Iterator[Piece]:
     """Read a PDF page by page; a page that cannot be read is noted and left out.
 
     Raises:
-        UnreadableError: No page has any text: encrypted, damaged or scanned.
+        UnreadableError: No page gives any text, as the file is encrypted, damaged or scanned.
     """
     with data.seekable() as (_, path):
         pages = _Pages(source, options.pdf)
@@ -175,7 +175,7 @@ class _Pages:
             try:
                 message = worker.message(self._limits.page_seconds, self._limits.patience)
                 if message is None or message.get("page") != number:
-                    raise WorkerError("answered nonsense")
+                    raise WorkerError("gave an invalid answer")
             except WorkerError as error:
                 self._failed[number] = str(error)
                 self._deaths += 1
@@ -226,7 +226,7 @@ class _Pages:
         return Piece(text, page=number, label=label) if text else None
 
     def finish(self) -> None:
-        """Write what went wrong into the source's issues.
+        """Add what went wrong to the issues of the source.
 
         Raises:
             UnreadableError: There was no text at all.
@@ -254,8 +254,8 @@ class _Pages:
             issues.append(f"not read: {plural(pages)} {ranges(pages)}: {reason}")
         if self._cut:
             issues.append(
-                f"only the first {self._limits.page_chars:,} characters were read of "
-                f"{plural(self._cut)} {ranges(self._cut)}"
+                f"only the first {self._limits.page_chars:,} characters of "
+                f"{plural(self._cut)} {ranges(self._cut)} were read"
             )
         if total > self._limits.pages:
             issues.append(f"only the first {self._limits.pages:,} of {total:,} pages were read")
@@ -267,12 +267,12 @@ class _Pages:
 
 
 def plural(pages: list[int]) -> str:
-    """``page`` or ``pages``, for this many."""
+    """``page`` or ``pages``, depending on their number."""
     return "page" if len(pages) == 1 else "pages"
 
 
 def ranges(pages: range | list[int]) -> str:
-    """Page numbers in short: ``2, 5-7``."""
+    """Page numbers in short form: ``2, 5-7``."""
     spans: list[list[int]] = []
     if isinstance(pages, range):
         spans = [[pages[0], pages[-1]]]

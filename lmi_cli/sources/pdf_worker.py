@@ -6,7 +6,7 @@ killed at any time, and limits its own memory and time, because its parent may b
 Protocol: one JSON object on standard input (the request), then frames on standard output, each a
 four-byte big-endian length and a JSON object. The first frame is ``{"pages": n}`` or
 ``{"refused": reason}``; then one frame for each page, in order: ``page`` (one-based), ``label``,
-and ``text`` or ``error``; with no text, ``scanned`` says whether there is something else on it.
+and ``text`` or ``error``; without text, ``scanned`` says whether the page shows anything else.
 """
 
 import json
@@ -25,7 +25,7 @@ PAGES_BETWEEN_CLEARING = 100
 
 
 class Warnings(logging.Handler):
-    """Keeps the first warning of pypdf since the last look."""
+    """Keeps the first warning of pypdf since the last :meth:`take`."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -37,7 +37,7 @@ class Warnings(logging.Handler):
             self._first = one_line(record.getMessage())
 
     def take(self) -> str | None:
-        """The warning kept, which is then forgotten."""
+        """Return the kept warning and forget it."""
         first, self._first = self._first, None
         return first
 
@@ -112,7 +112,7 @@ def page_labels(reader: Any) -> list[str]:
 
 
 def is_scanned(page: Any) -> bool:
-    """Whether a page without text is not just blank: it has an image or much drawing on it."""
+    """Whether a page without text is more than blank: it has an image or much drawing on it."""
     try:
         objects = page["/Resources"].get("/XObject", {}).get_object()
         if any(item.get_object().get("/Subtype") == "/Image" for item in objects.values()):
@@ -157,11 +157,11 @@ def main() -> None:
                 if not text.strip():
                     message["scanned"] = is_scanned(page)
             except MemoryError:
-                message["error"] = "too large for the memory that a page may use"
+                message["error"] = "takes more memory than a page may use"
             except Exception as error:
                 message["error"] = one_line(error)
             if number % PAGES_BETWEEN_CLEARING == 0:
-                # Objects are kept once read; of thousands of pages that is most of the file.
+                # pypdf keeps every object it reads: after thousands of pages, most of the file.
                 reader.resolved_objects.clear()
             message["warning"] = warnings.take()
             send(out, message)

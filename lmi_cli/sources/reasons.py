@@ -1,10 +1,10 @@
-"""Why an input is not read, in words. Imports only ``blocks``."""
+"""The reasons why an input is not read, in words. Imports only ``blocks``."""
 
 from lmi_cli.sources.blocks import Skipped
 
 EMPTY = "empty"
 BLANK = "only white space"
-# Left out by a rule that the user can see and change, or with nothing in it to read.
+# Left out by a rule that the user can see and change, or because there is nothing to read.
 HIDDEN = "hidden"
 IGNORED = "ignored by .gitignore"
 EXCLUDED = "excluded"
@@ -21,10 +21,10 @@ RULES = frozenset(
 
 
 class UnreadableError(Exception):
-    """Stops the reading of one input; the others go on.
+    """One input cannot be read; the others still are.
 
     Args:
-        reason: What goes into the report.
+        reason: The text for the report.
     """
 
     def __init__(self, reason: str) -> None:
@@ -33,8 +33,8 @@ class UnreadableError(Exception):
 
 
 def is_by_rule(skipped: Skipped) -> bool:
-    """Whether a rule left the input out (hidden, ignored, excluded ...) or it was empty.
+    """Whether a rule left the input out (hidden, ignored, excluded, ...) or it was empty.
 
-    ``--strict`` is about failures: a folder whose ignored files are not read was read in full.
+    ``--strict`` is about failures: a folder counts as read in full without its ignored files.
     """
     return skipped.reason.partition(" (")[0] in RULES

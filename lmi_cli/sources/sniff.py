@@ -1,4 +1,4 @@
-"""What a file holds, decided by its first bytes; its name only breaks ties.
+"""The kind of a file, decided by its first bytes; its name only breaks ties.
 
 Imports only the standard library.
 """
@@ -41,7 +41,7 @@ UNSUPPORTED = (
     (b"{\\rtf", "RTF document"),
     (b"%!PS", "PostScript document"),
 )
-# A text may begin with the letters of a magic number; these two kinds are made of nothing else.
+# Plain text may begin with a magic number: files of any other kind also contain binary bytes.
 WRITTEN = ("RTF document", "PostScript document")
 NOT_WRITTEN = re.compile(rb"[\0-\x08\x0e-\x1a\x7f-\xff]")
 HTML_START = re.compile(
@@ -67,7 +67,7 @@ def byte_order_mark(head: bytes) -> tuple[bytes, str] | None:
 
 
 def kind_of(head: bytes, name: str) -> str:
-    """Say which reader a file needs.
+    """Return the kind of reader that a file needs.
 
     Args:
         head: The first bytes of the file, up to 8 KiB.
@@ -102,7 +102,7 @@ def kind_of(head: bytes, name: str) -> str:
 
 
 def unwelcome(head: bytes, name: str) -> str | None:
-    """The reason to leave out a file that was not named, judged by its content; None to read it.
+    """The reason to leave out a file that the user did not name, by its content; None to read it.
 
     Args:
         head: The first bytes of the file.
@@ -123,7 +123,7 @@ def suffix_of(name: str) -> str:
 
 
 def misnamed(kind: str, name: str) -> str | None:
-    """A sentence when a name promises another kind than the content has."""
+    """A remark for the report if the name suggests another kind than the content; else None."""
     suffix = suffix_of(name)
     promised = SUFFIXES.get(suffix)
     if promised is None and suffix not in (".txt", ".md", ".py", ".csv", ".json", ".rst", ".tex"):

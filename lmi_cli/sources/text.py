@@ -8,7 +8,7 @@ from lmi_cli.sources.encoding import decoded
 from lmi_cli.sources.input import Input
 
 JOINERS = "\u200d\ufe0e\ufe0f"
-# Never cut between these: a longer cluster is not one that a reader would see as one character.
+# Longest sequence that is never cut: a reader would not see a longer one as one character.
 CLUSTER_CHARS = 32
 
 
@@ -35,7 +35,7 @@ def blocks(texts: Iterable[str]) -> Iterator[str]:
 
 
 def safe_cut(text: str, limit: int) -> int:
-    """The last offset up to ``limit`` that separates no character from its marks, no CR from LF."""
+    """The last offset up to ``limit`` that splits neither a character from its marks nor CR LF."""
     for cut in range(min(limit, len(text) - 1), max(limit - CLUSTER_CHARS, 0), -1):
         after, before = text[cut], text[cut - 1]
         if not (

@@ -1,4 +1,4 @@
-"""Stream the files of a folder in a stable order, each with the reason if it is not to be read.
+"""Stream the files of a folder in a stable order, with a reason for each that is not to be read.
 
 Imports the standard library, pathspec and this package. Symbolic links are never followed, so
 there are no loops and no way out of the folder.
@@ -55,10 +55,10 @@ class Found:
 
 
 def walk(root: Path, options: ReadOptions) -> Iterator[Found]:
-    """Yield what is in a folder, ordered by the bytes of the path below it.
+    """Yield the contents of a folder, ordered by the bytes of the path below it.
 
     In a git work tree the files are those of ``git ls-files -co --exclude-standard``; elsewhere, or
-    without git, the .gitignore files are read here, with the same result but for files that are
+    without git, the .gitignore files are read here, with the same result except for files that are
     tracked although they are ignored.
     """
     rules = _Rules(options)
@@ -94,7 +94,7 @@ def _list_git(
 def _list_tree(
     root: Path, gitignore: bool, closes: Callable[[str], bool] = lambda _: False
 ) -> Iterator[tuple[str, str | None]]:
-    """Walk without git; an explicit stack, because folders may be nested thousands deep."""
+    """Walk without git, with an explicit stack, because folders may be nested thousands deep."""
     stack = [_scan(root, "", IgnoreRules.at(root) if gitignore else None)]
     while stack:
         for relative, reason, rules in stack[-1]:
@@ -127,7 +127,7 @@ def _scan(
 
 
 class _Rules:
-    """What is left out by name, pattern or size, however it was listed."""
+    """Leaves files out by name, pattern or size, however they were listed."""
 
     def __init__(self, options: ReadOptions) -> None:
         self._include = _spec(options.include)
@@ -139,7 +139,7 @@ class _Rules:
         return bool(self.folder_left_out(f"{folder}-")[0])
 
     def folder_left_out(self, relative: str) -> tuple[str, str]:
-        """The outermost folder of a path that is left out, with its slash, and why."""
+        """The outermost folder on a path that is left out, with its slash, and the reason."""
         for parent in reversed(PurePosixPath(relative).parents[:-1]):
             if parent.name.startswith("."):
                 return f"{parent}/", reasons.HIDDEN

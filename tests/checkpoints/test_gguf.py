@@ -292,7 +292,7 @@ def test_dequantised_size_is_compared_with_memory_first(
     tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 10**8)
-    with pytest.raises(ResourceError, match=r"takes 0\.5 GB .* 0\.1 GB are free"):
+    with pytest.raises(ResourceError, match=r"takes 0\.5 GB .* 0\.1 GB is free"):
         conversion.convert(tiny_gguf, tmp_path)
     assert not list(tmp_path.iterdir())
 

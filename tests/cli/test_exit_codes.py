@@ -250,7 +250,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     result = lmi("qa", document, ONE, "-m", model)
     assert (result.code, result.out) == (5, "")
-    assert "are free" in result.err and "--device-map" in result.err
+    assert "is free" in result.err and "--device-map" in result.err
 
 
 @pytest.mark.parametrize(

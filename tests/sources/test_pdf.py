@@ -112,7 +112,7 @@ def test_page_limit(tmp_path):
 def test_huge_page_is_cut_and_noted(tmp_path):
     path = write(tmp_path, make_pdf([["word " * 10] * 100, ["next"]]))
     result = read_all(path, options=quick(page_chars=1000))
-    assert result.issues == ["only the first 1,000 characters were read of page 1"]
+    assert result.issues == ["only the first 1,000 characters of page 1 were read"]
     assert result.text.endswith("next\n")
 
 
