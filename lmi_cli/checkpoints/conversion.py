@@ -1,7 +1,7 @@
-"""The one conversion of a GGUF file to the folder form that everything else starts from.
+"""Convert a GGUF file, once, to the folder form that everything else starts from.
 
-Reads through transformers, after `gguf.read_header` has found the file sound. Imports torch and
-transformers only when it converts.
+transformers reads the file, after `gguf.read_header` has found it sound. torch and transformers are
+imported only for a conversion.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _DIGITS_FIRST = frozenset(
 
 
 def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) -> None:
-    """Convert a GGUF file to a folder that `from_pretrained` takes.
+    """Convert a GGUF file to a folder that `from_pretrained` accepts.
 
     The weights are dequantised in float32 and rounded once, to bfloat16: every dtype and every
     baseline starts from these rounded weights. Tied weights are stored once.
@@ -49,7 +49,7 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
 
     Raises:
         ModelError: The file is damaged, or transformers cannot read it.
-        ResourceError: Too little memory is free; found from the header, before any is taken.
+        ResourceError: Too little memory is free; the header tells before any is allocated.
     """
     header = read_header(path)
     check_memory(path, header)
@@ -68,7 +68,7 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
             hint="free some memory, or use a smaller model or its safetensors form",
         ) from error
     except Exception as error:
-        # transformers and gguf raise anything from KeyError to RuntimeError on what they lack.
+        # On what they do not support, transformers and gguf raise anything, such as KeyError.
         raise ModelError(
             f"{path.name}: transformers cannot convert this GGUF file ({_one_line(error)})",
             hint="use the model's safetensors form, or another GGUF of the same model",
@@ -80,10 +80,10 @@ def check_memory(path: Path, header: GgufHeader) -> None:
     """Check that the dequantised model fits in the memory that is free now.
 
     Raises:
-        ResourceError: It does not; the message has both figures.
+        ResourceError: It does not; the message gives both figures.
     """
     weights = header.elements * _BFLOAT16_BYTES
-    # One tensor at a time exists in float32, twice where its rows are permuted.
+    # One tensor at a time is in float32, in two copies if its rows are permuted.
     needed = (
         weights
         + min(weights, _SHARD_BYTES)
@@ -138,18 +138,18 @@ def _convert_tokenizer(path: Path, folder: Path, header: GgufHeader) -> None:
 
 
 def _check_split(path: Path, split: str) -> None:
-    """Refuse a vocabulary by which text would silently be split differently from training."""
+    """Refuse a vocabulary for which text would silently be split differently than in training."""
     from transformers.integrations.gguf import gguf_tokenizer_mapping as mapping
 
     if split not in _DIGITS_FIRST | _GPT2_SPLIT | mapping.GGUF_PRE_TOKENIZER_SPLITS.keys():
         raise ModelError(
-            f"{path.name}: how its tokenizer splits text ({split!r}) is not known",
+            f"{path.name}: its tokenizer splits text in an unknown way ({split!r})",
             hint="use the model's safetensors form, which comes with its own tokenizer.json",
         )
 
 
 def _adds_bos(header: GgufHeader) -> bool:
-    # llama.cpp puts BOS before a sentencepiece vocabulary that does not say otherwise.
+    # With a sentencepiece vocabulary, llama.cpp adds BOS unless the file says otherwise.
     default = header.values.get("tokenizer.ggml.model") == "llama"
     return bool(header.values.get("tokenizer.ggml.add_bos_token", default))
 
@@ -166,14 +166,14 @@ def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
         empty = AutoModelForCausalLM.from_config(
             config, attn_implementation="eager", trust_remote_code=False
         )
-    # A file may describe a larger model than it holds; the rest would be allocated at random.
+    # A file may describe a larger model than it holds; the rest would be initialised at random.
     described = sum(parameter.numel() for parameter in empty.parameters())
     if described > header.elements:
         raise ModelError(
             f"{path.name} describes a model of {described:,} weights but holds {header.elements:,}"
         )
     # Each tensor is dequantised in float32 and rounded before the next one is read, so that the
-    # whole model is never held in float32.
+    # whole model is never in memory in float32.
     model, loading = AutoModelForCausalLM.from_pretrained(
         str(path.parent),
         dtype=torch.bfloat16,
@@ -215,7 +215,7 @@ def _scaled_rope(path: Path, header: GgufHeader, rope: dict[str, Any]) -> dict[s
     """Return the rotary parameters of a model with scaled frequencies, or None if they are plain.
 
     transformers 5.23 reads the base frequency of a GGUF file but not its scaling, which would give
-    a model that works and is wrong. Linear scaling and that of Llama 3.1 are corrected here.
+    a model that runs but is wrong. Linear scaling and that of Llama 3.1 are added here.
 
     Raises:
         ModelError: The file has another kind of scaling.
@@ -236,8 +236,8 @@ def _scaled_rope(path: Path, header: GgufHeader, rope: dict[str, Any]) -> dict[s
         if llama3 is not None:
             return llama3
     raise ModelError(
-        f"{path.name}: the way its rotary frequencies are scaled is not read from GGUF files",
-        hint="use the model's safetensors form, whose config.json says it in full",
+        f"{path.name}: its scaling of rotary frequencies is not supported in GGUF files",
+        hint="use the model's safetensors form, whose config.json describes it in full",
     )
 
 
@@ -266,7 +266,7 @@ def _llama3_rope(path: Path, factors: GgufTensor, rope: dict[str, Any]) -> dict[
 
 
 def _save_weights(state: dict[str, Any], folder: Path) -> None:
-    """Write the weights in shards of 1 GiB; one that shares its memory with another is left out."""
+    """Write the weights in shards of 1 GiB; of tensors that share memory, only the first."""
     from safetensors.torch import save_file
 
     shards: list[dict[str, Any]] = [{}]
@@ -301,10 +301,10 @@ def _write_json(path: Path, value: object) -> None:
 
 @contextlib.contextmanager
 def _quiet_transformers(report: Callable[[float], None]) -> Iterator[None]:
-    """Silence transformers' warnings and progress bars, and leave its settings as they were.
+    """Silence transformers' warnings and progress bars, and restore its settings afterwards.
 
     Args:
-        report: Told the share of the tensors that are dequantised.
+        report: Told the share of the tensors that have been dequantised.
     """
     import warnings
 
@@ -319,7 +319,7 @@ def _quiet_transformers(report: Callable[[float], None]) -> Iterator[None]:
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # This bar does not go through transformers' own switch.
+    # transformers' own switch does not cover this bar.
     bar, reading.tqdm = reading.tqdm, counted
     try:
         with warnings.catch_warnings():

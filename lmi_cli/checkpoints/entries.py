@@ -1,8 +1,8 @@
 """Cached model folders that are either complete and verified, or treated as absent.
 
 An entry is a folder whose manifest, written last, holds the size and sha256 of every other file. It
-is built beside its final place and renamed into it, so a reader sees the whole entry or none. May
-import the standard library, platformdirs and filelock; never torch or transformers.
+is built beside its final place and renamed into it, so a reader sees the whole entry or none.
+Imports the standard library, filelock and ``disk``.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from lmi_cli.disk import cache_folder, sync_folder, write_atomically
 from lmi_cli.errors import ResourceError
 
-# To be raised with every change of what a conversion writes: older entries are then built again.
+# Must be raised with every change to the files that a conversion writes, to rebuild older entries.
 SCHEMA = 1
 MANIFEST = "lmi-manifest.json"
 # Files up to this size are hashed at every start; 3 MB of tokenizer take about 3 ms.
@@ -32,10 +32,10 @@ _MANIFEST_LIMIT_BYTES = 2**20
 
 
 class ReportBytes(Protocol):
-    """Receives how far a download or a conversion has come."""
+    """Receives the progress of a download or a conversion."""
 
     def __call__(self, done_bytes: int, total_bytes: int | None, what: str) -> None:
-        """Take one report: bytes done, bytes in all if known, and what is being done."""
+        """Take one report: bytes done, bytes in total if known, and what is being done."""
 
 
 def report_nothing(done_bytes: int, total_bytes: int | None, what: str) -> None:
@@ -92,7 +92,7 @@ def sha256_file(path: Path, report: Callable[[int], None] | None = None) -> str:
 
 
 def problem(folder: Path, identity: str | None = None, *, full: bool = False) -> str | None:
-    """Say what is wrong with an entry, or None if it may be used.
+    """Return what is wrong with an entry, or None if it may be used.
 
     Every start checks the manifest, the set of files, all sizes, and the sha256 of every file up to
     `SMALL_FILE_BYTES`. A larger file, which means weights, is hashed again only if its modification
@@ -101,7 +101,7 @@ def problem(folder: Path, identity: str | None = None, *, full: bool = False) ->
 
     Args:
         folder: The entry.
-        identity: What the entry must be; None accepts any.
+        identity: The identity that the entry must have; None accepts any.
         full: Hash the large files as well.
     """
     try:
@@ -109,7 +109,7 @@ def problem(folder: Path, identity: str | None = None, *, full: bool = False) ->
         if identity is not None and manifest["identity"] != identity:
             return "it belongs to another model"
         files: dict[str, dict[str, Any]] = manifest["files"]
-        # A file nobody wrote here may still be picked up by a loader, so it counts as damage.
+        # A loader may pick up a file that was not written here, so such a file counts as damage.
         present = {p.name for p in folder.iterdir() if not p.name.startswith(".")} - {MANIFEST}
         if present != set(files):
             return f"files differ from its manifest: {', '.join(sorted(present ^ set(files)))}"
@@ -137,7 +137,7 @@ def problem(folder: Path, identity: str | None = None, *, full: bool = False) ->
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of an entry, or None if there is none that can be read."""
+    """Return the manifest of an entry, or None if it cannot be read."""
     try:
         return _read_manifest(folder)
     except (OSError, ValueError):
@@ -156,7 +156,7 @@ def build(
 
     Args:
         folder: Where the entry belongs; its parent exists and can be written.
-        identity: What the entry holds, checked whenever it is used.
+        identity: The identity of its contents, checked whenever the entry is used.
         fill: Called with the folder to fill and a scratch folder that is deleted afterwards.
         source: Where the entry comes from, for ``lmi models``.
         progress: Told when another process is building the same entry.
@@ -190,7 +190,7 @@ def build(
 
 
 def discard(folder: Path) -> int:
-    """Delete an entry and return the bytes freed. It vanishes at once, then its files go."""
+    """Delete an entry and return the bytes freed. It is renamed first, so it vanishes at once."""
     freed = sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
     doomed = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.partial"
     folder.rename(doomed)
@@ -199,7 +199,7 @@ def discard(folder: Path) -> int:
 
 
 def _publish(fresh: Path, folder: Path, identity: str) -> None:
-    """Rename a finished folder into place; where locks do not work, the first one stays."""
+    """Rename a finished folder into place; where locks do not work, the first one wins."""
     if problem(folder, identity) is None:
         return
     if folder.exists():
@@ -252,7 +252,7 @@ def _dump(value: object) -> bytes:
 def _locked(folder: Path, progress: ReportBytes) -> Iterator[bool]:
     """Hold the lock of an entry, so that two processes do not download the same model.
 
-    Yields whether the lock is held; some file systems have none.
+    Yields whether the lock is held; some file systems do not support locks.
     """
     from filelock import FileLock, Timeout
 
@@ -262,11 +262,11 @@ def _locked(folder: Path, progress: ReportBytes) -> Iterator[bool]:
         lock.acquire(timeout=0)
         held = True
     except Timeout:
-        progress(0, None, "waiting for another lmi that prepares this model")
+        progress(0, None, "waiting for another lmi process to prepare this model")
         lock.acquire(poll_interval=0.2)
         held = True
     except (NotImplementedError, OSError):
-        pass  # then both work, and the first rename wins
+        pass  # then both do the work, and the first rename wins
     try:
         yield held
     finally:

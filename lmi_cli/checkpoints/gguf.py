@@ -1,9 +1,9 @@
-"""GGUF headers, read with every length checked against the file before it is believed.
+"""GGUF headers, read with every length checked against the file before it is trusted.
 
 The reader of the gguf package trusts counts and lengths: a file of 43 bytes makes it loop for ever.
 So `read_header` runs before gguf or transformers see a file. It maps the file, keeps only scalars
 and the tensor table, and its time and memory are bounded by `_MAX_KEYS`, `_MAX_TENSORS` and
-`_MAX_ELEMENTS`. May import the standard library only.
+`_MAX_ELEMENTS`. Imports the standard library only.
 """
 
 import mmap
@@ -18,7 +18,7 @@ from lmi_cli.errors import ModelError
 _MAX_KEYS = 2**16
 _MAX_TENSORS = 2**17
 _MAX_ELEMENTS = 2**22
-_MAX_KEY_BYTES = 2**16 - 1  # by the format
+_MAX_KEY_BYTES = 2**16 - 1  # set by the format
 _MAX_NAME_BYTES = 255
 _MAX_KEPT_STRING_BYTES = 2**10
 _MAX_DIMENSIONS = 4
@@ -41,7 +41,7 @@ BLOCKS = {
     40: (64, 36), 41: (128, 18),
 }  # fmt: skip
 
-# Keys below the architecture's prefix that size the model, with the largest value believed.
+# Keys below the architecture's prefix that size the model, with the largest value accepted.
 _LIMITS = {
     "block_count": 1_000,
     "embedding_length": 2**17,
@@ -79,7 +79,7 @@ class GgufHeader:
     """What a GGUF file says about itself.
 
     Attributes:
-        architecture: Such as 'llama'.
+        architecture: Name of the architecture, such as 'llama'.
         values: Every scalar and every short string of the metadata.
         array_lengths: The number of elements of every array.
         tensors: Every tensor by name; there is at least one.
@@ -108,7 +108,7 @@ def read_header(path: Path) -> GgufHeader:
         path: The file.
 
     Raises:
-        ModelError: The file is not a GGUF file, is damaged, or is one `lmi` does not take.
+        ModelError: The file is not a GGUF file, is damaged, or is of a kind not supported.
     """
     try:
         with path.open("rb") as file:
@@ -125,7 +125,7 @@ def read_header(path: Path) -> GgufHeader:
 
 
 class _DamagedError(Exception):
-    """What is wrong with the file."""
+    """The file is damaged or not supported; the message says how."""
 
 
 class _Reader:
@@ -233,7 +233,7 @@ class _Reader:
         if kind in _SCALARS:
             self._skip(length * struct.calcsize(_SCALARS[kind]), "a metadata array")
         elif kind == _STRING:
-            # The inner loop of a header with 750,000 strings: local names and no calls but two.
+            # The inner loop of a header with 750,000 strings: only local names and two calls.
             unpack, data, size, at = (
                 struct.Struct("<Q").unpack_from,
                 self._data,

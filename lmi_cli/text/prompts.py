@@ -2,7 +2,7 @@
 
 The form decides more than anything else how well a small model answers, so the wordings below were
 chosen by measurement; ``docs/prompts.md`` has the figures. Text of the template and text from
-outside are never encoded in one call.
+outside are never encoded in the same call.
 """
 
 import re
@@ -15,7 +15,7 @@ from lmi_cli.errors import ModelError
 from lmi_cli.text.tokenizer import Tokenizer
 
 QUESTION_LABEL = "Question: "
-"""Stands in front of a question that shares a turn with the text it is about."""
+"""Precedes a question that shares a turn with the text it is about."""
 
 SUMMARY_INSTRUCTION = "Summarize the text above in three sentences."
 """The wording that measured best; see ``docs/prompts.md``."""
@@ -44,14 +44,14 @@ class Template(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What stands before a document, and what stands between it and the answer.
+    """The tokens before a document, and those between it and the answer.
 
     Attributes:
         prefix: Ids before the document.
         opening: Ids right after the document.
         closing: Ids between the question and the answer.
         tokenizer: Encodes the question.
-        lead: Text that belongs to the question's first word.
+        lead: Text in front of the question that is encoded with it.
     """
 
     prefix: tuple[int, ...]
@@ -78,33 +78,33 @@ class Prompts(ABC):
 
     @abstractmethod
     def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
-        """One sequence around a text that fits the trained length.
+        """The prompt around a text that fits the trained length.
 
         Args:
-            earlier: Turns of the conversation so far; they stand in front, without their text.
+            earlier: Turns of the conversation so far, which come first, without their text.
 
         Raises:
-            ModelError: The template fails, or drops or doubles the user's turn.
+            ModelError: The template fails, or drops or duplicates the user's turn.
         """
 
     @abstractmethod
     def after_stream(self) -> Prompt:
-        """A stream that any question can follow: nothing but BOS before it, the rest after it.
+        """The prompt of a stream that any question can follow: BOS before it, all else after it.
 
         Raises:
-            ModelError: The template fails, or drops or doubles the user's turn.
+            ModelError: The template fails, or drops or duplicates the user's turn.
         """
 
     @abstractmethod
     def later_turn(self) -> Prompt:
-        """What stands between an answer and the next one in a conversation; it has no prefix.
+        """The prompt between one answer and the next in a conversation; it has no prefix.
 
         Raises:
-            ModelError: The template fails, or drops or doubles the user's turn.
+            ModelError: The template fails, or drops or duplicates the user's turn.
         """
 
     def around_passages(self, earlier: Sequence[Turn] = ()) -> Prompt:
-        """One sequence around passages of a stream; see :meth:`whole`."""
+        """The prompt around passages of a stream; see :meth:`whole`."""
         return self.whole(earlier)
 
     def _ids(self, text: str) -> tuple[int, ...]:
@@ -120,11 +120,10 @@ def prompts_of(
     """The prompts of a model: in its chat template, or plain text if it has none.
 
     Args:
-        tokenizer: Of the model.
-        template: Its chat template.
-        system: Text of the system turn, where the user gave one.
-        label: Stands in front of the question where it shares a turn with the text; an instruction
-            needs none.
+        tokenizer: The model's tokenizer.
+        template: The model's chat template, if it has one.
+        system: Text of the system turn, if the user gave one.
+        label: Precedes a question that shares a turn with the text; an instruction needs none.
     """
     if template is None:
         return PlainPrompts(tokenizer, system)
@@ -134,7 +133,7 @@ def prompts_of(
 class ChatPrompts(Prompts):
     """Prompts in the model's own chat template; for the arguments see :func:`prompts_of`.
 
-    A whole text stands inside the user turn, the question last. A stream is followed by a user turn
+    A whole text goes inside the user turn, before the question. A stream is followed by a user turn
     of its own, opened as the template opens a later turn: without the system turn that many
     templates put in front of the first one.
     """
@@ -148,7 +147,7 @@ class ChatPrompts(Prompts):
         self._label = label
 
     def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
-        """The text inside the user turn, the question last."""
+        """The text inside the user turn, before the question."""
         messages = [] if self._system is None else [{"role": "system", "content": _SYSTEM}]
         outside = [text for turn in earlier for text in turn]
         for number in range(0, len(outside), 2):
@@ -160,7 +159,7 @@ class ChatPrompts(Prompts):
         return Prompt(prefix, opening, closing, self.tokenizer)
 
     def after_stream(self) -> Prompt:
-        """A user turn behind the text."""
+        """A user turn after the text."""
         asked = _QUESTION if self._system is None else f"{_SYSTEM}\n\n{_QUESTION}"
         ended = self._template.render(_TALK, answer=False).rpartition(_DOCUMENT)[2]
         opening, closing = self._split(self._behind_talk(asked).removeprefix(ended), [_QUESTION])
@@ -173,21 +172,21 @@ class ChatPrompts(Prompts):
         return Prompt((), opening, closing, self.tokenizer)
 
     def _behind_talk(self, asked: str) -> str:
-        """What the template puts behind the answer of an earlier turn."""
+        """The text that the template puts after the answer of an earlier turn."""
         rendered = self._template.render([*_TALK, {"role": "user", "content": asked}])
         return rendered.rpartition(_DOCUMENT)[2]
 
     def _split(
         self, rendered: str, marks: Sequence[str], outside: Sequence[str] = ()
     ) -> list[tuple[int, ...]]:
-        """Ids of what stands around the marks, which must be there once and in order."""
+        """Ids of the parts around the marks, each of which must occur once and in order."""
         parts = _MARKS.split(rendered)
         if parts[1::2] != list(marks):
-            raise ModelError("the model's chat template does not keep the user's turn as it is")
+            raise ModelError("the model's chat template does not keep the user's turn unchanged")
         return [self._encode(part, outside) for part in parts[::2]]
 
     def _encode(self, part: str, outside: Sequence[str]) -> tuple[int, ...]:
-        """Ids of a part of the template; texts from outside that belong in it stay plain text."""
+        """Ids of a part of the template; texts from outside within it are encoded as plain text."""
         texts = {_SYSTEM: self._system or ""}
         texts |= {_outside(number): text for number, text in enumerate(outside)}
         ids: list[int] = []
@@ -207,7 +206,7 @@ class PlainPrompts(Prompts):
         self._system = system
 
     def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
-        """The text, then the question behind its label."""
+        """The text, then the question after its label."""
         opening = "\n\n" if self._system is None else f"\n\n{self._system}\n\n"
         said = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in earlier)
         return Prompt(
@@ -219,11 +218,11 @@ class PlainPrompts(Prompts):
         )
 
     def after_stream(self) -> Prompt:
-        """The same."""
+        """The same as :meth:`whole`."""
         return self.whole()
 
     def later_turn(self) -> Prompt:
-        """Another question behind its label; the system text is not repeated."""
+        """Another question after its label; the system text is not repeated."""
         first = PlainPrompts(self.tokenizer, None).whole()
         return Prompt((), first.opening, first.closing, self.tokenizer, first.lead)
 
@@ -242,7 +241,7 @@ class ContinuationPrompts(Prompts):
         self._introduction = introduction
 
     def whole(self, earlier: Sequence[Turn] = ()) -> Prompt:
-        """Nothing between text and question.
+        """Nothing stands between the text and the question.
 
         Raises:
             ValueError: There are earlier turns; a text that is continued has none.
@@ -252,11 +251,11 @@ class ContinuationPrompts(Prompts):
         return Prompt(tuple(self.tokenizer.prefix), (), (), self.tokenizer)
 
     def after_stream(self) -> Prompt:
-        """The same."""
+        """The same as :meth:`whole`."""
         return self.whole()
 
     def later_turn(self) -> Prompt:
-        """See :meth:`whole`.
+        """Not possible; see :meth:`whole`.
 
         Raises:
             ValueError: Always.
@@ -271,5 +270,5 @@ class ContinuationPrompts(Prompts):
 
 
 def _outside(number: int) -> str:
-    """Stands in the template for text number ``number`` of the conversation so far."""
+    """The placeholder in the template for text number ``number`` of the conversation so far."""
     return f"\ue000outside{number}\ue000"

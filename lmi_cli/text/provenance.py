@@ -1,4 +1,4 @@
-"""Where in the sources a character of the stream, and so a token, came from."""
+"""Where in the sources each character of the stream, and so each token, comes from."""
 
 import re
 from array import array
@@ -16,7 +16,7 @@ _LINE_FEED = re.compile("\n")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A character's place.
+    """The place of a character.
 
     Attributes:
         source: Index of its source.
@@ -44,10 +44,10 @@ class _Entry:
 
 
 class SourceCounter:
-    """Counts tokens by source, for a stream whose places nobody asks for later.
+    """Counts tokens by source, for a stream whose places are not needed later.
 
     Attributes:
-        tokens: By source; headers count for none.
+        tokens: Number of tokens of each source, without headers.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Provenance:
     def dump(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
         """All that :meth:`restored` needs: a row for each block, the line feeds, the labels.
 
-        The columns are start, source, character offset, page, line (each plus one; 0 for none),
+        The columns are start, source, character offset, page and line (each plus one; 0 for none),
         header, and the number of the label (plus one).
         """
         labels: dict[str, int] = {}
@@ -123,7 +123,7 @@ class Provenance:
     def restored(
         cls, table: NDArray[np.int64], feeds: NDArray[np.int64], labels: list[str], chars: int
     ) -> "Provenance":
-        """The map that :meth:`dump` was called on, of a stream of ``chars`` characters."""
+        """Restore the map that :meth:`dump` was called on, of a stream of ``chars`` characters."""
         found = cls()
         found.chars = chars
         found._line_feeds.extend(feeds.tolist())

@@ -1,5 +1,5 @@
 """Short texts of all kinds, on which two tokenizers must agree. Imports nothing."""
-# ruff: noqa: RUF001 - letters that look like others are among what is tested
+# ruff: noqa: RUF001 - the texts contain look-alike letters on purpose
 
 _KINDS = (
     """It's the 1st of May 2026; they'll've SHOUTED: 'DON'T!' -- "naïve café", ½ of 3,141.59.""",

@@ -1,4 +1,4 @@
-"""A stream of text blocks as a stream of token blocks, in bounded memory."""
+"""Turn a stream of text blocks into a stream of token blocks, in bounded memory."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,17 +16,17 @@ from lmi_cli.text.tokenizer import Tokenizer
 _PIECE_CHARS = 16_384
 _LONGEST_PIECE_CHARS = 65_536
 _MARGIN_CHARS = 256
-"""Text behind a cut that has been seen when the cut is made."""
+"""Text after a cut that must have been read before the cut is made."""
 _SEARCHED_CHARS = 2_048
 
-# Where tokenizers usually end a word whatever follows: after a line feed, or before a space that
-# stands alone between two characters that are not white space.
+# Where tokenizers usually end a word whatever follows: after a line feed, or before a single space
+# between two characters that are not white space.
 _LINE_END = re.compile(r"(?<=\S\n)(?=\S)")
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 
 
 class BlockRecord(Protocol):
-    """What is told of every block; see :class:`lmi_cli.text.provenance.Provenance`."""
+    """Receives every block; see :class:`lmi_cli.text.provenance.Provenance`."""
 
     def add(self, block: Block) -> None:
         """Append a block to the stream."""
@@ -40,7 +40,7 @@ class TokenBlock:
     Attributes:
         ids: int32, ``[tokens]``.
         starts: Offset in the whole stream of the character in which each token begins, int64.
-        text: What was encoded.
+        text: The encoded text.
         offset: Offset of ``text[0]`` in the whole stream.
     """
 
@@ -69,15 +69,15 @@ def tokenize(
 ) -> Iterator[TokenBlock]:
     """Encode a stream of blocks piece by piece.
 
-    The tokens are those of the whole text: a piece ends at a token's end where a tokenizer that
-    starts anew finds the same tokens as one that came from the left.
+    The tokens are those of the whole text: a piece ends at the end of a token, where a tokenizer
+    that starts afresh finds the same tokens as one that has encoded the text before.
 
     Args:
         blocks: The text.
-        tokenizer: The model's own.
-        record: Is told of every block.
+        tokenizer: The model's own tokenizer.
+        record: Receives every block.
         encoder: Encodes the pieces; by default a new one for ``tokenizer``.
-        offset: Characters of the stream that stand in front of the blocks.
+        offset: Number of characters of the stream before the blocks.
     """
     encoder = encoder or StreamEncoder(tokenizer)
     pending = ""
@@ -105,10 +105,10 @@ class TokenStream:
 
     Args:
         corpus: The text.
-        tokenizer: The model's own.
+        tokenizer: The model's own tokenizer.
 
     Attributes:
-        corpus: Its sources are complete once all blocks have been taken.
+        corpus: The text; its sources are complete once all blocks have been taken.
     """
 
     def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
@@ -123,7 +123,7 @@ class TokenStream:
 
     @property
     def engine(self) -> str:
-        """Name of the library that encodes now."""
+        """Name of the library in use."""
         return self._encoder.engine
 
     def blocks(self, record: BlockRecord, *, offset: int = 0) -> Iterator[TokenBlock]:
@@ -132,12 +132,12 @@ class TokenStream:
 
 
 class EncodedStream(TokenStream):
-    """A text that is given as tokens.
+    """A text that is already encoded.
 
     Args:
         encoded: The tokens.
         text: The text of these tokens.
-        tokenizer: The model's own.
+        tokenizer: The model's own tokenizer.
     """
 
     def __init__(self, encoded: Encoded, text: str, tokenizer: Tokenizer) -> None:
@@ -155,9 +155,9 @@ class EncodedStream(TokenStream):
 def _first_piece(
     text: str, encoder: StreamEncoder, *, continued: bool, must_end: bool
 ) -> tuple[Encoded, int] | None:
-    """The longest part of ``text`` that more text behind it cannot change, and its length.
+    """The tokens of the longest part of ``text`` that later text cannot change, and its length.
 
-    None asks for more text; ``must_end`` forbids that.
+    None means that more text is needed; ``must_end`` forbids that.
     """
     encoded = encoder.encode(text, continued=continued)
     cut = len(text)

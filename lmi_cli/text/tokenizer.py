@@ -12,11 +12,11 @@ from lmi_cli.text.encoded import Encoded
 
 
 class Tokenizer:
-    """A model's tokenizer, with one way in for templates and another for everything else.
+    """A model's tokenizer, with one method for templates and another for all other text.
 
     Args:
         backend: The model's own tokenizer.
-        bos_id: Token that goes in front of every sequence, where the model expects one.
+        bos_id: Token that begins every sequence, if the model expects one.
         stop_ids: Tokens that end an answer.
     """
 
@@ -38,7 +38,7 @@ class Tokenizer:
 
     @property
     def prefix(self) -> list[int]:
-        """Ids in front of every sequence: the BOS token, or nothing."""
+        """Ids at the beginning of every sequence: the BOS token, or nothing."""
         return [] if self.bos_id is None else [self.bos_id]
 
     def encode(self, text: str, *, continued: bool = False) -> Encoded:
@@ -46,8 +46,8 @@ class Tokenizer:
 
         Args:
             text: The text.
-            continued: It continues other text, so it gets none of the space that some
-                tokenizers put in front of a text.
+            continued: Whether it continues other text; if so, it does not get the space that
+                some tokenizers put in front of a text.
         """
         backend = self._continued if continued else self._document
         encoding = backend.encode(text, add_special_tokens=False)
@@ -59,17 +59,17 @@ class Tokenizer:
         return self._encode_spelled_out(text, encoding, set(bad.tolist()))
 
     def fast(self) -> ByteLevelBPE:
-        """What encodes continued text faster; built, in part of a second, when first asked for.
+        """A faster encoder for continued text; built on first use, in a fraction of a second.
 
         Raises:
-            UnsupportedTokenizerError: There is nothing faster for this tokenizer.
+            UnsupportedTokenizerError: There is none for this tokenizer.
         """
         if self._fast is None:
             self._fast = ByteLevelBPE(self._continued)
         return self._fast
 
     def encode_template(self, text: str) -> list[int]:
-        """Encode text of our own or of the chat template, whose special tokens are special."""
+        """Encode text of our own or of the chat template, in which special tokens count."""
         return list(self._template.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -95,13 +95,13 @@ class Tokenizer:
 
 
 class IncrementalDecoder:
-    """Text of tokens as they come, holding back a character until all its bytes are there."""
+    """Decodes tokens as they come, holding back a character until all its bytes are there."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._context = 0  # ids before this index are no longer needed
-        self._emitted = 0  # ids before this index have given their text
+        self._emitted = 0  # the text of ids before this index has been returned
 
     def push(self, token: int) -> str:
         """The text that ``token`` completes; empty while a character is unfinished."""
@@ -122,18 +122,18 @@ class IncrementalDecoder:
 
 
 def _control_tokens(description: dict[str, Any]) -> list[int]:
-    """Added tokens that mean something: all but runs of white space."""
+    """Added tokens that have a meaning: all but runs of white space."""
     return [token["id"] for token in description["added_tokens"] if token["content"].strip()]
 
 
 def _without_control_tokens(description: dict[str, Any]) -> tokenizers.Tokenizer:
     """A tokenizer that reads every added token except white space as plain text.
 
-    Marking such text as special is the template's business. Tokens that are not flagged special are
-    left out too: tool and reasoning tags usually are not flagged, and the template uses them.
+    Only the template may use such tokens. This includes added tokens that are not flagged special:
+    tool and reasoning tags usually are not, although templates use them.
 
     Args:
-        description: Of the model's own tokenizer; it is changed.
+        description: The description of the model's own tokenizer; it is modified.
     """
     for token in description["added_tokens"]:
         token["special"] = bool(token["content"].strip())
@@ -143,7 +143,7 @@ def _without_control_tokens(description: dict[str, Any]) -> tokenizers.Tokenizer
 
 
 def _without_prefix_space(description: dict[str, Any]) -> tokenizers.Tokenizer | None:
-    """A tokenizer that puts no space in front of a text; None if this one puts none."""
+    """A tokenizer that puts no space in front of a text; None if this one puts none there."""
     stages = ("normalizer", "pre_tokenizer")
     changed = {stage: _without_prefix(description[stage]) for stage in stages}
     if all(changed[stage] == description[stage] for stage in stages):
@@ -153,12 +153,12 @@ def _without_prefix_space(description: dict[str, Any]) -> tokenizers.Tokenizer |
 
 def _built(description: dict[str, Any]) -> tokenizers.Tokenizer:
     built = tokenizers.Tokenizer.from_str(json.dumps(description))
-    built.encode_special_tokens = True  # as text, that is
+    built.encode_special_tokens = True  # that is, as plain text
     return built
 
 
 def _without_prefix(step: Any) -> Any:
-    """One step of a tokenizer's description, nested steps included; None if nothing is left."""
+    """A step and those nested in it, without prefix spaces; None if nothing is left of it."""
     if not isinstance(step, dict) or step.get("type") == "Prepend":
         return None
     step = dict(step)

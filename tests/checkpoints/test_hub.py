@@ -55,7 +55,7 @@ class TestHub:
         assert fake_hub.asked[0] == ("org/name", "v1.0", None, True)
 
     def test_two_revisions(self, fake_hub: FakeHub) -> None:
-        assert "two revisions" in refusal("org/name@a", revision="b").message
+        assert "already names a revision" in refusal("org/name@a", revision="b").message
 
     def test_offline(self, fake_hub: FakeHub) -> None:
         error = refusal("org/name@v1", offline=True)
@@ -117,7 +117,7 @@ class TestHub:
         assert fake_hub.asked[0] == ("org/name", None, "q4/m.gguf", True)
 
     def test_no_path_tricks_in_file_names(self, fake_hub: FakeHub) -> None:
-        assert "not a file" in refusal("org/name:a/../../b.gguf").message
+        assert "not a path" in refusal("org/name:a/../../b.gguf").message
         assert fake_hub.asked == []
 
 

@@ -78,7 +78,7 @@ class TestCatalog:
     def test_offline(self, cache: Path) -> None:
         error = refusal(None, offline=True)
         assert "not cached" in error.message
-        assert error.hint == f"run once with a network: lmi models pull {DEFAULT_MODEL}"
+        assert error.hint == f"run once with network access: lmi models pull {DEFAULT_MODEL}"
         assert error.exit_code == 4
 
     def test_an_altered_gguf_is_refused(
@@ -122,7 +122,7 @@ class TestCatalog:
         monkeypatch.setattr(resolve.shutil, "disk_usage", lambda _: usage)
         error = refusal(None)
         assert error.exit_code == 5
-        assert "0.0 GB are free" in error.message
+        assert "0.0 GB is free" in error.message
         assert fake_default() == 0
 
     def test_no_revision(self, cache: Path) -> None:
