@@ -1,4 +1,4 @@
 """The algebra of attention: positions, rotary phases, segments and the kernel.
 
-Knows tensors and nothing else: no model, no cache, no text. Imports torch only.
+It deals with tensors alone: no model, no cache, no text. Imports torch and ``native``.
 """

@@ -18,7 +18,7 @@ from lmi_cli.native import attention as native
 _TILE_ROWS = 128
 _FEW_ROWS = 16
 
-# Scores computed at once: on a processor they should stay in its cache between the two products.
+# Scores computed at once: on a CPU they should stay in its cache between the two products.
 _SCORES_AT_ONCE = {"cpu": 1 << 20, "gpu": 1 << 26}
 
 
@@ -37,7 +37,7 @@ def attend(
     Args:
         ranges: At least one; their queries have the same shape.
         query_start: True position of the first query; the others follow it.
-        softcap: Scores pass through ``softcap * tanh(score / softcap)`` first, where given.
+        softcap: If given, scores first pass through ``softcap * tanh(score / softcap)``.
         with_lse: Return the log-sum-exp as well, for :func:`merge`.
 
     Returns:
@@ -144,9 +144,9 @@ def _attend_tile(
 def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> None:
     """``out = left @ right``, or ``out += left @ right``, all ``[n, ., .]``.
 
-    On a processor the libraries copy a batch of slices that is to be transposed. Few rows are
-    therefore multiplied from the other side, and many matrix by matrix, which is also faster by a
-    third.
+    On a CPU the libraries copy a batch of slices to transpose it. So with few rows the transposed
+    product is computed instead, and with many rows one matrix at a time, which is also a third
+    faster.
     """
     if out.device.type == "cpu" and left.shape[1] > _FEW_ROWS:
         for one, other, into in zip(left, right, out, strict=True):
@@ -164,8 +164,8 @@ def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) ->
 def _log_sum_exp(scores: Tensor, weights: Tensor) -> Tensor:
     """Log-sum-exp over the last dimension, from the scores and their softmax.
 
-    The largest weight is ``exp(peak - lse)``, which is never small enough to lose. A row without a
-    score has the peak ``-inf``, and is given weights of zero.
+    The largest weight is ``exp(peak - lse)``, which is never so small that it vanishes. A row
+    without a score has the peak ``-inf`` and weights of zero.
     """
     wide = torch.promote_types(scores.dtype, torch.float32)
     peak = scores.amax(-1).to(wide)

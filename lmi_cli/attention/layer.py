@@ -1,9 +1,9 @@
-"""What attention must know of one layer of a model."""
+"""What attention needs to know about one layer of a model."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # a layer can be described where torch is not loaded
+if TYPE_CHECKING:  # a layer can be described without loading torch
     from lmi_cli.attention.rope import Rotary
 
 
@@ -12,8 +12,8 @@ class LayerSpec:
     """One attention layer.
 
     Attributes:
-        index: Zero-based.
-        rotary: Its frequencies; None for a layer without position embedding.
+        index: Zero-based index.
+        rotary: Its rotary frequencies; None for a layer without position embedding.
         native_window: The layer's own sliding window in tokens, the query included; None if it
             sees everything.
     """

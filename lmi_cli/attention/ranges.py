@@ -1,4 +1,4 @@
-"""What a layer hands to attention, and what attention hands to a kernel."""
+"""The inputs of attention in one layer, and the inputs of an attention kernel."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class QKV(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """Consecutive keys, with the queries as they meet them.
+    """Consecutive keys, and the queries rotated for them.
 
     Attributes:
         query: ``[B, H, Q, D]``, rotated to its position in this range, the score's scale applied.
@@ -36,7 +36,7 @@ class KeyRange:
         value: ``[B, Hkv, K, Dv]``.
         key_start: True position of the first key.
         nearest: Smallest visible true distance, in tokens.
-        farthest: First true distance that is no longer visible; None has no limit.
+        farthest: First true distance that is no longer visible; None for no limit.
     """
 
     query: Tensor
@@ -56,17 +56,17 @@ class KeyRange:
 
 
 class TokenRange(NamedTuple):
-    """Consecutive keys as one token meets them, within larger tensors.
+    """Consecutive keys that one token sees, within larger tensors.
 
     Attributes:
-        rotation: Of the query in this range, with the score's scale; None for none.
+        rotation: Rotation of the query in this range, with the score's scale; None for none.
         key: ``[1, Hkv, ., D]``, rotated to its position in this range.
         value: ``[1, Hkv, ., D]``.
         begin: Column of the first key.
         keys: Number of keys.
-        key_start: True position of the first.
+        key_start: True position of the first key.
         nearest: Smallest visible true distance, in tokens.
-        farthest: First true distance that is no longer visible; None has no limit.
+        farthest: First true distance that is no longer visible; None for no limit.
     """
 
     rotation: Rotation | None
@@ -83,11 +83,11 @@ class TokenView(NamedTuple):
     """What one token sees in one layer, and where its own key and value go.
 
     Attributes:
-        ranges: What it sees, its own key included.
-        key: ``[1, Hkv, ., D]``; takes its key at ``column``.
-        value: ``[1, Hkv, ., D]``; takes its value there.
-        column: See above.
-        rotation: Of its key; None for none.
+        ranges: The keys that the token sees, its own included.
+        key: ``[1, Hkv, ., D]``; receives the token's key at ``column``.
+        value: ``[1, Hkv, ., D]``; receives the token's value at ``column``.
+        column: Where key and value go.
+        rotation: Rotation of the token's key; None for none.
     """
 
     ranges: tuple[TokenRange, ...]

@@ -1,7 +1,7 @@
 """Rotary position embedding with phases that stay exact at any position.
 
-Su et al. 2021 (arXiv 2104.09864): the pair of components ``(a, b)`` number ``p`` of a head at
-position ``n`` is turned by the angle ``n * inv_freq[p]``.
+Su et al. 2021 (arXiv 2104.09864): pair ``p`` of the components of a head at position ``n`` is
+rotated by the angle ``n * inv_freq[p]``.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class Phases(NamedTuple):
 
 
 class Rotation(NamedTuple):
-    """Factors of each component of a head and of the other one of its pair.
+    """Factors for each component of a head and for the other component of its pair.
 
     Attributes:
-        cos: Of the component itself, ``[tokens, 2 * pairs]``, the scale included.
-        sin: Of the other one, with its sign.
-        scale: Of the components that are not rotated.
+        cos: For the component itself, ``[tokens, 2 * pairs]``, the scale included.
+        sin: For the other component, with its sign; otherwise like ``cos``.
+        scale: For the components that are not rotated.
     """
 
     cos: Tensor
@@ -45,8 +45,8 @@ class Rotary:
     Attributes:
         inv_freq: Inverse frequencies in radians per token, float32, ``[pairs]``, on the CPU, as the
             model loaded them.
-        interleaved: True where a pair is two neighbours ``(2p, 2p + 1)`` of the head, False where
-            it is ``(p, p + pairs)``. Components beyond ``2 * pairs`` are not rotated.
+        interleaved: True if a pair is two neighbours ``(2p, 2p + 1)`` of the head, False if it is
+            ``(p, p + pairs)``. Components beyond ``2 * pairs`` are not rotated.
     """
 
     inv_freq: Tensor
@@ -56,8 +56,8 @@ class Rotary:
         """Phases at ``positions`` (int64, ``[tokens]``, below 2**58).
 
         The angle is exact: positions are split so that each part times a frequency fits a float64,
-        and the two rotations are composed. The error is that of float64 cosines and of the last
-        rounding to ``dtype``, which must be float32 or float64.
+        and the two rotations are composed. The only errors are those of float64 cosines and of the
+        final rounding to ``dtype``, which must be float32 or float64.
         """
         inv_freq = self.inv_freq.double()
         positions = positions.cpu()
@@ -72,14 +72,14 @@ class Rotary:
         return Phases(cos.to(device, dtype), sin.to(device, dtype))
 
     def rotate(self, x: Tensor, phases: Phases, scale: float = 1.0) -> Tensor:
-        """Turn ``x`` (``[..., tokens, head size]``) by ``phases`` and multiply it by ``scale``.
+        """Rotate ``x`` (``[..., tokens, head size]``) by ``phases`` and multiply it by ``scale``.
 
         Computed in the dtype of the phases and rounded once, to the dtype of ``x``.
         """
         return self.apply(x, self.rotation(phases, scale))
 
     def rotation(self, phases: Phases, scale: float = 1.0) -> Rotation:
-        """What :meth:`rotate` multiplies by, to be computed once and applied many times."""
+        """The factors of :meth:`rotate`, to be computed once and applied many times."""
         cos, sin = phases
         pair = ((cos, cos), (-sin, sin))
         if self.interleaved:
@@ -89,7 +89,7 @@ class Rotary:
         return Rotation(cos * scale, sin * scale, scale)
 
     def apply(self, x: Tensor, rotation: Rotation) -> Tensor:
-        """See :meth:`rotate`."""
+        """Apply the factors of :meth:`rotation` to ``x``; see :meth:`rotate`."""
         size = rotation.cos.shape[-1]
         if not self.interleaved and size == x.shape[-1] and native.can_rotate(x):
             return native.rotate(x, rotation.cos, rotation.sin)

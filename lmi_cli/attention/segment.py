@@ -9,29 +9,29 @@ segment is visible. Several segments may read one track. Imports the standard li
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-if TYPE_CHECKING:  # a method can be described where torch is not loaded
+if TYPE_CHECKING:  # a method can be described without loading torch
     from torch import Tensor
 
 
 class Position(Protocol):
-    """Where tokens stand for a score: a rule from true positions to assigned ones.
+    """A rule that assigns to true positions the positions that count for a score.
 
-    A rule is hashable and equal to another one that assigns the same positions.
+    A rule is hashable, and equal to another one that assigns the same positions.
     """
 
     @property
     def at(self) -> int | None:
-        """The position at which every token stands; None if it depends on the token."""
+        """The position of every token; None if it depends on the token."""
         ...
 
     def assign(self, positions: "Tensor") -> "Tensor":
-        """Assigned positions, int64 like ``positions``, from true ones of any shape."""
+        """Assigned positions for the true ``positions`` (int64, any shape)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """A token stands at its true position in the stream."""
+    """Every token keeps its true position in the stream."""
 
     at: ClassVar[int | None] = None
 
@@ -42,7 +42,7 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Every token stands at the same position, ``at`` tokens from the origin."""
+    """Every token gets the same position, ``at`` tokens from the origin."""
 
     at: int
 
@@ -56,7 +56,7 @@ class First:
     """Retention of the starting tokens of a stream, for ever.
 
     Attributes:
-        tokens: How many.
+        tokens: Number of tokens.
     """
 
     tokens: int
@@ -71,7 +71,7 @@ class Recent:
     """Retention of the most recent tokens of a stream.
 
     Attributes:
-        tokens: Positions on which a query looks back, its own included; None keeps every token.
+        tokens: Number of positions that a query can see, its own included; None keeps every token.
     """
 
     tokens: int | None
@@ -79,9 +79,9 @@ class Recent:
     def capacity(self, chunk: int) -> int | None:
         """Largest number of tokens in memory while a stream is read in chunks of ``chunk``.
 
-        A chunk needs the ``tokens - 1`` tokens before its first query and room for itself. The room
+        A chunk needs the ``tokens - 1`` tokens before its first query and space for itself, which
         is at least an eighth of the window, so that moving the window back to the front of its
-        buffer, once the room is used up, costs little for each token. None grows with the stream.
+        buffer, once the space is used up, costs little per token. None if it grows with the stream.
         """
         return None if self.tokens is None else self.tokens - 1 + max(chunk, self.tokens // 8)
 
@@ -93,8 +93,8 @@ class Track:
     Attributes:
         name: Unique within the layer; segments refer to it.
         retention: Which tokens are kept.
-        position: Where their keys stand. It depends on the key alone, so each key is rotated once,
-            when it is stored.
+        position: Positions of their keys. They depend on the key alone, so each key is rotated
+            once, when it is stored.
     """
 
     name: str
@@ -109,11 +109,11 @@ class Segment:
     Attributes:
         track: Name of the track that the keys come from. Where the layer keeps no track of this
             name, the keys come from the store of this name that the state searches.
-        query_position: Where the query stands for the score.
+        query_position: Position of the query that counts for the score.
         nearest: Smallest true distance ``i - j`` that is visible, in tokens.
-        farthest: First true distance that is no longer visible; None has no limit.
-        topk: Keys that a query head attends to, the best-matching ones; None is all of them. Only
-            a store can be searched; its keys stand at position 0.
+        farthest: First true distance that is no longer visible; None for no limit.
+        topk: Number of best-matching keys that a query head attends to; None for all keys. Only a
+            store can be searched; its keys are at position 0.
     """
 
     track: str

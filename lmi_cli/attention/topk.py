@@ -18,7 +18,7 @@ class KeyBlock(NamedTuple):
     Attributes:
         key: ``[B, Hkv, n, D]``.
         value: ``[B, Hkv, n, Dv]``.
-        start: True position of the first.
+        start: True position of the first key.
     """
 
     key: Tensor
@@ -38,13 +38,13 @@ def attend_topk(
     """One softmax over the ``k`` best keys of each query and head.
 
     Args:
-        query: ``[B, H, Q, D]``, rotated to the distance at which all keys stand, the score's scale
+        query: ``[B, H, Q, D]``, rotated to the common distance of all keys, the score's scale
             applied.
         blocks: The keys, at position 0; may be on another device than the query.
-        k: Keys attended to; of keys that match equally well, those of the lowest position.
+        k: Number of keys attended to; among equally good keys, the lowest positions win.
         query_start: True position of the first query; the others follow it.
         nearest: Smallest visible true distance, in tokens.
-        softcap: Scores pass through ``softcap * tanh(score / softcap)`` first, where given.
+        softcap: If given, scores first pass through ``softcap * tanh(score / softcap)``.
 
     Returns:
         The output ``[B, H, Q, Dv]`` in the dtype of the queries, and the log-sum-exp of the chosen
@@ -61,7 +61,7 @@ def attend_topk(
         if value is None:
             score, value = found
             continue
-        # What was found before has lower positions, so a stable order keeps it first among equals.
+        # Keys found before have lower positions, so a stable sort keeps them first among equals.
         scores = torch.cat((score, found[0]), -1)
         score, order = scores.sort(dim=-1, descending=True, stable=True)
         score, order = score[..., :k], order[..., :k]
@@ -111,7 +111,7 @@ def _best_of_block(
 def _topk_lowest_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` largest along the last dimension, best first, equals by ascending index.
 
-    ``topk`` leaves the choice among equals open, so rows where it had one are chosen again.
+    ``topk`` leaves the choice among equals open, so rows in which it had a choice are redone.
     """
     best, index = scores.topk(k, dim=-1)
     least = best[..., -1:]

@@ -9,14 +9,14 @@ class Blueprint:
 
     Attributes:
         family: Model type, such as ``llama``.
-        trained_length: Tokens.
+        trained_length: Trained length, in tokens.
         layers: Number of layers.
-        heads: Query heads of a layer.
-        key_heads: Key and value heads of a layer.
-        head_size: Components of a key.
+        heads: Number of query heads in a layer.
+        key_heads: Number of key and value heads in a layer.
+        head_size: Number of components of a key.
         epsilon: Added to the mean square in each normalisation.
         inv_freq: Inverse rotary frequencies in radians per token, each a float32.
-        tied: The output projection is the embedding.
+        tied: Whether the output projection is the embedding.
     """
 
     family: str
@@ -30,7 +30,7 @@ class Blueprint:
     tied: bool
 
     def fits(self, names: set[str]) -> bool:
-        """Whether tensors of these names are all that such a model has."""
+        """Whether such a model has exactly the tensors of these names."""
         known = {f"model.layers.{at}.{name}" for at in range(self.layers) for name in _IN_LAYER}
         required = known | {"model.embed_tokens.weight", "model.norm.weight"}
         allowed = required | {"lm_head.weight"}

@@ -20,10 +20,10 @@ from lmi_cli.native import onednn
 
 
 class CausalLM(LanguageModel):
-    """A transformers model with its attention routed through us while this object is open.
+    """A transformers model whose attention is replaced by ours while this object is open.
 
     Args:
-        model: Loaded, in evaluation mode, of a family in the table.
+        model: A loaded model in evaluation mode, of a supported family.
 
     Raises:
         ModelError: The family is unknown, or its attention cannot be replaced.
@@ -39,7 +39,7 @@ class CausalLM(LanguageModel):
         self.trained_length = trained_length(config)
         embedding = model.get_input_embeddings().weight
         self.vocab_size = len(embedding)
-        self.device = embedding.device  # that token ids go to
+        self.device = embedding.device  # where token ids go
         self.dtype = model.dtype
         heads = config.num_attention_heads
         self.attention_heads = (heads, getattr(config, "num_key_value_heads", None) or heads)
@@ -62,18 +62,18 @@ class CausalLM(LanguageModel):
 
     @property
     def weights_bytes(self) -> int:
-        """Bytes of all weights, each storage counted once, wherever they lie."""
+        """Bytes of all weights, each storage counted once, wherever it is."""
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
     @property
     def chunk(self) -> int:
-        """Tokens in one forward pass: more where each pass fetches weights from elsewhere."""
+        """Tokens in one forward pass: more if each pass has to fetch offloaded weights."""
         offloaded = any(parameter.is_meta for parameter in self.model.parameters())
         return OFFLOADED_CHUNK if offloaded else CHUNK
 
     @property
     def linear_weights(self) -> tuple[int, int]:
-        """Number of weights in the linear layers, and in the output projection behind them."""
+        """Number of weights in the linear layers, and in the output projection after them."""
         head: Any = self.model.get_output_embeddings()
         inner = sum(
             module.weight.numel()
@@ -91,7 +91,7 @@ class CausalLM(LanguageModel):
         """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``).
 
         Raises:
-            RuntimeError: The model has its own attention back, which would see no positions.
+            RuntimeError: This object is closed; the model's own attention would see no positions.
         """
         if self.config._attn_implementation != hook.IMPLEMENTATION:
             raise RuntimeError("this model has been closed")
@@ -114,7 +114,7 @@ class CausalLM(LanguageModel):
 
 
 class OutputHead:
-    """The output projection, with the scaling and soft-cap that some families put behind it."""
+    """The output projection, with the scaling and softcap that some families apply after it."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config
@@ -127,7 +127,7 @@ class OutputHead:
     def slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
         """Logits of ``hidden`` (``[n, hidden]``) as ``[<= rows, vocab]``, float32 or wider.
 
-        Where the weights are offloaded they are fetched once for the whole call.
+        Offloaded weights are fetched once for the whole call.
         """
         offload = getattr(self._projection, "_hf_hook", None)
         if offload is not None:
@@ -158,11 +158,11 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
 
     Args:
         folder: The model.
-        dtype: In which it computes.
-        devices: Where the weights go, as ``from_pretrained`` takes it.
+        dtype: The dtype in which it computes.
+        devices: Where the weights go, as arguments of ``from_pretrained``.
 
     Raises:
-        OSError, ValueError, KeyError, RuntimeError: Whatever transformers makes of bad files.
+        OSError, ValueError, KeyError, RuntimeError: Whatever transformers raises for bad files.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -1,7 +1,7 @@
 """The chat template of a model. Imports jinja2 and nothing heavy.
 
-A template is a program of the model's author, so it runs in jinja's sandbox, with the same few
-helpers that transformers offers it.
+A template is a program by the model's author, so it runs in jinja's sandbox, with the same few
+helpers that transformers provides.
 """
 
 import json
@@ -24,7 +24,7 @@ class ChatTemplate:
 
     Args:
         source: The template.
-        special_tokens: What it may name besides the messages, such as ``bos_token``.
+        special_tokens: Variables that it may use besides the messages, such as ``bos_token``.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 class _Generation(Extension):
-    """``{% generation %}``, by which templates mark answers for training; only its body counts."""
+    """``{% generation %}``, with which templates mark answers for training; its body is kept."""
 
     tags = {"generation"}  # noqa: RUF012 - as jinja declares it
 
@@ -80,7 +80,7 @@ class _Generation(Extension):
 
 
 class _PlainNamespace(Namespace):
-    """A namespace that takes no name of Python's own."""
+    """A namespace that refuses names with a leading underscore."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -99,7 +99,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as it is; jinja's own filter escapes for HTML."""
+    """Plain JSON; jinja's own filter escapes it for HTML."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

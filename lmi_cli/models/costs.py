@@ -10,12 +10,12 @@ class Costs:
     """The work that every implementation of a model has to do.
 
     Attributes:
-        linear_flops: Floating-point operations of the linear layers for a token, the output
-            projection left out, since reading needs it only once.
+        linear_flops: Floating-point operations of the linear layers for a token, without the
+            output projection, which prefill needs only once.
         visible_flops: The same for the attention of one layer, for each key that a token sees: a
             dot product and a weighted sum in every head.
         step_bytes: Weights that are read for one generated token, in bytes.
-        visible_bytes: A key and a value of every head of one layer, in bytes.
+        visible_bytes: Size of a key and a value of every head of one layer, in bytes.
     """
 
     linear_flops: int
@@ -25,7 +25,7 @@ class Costs:
 
 
 def costs_of(lm: LanguageModel) -> Costs:
-    """The costs of a dense model; of a mixture of experts these are upper bounds."""
+    """The costs of a dense model; for a mixture of experts, these are upper bounds."""
     linear, head = lm.linear_weights
     heads, key_heads = lm.attention_heads
     return Costs(

@@ -1,9 +1,9 @@
-"""A decoder of the Llama kind in code of our own: no module, no mask, no copy between layers.
+"""Our own decoder of the Llama kind: no modules, no masks, no copies between layers.
 
 For Llama, Mistral, Qwen 2 and Qwen 3 on the CPU (see :mod:`lmi_cli.models.prepared`), where the
 many small operations of a general library take a fifth of the time of prefill and two thirds of
-that of a decoded token. It rounds where transformers rounds. In bfloat16, with the library in C,
-weights are packed once and a token is one call; otherwise torch computes. Imports torch, not
+the time of decoding a token. It rounds where transformers rounds. In bfloat16, with the library in
+C, weights are packed once and a token takes one call; otherwise torch computes. Imports torch, not
 transformers.
 """
 
@@ -34,7 +34,7 @@ class TorchLinear:
 
     @classmethod
     def join(cls, weights: Sequence[Tensor], bias: Tensor | None = None) -> "TorchLinear":
-        """A layer of several weights (``[., in]``), one below the other."""
+        """A layer of several weights (``[., in]``), stacked along the outputs."""
         return cls(weights[0] if len(weights) == 1 else torch.cat(tuple(weights)), bias)
 
     @classmethod
@@ -48,7 +48,7 @@ class TorchLinear:
         return self._weight.nbytes + (0 if self._bias is None else self._bias.nbytes)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``[..., out]`` of ``x``, ``[..., in]``."""
+        """Outputs ``[..., out]`` of ``x`` (``[..., in]``)."""
         with onednn.linear_layers(x.numel() // self.columns, x.device):
             return functional.linear(x, self._weight, self._bias)
 
@@ -57,17 +57,17 @@ class TorchLinear:
         to += self(x)
 
     def gated(self, x: Tensor) -> Tensor:
-        """``silu(gate) * up``."""
+        """``silu(gate) * up`` of ``x``."""
         gate, up = self(x).chunk(2, dim=-1)
         return functional.silu(gate) * up
 
     def wide(self, x: Tensor) -> Tensor:
-        """Like a call, then in float32 or wider."""
+        """Outputs in float32 or wider."""
         out = self(x)
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Rows of the weight by number."""
+        """Rows of the weight by index."""
         return functional.embedding(ids, self._weight)
 
 
@@ -76,7 +76,7 @@ Linear = TorchLinear | PackedLinear
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer. The last two norms, those of queries and of keys, may be missing."""
+    """One layer. The last two norms, those of queries and of keys, may be None."""
 
     qkv: Linear
     output: Linear
@@ -90,11 +90,11 @@ class _Layer:
 
 
 class Decoder(LanguageModel):
-    """A model of a known shape, made from its weights.
+    """A model built from its shape and its weights.
 
     Args:
         blueprint: The shape.
-        weights: By the names that transformers gives them, all of one dtype and on the CPU.
+        weights: Tensors by the names that transformers gives them, all of one dtype on the CPU.
         quantize: Keep eight bits of each weight of a linear layer; the embedding stays as it is.
 
     Raises:
@@ -133,7 +133,7 @@ class Decoder(LanguageModel):
         self.device_map = {"": str(self.device)}
 
     def layers(self, horizon: int) -> list[LayerSpec]:
-        """All layers alike; the frequencies are the same for every ``horizon``."""
+        """The layers, all alike; the frequencies are the same for every ``horizon``."""
         rotary = Rotary(torch.tensor(self._shape.inv_freq))
         return [LayerSpec(index, rotary) for index in range(self._shape.layers)]
 
@@ -153,7 +153,7 @@ class Decoder(LanguageModel):
 
     @property
     def linear_weights(self) -> tuple[int, int]:
-        """Number of weights in the linear layers, and in the output projection behind them."""
+        """Number of weights in the linear layers, and in the output projection after them."""
         linears = [linear for layer in self._layers for linear in layer.linears]
         inner = sum(linear.rows * linear.columns for linear in linears)
         return inner, self._head.rows * self._head.columns
@@ -176,7 +176,7 @@ class Decoder(LanguageModel):
             yield self._head.wide(part)
 
     def _stepped(self, x: Tensor, attention: Attention) -> bool:
-        """Take one token (``[1, 1, hidden]``) through all layers in C, if that can be done."""
+        """Take one token (``[1, 1, hidden]``) through all layers in C; False if not possible."""
         steps = self._packs and self.head_size in SIZES
         views = attention.views(self._scale, self.dtype, MAX_RANGES) if steps else None
         if views is None:

@@ -1,8 +1,8 @@
-"""The model families that are supported, and what a configuration says of each attention layer.
+"""The supported model families, and what a configuration says about each attention layer.
 
 A family is listed here once its rotary layout is known; the self-check then compares a small random
-model of the same configuration with the stock implementation, so a wrong row is an error and never
-a wrong number.
+model of the same configuration with the stock implementation, so a wrong row leads to an error and
+never to a wrong result.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Family:
     """How a family embeds positions.
 
     Attributes:
-        interleaved: A rotary pair is two neighbours instead of one component from each half.
+        interleaved: Whether a rotary pair is two neighbours, not one component from each half.
         has_rotary: Whether a layer of a configuration is rotated at all.
     """
 
@@ -80,13 +80,13 @@ def family_of(config: PretrainedConfig) -> Family:
     """The family of a configuration.
 
     Raises:
-        ModelError: The family is unknown; the message lists those that are known.
+        ModelError: The family is not supported; the hint lists those that are.
     """
     name = config.model_type
     if name in FAMILIES:
         return FAMILIES[name]
     if name in _LEARNED_POSITIONS:
-        reason = "learned absolute positions end where training ended; a rotary model is needed"
+        reason = "learned absolute positions end at the trained length; use a rotary model"
     else:
         reason = "this family is not supported"
     raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(FAMILIES)))
@@ -97,7 +97,7 @@ _PLAIN_ROPE = ("default", "linear", "llama3")  # one set of frequencies, and no 
 
 
 def plain_shape(config: PretrainedConfig) -> Blueprint | None:
-    """The shape of a plain decoder, as our own code runs it; None for any other model."""
+    """The shape of a model that our own decoder can run; None for any other model."""
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     layers = range(config.num_hidden_layers)
     if (
@@ -129,14 +129,14 @@ def plain_shape(config: PretrainedConfig) -> Blueprint | None:
 
 
 def trained_length(config: PretrainedConfig) -> int:
-    """The longest text, in tokens, that the model was made for.
+    """The length of text, in tokens, that the model was trained for.
 
     Raises:
-        ModelError: The configuration does not say.
+        ModelError: The configuration does not give it.
     """
     length = getattr(config, "max_position_embeddings", None)
     if not isinstance(length, int) or length < 1:
-        raise ModelError(f"{config.model_type}: the configuration names no trained length")
+        raise ModelError(f"{config.model_type}: the configuration gives no trained length")
     return length
 
 
@@ -144,9 +144,9 @@ def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
     """Index, native window and rotary frequencies of every attention layer.
 
     Args:
-        model: A loaded model of a known family.
-        horizon: Frequency sets that depend on the length of the text are those for this many
-            tokens, once and for all.
+        model: A loaded model of a supported family.
+        horizon: Number of tokens for which frequencies that depend on the length of the text are
+            computed, once and for all.
     """
     config = model.config
     family = family_of(config)
@@ -184,7 +184,7 @@ def _rotary_module(model: PreTrainedModel) -> nn.Module:
 
 
 def _frequency_set(module: nn.Module, config: PretrainedConfig, layer: int) -> str | None:
-    """Name of the layer's frequency set, where the model has one for each type of layer."""
+    """Name of the layer's frequency set; None if the model has one set for all layers."""
     if hasattr(module, "inv_freq"):
         return None
     return str(config.layer_types[layer])

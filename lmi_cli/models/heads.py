@@ -1,7 +1,7 @@
 """The retrieval heads of models: shipped for the default model, cached for others.
 
-What they are is in :mod:`lmi_cli.engine.retrieval`; how they are found, in ``tasks/calibrate.py``.
-May import the standard library and other light modules of this package; never torch.
+:mod:`lmi_cli.engine.retrieval` explains and uses them; ``tasks/calibrate.py`` finds them. Imports
+neither torch nor transformers.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _SCHEMA = 1
 
 
 def known_heads(files: ModelFiles) -> RetrievalHeads | None:
-    """Return the heads of a calibrated model, of which there may be none; else None."""
+    """Return the heads of a model, possibly none at all; None if it has not been calibrated."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return _parse(_record(files).read())
     shipped = json.loads(_SHIPPED.read_bytes())
@@ -32,7 +32,7 @@ def remember_heads(
     """Cache the heads of a model, with the ranks by which they were chosen.
 
     Returns:
-        The file, or None where nothing can be written.
+        The file, or None if it cannot be written.
     """
     record = _record(files)
     written = record.write(

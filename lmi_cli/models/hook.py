@@ -1,8 +1,8 @@
 """The one place where a transformers model is changed: its attention function is replaced.
 
 With ``position_ids = 0`` every rotary embedding is the identity, so queries and keys reach the
-attention function un-rotated; as no mask function is registered under our name, none is built.
-Causality and positions are then entirely those of the forward pass that is handed over.
+attention function un-rotated; as no mask function is registered under our name, no mask is built.
+Causality and positions then come entirely from the forward pass that is passed in.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ IMPLEMENTATION = "lmi"
 """Our name in the table of attention functions."""
 
 ARGUMENT = "lmi_forward"
-"""Keyword under which a forward pass travels through the model to each layer."""
+"""Keyword argument that passes a forward pass through the model to each layer."""
 
 _open: list[PreTrainedModel] = []  # models whose attention is ours now
 
@@ -38,10 +38,10 @@ def attention_function(
     softcap: float | None = None,
     **arguments: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in every layer; returns ``[B, Q, H, Dv]`` and no weights."""
+    """The function that transformers calls in every layer; returns ``[B, Q, H, Dv]`` and None."""
     attention: Attention | None = arguments.get(ARGUMENT)
     if attention is None:
-        raise ModelError(f"{type(module).__name__} does not pass on what its attention needs")
+        raise ModelError(f"{type(module).__name__} does not pass arguments on to its attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
     with onednn.attention():
@@ -51,10 +51,10 @@ def attention_function(
 
 @contextmanager
 def installed(model: PreTrainedModel) -> Iterator[None]:
-    """Route the model's attention through us; everything is put back at the end.
+    """Replace the model's attention by ours; everything is restored at the end.
 
     Raises:
-        ModelError: The model's class does not look its attention function up, so that it cannot be
+        ModelError: The model's class does not look up its attention function, so that it cannot be
             replaced.
     """
     before = model.config._attn_implementation
@@ -64,7 +64,7 @@ def installed(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(IMPLEMENTATION)
         if model.config._attn_implementation != IMPLEMENTATION:
             raise ModelError(
-                f"{type(model).__name__} keeps its attention to itself and cannot be used"
+                f"{type(model).__name__} cannot be used, as its attention cannot be replaced"
             )
         yield
     finally:

@@ -1,8 +1,8 @@
 """What transformers made of a model's files, kept so that later starts do without transformers.
 
 The first start of a model imports transformers, which takes seconds: it reads configuration and
-tokenizer in all their forms, and the self-check compares small models. The result is small.
-An entry holds for one model and one set of library versions; a damaged one is made again. Imports
+tokenizer in all their forms, and the self-check compares small models. The result is small. A
+record is valid for one model and one set of library versions; a damaged one is made again. Imports
 nothing heavy.
 """
 
@@ -30,14 +30,14 @@ _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True, slots=True)
 class PreparedTokenizer:
-    """A tokenizer folder as ``text`` needs it.
+    """Everything that ``text`` needs of a model's tokenizer.
 
     Attributes:
-        bos_id: Token that goes in front of every sequence, where the model expects one.
+        bos_id: Token that begins every sequence, if the model expects one.
         stop_ids: Tokens that end an answer.
         template: Source of the chat template, if there is one.
         special_tokens: Texts that the template may refer to by name.
-        backend: The tokenizer as JSON; None where it is the ``tokenizer.json`` of the folder.
+        backend: The tokenizer as JSON; None if it is the ``tokenizer.json`` of the folder.
     """
 
     bos_id: int | None
@@ -70,7 +70,7 @@ class Prepared:
     Attributes:
         facts: Its shape.
         tokenizer: Its tokenizer.
-        blueprint: Its shape for our own decoder, where that runs it as well.
+        blueprint: Its shape for our own decoder; None if that cannot run it.
     """
 
     facts: ModelFacts
@@ -79,7 +79,7 @@ class Prepared:
 
 
 def recall(files: ModelFiles) -> Prepared | None:
-    """Return what is known of a model with these versions of the libraries; None if nothing is."""
+    """Return what is kept of a model for these versions of the libraries; None if nothing is."""
     stored = _record(files).read()
     with contextlib.suppress(ValueError, KeyError, TypeError):
         facts = ModelFacts(
@@ -94,7 +94,7 @@ def recall(files: ModelFiles) -> Prepared | None:
 
 
 def remember(files: ModelFiles, prepared: Prepared) -> None:
-    """Keep what a start has found out; where nothing can be written, the next start is as slow."""
+    """Keep the result of a first start; if it cannot be written, the next start is as slow."""
     _record(files).write(asdict(prepared))
 
 

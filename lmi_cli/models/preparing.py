@@ -26,10 +26,10 @@ _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 
 def prepare(folder: Path) -> Prepared:
-    """Read and check a checked model folder; its weights are not loaded.
+    """Read a checked model folder and run the self-check; its weights are not loaded.
 
     Raises:
-        ModelError: The family is unknown, the self-check fails, or a file cannot be read.
+        ModelError: The family is not supported, the self-check fails, or a file cannot be read.
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -45,10 +45,10 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
 
     Args:
         folder: Holds the weights, of which only the headers are read.
-        config: Of a known family, with the defaults of that family.
+        config: A configuration of a supported family, including the defaults of that family.
 
     Raises:
-        ModelError: The configuration names no trained length.
+        ModelError: The configuration gives no trained length.
     """
     heads = config.num_attention_heads
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
@@ -105,7 +105,7 @@ def _generation(folder: Path) -> GenerationConfig | None:
 
 
 def _as_stored(folder: Path, text: str) -> bool:
-    """Whether a tokenizer is that of ``tokenizer.json``, except for what prompts do not use."""
+    """Whether a tokenizer is that of ``tokenizer.json``, apart from what prompts do not use."""
     try:
         stored = json.loads((folder / "tokenizer.json").read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -119,7 +119,7 @@ def _stop_ids(
     template: ChatTemplate | None,
     generation: GenerationConfig | None,
 ) -> set[int]:
-    """End tokens of the generation config, the template's turn end, the end of text."""
+    """The end tokens of the generation config, of the template's turns, and of a text."""
     named: Any = getattr(generation, "eos_token_id", None)
     stops = set(named if isinstance(named, list) else [named]) | {loaded.eos_token_id}
     added = loaded.get_added_vocab()
@@ -136,7 +136,7 @@ def _stop_ids(
 
 
 def _blueprint(folder: Path, config: PretrainedConfig) -> Blueprint | None:
-    """The shape of a model for our own decoder; None if the decoder does not compute the same."""
+    """The shape of a model for our own decoder; None if that would not compute the same."""
     found = plain_shape(config)
     if found is None or not found.fits(validation.tensor_names(folder)):
         return None

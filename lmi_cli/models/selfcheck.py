@@ -1,10 +1,10 @@
 """Proof, before any real weight is loaded, that we compute what the stock model computes.
 
 A small random model is made from the same configuration and compared twice: with its stock
-attention while the text fits the window, and with a dense formula, written out below on its own,
-once the text is longer. A family whose rotary layout, scale or windows we have wrong is an error
-here and never a wrong number. That a model has passed is kept with the rest of what is known of
-it; see :mod:`lmi_cli.models.prepared`.
+attention while the text fits the window, and with a dense formula, written independently below,
+once the text is longer. A wrong rotary layout, scale or window of a family is an error here and
+never a wrong result. That a model has passed is stored with everything else about it; see
+:mod:`lmi_cli.models.prepared`.
 """
 
 import copy
@@ -28,7 +28,7 @@ from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.families import layer_specs, plain_shape
 
 TOLERANCE = 1e-4
-"""Largest difference of float32 logits of order one."""
+"""Largest accepted difference between float32 logits of order one."""
 
 _TOKENS = 48
 _WINDOW = LMInfinite(window=_TOKENS, sinks=3, ceiling=_TOKENS)
@@ -36,7 +36,7 @@ _LAMBDA = LMInfinite(window=9, sinks=3, ceiling=13)
 
 
 def check(config: PretrainedConfig) -> None:
-    """Compare ours and stock on a shrunken model of ``config``.
+    """Compare our attention with the stock attention on a small model of ``config``.
 
     Raises:
         ModelError: They differ, or the model cannot be built.
@@ -47,29 +47,29 @@ def check(config: PretrainedConfig) -> None:
         raise
     except Exception as error:  # whatever an unknown configuration makes transformers raise
         raise ModelError(
-            f"{config.model_type}: no small model of this configuration can be checked: {error}"
+            f"{config.model_type}: a small model of this configuration cannot be checked: {error}"
         ) from error
     # Written so that nan, which compares as false, does not pass.
     if not (against_stock <= TOLERANCE and against_formula <= TOLERANCE):
         raise ModelError(
             f"{config.model_type}: self-check failed, logits differ by {against_stock:.2g} from "
-            f"stock and by {against_formula:.2g} from the method's formula (limit {TOLERANCE:g})",
+            f"the stock model and by {against_formula:.2g} from the formula (limit {TOLERANCE:g})",
             hint="this configuration is not supported; please report it",
         )
 
 
 def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
-    """Whether our own decoder computes what the stock model does, on a shrunken model of both.
+    """Whether our own decoder and the stock model compute the same, on a small model.
 
     Args:
-        config: As transformers understands it.
-        blueprint: Of the same model.
+        config: The configuration, as transformers understands it.
+        blueprint: The shape of the same model.
     """
     model, ids = _small_model_and_ids(config)
     small = plain_shape(model.config)
     if small is None or small.inv_freq != blueprint.inv_freq:
         return False
-    # Its inverse frequencies are those that the stock model has in use, to the last bit.
+    # Its inverse frequencies must be those that the stock model uses, to the last bit.
     rotary = layer_specs(model, _TOKENS)[0].rotary
     if rotary is None or tuple(rotary.inv_freq.tolist()) != blueprint.inv_freq:
         return False
@@ -84,7 +84,7 @@ def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
 
 
 def differences(config: PretrainedConfig) -> tuple[float, float]:
-    """Largest differences of logits: from stock within the window, from the formula beyond it."""
+    """Largest differences of logits: from stock in the window, from the formula beyond it."""
     model, ids = _small_model_and_ids(config)
     with torch.inference_mode():
         stock = model(input_ids=ids, use_cache=False).logits[0]
@@ -97,7 +97,7 @@ def differences(config: PretrainedConfig) -> tuple[float, float]:
 
 
 def shrink(config: PretrainedConfig) -> PretrainedConfig:
-    """The configuration with two small layers, everything about positions left as it is."""
+    """The configuration with two small layers; everything about positions stays as it is."""
     small = copy.deepcopy(config)
     kinds = getattr(config, "layer_types", None)
     kept = _two_layers(kinds or [None] * config.num_hidden_layers)
@@ -166,7 +166,7 @@ def _distance(first: Tensor, second: Tensor) -> float:
 
 
 class _Dense(Attention):
-    """LM-Infinite as one matrix a layer, in complex numbers and float64, all tokens at once."""
+    """LM-Infinite as one matrix per layer, in complex numbers and float64, all tokens at once."""
 
     def __init__(self, layers: list[LayerSpec], method: LMInfinite) -> None:
         self._layers = layers

@@ -13,7 +13,7 @@ from lmi_cli.models.hook import IMPLEMENTATION
 from lmi_cli.models.load import Loaded
 
 ATTENTION = "sdpa"
-"""The implementation that transformers chooses by itself."""
+"""The implementation that transformers chooses by default."""
 
 
 class StockModel:
@@ -21,7 +21,7 @@ class StockModel:
 
     Args:
         model: As transformers loaded it.
-        loaded_bytes: Of weights that are in memory only for it.
+        loaded_bytes: Bytes of weights that are in memory only for it.
     """
 
     def __init__(self, model: PreTrainedModel, loaded_bytes: int) -> None:
@@ -37,12 +37,12 @@ class StockModel:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Generate the most likely token behind what was read."""
+        """Generate the most likely next token."""
         self._forward(self._next)
 
     @property
     def last_token(self) -> int:
-        """The most likely token behind what was read and generated."""
+        """The most likely token after everything read and generated."""
         return int(self._next)
 
     @property
@@ -67,7 +67,7 @@ class StockModel:
 
 @contextmanager
 def stock(loaded: Loaded) -> Iterator[StockModel]:
-    """Open the model with the attention that transformers gives it.
+    """Open the model with the default attention of transformers.
 
     A model that our own decoder runs is loaded a second time.
     """

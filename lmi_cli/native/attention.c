@@ -1,10 +1,10 @@
 /* Windowed softmax attention for bfloat16 on processors with AVX512-BF16.
  *
- * The same result as kernel.py, with scores and sums in float32: one softmax over several ranges of
- * keys, each in its own band of true distance. Keys and values are packed in pairs, as the dot
- * product instruction wants them, once for all queries; then tiles of queries go over blocks of
- * keys and keep a running maximum and sum (Milakov and Gimelshein 2018, arXiv 1805.02867). For a
- * single query see one_query.c.
+ * Computes the same as kernel.py, with scores and sums in float32: one softmax over several ranges
+ * of keys, each in its own band of true distance. Keys and values are packed in pairs, as the dot
+ * product instruction needs them, once for all queries; then tiles of queries pass over blocks of
+ * keys with a running maximum and sum (Milakov and Gimelshein 2018, arXiv 1805.02867). For a single
+ * query see one_query.c.
  */
 #include "attention.h"
 #include "multiply.h"
@@ -13,10 +13,10 @@ enum {
     ROWS = 24,    /* queries of a tile */
     BLOCK = 256,  /* keys of a block */
     STEP = 32,    /* columns at the edges of a band: one register of bfloat16 */
-    LARGEST = 16  /* power of two among the weights of a row */
+    LARGEST = 16  /* exponent of two allowed among the weights of a row */
 };
 
-/* Keys [n, size] to [size / 2][BLOCK][2], pairs of components side by side; zeros behind n. */
+/* Keys [n, size] to [size / 2][BLOCK][2], pairs of components side by side; zeros beyond n. */
 static void pack_keys(const bf16 *key, int64_t n, int64_t size, bf16 *packed) {
     for (int64_t column = 0; column < BLOCK; column += 16)
         for (int64_t at = 0; at < size; at += 32)
@@ -42,13 +42,13 @@ static void pack_values(const bf16 *value, int64_t n, int64_t size, bf16 *packed
         }
 }
 
-/* A tile of queries on its way over the keys. */
+/* The state of a tile of queries as it passes over the keys. */
 typedef struct {
     _Alignas(64) bf16 query[ROWS * MAX_SIZE];
     _Alignas(64) float scores[ROWS * BLOCK];
     _Alignas(64) bf16 weights[ROWS * BLOCK];
     _Alignas(64) float output[ROWS * MAX_SIZE];
-    __m512 sum[ROWS]; /* of weights, in sixteen parts */
+    __m512 sum[ROWS]; /* of weights, in sixteen partial sums */
     float peak[ROWS], shrink[ROWS];
 } Tile;
 
@@ -66,12 +66,12 @@ static inline __attribute__((always_inline)) void score(Tile *tile, const int wi
             _mm512_store_ps(tile->scores + (row + r) * BLOCK + at + 16 * j, sums[r][j]);
 }
 
-/* score * log2(e) - peak, so that a weight is 2 to its power. */
+/* score * log2(e) - peak, so that the weight is 2 to this power. */
 static inline __m512 above(__m512 score, __m512 peak) {
     return _mm512_fmsub_ps(score, _mm512_set1_ps(1.44269504f), peak);
 }
 
-/* 2**x, relative error below 3e-6: enough for what becomes bfloat16. */
+/* 2**x, relative error below 3e-6: enough before rounding to bfloat16. */
 static inline __m512 power(__m512 x) {
     const __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 sum = _mm512_set1_ps(9.570099e-3f);
@@ -82,7 +82,7 @@ static inline __m512 power(__m512 x) {
     return _mm512_scalef_ps(sum, _mm512_sub_ps(x, part));
 }
 
-/* Weights of one row by its peak so far; their sum, and the largest power of 2 among them. */
+/* Weights of one row relative to its peak so far, and their sum; returns the largest exponent. */
 static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t last, bf16 *weights,
                               __m512 *sum) {
     const float *scores = tile->scores + row * BLOCK;
@@ -103,7 +103,7 @@ static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t 
 
 /* Scores of one row become weights; `first` and `last` bound the columns.
  *
- * Any peak serves as long as no weight grows too large: it is raised only where one would.
+ * Any peak will do as long as no weight grows too large: it is raised only if one would.
  */
 static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
     bf16 *weights = tile->weights + row * BLOCK;
@@ -113,7 +113,7 @@ static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
     if (before == -INFINITY || weigh_row(tile, row, first, last, weights, &sum) > LARGEST) {
         const float here = highest(tile->scores + row * BLOCK, first, last);
         tile->peak[row] = isnan(here) ? here : fmaxf(before, here);
-        if (tile->peak[row] == -INFINITY) { /* nothing seen yet */
+        if (tile->peak[row] == -INFINITY) { /* no key seen yet */
             memset(weights + first, 0, (last - first) * sizeof *weights);
             return;
         }
@@ -136,7 +136,7 @@ static void mask_row(float *scores, int64_t from, int64_t to, int64_t first, int
     }
 }
 
-/* `count` queries at positions from `position` on take up what they see of a range. */
+/* Adds the visible part of a range to `count` queries at positions from `position` on. */
 static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16 *values,
                     int64_t count, int64_t position, int64_t size) {
     int64_t begin, end, unused;
@@ -148,7 +148,7 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
         const int64_t last = (clamp(end - base, 0, BLOCK) + STEP - 1) / STEP * STEP;
         const bf16 *key = keys + base * size, *value = values + base * size;
         int64_t at = first;
-        for (; at + STRIP <= last; at += STRIP) /* whose keys stay near for all rows */
+        for (; at + STRIP <= last; at += STRIP) /* its keys stay cached for all rows */
             for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 4, row, at, key, size);
         if (at < last)
             for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 2, row, at, key, size);
@@ -217,7 +217,7 @@ int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_he
             }
         }
         Tile tile;
-        /* Rows behind the last query are multiplied with the others, and never looked at. */
+        /* Rows beyond the last query are multiplied with the others, but never read. */
         memset(&tile, 0, sizeof tile);
 #pragma omp for schedule(dynamic)
         for (int64_t job = 0; job < heads * tiles; job++) {

@@ -1,4 +1,4 @@
-/* Attention: what a range of keys is, and a single query as the other kernels see it. */
+/* Attention: ranges of keys, and attention of a single query as other kernels use it. */
 #ifndef LMI_ATTENTION_H
 #define LMI_ATTENTION_H
 
@@ -9,7 +9,7 @@ enum {
     MAX_RANGES = 4
 };
 
-/* Must match Range in attention.py. Strides are in elements; rows of keys and values lie close. */
+/* Must match Range in attention.py. Strides are in elements; keys and values have no gaps. */
 typedef struct {
     const bf16 *query, *key, *value;
     int64_t query_head, query_row, key_head, value_head;
@@ -25,7 +25,7 @@ static inline void band(const Range *range, int64_t position, int64_t *from, int
     *to = clamp(position - range->nearest - range->key_start + 1, *from, range->keys);
 }
 
-/* The largest of some scores, a multiple of 16 of them; nan if one is. */
+/* The largest of some scores, whose number is a multiple of 16; nan if one is nan. */
 static inline float highest(const float *scores, int64_t first, int64_t last) {
     __m512 most = _mm512_set1_ps(-INFINITY);
     __mmask16 broken = 0;
@@ -37,7 +37,7 @@ static inline float highest(const float *scores, int64_t first, int64_t last) {
     return broken ? NAN : _mm512_reduce_max_ps(most);
 }
 
-/* Components of one head, times a factor. */
+/* Writes the components of one head, times a factor. */
 static inline void write_row(bf16 *out, const float *values, float factor, int64_t size) {
     const __m512 scale = _mm512_set1_ps(factor);
     for (int64_t at = 0; at < size; at += 32) {
@@ -47,12 +47,12 @@ static inline void write_row(bf16 *out, const float *values, float factor, int64
     }
 }
 
-/* One query of every head on its way over the keys, which are cut into parts. Between begin and
- * end any thread may take any part of any group of heads, and, when all are done, merge any head.
+/* One query of every head and the keys, which are cut into parts. Between begin and end, any thread
+ * may compute any part for any group of heads and, once all parts are done, merge any head.
  */
 typedef struct {
     const Range *ranges;
-    int64_t heads, key_heads, size, split, parts; /* a part is of at most `split` keys */
+    int64_t heads, key_heads, size, split, parts; /* a part has at most `split` keys */
     int64_t from[MAX_RANGES], seen[MAX_RANGES];
     float *partial;
 } OneQuery;

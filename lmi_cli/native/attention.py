@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lmi_cli.attention.ranges import KeyRange
 
 SIZES = (64, 128, 192, 256)
-"""Components that a head may have."""
+"""Supported head sizes."""
 MAX_RANGES = 4
 NO_LIMIT = 2**62
 
@@ -34,7 +34,7 @@ class Range(ctypes.Structure):
 
 
 def can(ranges: "Sequence[KeyRange]", softcap: float | None) -> bool:
-    """Whether the library is there and computes this."""
+    """Whether the library is open and supports this."""
     if not is_open() or softcap is not None or len(ranges) > MAX_RANGES:
         return False
     return all(
@@ -55,14 +55,14 @@ def can(ranges: "Sequence[KeyRange]", softcap: float | None) -> bool:
 def attend(
     ranges: "Sequence[KeyRange]", *, query_start: int, with_lse: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """What :func:`lmi_cli.attention.kernel.attend` computes.
+    """Compute what :func:`lmi_cli.attention.kernel.attend` computes.
 
     Raises:
-        MemoryError: There is no room for the packed keys.
+        MemoryError: There is too little memory for the packed keys.
     """
     batch, heads, rows, size = ranges[0].query.shape
     key_heads = ranges[0].key.shape[1]
-    # The layout that the output projection takes next.
+    # The layout that the output projection needs next.
     output = torch.empty(batch, rows, heads, size, dtype=torch.bfloat16)
     lse = torch.empty(batch, heads, rows) if with_lse else None
     library = opened()
@@ -79,7 +79,7 @@ def attend(
                 table, len(ranges), heads, key_heads, rows, size, query_start, out, sums
             )
         if failed:
-            raise MemoryError("no room for the packed keys of a chunk")
+            raise MemoryError("too little memory for the packed keys of a chunk")
     return output.transpose(1, 2), lse
 
 

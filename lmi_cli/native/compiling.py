@@ -1,4 +1,4 @@
-"""Compiles the library in C for this processor, once, into the cache folder.
+"""Compile the library in C for this processor, once, into the cache folder.
 
 May import torch, ``disk`` and the rest of this package.
 """
@@ -30,15 +30,15 @@ _computed_by = "torch"
 
 
 def computed_by(dtype: torch.dtype, device: torch.device) -> str:
-    """What computes: ``C``, or ``torch``, with the reason where it could be C."""
+    """What computes: ``C``, or ``torch``, with a reason if dtype and device would allow C."""
     usual = dtype == torch.bfloat16 and device.type == "cpu"
     return _computed_by if usual else "torch"
 
 
 def use_library() -> None:
-    """Compute by the library in C, compiled on first use, where that is possible.
+    """Compute with the library in C, compiled on first use, if that is possible.
 
-    ``LMI_NATIVE=0`` in the environment leaves it to torch.
+    ``LMI_NATIVE=0`` in the environment leaves the computing to torch.
     """
     global _computed_by
     try:
@@ -58,7 +58,7 @@ class _CannotError(Exception):
 
 
 def _built() -> Path:
-    """The compiled library, from the cache or fresh."""
+    """The compiled library, from the cache or freshly built."""
     if os.environ.get("LMI_NATIVE") == "0":
         raise _CannotError("LMI_NATIVE is 0")
     if not (cpu.IS_X86 and sys.platform.startswith("linux") and cpu.computes_bfloat16()):
@@ -90,4 +90,4 @@ def _compile(compiler: str, path: Path) -> None:
         raise _CannotError(f"{name} took longer than {_LIMIT_S} s") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _CannotError(f"{name} failed: {said[0] if said else 'silently'}")
+        raise _CannotError(f"{name} failed: {said[0] if said else 'no message'}")

@@ -18,10 +18,10 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = (-1, 1 << 29), (-2, 1 << 26), (-3, 
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what large tensors give back, for the next ones.
+    """Let the C library keep the memory of freed large tensors for the next ones.
 
     By default it may return a few megabytes to the system after every layer, only to ask for them
-    again; fresh pages can then cost more than the arithmetic done in them.
+    again; fresh pages can then cost more than the arithmetic done on them.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -34,14 +34,14 @@ def keep_freed_memory() -> None:
 def computes_bfloat16() -> bool:
     """Whether torch and our own code multiply bfloat16 here instead of emulating it.
 
-    ``ATEN_CPU_CAPABILITY`` in the environment can take instructions away from torch.
+    ``ATEN_CPU_CAPABILITY`` in the environment can keep torch from using some instructions.
     """
     allowed = os.environ.get("ATEN_CPU_CAPABILITY", "avx512").lower()
     return allowed.startswith("avx512") and features() >= _BFLOAT16
 
 
 def features() -> frozenset[str]:
-    """Extensions of the processor's instruction set, as Linux names them; none elsewhere."""
+    """Extensions of the processor's instruction set, as Linux names them; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:

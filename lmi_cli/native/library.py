@@ -1,6 +1,6 @@
-"""The compiled library: its sources, and the one that is open.
+"""The compiled library: its source files, and the instance that is open.
 
-May import torch and the standard library.
+Imports torch and the standard library.
 """
 
 import ctypes
@@ -39,11 +39,11 @@ _library: ctypes.CDLL | None = None
 
 
 def use(path: Path | None) -> None:
-    """Compute with the library at ``path`` from now on, or with torch alone.
+    """Compute with the library at ``path`` from now on; with None, with torch alone.
 
     Raises:
-        OSError: It cannot be opened.
-        AttributeError: It lacks a function.
+        OSError: The library cannot be opened.
+        AttributeError: The library lacks a function.
     """
     global _library
     if path is None:
@@ -56,15 +56,15 @@ def use(path: Path | None) -> None:
 
 
 def is_open() -> bool:
-    """Whether there is a library to compute with."""
+    """Whether a library is open."""
     return _library is not None
 
 
 def opened() -> ctypes.CDLL:
-    """The library.
+    """The open library.
 
     Raises:
-        RuntimeError: None is open.
+        RuntimeError: No library is open.
     """
     if _library is None:
         raise RuntimeError("no library is open")
@@ -72,5 +72,5 @@ def opened() -> ctypes.CDLL:
 
 
 def takes(tensor: Tensor) -> bool:
-    """Whether there is a library and it computes with tensors of this kind."""
+    """Whether a library is open and supports tensors of this kind."""
     return _library is not None and tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu"

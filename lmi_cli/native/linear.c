@@ -1,16 +1,16 @@
 /* Linear layers, for bfloat16 on processors with AVX512-BF16.
  *
  * Weights are packed once, in the order in which every product reads them. One token takes as long
- * as reading them; many tokens take as long as the arithmetic. What comes next is done while the
- * sums are still in registers.
+ * as reading them; many tokens take as long as the arithmetic. Bias, residual and gate are applied
+ * while the sums are still in registers.
  */
 #include "linear.h"
 
-enum { STRIPS = 16 }; /* of rows, about, that a thread takes with one panel */
+enum { STRIPS = 16 }; /* of rows that a thread multiplies by one panel, about */
 
-/* Rows of a weight [rows, columns] to a panel; `step` panels on, the next one. See Linear.
+/* Packs the rows of a weight [rows, columns] into panels; see Linear.
  *
- * With `wide` of 64 rows fill a panel; with 32 they fill the half of it that begins at `place`.
+ * If `wide` is 64, rows fill whole panels; if it is 32, the half that begins at `place`.
  */
 void lmi_pack(const bf16 *weight, int64_t rows, int64_t columns, int64_t wide, int64_t place,
               bf16 *packed) {
@@ -26,7 +26,7 @@ void lmi_pack(const bf16 *weight, int64_t rows, int64_t columns, int64_t wide, i
             }
 }
 
-/* Rows of an embedding that is packed as a linear layer: out[count, columns]. */
+/* Copies rows of an embedding that is packed as a linear layer to out[count, columns]. */
 void lmi_embed(const Linear *linear, const int64_t *ids, int64_t count, bf16 *out) {
 #pragma omp parallel for schedule(static) if (count > 16)
     for (int64_t at = 0; at < count; at++) {
@@ -37,7 +37,7 @@ void lmi_embed(const Linear *linear, const int64_t *ids, int64_t count, bf16 *ou
     }
 }
 
-/* A packed weight of bfloat16 in eight bits: each row in units of its largest part over 127.
+/* Converts a packed bfloat16 weight to eight bits; the unit of a row is its largest value / 127.
  *
  * scale: [panels * STRIP]. A row of zeros has the scale 0.
  */
@@ -74,7 +74,7 @@ void lmi_quantize(const Linear *linear, int8_t *packed, float *scale) {
         }
 }
 
-/* A panel of int8 as bfloat16, which holds such integers exactly. */
+/* Converts a panel of int8 to bfloat16, which represents such integers exactly. */
 static void expand(const Linear *linear, int64_t panel, bf16 *to) {
     const int8_t *from = whole_panel_of(linear, panel);
     for (int64_t at = 0; at < STRIP * linear->columns; at += 32) {
@@ -86,7 +86,7 @@ static void expand(const Linear *linear, int64_t panel, bf16 *to) {
     }
 }
 
-/* Rows `from` to `to` of x[count, columns], of which there are STRIP_ROWS or more, with a panel. */
+/* Multiplies rows `from` to `to` of x[count, columns] by a panel; count is at least STRIP_ROWS. */
 static inline __attribute__((always_inline)) void some_rows(
     const Linear *linear, int64_t panel, Ending ending, const bf16 *weight, const bf16 *x,
     int64_t count, int64_t from, int64_t to, char *out, int64_t out_row) {
@@ -111,7 +111,7 @@ static inline __attribute__((always_inline)) void some_rows(
     }
 }
 
-/* A linear layer of few tokens, each of which reads all weights. */
+/* A linear layer for few tokens, each of which reads all weights. */
 static int few_tokens(const Linear *linear, Ending ending, const bf16 *x, int64_t count, char *out,
                       int64_t out_row) {
     int16_t *room = malloc((size_t)(count * linear->columns) * sizeof *room);
@@ -130,7 +130,7 @@ static int few_tokens(const Linear *linear, Ending ending, const bf16 *x, int64_
     return 0;
 }
 
-/* A linear layer of x[count, columns]; see Ending for out, whose rows are out_row bytes apart.
+/* A linear layer for x[count, columns]; see Ending for out, whose rows are out_row bytes apart.
  *
  * Returns 1 if memory ran out.
  */
@@ -143,7 +143,7 @@ int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t coun
     int failed = 0;
 #pragma omp parallel reduction(| : failed)
     {
-        /* A thread meets a panel several times in a row, and expands it once. */
+        /* A thread gets the same panel several times in a row, and expands it once. */
         bf16 *expanded = NULL;
         int64_t known = -1;
         if (linear->scale != NULL) {
@@ -158,7 +158,7 @@ int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t coun
                 if (failed) continue;
                 if (expanded == NULL) weight = panel_of(linear, panel);
                 else if (panel != known) expand(linear, known = panel, expanded);
-                switch ((Ending)ending) { /* a loop of its own for each */
+                switch ((Ending)ending) { /* a separate loop for each */
                 case STORE:
                     some_rows(linear, panel, STORE, weight, x, count, from, to, out, out_row);
                     break;

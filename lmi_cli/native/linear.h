@@ -1,4 +1,4 @@
-/* A linear layer, as the other kernels see it. */
+/* Linear layers, as the other kernels use them. */
 #ifndef LMI_LINEAR_H
 #define LMI_LINEAR_H
 
@@ -7,12 +7,12 @@
 
 /* Must match Linear in linear.py.
  *
- * The weight [rows, columns] lies in panels of STRIP rows, the last one filled up with zeros:
- * [panels][columns / 2][STRIP][2]. Whatever the number of tokens, a panel is read as it lies.
+ * The weight [rows, columns] is stored in panels of STRIP rows, the last one padded with zeros:
+ * [panels][columns / 2][STRIP][2]. For any number of tokens, a panel is read in this order.
  */
 typedef struct {
     const void *weight; /* bfloat16, or int8 where there is a scale; columns a multiple of 32 */
-    const float *scale; /* what a unit of each row stands for, [panels * STRIP], or NULL */
+    const float *scale; /* the value of one unit in each row, [panels * STRIP], or NULL */
     const bf16 *bias;   /* [panels * STRIP] or NULL */
     int64_t rows, columns;
 } Linear;
@@ -27,7 +27,7 @@ static inline const int8_t *whole_panel_of(const Linear *linear, int64_t panel) 
     return (const int8_t *)linear->weight + panel * STRIP * linear->columns;
 }
 
-/* Of a panel, what is added to sixteen sums, and what they are multiplied by before. */
+/* The bias that is added to sixteen sums of a panel, and their scale, which is applied first. */
 static inline __m512 bias_of(const Linear *linear, int64_t panel, int j) {
     return linear->bias ? widened(linear->bias + panel * STRIP + 16 * j) : _mm512_setzero_ps();
 }
@@ -36,14 +36,14 @@ static inline __m512 scale_of(const Linear *linear, int64_t panel, int j) {
     return _mm512_loadu_ps(linear->scale + panel * STRIP + 16 * j);
 }
 
-/* What a token puts into a linear layer: for int8 weights also in units of `step`. */
+/* The input of a linear layer for one token: for int8 weights also in units of `step`. */
 typedef struct {
     const bf16 *values;
     const int16_t *whole;
     float step;
 } Token;
 
-/* x[columns] for a linear layer; `room` has space for as many integers. */
+/* Makes x[columns] the input of a linear layer; `room` has space for as many integers. */
 static inline Token token_of(const Linear *linear, const bf16 *x, int16_t *room) {
     Token token = {x, room, 0.0f};
     if (linear->scale == NULL) return token;
@@ -129,7 +129,7 @@ static inline void product(const Linear *linear, int64_t panel, Token token, __m
     for (int j = 0; j < 4; j++) sums[j] = _mm512_add_ps(even[j], odd[j]);
 }
 
-/* Which of sixteen from `first` on there are, of `rows`. */
+/* A mask of those of the sixteen rows from `first` on that are below `rows`. */
 static inline __mmask16 live_of(int64_t rows, int64_t first) {
     return (__mmask16)((1u << clamp(rows - first, 0, 16)) - 1);
 }
@@ -143,11 +143,11 @@ static inline void store_live(bf16 *to, __mmask16 live, __m512 x) {
     _mm256_mask_storeu_epi16(to, live, (__m256i)_mm512_cvtneps_pbh(x));
 }
 
-/* What becomes of the products of a row with a linear layer. */
+/* How the outputs of a linear layer for one token are stored. */
 typedef enum {
     STORE, /* bf16 [rows] */
-    ADD,   /* added to bf16 [rows], having been rounded */
-    GATED, /* bf16 [rows / 2]: each panel has 32 rows of the gate, then the 32 of `up` to them */
+    ADD,   /* rounded, then added to bf16 [rows] */
+    GATED, /* bf16 [rows / 2]: each panel has 32 rows of the gate, then the matching 32 of `up` */
     WIDE   /* float [rows] */
 } Ending;
 

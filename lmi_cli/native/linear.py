@@ -39,14 +39,14 @@ class _Ending(IntEnum):
 
 
 class PackedLinear:
-    """A linear layer whose weight lies in the order in which it is read.
+    """A linear layer whose weight is stored in the order in which it is read.
 
     Args:
         packed: The weight, in panels; bfloat16, or int8 with a scale.
-        rows: Outputs.
-        columns: Inputs.
-        bias: ``[rows]`` filled up to whole panels, or None.
-        scale: float32, filled up likewise: the value of one unit in each row of an int8 weight.
+        rows: Number of outputs.
+        columns: Number of inputs.
+        bias: ``[rows]`` padded to whole panels, or None.
+        scale: float32, padded likewise: the value of one unit in each row of an int8 weight.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PackedLinear:
 
     @classmethod
     def join(cls, weights: Sequence[Tensor], bias: Tensor | None = None) -> Self:
-        """A layer of several weights (``[., in]``), one below the other."""
+        """A layer of several weights (``[., in]``), stacked along the outputs."""
         weight = weights[0] if len(weights) == 1 else torch.cat(tuple(weights))
         rows, columns = weight.shape
         packed = _panels(rows, weight)
@@ -86,14 +86,14 @@ class PackedLinear:
 
     @staticmethod
     def can(weight: Tensor) -> bool:
-        """Whether the library takes a weight ``[out, in]``."""
+        """Whether the library supports a weight ``[out, in]``."""
         return takes(weight) and weight.is_contiguous() and weight.shape[1] % LANES == 0
 
     def quantized(self) -> Self:
-        """The same layer with eight bits a weight, each row in units of its own.
+        """The same layer with eight bits a weight, each row with a scale of its own.
 
-        Products of many tokens are those with the rounded weights; of few tokens the inputs are
-        rounded too, to sixteen bits.
+        For many tokens only the weights are rounded; for few tokens the inputs are rounded too, to
+        sixteen bits.
         """
         packed = torch.empty(self._packed.shape, dtype=torch.int8)
         scale = torch.empty(len(packed) * _PANEL)
@@ -107,7 +107,7 @@ class PackedLinear:
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``[..., out]`` of ``x``, ``[..., in]``."""
+        """Outputs ``[..., out]`` of ``x`` (``[..., in]``)."""
         return self._into(x.new_empty(*x.shape[:-1], self.rows), x, _Ending.STORE)
 
     def add(self, x: Tensor, to: Tensor) -> None:
@@ -115,24 +115,24 @@ class PackedLinear:
         self._into(to, x, _Ending.ADD)
 
     def gated(self, x: Tensor) -> Tensor:
-        """``silu(gate) * up``, ``[..., inner]``, of ``x``, ``[..., in]``."""
+        """``silu(gate) * up`` (``[..., inner]``) of ``x`` (``[..., in]``)."""
         return self._into(x.new_empty(*x.shape[:-1], self.rows // 2), x, _Ending.GATED)
 
     def wide(self, x: Tensor) -> Tensor:
-        """Like a call, in float32: nothing is rounded."""
+        """Outputs in float32, not rounded."""
         return self._into(torch.empty(*x.shape[:-1], self.rows), x, _Ending.WIDE)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Rows of the weight, ``[..., in]``, by number (int64, ``[...]``).
+        """Rows of the weight (``[..., in]``) by index (int64, ``[...]``).
 
         Raises:
             ValueError: The weight is quantized.
             IndexError: There is no such row.
         """
         if self._scale is not None:
-            raise ValueError("eight bits are not what an embedding gives back")
+            raise ValueError("a quantized weight cannot serve as an embedding")
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.rows:
-            raise IndexError(f"an id is not among the {self.rows:,} of the embedding")
+            raise IndexError(f"an id is not one of the {self.rows:,} rows of the embedding")
         out = torch.empty(*ids.shape, self.columns, dtype=torch.bfloat16)
         ids = ids.contiguous()
         opened().lmi_embed(ctypes.byref(self.struct), ids.data_ptr(), ids.numel(), out.data_ptr())
@@ -140,7 +140,7 @@ class PackedLinear:
 
     def _into(self, out: Tensor, x: Tensor, ending: _Ending) -> Tensor:
         if x.dtype is not torch.bfloat16 or x.shape[-1] != self.columns:
-            raise TypeError(f"{x.dtype} {list(x.shape)} is no input of {self.columns:,} bfloat16")
+            raise TypeError(f"got {x.dtype} {list(x.shape)} for {self.columns:,} bfloat16 inputs")
         x = x.contiguous()
         if opened().lmi_linear(
             ctypes.byref(self.struct),
@@ -150,7 +150,7 @@ class PackedLinear:
             out.data_ptr(),
             out.shape[-1] * out.itemsize,
         ):
-            raise MemoryError("no room for a panel of weights")
+            raise MemoryError("too little memory for a panel of weights")
         return out
 
 

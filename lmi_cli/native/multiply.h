@@ -1,7 +1,7 @@
 /* The inner loop of every matrix product here.
  *
- * The dot product instruction takes pairs of bfloat16, so the right side lies in pairs: of each
- * column the components 2p and 2p + 1 side by side.
+ * The dot product instruction takes pairs of bfloat16, so the right side is stored in pairs:
+ * components 2p and 2p + 1 of each column side by side.
  */
 #ifndef LMI_MULTIPLY_H
 #define LMI_MULTIPLY_H
@@ -9,7 +9,7 @@
 #include "vectors.h"
 
 enum {
-    STRIP_ROWS = 6, /* multiplied at once: 6 x 4 registers of sums */
+    STRIP_ROWS = 6, /* rows multiplied at once: 6 x 4 registers of sums */
     STRIP = 64      /* columns multiplied at once: 4 registers of 16 floats */
 };
 
@@ -42,7 +42,7 @@ static inline __attribute__((always_inline)) void clear(Sums sums, const int wid
         for (int j = 0; j < wide; j++) sums[at][j] = _mm512_setzero_ps();
 }
 
-/* Sixteen rows of sixteen pairs of bfloat16 change places with their columns. */
+/* Transposes sixteen rows of sixteen pairs of bfloat16. */
 static inline void transpose(__m512i rows[16]) {
     __m512i part[16];
 #pragma GCC unroll 8
@@ -72,7 +72,7 @@ static inline void transpose(__m512i rows[16]) {
     memcpy(rows, part, sizeof part);
 }
 
-/* Up to sixteen rows of 32 components, `row` apart, become 16 x 16 pairs, `pair` apart in `to`. */
+/* Packs up to sixteen rows of 32 components, `row` apart, as 16 x 16 pairs, `pair` apart. */
 static inline void pack(const bf16 *from, int64_t rows, int64_t row, bf16 *to, int64_t pair) {
     __m512i found[16];
     for (int at = 0; at < 16; at++)

@@ -1,14 +1,14 @@
 /* Attention of a single query of every head: nothing is packed, since each key is read once.
  *
- * The keys that are seen are cut into parts, so that all threads have work. Each part has a softmax
- * of its own, with its peak and sum, and the parts of a head are merged in the end.
+ * The visible keys are cut into parts, so that all threads have work. Each part has its own softmax
+ * with a peak and a sum, and the parts of a head are merged at the end.
  */
 #include "attention.h"
 
 enum {
-    SPLIT = 512,  /* at most so many keys of a part */
-    PARTS = 4,    /* at least so many parts for heads that share keys, if they are worth it */
-    TOGETHER = 4, /* queries that share one reading of keys and values */
+    SPLIT = 512,  /* the most keys in a part */
+    PARTS = 4,    /* the fewest parts for heads that share keys, unless they get too small */
+    TOGETHER = 4, /* queries that share one pass over keys and values */
     WIDE = 64     /* components summed at once: 4 registers of 16 floats for each query */
 };
 
@@ -16,7 +16,7 @@ static inline int64_t parts_of(const OneQuery *one, int64_t range) {
     return (one->seen[range] + one->split - 1) / one->split;
 }
 
-/* Where the partial results of a part and a head lie: output[size], peak, sum. */
+/* The partial results of a part and a head: output[size], peak, sum. */
 static inline float *partial_of(const OneQuery *one, int64_t part, int64_t head) {
     return one->partial + (part * one->heads + head) * (one->size + 2);
 }
@@ -38,7 +38,7 @@ int one_query_begin(OneQuery *one, const Range *ranges, int64_t count, int64_t h
     return one->partial == NULL;
 }
 
-/* Scores of `heads` queries with n keys, from one reading of the keys. */
+/* Scores of `heads` queries with n keys, in one pass over the keys. */
 static void score_one(const int heads, const bf16 *query, int64_t query_head, const bf16 *key,
                       int64_t n, int64_t size, float scores[][SPLIT]) {
     for (int64_t at = 0; at < n; at += 16) {
@@ -70,7 +70,7 @@ static void score_one(const int heads, const bf16 *query, int64_t query_head, co
     }
 }
 
-/* Sums of n values (64 components of each) by the weights of `heads` queries, from one reading. */
+/* Weighted sums of n values (64 components of each) for `heads` queries, in one pass. */
 static inline __attribute__((always_inline)) void weigh_one(const int heads, const bf16 *value,
                                                             int64_t n, int64_t size,
                                                             float weights[][SPLIT],
@@ -129,7 +129,7 @@ void one_query_part(const OneQuery *one, int64_t part, int64_t group) {
             output[h][size + 1] = _mm512_reduce_add_ps(sum);
         }
         for (int64_t c = 0; c < size; c += WIDE) {
-            switch (heads) { /* a loop of its own for each */
+            switch (heads) { /* a separate loop for each */
             case 1: weigh_one(1, value + c, n, size, scores, output); break;
             case 2: weigh_one(2, value + c, n, size, scores, output); break;
             case 3: weigh_one(3, value + c, n, size, scores, output); break;

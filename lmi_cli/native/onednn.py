@@ -1,4 +1,4 @@
-"""Which of torch's two libraries multiplies on the CPU. Imports torch."""
+"""Choose which of torch's two libraries multiplies matrices on the CPU. Imports torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ def linear_layers(tokens: int, device: torch.device) -> Iterator[None]:
     """Compute linear layers with the faster of torch's two libraries.
 
     For one token in bfloat16, oneDNN reaches a third of the memory's bandwidth and torch's own
-    kernel nearly all of it. For more tokens, and for attention, oneDNN is the faster one.
+    kernel nearly all of it. For more tokens, and for attention, oneDNN is faster.
 
     Args:
-        tokens: How many go in at once.
+        tokens: Number of tokens computed at once.
         device: Where the layers are.
     """
     if tokens == 1 and device.type == "cpu" and IS_X86 and torch.backends.mkldnn.enabled:

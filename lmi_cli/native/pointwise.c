@@ -3,9 +3,9 @@
  */
 #include "pointwise.h"
 
-enum { FEW_ROWS = 16 }; /* that are not worth waking other threads */
+enum { FEW_ROWS = 16 }; /* up to which waking other threads does not pay off */
 
-/* Each row of x[rows, size] normalised into out. */
+/* Normalises each row of x[rows, size] into out. */
 void lmi_norm(const bf16 *x, const bf16 *weight, float epsilon, int64_t rows, int64_t size,
               bf16 *out) {
 #pragma omp parallel for schedule(static) if (rows > FEW_ROWS)
@@ -13,7 +13,7 @@ void lmi_norm(const bf16 *x, const bf16 *weight, float epsilon, int64_t rows, in
         normalize(x + row * size, weight, epsilon, size, out + row * size);
 }
 
-/* Rotary embedding of x[heads, rows, size] into out, contiguous.
+/* Rotary embedding of x[heads, rows, size] into out, which is contiguous.
  *
  * cosine, sine: [rows, size], or [1, size] where `rotation_row` is 0.
  */

@@ -1,12 +1,12 @@
-/* Normalisation, gating and rotation of one row. Sums are float32; what transformers rounds to
- * bfloat16 is rounded here.
+/* Normalisation, gating and rotation of one row. Sums are in float32; values that transformers
+ * rounds to bfloat16 are rounded here too.
  */
 #ifndef LMI_POINTWISE_H
 #define LMI_POINTWISE_H
 
 #include "vectors.h"
 
-/* out = weight * (x / rms(x)); `size` a multiple of 32. */
+/* out = weight * (x / rms(x)); `size` is a multiple of 32. */
 static inline void normalize(const bf16 *x, const bf16 *weight, float epsilon, int64_t size,
                              bf16 *out) {
     __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
@@ -23,7 +23,7 @@ static inline void normalize(const bf16 *x, const bf16 *weight, float epsilon, i
     }
 }
 
-/* silu(gate) * up of sixteen. */
+/* silu(gate) * up, sixteen at once. */
 static inline __m512 gated(__m512 gate, __m512 up) {
     const __m512 one = _mm512_set1_ps(1.0f);
     const __m512 below = exponential(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(gate)));

@@ -7,7 +7,7 @@ from lmi_cli.native.library import LANES, opened, takes
 
 
 def can_norm(x: Tensor) -> bool:
-    """Whether the library normalises the rows of such a tensor, ``[..., size]``."""
+    """Whether the library can normalise the rows of such a tensor, ``[..., size]``."""
     return takes(x) and x.shape[-1] % LANES == 0 and x.is_contiguous()
 
 
@@ -28,12 +28,12 @@ def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def can_rotate(x: Tensor) -> bool:
-    """Whether the library rotates such a tensor, ``[1, heads, tokens, size]``."""
+    """Whether the library can rotate such a tensor, ``[1, heads, tokens, size]``."""
     return takes(x) and len(x) == 1 and x.shape[-1] % LANES == 0 and x.stride(-1) == 1
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of halves; see :class:`lmi_cli.attention.rope.Rotation`.
+    """Rotary embedding that pairs the two halves; see :class:`lmi_cli.attention.rope.Rotation`.
 
     Args:
         x: bfloat16 ``[1, heads, tokens, size]``; only its last dimension must be contiguous.

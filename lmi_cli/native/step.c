@@ -1,7 +1,7 @@
 /* One token through all layers of a decoder, for bfloat16 on processors with AVX512-BF16.
  *
- * A token takes as long as reading the weights and the keys and values it sees, once, so each is
- * read in the order in which it lies, and the threads part only where a sum has to be complete.
+ * A token takes as long as reading the weights, keys and values that it needs. Each is read once,
+ * in the order in which it is stored, and threads wait only where a sum has to be complete.
  */
 #include <omp.h>
 
@@ -11,7 +11,7 @@
 
 /* Must match Layer in step.py. */
 typedef struct {
-    Linear qkv, output, gate_up, down; /* gate_up ends GATED */
+    Linear qkv, output, gate_up, down; /* gate_up is used with GATED */
     const bf16 *norm_attention, *norm_mlp; /* [hidden] */
     const bf16 *norm_query, *norm_key;     /* [size] or NULL */
 } Layer;
@@ -29,7 +29,7 @@ typedef struct {
 
 /* What the token sees in one layer, and where its own key and value go. Must match Seen in step.py.
  *
- * The queries of the ranges are filled in here; their rotations have the scale of the scores in them.
+ * The queries of the ranges are filled in here; their rotations include the scale of the scores.
  */
 typedef struct {
     int64_t count;
@@ -40,7 +40,7 @@ typedef struct {
     Rotation rotation;
 } Seen;
 
-/* A thread's part of a linear layer of one token; all threads come together behind it. */
+/* A thread's part of a linear layer for one token; all threads wait for each other at its end. */
 static inline void linear_part(const Linear *linear, Ending ending, const bf16 *x, int16_t *room,
                                bf16 *out) {
     const Token token = token_of(linear, x, room);
@@ -61,7 +61,7 @@ static void rotated(const bf16 *from, Rotation rotation, float scale, int64_t si
         narrow(to + at, _mm512_mul_ps(widened(from + at), _mm512_set1_ps(scale)));
 }
 
-/* From queries, keys and values side by side to the cache, and to the queries of each range. */
+/* Rotates queries for each range, and writes the key and value of every key head to the cache. */
 static void place(const Shape *shape, const Layer *layer, const Seen *seen, bf16 *qkv,
                   bf16 *queries) {
     const int64_t heads = shape->heads, key_heads = shape->key_heads, size = shape->size;
@@ -80,7 +80,7 @@ static void place(const Shape *shape, const Layer *layer, const Seen *seen, bf16
                    queries + (at * heads + head) * size);
 }
 
-/* One token, whose residual is x[hidden], through all layers. Returns 1 if memory ran out. */
+/* Takes one token, with the residual x[hidden], through all layers. Returns 1 if memory ran out. */
 int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t position, bf16 *x) {
     const int64_t heads = shape->heads, key_heads = shape->key_heads, size = shape->size;
     const int64_t width = (heads + 2 * key_heads) * size;

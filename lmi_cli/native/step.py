@@ -70,10 +70,10 @@ class StepLayer:
     """The weights of a decoder layer.
 
     Attributes:
-        linears: Packed, in this order: the projections to queries, keys and values, one below the
-            other; the output projection; the two inner ones of the MLP; its outer one.
-        norms: Weights before attention and before the MLP (``[hidden]``), then of each query and
-            of each key (``[head size]``), or None.
+        linears: In this order: the stacked projections to queries, keys and values; the output
+            projection; the joined inner projections of the MLP; its outer projection.
+        norms: Normalisation weights before attention and before the MLP (``[hidden]``), then of
+            each query and of each key (``[head size]``), or None.
     """
 
     linears: Sequence[PackedLinear]
@@ -85,7 +85,7 @@ class Stepper:
 
     Args:
         layers: Their weights.
-        heads: Query heads and key heads.
+        heads: Numbers of query heads and key heads.
         epsilon: Added to the mean square in each normalisation.
         scale: Factor on each score.
     """
@@ -108,15 +108,15 @@ class Stepper:
         self._seen = (_Seen * len(layers))()
 
     def step(self, x: Tensor, views: "Sequence[TokenView]", position: int) -> None:
-        """Take the residual ``x`` (``[1, 1, hidden]``) of the token at ``position`` through.
+        """Take the residual ``x`` (``[1, 1, hidden]``) of one token through all layers.
 
         Args:
-            x: Is replaced by the residual behind the last layer.
+            x: Overwritten with the residual after the last layer.
             views: What the token sees, by layer.
-            position: Its true position.
+            position: True position of the token.
 
         Raises:
-            MemoryError: There is no room for its vectors.
+            MemoryError: There is too little memory for its vectors.
         """
         rotations: dict[int, _Rotation] = {id(None): _Rotation()}
         for seen, view in zip(self._seen, views, strict=True):
@@ -124,7 +124,7 @@ class Stepper:
         if opened().lmi_step(
             ctypes.byref(self._shape), self._layers, self._seen, position, x.data_ptr()
         ):
-            raise MemoryError("no room for the vectors of a token")
+            raise MemoryError("too little memory for the vectors of a token")
 
 
 def _described(layer: StepLayer) -> _Layer:
@@ -135,7 +135,7 @@ def _described(layer: StepLayer) -> _Layer:
 
 
 def _see(seen: _Seen, view: "TokenView", rotations: dict[int, _Rotation]) -> None:
-    """Describe a view; ``rotations`` has the rotations met so far, by the identity of theirs."""
+    """Describe a view; ``rotations`` holds those described so far, by the id of the original."""
     key, value = view.key, view.value
     _, head, row, _ = key.stride()
     item = key.itemsize

@@ -10,7 +10,7 @@
 
 typedef uint16_t bf16;
 
-/* Bytes that will soon be read: the hardware's own prefetching stops at the end of a page. */
+/* Bytes to prefetch ahead: the hardware's own prefetching stops at the end of a page. */
 enum { AHEAD = 8192 };
 
 static inline int64_t clamp(int64_t x, int64_t low, int64_t high) {
@@ -59,10 +59,10 @@ static inline __m512 sums_of(__m512 rows[16]) {
     return _mm512_shuffle_f32x4(sum, sum, 0xD8);
 }
 
-/* exp(x), relative error below 1e-5; 0 for -inf and far below, nan for nan. For x <= 88. */
+/* exp(x), relative error below 1e-5; 0 for -inf and very low x, nan for nan. For x <= 88. */
 static inline __m512 exponential(__m512 x) {
     const __m512 scaled = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
-    /* The fraction in [-1/2, 1/2], and 0 of an infinity. */
+    /* The fraction in [-1/2, 1/2], and 0 for an infinity. */
     const __m512 part = _mm512_reduce_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m512 whole = _mm512_sub_ps(scaled, part);
     __m512 sum = _mm512_set1_ps(1.3333558e-3f); /* the series of 2**part */

@@ -61,7 +61,7 @@ def test_a_wrong_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_configuration_that_cannot_be_built_is_a_model_error() -> None:
     broken = config()
     broken.hidden_act = "no such function"
-    with pytest.raises(ModelError, match="llama: no small model of this configuration"):
+    with pytest.raises(ModelError, match="llama: a small model of this configuration"):
         selfcheck.check(broken)
 
 
