@@ -45,7 +45,7 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
         path: The file.
         folder: An existing empty folder, which receives config.json, generation_config.json,
             tokenizer.json, tokenizer_config.json and the safetensors files.
-        progress: Told how much of the file is done.
+        progress: Receives how much of the file is done.
 
     Raises:
         ModelError: The file is damaged, or transformers cannot read it.
@@ -304,7 +304,7 @@ def _quiet_transformers(report: Callable[[float], None]) -> Iterator[None]:
     """Silence transformers' warnings and progress bars, and restore its settings afterwards.
 
     Args:
-        report: Told the share of the tensors that have been dequantised.
+        report: Receives the share of the tensors that have been dequantised.
     """
     import warnings
 

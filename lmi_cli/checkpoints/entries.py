@@ -159,7 +159,7 @@ def build(
         identity: The identity of its contents, checked whenever the entry is used.
         fill: Called with the folder to fill and a scratch folder that is deleted afterwards.
         source: Where the entry comes from, for ``lmi models``.
-        progress: Told when another process is building the same entry.
+        progress: Receives a report if another process is building the same entry.
 
     Raises:
         ResourceError: The disk is full.

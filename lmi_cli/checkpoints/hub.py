@@ -40,7 +40,7 @@ def fetch(wanted: Wanted, *, offline: bool, refresh: bool, progress: ReportBytes
         wanted: The repository.
         offline: Do not use the network.
         refresh: Ask the Hub for a newer commit even if one is cached.
-        progress: Told what is being downloaded.
+        progress: Receives the progress of the download.
 
     Raises:
         ModelError: The model is refused, damaged, not cached or not available.
@@ -73,7 +73,7 @@ def fetch_file(
         file: Its path in the repository.
         offline: Do not use the network.
         refresh: Ask the Hub for a newer commit even if one is cached.
-        progress: Told what is being downloaded.
+        progress: Receives the progress of the download.
 
     Raises:
         ModelError: The file is not cached or not available.

@@ -77,7 +77,7 @@ def resolve(
             default model. A catalog name wins over a folder of that name, which is ``./name``.
         offline: Use only files on disk.
         revision: Branch, tag or commit; for a Hub repository only.
-        progress: Told about downloads and conversions.
+        progress: Receives the progress of downloads and conversions.
 
     Raises:
         ModelError: The model is unknown, refused, damaged or cannot be fetched.

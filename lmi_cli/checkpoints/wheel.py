@@ -59,7 +59,7 @@ def fetch(wheel: Wheel, folder: Path, progress: ReportBytes = report_nothing) ->
     Args:
         wheel: The file wanted.
         folder: An empty folder; it may also receive temporary files.
-        progress: Told the bytes downloaded.
+        progress: Receives the number of bytes downloaded.
 
     Returns:
         The path of the verified file.

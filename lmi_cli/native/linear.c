@@ -6,7 +6,7 @@
  */
 #include "linear.h"
 
-enum { STRIPS = 16 }; /* of rows that a thread multiplies by one panel, about */
+enum { STRIPS = 16 }; /* strips of rows that a thread multiplies by one panel, approximately */
 
 /* Packs the rows of a weight [rows, columns] into panels; see Linear.
  *
@@ -37,7 +37,7 @@ void lmi_embed(const Linear *linear, const int64_t *ids, int64_t count, bf16 *ou
     }
 }
 
-/* Converts a packed bfloat16 weight to eight bits; the unit of a row is its largest value / 127.
+/* Converts a packed bfloat16 weight to eight bits; a row's unit is its largest magnitude / 127.
  *
  * scale: [panels * STRIP]. A row of zeros has the scale 0.
  */
