@@ -24,13 +24,7 @@ def answer_and_print(
 ) -> None:
     """Read ``paths``, answer ``questions``, print the answers or JSON, then the report.
 
-    Args:
-        command: Its name, for the JSON object.
-        request: What the user asked for.
-        paths: The sources.
-        questions: At least one.
-        label: Text in front of a question that shares a turn with the document; None is the usual
-            one. An instruction needs no label.
+    ``label`` is as for :func:`lmi_cli.cli.choices.prompts_of`; an instruction needs none.
     """
     if request.dry_run:
         dry_run(command, request, paths, questions, label=label)
@@ -44,13 +38,14 @@ def answer_and_print(
         from lmi_cli.tasks.qa import answer
         from lmi_cli.tasks.report import Answer
 
-        printer = _Printer(sink, questions, streaming=streaming, silent=request.json)
+        printer = _Printer(sink, questions, streaming=streaming)
 
         def show(event: Delta | Answer) -> None:
             if isinstance(event, Delta):
                 printer.add(event.text)
                 return
-            printer.end(event.answer)
+            if not request.json:
+                printer.end(event.answer)
             for line in summary.evidence_lines(event, reading.report()):
                 session.say(line)
 
@@ -64,23 +59,13 @@ def answer_and_print(
 
 
 class _Printer:
-    """Prints answers; the text is the same whether they are streamed or printed when complete.
+    """Prints answers; the text is the same whether they are streamed or printed when complete."""
 
-    Args:
-        sink: Where they go.
-        questions: Printed above the answers if there are several.
-        streaming: Print text as it is generated.
-        silent: Print nothing.
-    """
-
-    def __init__(
-        self, sink: Output, questions: Sequence[str], *, streaming: bool, silent: bool
-    ) -> None:
+    def __init__(self, sink: Output, questions: Sequence[str], *, streaming: bool) -> None:
         self._sink = sink
-        self._questions = questions
         self._streaming = streaming
-        self._silent = silent
-        self._done = 0
+        first, *others = questions
+        self._headings = [f"# {first}\n", *(f"\n# {text}\n" for text in others)] if others else [""]
         self._started = False
 
     def add(self, text: str) -> None:
@@ -91,42 +76,32 @@ class _Printer:
 
     def end(self, answer: str) -> None:
         """Finish the current answer."""
-        if not self._silent:
-            self._start()
-            if not self._streaming:
-                self._sink.write(answer)
-            self._sink.end_line()
-        self._done += 1
+        self._start()
+        if not self._streaming:
+            self._sink.write(answer)
+        self._sink.end_line()
         self._started = False
 
     def _start(self) -> None:
-        if not self._started and len(self._questions) > 1:
-            gap = "\n" if self._done else ""
-            self._sink.write(f"{gap}# {self._questions[self._done]}\n")
+        if not self._started:
+            self._sink.write(self._headings.pop(0))
         self._started = True
 
 
 def _as_json(command: str, opened: Opened, report: "QAReport", request: Request) -> str:
-    reading = report.reading
-    seen = report.answers[0].visible
-    answers = [asdict(answer) for answer in report.answers]
-    result: dict[str, Any] = {"answers": answers}
+    visible = report.answers[0].visible
+    result: dict[str, Any] = {"answers": [asdict(answer) for answer in report.answers]}
     if command == "summarize":
-        (only,) = answers
+        (only,) = result["answers"]
         names = ("finish_reason", "visible", "answered_from", "evidence")
         result = {"summary": only["answer"]} | {name: only[name] for name in names}
-    return envelope.dump(
+    return envelope.dump_reading(
         command,
-        model=envelope.model_object(opened),
-        **envelope.reading_objects(reading),
-        tokens=envelope.tokens_object(
-            reading.document_tokens,
-            generated=sum(answer.tokens for answer in report.answers),
-            visible=seen.sinks + seen.window + seen.reread,
-            stored=reading.stored_tokens,
-        ),
+        opened,
+        report.reading,
+        report.timing,
+        generated=sum(answer.tokens for answer in report.answers),
+        seen=visible.sinks + visible.window + visible.reread,
         sampling=envelope.sampling_object(request),
-        timing=envelope.timing_object(opened, report.timing),
-        memory=envelope.memory_object(opened, reading.cache_bytes, reading.store_bytes),
         **result,
     )

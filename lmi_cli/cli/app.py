@@ -1,23 +1,13 @@
-"""The ``lmi`` program as Typer sees it: its commands, and what parsing them may end in."""
+"""The ``lmi`` program as Typer sees it: its commands, and the possible outcomes of parsing."""
 
 from typing import Annotated
 
 import typer
 
 from lmi_cli import __version__
-from lmi_cli.cli import (
-    bench,
-    chat,
-    console,
-    inspect,
-    models,
-    passkey,
-    perplexity,
-    qa,
-    read,
-    summarize,
-)
+from lmi_cli.cli import bench, chat, inspect, models, passkey, perplexity, qa, read, summarize
 from lmi_cli.cli.arguments import parsed
+from lmi_cli.cli.console import Output, message
 
 _EPILOG = """\b
 Examples:
@@ -25,39 +15,36 @@ Examples:
   cat notes.txt | lmi summarize -
   lmi perplexity book.txt --length 200k
 
-Every option can be preset in the environment: LMI_MODEL for --model, and so on.
+Every option can be set by an environment variable: LMI_MODEL for --model, and so on.
 """
-
-_HELP = "Read text of any length with a local language model, and ask it questions."
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.Output(None).write(f"lmi {__version__}\n")
+        Output(None).write(f"lmi {__version__}\n")
         raise typer.Exit
 
 
 def root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Read text of any length with a local language model, and ask it questions."""
     if context.invoked_subcommand is None:
         for line in context.get_help().splitlines():
-            console.message(line)
+            message(line)
         raise typer.Exit(2)
 
 
 def build() -> typer.Typer:
-    """The program with all its commands; the options of methods are those in their table now."""
+    """The program with all its commands; the methods' options are read from ``METHODS`` now."""
     app = typer.Typer(
         name="lmi",
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help=_HELP,
         epilog=_EPILOG,
     )
     app.callback(invoke_without_command=True)(root)
@@ -68,21 +55,21 @@ def build() -> typer.Typer:
 
 
 def run() -> None:
-    """Parse the command line, then do what it asks for.
+    """Parse the command line and run the command.
 
     Raises:
-        SystemExit: The command line cannot be parsed, or asked for help.
+        SystemExit: The command line cannot be parsed, or asks for help.
     """
     try:
         job = build()(prog_name="lmi", standalone_mode=False)
     except typer.TyperException as error:  # usage errors of the parser itself
         context = getattr(error, "ctx", None)
         path = "lmi" if context is None else context.command_path
-        console.message(f"lmi: {error.format_message()}")
-        console.message(f"     hint: {path} --help")
+        message(f"lmi: {error.format_message()}")
+        message(f"     hint: {path} --help")
         raise SystemExit(error.exit_code) from None
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # Typer makes it a failure
+        if isinstance(end.__context__, BrokenPipeError):  # Typer would report a failure
             raise BrokenPipeError from None
         raise
     if callable(job):

@@ -1,16 +1,16 @@
-"""From a dataclass of options to a command that Typer can call.
+"""Turns a dataclass of options into a command that Typer can call.
 
-Every option of a command is a field of one dataclass, declared in a line: its type, its names, what
-it takes and what it does. Imports the standard library, typer and ``methods``.
+Every option of a command is a field of one dataclass, declared in one line: its type, its names, a
+placeholder for its value, and its help. Imports the standard library, typer and ``methods``.
 """
 
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, field, fields
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -21,20 +21,18 @@ _COUNT = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)([kKmM]?)")
 _LARGEST_COUNT = 2**53
 _FACTORS = {"": 1, "k": 1000, "K": 1024, "m": 1_000_000, "M": 1024 * 1024}
 
-Request = TypeVar("Request")
-
 
 def count(text: str | int) -> int:
     """An integer that may end in k, m (thousand, million) or K, M (1024, 1024 squared).
 
-    It may be negative, so that whoever knows what it counts can say what the smallest is.
+    Negative numbers are accepted: the caller knows the smallest valid value and can name it.
     """
     match = _COUNT.fullmatch(str(text).strip())
     if match is None:
         raise typer.BadParameter(f"{str(text)!r} is not a number such as 4096, 4k or 4K")
     value = Decimal(match[1]) * _FACTORS[match[2]]
     if abs(value) > _LARGEST_COUNT:
-        raise typer.BadParameter(f"{str(text)!r} is larger than anything that can be counted")
+        raise typer.BadParameter(f"{str(text)!r} is too large")
     if value != int(value):
         raise typer.BadParameter(f"{str(text)!r} is not a whole number")
     return int(value)
@@ -52,43 +50,6 @@ def counts(text: str) -> list[int]:
         raise UsageError(error.message) from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    """How a field of a request appears on the command line.
-
-    Attributes:
-        panel: Heading in the help; empty for an argument.
-        names: As typed, long one first.
-        metavar: Placeholder for its value in the help; None for a flag.
-        help: One sentence.
-        parser: From text to value; None leaves that to Typer.
-        envvar: Whether ``LMI_`` and the long name is its environment variable.
-    """
-
-    panel: str
-    names: tuple[str, ...]
-    metavar: str | None
-    help: str
-    parser: Callable[[str], Any] | None = None
-    envvar: bool = True
-
-    def typer(self) -> Any:
-        """The declaration as Typer takes it."""
-        if not self.names:
-            return typer.Argument(metavar=self.metavar, help=self.help, show_default=False)
-        variable = "LMI_" + self.names[0].removeprefix("--").replace("-", "_").upper()
-        more: dict[str, Any] = {} if self.metavar is None else {"metavar": self.metavar}
-        return typer.Option(
-            *self.names,
-            help=self.help,
-            rich_help_panel=self.panel,
-            envvar=variable if self.envvar else None,
-            show_envvar=False,
-            parser=self.parser,
-            **more,
-        )
-
-
 class Panel(str):
     """A heading in the help. Calling it declares an option under that heading."""
 
@@ -101,47 +62,56 @@ class Panel(str):
             form: Its names, the long one first, then a placeholder for its value. ``N`` takes a
                 :func:`count`; without a placeholder the option is a flag.
             help: One sentence.
-            default: Its value if it is not given.
-            envvar: Whether it can be set by an environment variable.
+            default: Its value if the option is not used.
+            envvar: Whether it can also be set by the environment variable ``LMI_`` plus its name.
         """
+        return field(default=default, metadata=self.declared(form, help, envvar=envvar))
+
+    def declared(self, form: str, help: str, *, envvar: bool = True) -> dict[str, Any]:
+        """The metadata of a field for an option; arguments as for a call."""
         words = form.split()
-        names = tuple(word for word in words if word.startswith("-"))
+        names = [word for word in words if word.startswith("-")]
         metavar = None if len(names) == len(words) else words[-1]
-        parser = count if metavar == "N" else None
-        declared = _Declared(self, names, metavar, help, parser, envvar)
-        return field(default=default, metadata={"declared": declared})
+        option = typer.Option(
+            *names,
+            help=help,
+            metavar=metavar,
+            rich_help_panel=self,
+            envvar="LMI_" + names[0][2:].replace("-", "_").upper() if envvar else None,
+            show_envvar=False,
+            parser=count if metavar == "N" else None,
+        )
+        return {"panel": self, "declared": option}
 
 
 def argument(metavar: str, help: str, default: Any = None) -> Any:
     """A field for arguments; ``default=MISSING`` makes one required."""
-    declared = _Declared("", (), metavar, help)
-    return field(default=default, metadata={"declared": declared})
+    declared = typer.Argument(metavar=metavar, help=help, show_default=False)
+    return field(default=default, metadata={"panel": "", "declared": declared})
 
 
 def method_options(panel: Panel) -> Any:
-    """A field for the options of all methods; its value holds those that were given, by name."""
-    return field(default_factory=dict, metadata={"methods": panel})
+    """A field for the options of all methods; its value maps the names of those used to values."""
+    return field(default_factory=dict, metadata={"panel": panel})
 
 
 def parsed(run: Callable[[Any], None]) -> Callable[..., Callable[[], None]]:
-    """Turn a command that takes one request into what Typer can call.
+    """Turn a command that takes one request into a function that Typer can call.
 
-    Typer sees the fields of the request's dataclass as a flat signature. It gets back the call to
-    make, so that the work runs after parsing and outside of Typer's own error handling. The class
-    attribute ``panels`` names the headings of the inherited options that the command has.
+    Typer sees the fields of the request's dataclass as a flat signature. The function returns the
+    call to make, so that the work runs after parsing and outside Typer's own error handling. The
+    class attribute ``panels`` names the headings of the inherited options that the command takes.
     """
     (parameter,) = inspect.signature(run).parameters.values()
     kind = get_type_hints(run)[parameter.name]
     parameters = list(_parameters(kind))
     known = {item.name for item in fields(kind)}
-    collected = next((f.name for f in fields(kind) if "methods" in f.metadata), None)
+    (collected,) = (item.name for item in fields(kind) if "declared" not in item.metadata)
 
     def command(**values: Any) -> Callable[[], None]:
-        chosen = {name: value for name, value in values.items() if name in known}
-        if collected is not None:
-            others = {name: value for name, value in values.items() if name not in known}
-            chosen[collected] = {n: value for n, value in others.items() if value is not None}
-        return partial(run, kind(**chosen))
+        own = {name: value for name, value in values.items() if name in known}
+        others = {n: v for n, v in values.items() if n not in known and v is not None}
+        return partial(run, kind(**own, **{collected: others}))
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {item.name: item.annotation for item in parameters}
@@ -151,25 +121,24 @@ def parsed(run: Callable[[Any], None]) -> Callable[..., Callable[[], None]]:
 
 
 def _parameters(kind: type[Any]) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(kind)
-    own = inspect.get_annotations(kind)
+    hints, own = get_type_hints(kind), inspect.get_annotations(kind)
     for item in sorted(fields(kind), key=lambda item: item.name not in own):
-        panel: str = item.metadata.get("methods", "")
-        if panel in kind.panels:
-            options = {o.name: o for method in METHODS.values() for o in method.options}
-            for name, known in options.items():
-                of_method = _Declared(panel, (known.flag,), "N", known.help, count)
-                yield _parameter(name, int | None, None, of_method)
-        declared: _Declared | None = item.metadata.get("declared")
-        if declared is not None and (item.name in own or declared.panel in kind.panels):
+        panel = item.metadata["panel"]
+        if item.name not in own and panel not in kind.panels:
+            continue
+        if "declared" in item.metadata:
             default = inspect.Parameter.empty if item.default is MISSING else item.default
-            yield _parameter(item.name, hints[item.name], default, declared)
+            yield _parameter(item.name, hints[item.name], default, item.metadata)
+            continue
+        options = {option.name: option for method in METHODS.values() for option in method.options}
+        for name, option in options.items():
+            yield _parameter(
+                name, int | None, None, panel.declared(f"{option.flag} N", option.help)
+            )
 
 
-def _parameter(name: str, hint: Any, default: Any, declared: _Declared) -> inspect.Parameter:
+def _parameter(name: str, hint: Any, default: Any, metadata: Any) -> inspect.Parameter:
+    annotation = Annotated[hint, metadata["declared"]]
     return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[hint, declared.typer()],
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )

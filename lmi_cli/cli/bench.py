@@ -1,4 +1,4 @@
-"""``lmi bench``: how fast this machine reads and answers, and how near its limits."""
+"""``lmi bench``: how fast this machine reads and answers, and how close that is to its limits."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import Panel, counts
 from lmi_cli.cli.choices import method_choice
-from lmi_cli.cli.console import Output
+from lmi_cli.cli.console import Output, mebibytes
+from lmi_cli.cli.dry_run import method_text
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, Request
 from lmi_cli.cli.session import Opened, Session
 
@@ -19,17 +20,21 @@ MEASUREMENT = Panel("Measurement")
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRequest(Request):
-    """What ``lmi bench`` is asked for."""
+    """Options of ``lmi bench``."""
 
     panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, OUTPUT, MESSAGES)
 
-    depths: str = MEASUREMENT("--depths N,...", "Tokens to read, as in 500,8k.", "500,4k,16k")
+    depths: str = MEASUREMENT(
+        "--depths N,...", "Numbers of tokens to read, as in 500,8k.", "500,4k,16k"
+    )
     decode: int = MEASUREMENT("--decode N", "Tokens to generate at each depth.", 32)
-    against: str = MEASUREMENT("--against NAME", "Compare with stock, full or none.", "stock")
+    against: str = MEASUREMENT(
+        "--against NAME", "What to compare with: stock, full or none.", "stock"
+    )
 
 
 def command(request: BenchRequest) -> None:
-    """Measure prefill, decode and memory, beside the stock model and the machine's limits."""
+    """Measure prefill, decode and memory, and compare with the stock model and machine limits."""
     depths = counts(request.depths)
     sink = Output(request.output)
     choice = method_choice(request)
@@ -39,7 +44,7 @@ def command(request: BenchRequest) -> None:
 
         def show(speed: "Speed") -> None:
             if request.verbose:
-                session.say(f"{speed.runner} at {speed.depth:,}: done")
+                session.say(f"{speed.runner} at {speed.depth:,} tokens: done")
 
         report = session.follow(
             bench(
@@ -64,13 +69,9 @@ def command(request: BenchRequest) -> None:
 
 
 def _as_table(report: "BenchReport") -> str:
-    """A row for each depth and runner, and how many times as fast ours is."""
-    ours = report.rows[0].runner
-    parameters = ", ".join(
-        f"{name} {value:,}" for name, value in report.method.parameters().items()
-    )
+    """A row for each depth and runner, and how many times faster ours is."""
     lines = [
-        f"{ours} ({parameters})" if parameters else ours,
+        method_text({"name": report.method.name} | report.method.parameters()),
         "",
         f"{'depth':>9}  {'':<12}{'prefill':>15}{'of limit':>10}{'decode':>14}{'of limit':>10}"
         f"{'cache':>12}{'peak':>12}",
@@ -78,14 +79,17 @@ def _as_table(report: "BenchReport") -> str:
     for depth in dict.fromkeys(row.depth for row in report.rows):
         rows = [row for row in report.rows if row.depth == depth]
         for place, row in enumerate(rows):
+            peak = "-" if row.peak_bytes is None else mebibytes(row.peak_bytes)
             lines.append(
                 f"{f'{depth:,}' if not place else '':>9}  {row.runner:<12}"
                 f"{row.prefill_tok_per_s:>9,.0f} tok/s{row.prefill_share:>10.0%}"
                 f"{row.decode_tok_per_s:>8,.1f} tok/s{row.decode_share:>10.0%}"
-                f"{_mebibytes(row.cache_bytes):>12}{_mebibytes(row.peak_bytes):>12}"
+                f"{mebibytes(row.cache_bytes):>12}{peak:>12}"
             )
         if len(rows) == 2:
-            prefill, decode = _ratios(*rows)
+            ours, theirs = rows
+            prefill = ours.prefill_tok_per_s / theirs.prefill_tok_per_s
+            decode = ours.decode_tok_per_s / theirs.decode_tok_per_s
             lines.append(f"{'':>9}  {'ratio':<12}{prefill:>14.1f}x{'':>10}{decode:>13.1f}x")
     lines += ["", "decode, tok/s"]
     fastest = max(row.decode_tok_per_s for row in report.rows)
@@ -93,17 +97,6 @@ def _as_table(report: "BenchReport") -> str:
         bar = "#" * max(1, round(row.decode_tok_per_s / fastest * _BAR_COLUMNS))
         lines.append(f"{row.depth:>9,}  {row.runner:<12}{bar} {row.decode_tok_per_s:,.1f}")
     return "\n".join(lines) + "\n"
-
-
-def _ratios(ours: "Speed", theirs: "Speed") -> tuple[float, float]:
-    return (
-        ours.prefill_tok_per_s / theirs.prefill_tok_per_s,
-        ours.decode_tok_per_s / theirs.decode_tok_per_s,
-    )
-
-
-def _mebibytes(count: int | None) -> str:
-    return "-" if count is None else f"{count / 2**20:,.0f} MiB"
 
 
 def _as_json(opened: Opened, report: "BenchReport") -> str:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.asking import Asker
     from lmi_cli.tasks.report import Answer
 
-_HELP = """/evidence     show where the last answer comes from
-/save FILE    write what was read to a state file
-/new          forget the conversation, but not the document
-/quit         end (as does the end of input)"""
+_HELP = """/evidence     show the passages behind the last answer
+/save FILE    save the documents as read in a state file
+/new          forget the conversation, but not the documents
+/quit         end the conversation, as the end of the input does"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest(Request):
-    """What ``lmi chat`` is asked for."""
+    """Options of ``lmi chat``."""
 
     panels: ClassVar[tuple[str, ...]] = READS
 
@@ -34,11 +34,11 @@ class ChatRequest(Request):
 
 
 def command(request: ChatRequest) -> None:
-    """Talk about documents; questions come from standard input, one on each line."""
+    """Hold a conversation about documents; questions come from standard input, one per line."""
     if not request.arguments or "-" in request.arguments:
         raise UsageError(
-            "chat takes its questions from standard input, so it needs files as sources",
-            hint="lmi read - -o notes.lmi reads a pipe; then lmi chat notes.lmi",
+            "chat reads questions from standard input, so its sources must be files or folders",
+            hint="lmi read - -o notes.lmi saves piped text; lmi chat notes.lmi then takes it",
         )
     if request.dry_run:
         dry_run("chat", request, request.arguments)
@@ -55,7 +55,7 @@ def command(request: ChatRequest) -> None:
 
 
 class _Conversation:
-    """The turns so far, and the commands on them."""
+    """The turns so far, and the commands that act on them."""
 
     def __init__(self, model: "Loaded", asker: "Asker") -> None:
         self._model = model
@@ -65,22 +65,18 @@ class _Conversation:
         self._asked = 0
 
     def ask(self, question: str) -> None:
-        """Answer a question on stdout, as it comes."""
+        """Answer a question, streaming the answer to stdout."""
         from lmi_cli.tasks.events import follow
 
         sink = Output(None)
-        answer = follow(
-            self._asker.ask(question, self._asked, self._turns),
-            lambda delta: sink.write(delta.text),
-        )
-        self._last = answer
-        self._turns.append((question, answer.answer))
+        task = self._asker.ask(question, self._asked, self._turns)
+        self._last = follow(task, lambda delta: sink.write(delta.text))
+        self._turns.append((question, self._last.answer))
         self._asked += 1
         sink.end_line()
-        sink.close()
 
     def obey(self, line: str) -> bool:
-        """Carry out a command; whether the conversation goes on."""
+        """Carry out a command; return whether the conversation continues."""
         name, _, argument = line.partition(" ")
         match name:
             case "/quit" | "/exit":
@@ -90,7 +86,7 @@ class _Conversation:
             case "/evidence":
                 last, report = self._last, self._asker.reading.report()
                 lines = summary.evidence_lines(last, report) if last else []
-                for text in lines or ["no evidence"]:
+                for text in lines or ["there is no evidence"]:
                     message(text)
             case "/save" if argument.strip():
                 from lmi_cli.tasks.statefile import save
@@ -122,5 +118,5 @@ def _talk(conversation: _Conversation, request: Request) -> None:
                     return
             elif line:
                 conversation.ask(line)
-        except LmiError as error:  # the next question may be a better one
+        except LmiError as error:  # the conversation goes on
             message(f"lmi: {error.message}")

@@ -1,5 +1,6 @@
-"""What a request means to the tasks. Imports nothing heavy until it is needed."""
+"""Turns a request into options of tasks, sources and models; heavy imports are made when needed."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.request import Request
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from lmi_cli.text.prompts import Prompts
 
 _BUDGET_SHARE = 4
-"""Index and store may take this part (one over it) of the machine's memory."""
+"""By default, index and store may take one part in this many of the machine's memory."""
 
 
 def method_choice(request: Request) -> "MethodChoice":
@@ -35,43 +36,36 @@ def method_choice(request: Request) -> "MethodChoice":
 
 
 def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
-    """What is kept while reading, and what answers come from.
+    """What is kept while reading, and what answers are based on.
 
     Args:
-        request: What the user asked for.
-        keep: ``index``, ``store`` or ``both``; None keeps what answers need.
+        request: The options.
+        keep: ``index``, ``store`` or ``both``; None keeps whatever the answers need.
 
     Raises:
-        UsageError: Options contradict each other.
+        UsageError: An option has an unknown value, or options contradict each other.
     """
     import psutil
 
     from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
 
-    asked = request.answer_from
+    asked, budget = request.answer_from, request.memory_budget
+    if keep not in (None, "index", "store", "both"):
+        raise UsageError(f"unknown value {keep!r} for --keep", hint="one of index, store, both")
     if request.no_memory:
         if asked not in ("auto", "window"):
-            raise UsageError(f"--no-memory leaves nothing for --answer-from {asked}")
+            raise UsageError(f"--answer-from {asked} cannot be combined with --no-memory")
         return NO_MEMORY
-    if keep not in (None, "index", "store", "both"):
-        raise UsageError(f"keep {keep!r} is not known", hint="one of index, store, both")
-    budget = request.memory_budget
     if budget is None:
         budget = psutil.virtual_memory().total // _BUDGET_SHARE
     elif budget < 0:
         raise UsageError(f"--memory-budget {budget}: the smallest is 0")
     choice = method_choice(request)
     if asked == "auto" and choice.given.keys() - choice.fixed.keys():
-        asked = "memory"  # an option of the search asks for the search
+        asked = "memory"  # an option of the store's search implies that it is to be searched
     if keep is None:
         keep = "both" if asked == "memory" else "index"
-    return MemoryChoice(
-        asked,
-        index=keep != "store",
-        store=keep != "index",
-        int8=request.memory_int8,
-        budget_bytes=budget,
-    )
+    return MemoryChoice(asked, keep != "store", keep != "index", request.memory_int8, budget)
 
 
 def sampling_of(request: Request) -> "Sampling":
@@ -88,7 +82,10 @@ def sampling_of(request: Request) -> "Sampling":
 
 
 def prompts_of(request: Request, known: "KnownModel", label: str | None = None) -> "Prompts":
-    """The prompts; ``label`` stands in front of a question, and None is the usual one."""
+    """The prompts.
+
+    ``label`` introduces a question that shares a turn with the document; None is the usual label.
+    """
     from lmi_cli.text import prompts
 
     label = prompts.QUESTION_LABEL if label is None else label
@@ -105,34 +102,24 @@ def reading_request(
     """
     from lmi_cli.tasks.plan import ReadingRequest
 
-    return ReadingRequest(
-        prompts,
-        method_choice(request),
-        memory_choice(request, keep),
-        request.max_new_tokens,
-        chunk,
-    )
+    method, memory = method_choice(request), memory_choice(request, keep)
+    return ReadingRequest(prompts, method, memory, request.max_new_tokens, chunk)
 
 
 def answer_options(request: Request, prompts: "Prompts") -> "AnswerOptions":
-    """How to ask and to answer.
+    """The part of a request that decides how questions are asked and answered.
 
     Raises:
         UsageError: Options contradict each other.
     """
     from lmi_cli.tasks.asking import AnswerOptions
 
-    return AnswerOptions(
-        prompts,
-        method_choice(request),
-        memory_choice(request).answer_from,
-        request.max_new_tokens,
-        sampling_of(request),
-    )
+    method, source = method_choice(request), memory_choice(request).answer_from
+    return AnswerOptions(prompts, method, source, request.max_new_tokens, sampling_of(request))
 
 
 def placement_of(request: Request) -> "Placement":
-    """Where the weights go and in which precision.
+    """The devices and the precision of the weights.
 
     Raises:
         UsageError: A name or a size is not known.
@@ -143,20 +130,18 @@ def placement_of(request: Request) -> "Placement":
         dtype=request.dtype,
         device=request.device,
         device_map=request.device_map,
-        max_memory=_max_memory(request.max_memory),
+        max_memory=None if request.max_memory is None else _max_memory(request.max_memory),
         offload_folder=request.offload_folder,
         quantize=request.quantize or "none",
     )
 
 
-def _max_memory(text: str | None) -> dict[int | str, str] | None:
-    if text is None:
-        return None
+def _max_memory(text: str) -> dict[int | str, str]:
     limits: dict[int | str, str] = {}
     for part in text.split(","):
         device, equals, limit = part.strip().partition("=")
         if not (device and equals and limit):
-            raise UsageError(f"max-memory {text!r}: expected DEVICE=SIZE[,...], as in 0=6GiB")
+            raise UsageError(f"--max-memory {text!r}: expected DEVICE=SIZE[,...], as in 0=6GiB")
         limits[int(device) if device.isdigit() else device] = limit
     return limits
 
@@ -169,24 +154,31 @@ def read_options(request: Request) -> "ReadOptions":
     """
     from lmi_cli.sources import ReadOptions
 
-    if request.max_file_size is not None and request.max_file_size < 0:
-        raise UsageError(f"--max-file-size {request.max_file_size}: the smallest is 0")
-    password = None
+    size, password = request.max_file_size, None
+    if size is not None and size < 0:
+        raise UsageError(f"--max-file-size {size}: the smallest is 0")
     if request.password_file is not None:
-        try:
-            lines = request.password_file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise UsageError(f"password file {request.password_file}: {reason}") from error
+        lines = lines_of(request.password_file, "password file")
         if not lines:
-            raise UsageError(f"password file {request.password_file}: no password in it")
+            raise UsageError(f"password file {request.password_file} is empty")
         password = lines[0]
-    defaults = ReadOptions()
-    size = request.max_file_size
     return ReadOptions(
         include=tuple(request.include or ()),
         exclude=tuple(request.exclude or ()),
         gitignore=not request.no_gitignore,
-        max_file_size=defaults.max_file_size if size is None else size,
+        max_file_size=ReadOptions().max_file_size if size is None else size,
         password=password,
     )
+
+
+def lines_of(path: Path, kind: str) -> list[str]:
+    """The lines of a small file that the user named.
+
+    Raises:
+        UsageError: It cannot be read as UTF-8 text; the message calls it ``kind``.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"{kind} {path}: {reason}") from error

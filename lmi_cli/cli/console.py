@@ -1,6 +1,6 @@
-"""Results on stdout, messages on stderr, and nothing that a terminal would act on.
+"""Results on stdout, messages on stderr, with control characters made visible on a terminal.
 
-May import the standard library and ``disk``.
+Imports the standard library and ``disk``.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from typing import TextIO
 from lmi_cli.disk import write_atomically
 from lmi_cli.errors import ResourceError, UsageError
 
-# Characters that a terminal acts on: C0 but tab and line feed, DEL, C1, and the marks that reorder
-# text (bidi controls) or hide in it.
+# Characters that a terminal acts on: C0 except tab and line feed, DEL, C1, and the marks that
+# reorder text (bidi controls) or hide in it.
 _ACTING = {
     code
     for first, last in (
@@ -31,17 +31,22 @@ _VISIBLE = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for cod
 
 
 def sanitize(text: str) -> str:
-    """Make every character visible that a terminal would act on."""
+    """Escape every character that a terminal would act on."""
     return text.translate(_VISIBLE)
 
 
 def one_line(text: str) -> str:
-    """Make line feeds and tabs visible as well, for paths and messages."""
+    """Escape line feeds and tabs as well, for paths and messages."""
     return sanitize(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def mebibytes(count: int) -> str:
+    """A number of bytes as text."""
+    return f"{count / 2**20:,.0f} MiB"
+
+
 def message(text: str) -> None:
-    """Write one line to stderr; it is not an error if stderr is closed."""
+    """Write one line to stderr; a closed stderr is not an error."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
             _write_whole(sys.stderr, one_line(text) + "\n")
@@ -49,9 +54,9 @@ def message(text: str) -> None:
 
 
 def open_missing_descriptors() -> None:
-    """Open the null device for any of stdin, stdout and stderr that was closed at the start.
+    """Open the null device in place of a standard stream that was closed before the start.
 
-    Otherwise the next file that is opened would take the number, and stray output would go into it.
+    Otherwise the next file to be opened would take its number, and stray output would go there.
     """
     for descriptor in range(3):
         try:
@@ -61,14 +66,11 @@ def open_missing_descriptors() -> None:
 
 
 class Output:
-    """Where the result goes: stdout, or a file that is written whole or not at all.
-
-    Args:
-        path: The file, or None for stdout.
+    """The destination of a result: stdout (None), or a file that is written whole or not at all.
 
     Raises:
-        UsageError: There can be no such file.
-        ResourceError: It may not be written.
+        UsageError: The path names a folder, or a file in a folder that does not exist.
+        ResourceError: There is no permission to write it.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -83,7 +85,7 @@ class Output:
 
         Raises:
             BrokenPipeError: The reader of stdout is gone.
-            ResourceError: What stdout leads to is full.
+            ResourceError: The device behind stdout is full.
         """
         if not text:
             return
@@ -91,34 +93,29 @@ class Output:
         if self._path is not None:
             self._parts.append(text)
             return
-        stream = sys.stdout
-        if stream is None:
+        if sys.stdout is None:
             raise BrokenPipeError
         try:
-            _write_whole(stream, sanitize(text) if stream.isatty() else text)
-            stream.flush()
+            _write_whole(sys.stdout, sanitize(text) if sys.stdout.isatty() else text)
+            sys.stdout.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise _unwritable("the output", error) from error
 
     def end_line(self) -> None:
-        """End the line, if it has not just been ended."""
+        """End the line unless it has just been ended."""
         if not self._ended:
             self.write("\n")
 
     def close(self) -> None:
-        """Write the file, if there is one.
-
-        Raises:
-            ResourceError: It cannot be written.
-        """
+        """Write the file, if there is one; see :func:`write_file`."""
         if self._path is not None:
             write_file(self._path, "".join(self._parts).encode("utf-8", "replace"))
 
 
 def _write_whole(stream: TextIO, text: str) -> None:
-    """Write text, with escapes for characters that the stream's encoding does not have."""
+    """Write text, with escapes for characters that the stream's encoding lacks."""
     try:
         stream.write(text)
     except UnicodeEncodeError:
@@ -127,11 +124,11 @@ def _write_whole(stream: TextIO, text: str) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Check before any work whether a file can be written afterwards.
+    """Check, before any work is done, that a file can be written afterwards.
 
     Raises:
-        UsageError: There can be no such file.
-        ResourceError: It may not be written.
+        UsageError: The path names a folder, or a file in a folder that does not exist.
+        ResourceError: There is no permission to write it.
     """
     folder = Path(os.path.realpath(path)).parent
     if path.is_dir():
@@ -145,7 +142,7 @@ def require_writable(path: Path) -> None:
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 
-    A link keeps pointing where it does; a device or a pipe is written to as it stands.
+    A symbolic link is kept and its target is written; a device or a pipe is written to directly.
 
     Raises:
         ResourceError: It cannot be written.

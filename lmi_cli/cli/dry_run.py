@@ -1,4 +1,4 @@
-"""``--dry-run`` and ``lmi inspect`` of documents: what would be read and what that would take."""
+"""``--dry-run`` and ``lmi inspect`` of documents: what would be read, in what memory and time."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmi_cli.cli import envelope
-from lmi_cli.cli.choices import (
-    memory_choice,
-    method_choice,
-    prompts_of,
-    reading_request,
-)
-from lmi_cli.cli.console import Output, one_line
+from lmi_cli.cli.choices import memory_choice, method_choice, prompts_of, reading_request
+from lmi_cli.cli.console import Output, mebibytes, one_line
 from lmi_cli.cli.request import Request
 from lmi_cli.cli.session import Session, open_sources, require_whole_input, state_file
 from lmi_cli.cli.tree import tree_lines
@@ -28,7 +23,7 @@ if TYPE_CHECKING:
 _NAMED_SKIPS = 10
 
 Planner = Callable[["KnownModel", int], "Plan"]
-"""From a model and the number of tokens to a plan."""
+"""From a model and a number of tokens to a plan."""
 
 
 def dry_run(
@@ -40,15 +35,10 @@ def dry_run(
     label: str | None = None,
     keep: str | None = None,
 ) -> None:
-    """Report on ``paths`` as a command would read them; of a state file, say what it holds.
+    """Report on ``paths`` as a command would read them, or on the contents of a state file.
 
-    Args:
-        command: For the JSON object.
-        request: What the user asked for.
-        paths: The sources.
-        questions: Those that are known.
-        label: As for :func:`lmi_cli.cli.choices.prompts_of`.
-        keep: As for :func:`lmi_cli.cli.choices.memory_choice`.
+    ``label`` is as for :func:`lmi_cli.cli.choices.prompts_of`, and ``keep`` as for
+    :func:`lmi_cli.cli.choices.memory_choice`.
     """
     if (path := state_file(paths)) is not None:
         _show_state_file(path, request)
@@ -65,13 +55,7 @@ def dry_run(
 
 
 def dry_run_of_scoring(request: Request, paths: Sequence[str], length: int | None) -> None:
-    """Report on ``paths`` as ``lmi perplexity`` would score them.
-
-    Args:
-        request: What the user asked for.
-        paths: The sources.
-        length: Tokens to score at most.
-    """
+    """Report on ``paths`` as ``lmi perplexity`` would score their first ``length`` tokens."""
     from lmi_cli.tasks.plan import plan_scoring
 
     choice = method_choice(request)
@@ -103,7 +87,7 @@ def _report(command: str, request: Request, paths: Sequence[str], planned: Plann
         speed = report.tokens / report.seconds if report.seconds else 0.0
         session.say(
             f"tokenised in {report.seconds:.1f} s ({speed:,.0f} tok/s, {report.engine}), "
-            f"peak memory {peak_rss_bytes() / 2**20:,.0f} MiB"
+            f"peak memory {mebibytes(peak_rss_bytes())}"
         )
         for note in report.notes:
             session.say(note)
@@ -113,7 +97,6 @@ def _report(command: str, request: Request, paths: Sequence[str], planned: Plann
 
 
 def _show_state_file(path: Path, request: Request) -> None:
-    """Print what a state file holds."""
     from lmi_cli.tasks.statefile import changes, header_of
 
     header = header_of(path)
@@ -123,13 +106,15 @@ def _show_state_file(path: Path, request: Request) -> None:
         described = asdict(header) | {"path": str(path), "bytes": size}
         sink.write(envelope.dump("inspect", state_file=described))
     else:
-        interrupted = "" if header.complete else ", interrupted: run the same lmi read again"
+        again = "; interrupted: run the same lmi read command again to continue"
+        interrupted = "" if header.complete else again
         lines = {
-            "state file": f"{one_line(str(path))}, {megabytes(size)}",
+            "state file": f"{one_line(str(path))}, {mebibytes(size)}",
             "read": f"{header.tokens:,} tokens{interrupted}",
             "model": f"{one_line(header.model)} ({header.dtype}), {header.identity[:12]}",
             "method": method_text(header.method),
-            "kept": ", ".join(header.kept) or "no index: no evidence, no passages",
+            "kept": ", ".join(header.kept)
+            or "no index, so there is no evidence and there are no passages",
         }
         for label, text in lines.items():
             sink.write(f"{label:<16}{text}\n")
@@ -145,19 +130,20 @@ def _show_state_file(path: Path, request: Request) -> None:
             session.say(change)
 
 
-def megabytes(count: int | None) -> str:
-    """Bytes as text, in MiB."""
-    return "an unknown amount" if count is None else f"{count / 2**20:,.0f} MiB"
-
-
 def method_text(named: dict[str, Any]) -> str:
-    """A method with its parameters, from name and parameters together."""
+    """A method and its parameters as text, from a dictionary of both."""
     parameters = ", ".join(f"{name} {value:,}" for name, value in named.items() if name != "name")
     return f"{named['name']} ({parameters})" if parameters else str(named["name"])
 
 
+def cache_text(plan: "Plan") -> str:
+    """The size of the largest cache as text."""
+    size = plan.cache_bytes
+    return "growing with the text" if size is None else f"at most {mebibytes(size)}"
+
+
 def unloaded_model_object(known: "KnownModel") -> dict[str, Any]:
-    """The ``model`` of the JSON object, for a model whose weights are not loaded."""
+    """``model`` in the JSON object, for a model whose weights are not loaded."""
     files, facts, dtype = known.files, known.facts, known.precision.dtype
     return {
         "id": files.id,
@@ -176,7 +162,7 @@ def unloaded_model_object(known: "KnownModel") -> dict[str, Any]:
 
 
 def planned_method_object(plan: "Plan") -> dict[str, Any]:
-    """The ``method`` of the JSON object."""
+    """``method`` in the JSON object."""
     method = plan.reported_method
     return {
         "name": method.name,
@@ -187,7 +173,7 @@ def planned_method_object(plan: "Plan") -> dict[str, Any]:
 
 
 def planned_memory_object(plan: "Plan") -> dict[str, Any]:
-    """The ``memory`` of the JSON object."""
+    """``memory`` in the JSON object."""
     return {
         "peak_rss_bytes": peak_rss_bytes(),
         "weights_bytes": plan.weights_bytes,
@@ -222,9 +208,9 @@ def _as_text(known: "KnownModel", plan: "Plan", report: "InspectReport") -> Iter
     yield from tree_lines(report.sources)
     inside = sum(item.tokens for item in report.sources)
     headers = report.tokens - inside
-    named = f" and {headers:,} in the lines that name the files" if headers else ""
-    yield ""
+    named = f" and {headers:,} of lines that name the files" if headers else ""
     yield (
+        "\n"
         f"total    {len(report.sources):,} files, {report.tokens:,} tokens "
         f"({inside:,} of text{named}), {report.chars:,} characters"
     )
@@ -239,20 +225,21 @@ def _as_text(known: "KnownModel", plan: "Plan", report: "InspectReport") -> Iter
     facts, dtype = known.facts, plan.precision.dtype
     length = f"the trained length of {facts.trained_length:,} tokens of {one_line(known.files.id)}"
     if plan.fits:
-        yield f"fits     yes, {length}"
+        yield f"fits     yes, within {length}"
     else:
         used = {"name": plan.method.name} | plan.reported_method.parameters()
-        yield f"fits     not {length}: read with {method_text(used)}"
+        yield f"fits     no, not within {length} (prompt included): read with {method_text(used)}"
     per_token = len(facts.layers) * facts.layer_bytes_per_token(dtype)
-    bound = "growing" if plan.bound_tokens is None else f"{plan.bound_tokens:,} tokens a layer"
-    stored = f", an index of {megabytes(plan.store_bytes)}" if plan.store_bytes else ""
+    bound = "growing" if plan.bound_tokens is None else f"{plan.bound_tokens:,} tokens per layer"
+    stores = (("index", plan.index), ("store", plan.searching))
+    kept = " and ".join(name for name, wanted in stores if wanted)
+    stored = f", {kept} {mebibytes(plan.store_bytes)}" if plan.store_bytes else ""
     yield (
-        f"memory   weights {megabytes(plan.weights_bytes)} and a cache of at most "
-        f"{megabytes(plan.cache_bytes)} ({bound}, {per_token:,} bytes a token in all layers, "
-        f"{dtype}){stored}, beside the program itself"
+        f"memory   weights {mebibytes(plan.weights_bytes)}, cache {cache_text(plan)} ({bound}, "
+        f"{per_token:,} bytes per token in all layers, {dtype}){stored}, plus the program itself"
     )
     if plan.prefill_s is None:
-        yield "time     unknown: this model has not been used in this way on this machine yet"
+        yield "time     unknown: this model has not yet read with these settings on this machine"
     else:
         speed = report.tokens / plan.prefill_s if plan.prefill_s else 0.0
         yield f"time     about {_duration(plan.prefill_s)}, at {speed:,.0f} tok/s as last time"

@@ -30,7 +30,7 @@ def model_object(opened: Opened) -> dict[str, Any]:
 
 
 def memory_object(opened: Opened, cache_bytes: int, store_bytes: int = 0) -> dict[str, Any]:
-    """``memory``: of this process, in bytes."""
+    """``memory`` of this process, in bytes."""
     return {
         "peak_rss_bytes": peak_rss_bytes(),
         "weights_bytes": opened.loaded.lm.weights_bytes,
@@ -54,30 +54,42 @@ def timing_object(opened: Opened, timing: "Timing") -> dict[str, Any]:
 
 def sampling_object(request: Request) -> dict[str, Any]:
     """``sampling``: how tokens were chosen."""
-    return {
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": request.top_k,
-        "seed": request.seed,
-        "max_new_tokens": request.max_new_tokens,
-    }
+    names = ("temperature", "top_p", "top_k", "seed", "max_new_tokens")
+    return {name: getattr(request, name) for name in names}
 
 
-def reading_objects(report: "ReadingReport") -> dict[str, Any]:
-    """``method``, ``sources`` and ``skipped``."""
-    return {
-        "method": {
+def dump_reading(
+    command: str,
+    opened: Opened,
+    report: "ReadingReport",
+    timing: "Timing",
+    *,
+    generated: int = 0,
+    seen: int | None = None,
+    sampling: dict[str, Any] | None = None,
+    **parts: Any,
+) -> str:
+    """The object of a command that reads sources; ``seen`` is ``visible`` of its tokens."""
+    return dump(
+        command,
+        model=model_object(opened),
+        method={
             "name": report.method,
             **report.parameters,
             "bound_tokens": report.bound_tokens,
             "form": report.form,
         },
-        "sources": [asdict(source) for source in report.sources],
-        "skipped": [asdict(item) for item in report.skipped],
-    }
+        sources=[asdict(source) for source in report.sources],
+        skipped=[asdict(item) for item in report.skipped],
+        tokens=tokens_object(report.document_tokens, generated, seen, report.stored_tokens),
+        sampling=sampling,
+        timing=timing_object(opened, timing),
+        memory=memory_object(opened, report.cache_bytes, report.store_bytes),
+        **parts,
+    )
 
 
 def dump(command: str, **parts: Any) -> str:
-    """The object as text in ASCII, which any encoding can hold and any terminal can show."""
+    """The object as ASCII text, which every encoding can represent and every terminal can show."""
     envelope = {"schema_version": SCHEMA_VERSION, "command": command, **parts}
     return json.dumps(envelope, indent=2, allow_nan=False) + "\n"

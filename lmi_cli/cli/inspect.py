@@ -1,4 +1,4 @@
-"""``lmi inspect``: what would be read, what a state file holds, what a model is."""
+"""``lmi inspect``: a description of documents, of a state file or of a model."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.choices import method_choice, placement_of
-from lmi_cli.cli.console import Output, one_line
+from lmi_cli.cli.console import Output, mebibytes, one_line
 from lmi_cli.cli.dry_run import (
+    cache_text,
     dry_run,
-    megabytes,
     method_text,
     planned_memory_object,
     planned_method_object,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectRequest(Request):
-    """What ``lmi inspect`` is asked for."""
+    """Options of ``lmi inspect``."""
 
     panels: ClassVar[tuple[str, ...]] = (SOURCES, MODEL, METHOD, OUTPUT, MESSAGES)
 
@@ -40,7 +40,7 @@ class InspectRequest(Request):
 
 
 def command(request: InspectRequest) -> None:
-    """Show what would be read and what it would take; what a state file holds; what a model is."""
+    """Describe documents (what would be read, at what cost), a state file or a model."""
     from lmi_cli.models.facts import names_model
 
     named = request.arguments or []
@@ -52,35 +52,32 @@ def command(request: InspectRequest) -> None:
 
 def _inspect_model(name: str, request: Request) -> None:
     if request.model is not None:
-        raise UsageError(f"{name} is a model, and --model names another")
+        raise UsageError(f"{name} is a model, but --model names one as well")
     choice = method_choice(request)
     sink = Output(request.output)
     with Session(request) as session:
-        known = _unconverted(Path(name), session) if name.endswith(".gguf") else None
-        known = known or session.known_model(name)
+        known = _gguf(name, session) if name.endswith(".gguf") else session.known_model(name)
     from lmi_cli.tasks.plan import plan_long_text
 
     plan = plan_long_text(known, choice, request.chunk or CHUNK)
     if request.json:
-        sink.write(
-            envelope.dump(
-                "inspect",
-                model=unloaded_model_object(known),
-                method=planned_method_object(plan),
-                memory=planned_memory_object(plan),
-            )
-        )
+        objects = {
+            "model": unloaded_model_object(known),
+            "method": planned_method_object(plan),
+            "memory": planned_memory_object(plan),
+        }
+        sink.write(envelope.dump("inspect", **objects))
     else:
         for label, text in _lines(known, plan).items():
             sink.write(f"{label:<16}{text}\n")
     sink.close()
 
 
-def _unconverted(path: Path, session: Session) -> "KnownModel":
-    """What the header of a GGUF file says, without converting it."""
+def _gguf(name: str, session: Session) -> "KnownModel":
+    """A model as the header of a GGUF file describes it, without converting the file."""
     from lmi_cli.models.known import known_gguf
 
-    known = known_gguf(path, placement_of(session.request), session.progress.bytes)
+    known = known_gguf(Path(name), placement_of(session.request), session.progress.bytes)
     session.progress.clear()
     return known
 
@@ -97,8 +94,8 @@ def _lines(known: "KnownModel", plan: "Plan") -> dict[str, str]:
         "trained length": f"{facts.trained_length:,} tokens",
         "window": method_text(used) + " beyond the trained length",
         "native windows": native or "none",
-        "cache": f"{per_token:,} bytes/token, {megabytes(plan.cache_bytes)} at most ({dtype})",
-        "weights": f"{facts.weights:,}, {megabytes(plan.weights_bytes)} ({dtype})",
+        "cache": f"{per_token:,} bytes/token, {cache_text(plan)} ({dtype})",
+        "weights": f"{facts.weights:,}, {mebibytes(plan.weights_bytes)} ({dtype})",
         "stored as": facts.dtype,
         "vocabulary": f"{facts.vocabulary:,} tokens",
         "identity": known.files.identity,

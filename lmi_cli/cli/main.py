@@ -1,6 +1,6 @@
 """Entry point of the ``lmi`` program: signals first, then the commands.
 
-Imports next to nothing, so that from its first moments a signal ends the program in good order.
+Imports almost nothing, so that a signal ends the program cleanly from the very beginning.
 """
 
 import atexit
@@ -12,8 +12,8 @@ from lmi_cli.cli import console, runner
 def main() -> None:
     """Entry point of the console script.
 
-    All that must be done at the end is done here: taking torch apart, module by module, as the
-    interpreter would, takes a second and helps nobody.
+    Ends the process itself once the exit handlers have run: the interpreter would take another
+    second to tear down torch, module by module, to no purpose.
     """
     console.open_missing_descriptors()
     code = runner.run(_dispatch)

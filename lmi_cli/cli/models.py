@@ -1,4 +1,4 @@
-"""``lmi models``: what is known and cached."""
+"""``lmi models``: list, fetch, remove and calibrate models."""
 
 from dataclasses import MISSING, asdict, dataclass
 from typing import Annotated, ClassVar
@@ -7,7 +7,7 @@ import typer
 
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import argument, parsed
-from lmi_cli.cli.console import Output, message, one_line
+from lmi_cli.cli.console import Output, mebibytes, message, one_line
 from lmi_cli.cli.request import MESSAGES, MODEL, OUTPUT, Request
 from lmi_cli.cli.session import Session
 from lmi_cli.errors import ModelError
@@ -21,14 +21,14 @@ app = typer.Typer(
 
 @dataclass(frozen=True, kw_only=True)
 class ListRequest(Request):
-    """What ``lmi models list`` is asked for."""
+    """Options of ``lmi models list``."""
 
     json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PullRequest(Request):
-    """What ``lmi models pull`` is asked for."""
+    """Options of ``lmi models pull``."""
 
     panels: ClassVar[tuple[str, ...]] = (MESSAGES,)
 
@@ -37,18 +37,18 @@ class PullRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveRequest(Request):
-    """What ``lmi models rm`` is asked for."""
+    """Options of ``lmi models rm``."""
 
     name: str = argument("NAME", "Name of a cached model.", MISSING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateRequest(Request):
-    """What ``lmi models calibrate`` is asked for."""
+    """Options of ``lmi models calibrate``."""
 
     panels: ClassVar[tuple[str, ...]] = (MODEL, MESSAGES)
 
-    name: str | None = argument("[NAME]", "As for --model; without it, the default model.")
+    name: str | None = argument("[NAME]", "As for --model; if omitted, the default model.")
     json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)
 
 
@@ -66,8 +66,8 @@ def list_models(request: ListRequest) -> None:
         return
     lines = []
     for model in models:
-        where = "not cached" if model.folder is None else f"{model.size_bytes / 2**20:,.0f} MiB"
-        problem = f" ({model.problem}: built again on its next use)" if model.problem else ""
+        where = "not cached" if model.folder is None else mebibytes(model.size_bytes)
+        problem = f" ({model.problem}: will be rebuilt on next use)" if model.problem else ""
         lines.append(one_line(f"{model.name:<28} {where:>12}  {model.summary}{problem}") + "\n")
     Output(None).write("".join(lines))
 
@@ -87,12 +87,12 @@ def remove(request: RemoveRequest) -> None:
     """Delete a model from the cache."""
     from lmi_cli.checkpoints.resolve import remove as delete
 
-    freed = delete(request.name)
-    Output(None).write(one_line(f"removed {request.name}, {freed / 2**20:,.0f} MiB freed") + "\n")
+    freed = mebibytes(delete(request.name))
+    Output(None).write(one_line(f"removed {request.name}, {freed} freed") + "\n")
 
 
 def calibrate(request: CalibrateRequest) -> None:
-    """Find the retrieval heads of a model, from which evidence and passages come."""
+    """Find the retrieval heads of a model, which locate evidence and passages."""
     with Session(request) as session:
         opened = session.load(request.name)
         from lmi_cli.models.heads import remember_heads
@@ -102,22 +102,21 @@ def calibrate(request: CalibrateRequest) -> None:
         found = session.follow(task(model, chunk=session.chunk(opened)), "calibrating")
     files = model.files
     if request.json:
-        ranks = [{"layer": h.layer, "head": h.head, "rank": rank} for h, rank in found.ranks]
-        chosen = [list(head) for head in found.retrieval.heads]
-        Output(None).write(
-            envelope.dump(
-                "calibrate", model=envelope.model_object(opened), ranks=ranks, heads=chosen
-            )
-        )
+        parts = {
+            "model": envelope.model_object(opened),
+            "ranks": [head._asdict() | {"rank": rank} for head, rank in found.ranks],
+            "heads": [list(head) for head in found.retrieval.heads],
+        }
+        Output(None).write(envelope.dump("calibrate", **parts))
     else:
         named = (f"layer {head.layer} head {head.head} ({rank:.2f})" for head, rank in found.ranks)
         Output(None).write(f"{one_line(files.id)}: {', '.join(named)}\n")
     if remember_heads(files, found.retrieval, found.ranks) is None:
-        message("the result could not be cached: set LMI_CACHE_DIR")
+        message("the result could not be cached: set LMI_CACHE_DIR to a writable folder")
     if not found.retrieval.heads:
         raise ModelError(
             f"{one_line(files.id)} has no retrieval heads",
-            hint="--answer-from memory needs none; the best heads are listed with their mean ranks",
+            hint="--answer-from memory works without them; the best heads found are listed above",
         )
 
 

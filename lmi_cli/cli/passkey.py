@@ -1,4 +1,4 @@
-"""``lmi passkey``: can the model find a number hidden in a long text?"""
+"""``lmi passkey``: whether the model finds a number hidden in a long text."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -17,26 +17,32 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.passkey import Cell, PasskeyReport
 
 GRID = Panel("Grid")
+_BASES = {
+    "whole": "the whole text",
+    "passages": "passages that were read again",
+    "memory": "the store",
+    "window": "the window",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PasskeyRequest(Request):
-    """What ``lmi passkey`` is asked for."""
+    """Options of ``lmi passkey``."""
 
     panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, OUTPUT, MESSAGES)
 
     lengths: str = GRID("--lengths N,...", "Prompt lengths in tokens, as in 4k,16k.", "4k,8k")
-    depths: str = GRID("--depths X,...", "Places of the key, in percent.", "0,25,50,75,100")
-    trials: int = GRID("--trials N", "Prompts of each length and depth.", 1)
+    depths: str = GRID("--depths X,...", "Positions of the key, in percent.", "0,25,50,75,100")
+    trials: int = GRID("--trials N", "Number of prompts per length and depth.", 1)
     max_new_tokens: int = GRID("--max-new-tokens -n N", "Longest answer, in tokens.", 12)
-    seed: int = GRID("--seed N", "Seed of the keys.", 0)
+    seed: int = GRID("--seed N", "Seed for the keys.", 0)
 
 
 def command(request: PasskeyRequest) -> None:
     """Hide a number at several depths of texts of several lengths, and ask for it."""
     lengths, depths = counts(request.lengths), _percentages(request.depths)
     if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 1:
-        raise UsageError("the grid is empty: lengths, depths, trials and -n need at least one")
+        raise UsageError("the grid is empty: lengths, depths, --trials and -n start at 1")
     sink = Output(request.output)
     choice, memory = method_choice(request), memory_choice(request)
     with Session(request) as session:
@@ -45,27 +51,25 @@ def command(request: PasskeyRequest) -> None:
 
         def show(cell: "Cell") -> None:
             if request.verbose:
-                session.say(f"{cell.length:,} at {cell.depth:g} %: {_tally(cell)}")
+                session.say(f"{cell.length:,} tokens, key at {cell.depth:g} %: {_tally(cell)}")
 
-        report = session.follow(
-            passkey(
-                opened.loaded,
-                lengths,
-                depths,
-                trials=request.trials,
-                choice=choice,
-                memory=memory,
-                max_new_tokens=request.max_new_tokens,
-                seed=request.seed,
-                chunk=session.chunk(opened),
-            ),
-            "passkey",
-            show,
+        task = passkey(
+            opened.loaded,
+            lengths,
+            depths,
+            trials=request.trials,
+            choice=choice,
+            memory=memory,
+            max_new_tokens=request.max_new_tokens,
+            seed=request.seed,
+            chunk=session.chunk(opened),
         )
+        report = session.follow(task, "passkey", show)
     sink.write(_as_json(opened, report, request) if request.json else _as_table(report))
     sink.close()
     for length, used in report.methods.items():
-        session.say(f"{length:,} tokens by {used.name}, answered from: {used.answered_from}")
+        basis = _BASES[used.answered_from]
+        session.say(f"{length:,} tokens read with {used.name}, answered from {basis}")
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
     session.say(f"read {report.read:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)")
 
@@ -74,9 +78,9 @@ def _percentages(text: str) -> list[float]:
     try:
         values = [float(part.strip().rstrip("%")) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise UsageError(f"depths {text!r}: expected percentages, as in 0,50,100") from None
+        raise UsageError(f"--depths {text!r}: expected percentages, as in 0,50,100") from None
     if any(not 0 <= value <= 100 for value in values):
-        raise UsageError(f"depths {text!r}: each is a percentage from 0 to 100")
+        raise UsageError(f"--depths {text!r}: expected percentages from 0 to 100")
     return values
 
 
@@ -85,9 +89,10 @@ def _tally(cell: "Cell") -> str:
 
 
 def _as_table(report: "PasskeyReport") -> str:
-    """Depths down, lengths across, right answers of trials in the cells.
+    """A row for each depth, a column for each length, and correct answers of trials in the cells.
 
-    The last row, where answers came from the memory, says what the window alone would have given.
+    If answers were based on more than the window, the last row shows the share that the window
+    alone would have given.
     """
     lengths = list(dict.fromkeys(cell.length for cell in report.cells))
     depths = list(dict.fromkeys(cell.depth for cell in report.cells))
@@ -106,12 +111,10 @@ def _as_table(report: "PasskeyReport") -> str:
 
 
 def _share(cells: "Sequence[Cell]", *, window: bool = False) -> str:
-    """Right answers in percent; empty where the window alone was not asked."""
-    right = [cell.window_correct if window else cell.correct for cell in cells]
-    known = [count for count in right if count is not None]
-    if len(known) < len(right):
-        return ""
-    return f"{sum(known) / sum(len(cell.trials) for cell in cells):.0%}"
+    """Correct answers in percent; empty if answers from the window alone were not generated."""
+    shares = [cell.window_accuracy if window else cell.accuracy for cell in cells]
+    known = [share for share in shares if share is not None]
+    return f"{sum(known) / len(known):.0%}" if len(known) == len(cells) else ""
 
 
 def _as_json(opened: Opened, report: "PasskeyReport", request: Request) -> str:
@@ -146,9 +149,7 @@ def _as_json(opened: Opened, report: "PasskeyReport", request: Request) -> str:
                 "depth": cell.depth,
                 "trials": len(cell.trials),
                 "accuracy": cell.accuracy,
-                "window_accuracy": None
-                if cell.window_correct is None
-                else cell.window_correct / len(cell.trials),
+                "window_accuracy": cell.window_accuracy,
                 "answers": [asdict(trial) for trial in cell.trials],
             }
             for cell in report.cells

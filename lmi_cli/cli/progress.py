@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 
 import psutil
 from rich.console import Console
@@ -19,13 +18,13 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from lmi_cli.cli.console import message, one_line
+from lmi_cli.cli.console import mebibytes, message, one_line
 
 _LINE_EVERY_S = 5.0
 
 
 class _Tokens(ProgressColumn):
-    """``12,288/29,000 tok  410 tok/s``."""
+    """Such as ``12,288/29,000 tok  410 tok/s``."""
 
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
@@ -48,7 +47,7 @@ class _Memory(ProgressColumn):
         self._process = psutil.Process()
 
     def render(self, task: Task) -> Text:
-        return Text(f"{self._process.memory_info().rss / 2**20:,.0f} MiB", style="dim")
+        return Text(mebibytes(self._process.memory_info().rss), style="dim")
 
 
 class ProgressDisplay:
@@ -56,7 +55,7 @@ class ProgressDisplay:
 
     Args:
         quiet: Show nothing.
-        verbose: Off a terminal, print a line every few seconds.
+        verbose: If stderr is not a terminal, print a line every few seconds.
     """
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
@@ -85,18 +84,13 @@ class ProgressDisplay:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.clear()
         if self._bar is not None:
             self._bar.stop()
 
     def show(self, what: str, done: int, total: int | None, unit: str = "tok") -> None:
-        """Show that ``done`` of ``total`` units (None: unknown) of an activity are done."""
+        """Show that ``done`` of ``total`` units of an activity are done; None is unknown."""
         if self._bar is not None:
             if what != self._what or self._task is None:
                 self.clear()
@@ -116,7 +110,7 @@ class ProgressDisplay:
         self.show(what, done_bytes // 2**20, total, "MiB")
 
     def clear(self) -> None:
-        """Remove the bar, so that something else can be printed."""
+        """Remove the bar, so that other text can be printed."""
         if self._bar is not None and self._task is not None:
             self._bar.remove_task(self._task)
             self._bar.stop()

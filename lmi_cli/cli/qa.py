@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from lmi_cli.cli.answering import answer_and_print
 from lmi_cli.cli.arguments import Panel, argument
+from lmi_cli.cli.choices import lines_of
 from lmi_cli.cli.request import READS, Request
 from lmi_cli.cli.session import piped_source
 from lmi_cli.errors import UsageError
@@ -16,18 +17,19 @@ QUESTIONS = Panel("Questions")
 
 @dataclass(frozen=True, kw_only=True)
 class QARequest(Request):
-    """What ``lmi qa`` is asked for."""
+    """Options of ``lmi qa``."""
 
     panels: ClassVar[tuple[str, ...]] = READS
 
     arguments: list[str] | None = argument(
-        "SOURCE... QUESTION", "Files, folders, a state file, or - for standard input; the question."
+        "SOURCE... QUESTION",
+        "Files, folders, a state file, or - for standard input; then the question.",
     )
-    # Typer would cut the value of a variable into words.
+    # Typer would split the value of an environment variable into words.
     question: list[str] | None = QUESTIONS(
         "--question -q TEXT", "A question (repeatable).", envvar=False
     )
-    questions: Path | None = QUESTIONS("--questions FILE", "A file with a question on each line.")
+    questions: Path | None = QUESTIONS("--questions FILE", "A file with one question per line.")
 
 
 def command(request: QARequest) -> None:
@@ -35,30 +37,30 @@ def command(request: QARequest) -> None:
     asked = list(request.question or [])
     if not asked and (preset := os.environ.get("LMI_QUESTION")):
         asked = [preset]
-    paths, asked = split_arguments(request.arguments or [], asked, request.questions)
+    paths, asked = _split_arguments(request.arguments or [], asked, request.questions)
     answer_and_print("qa", request, paths, asked)
 
 
-def split_arguments(
-    arguments: list[str], questions: list[str], questions_file: Path | None
+def _split_arguments(
+    arguments: list[str], questions: list[str], file: Path | None
 ) -> tuple[list[str], list[str]]:
-    """Sources and questions among the arguments.
+    """Split the arguments into sources and questions.
 
-    Without ``-q`` or ``--questions`` the last argument is the question.
-
-    Raises:
-        UsageError: There is no question, no source, or the question is an existing path.
+    Without ``-q`` or ``--questions``, the last argument is the question.
     """
     paths, asked = list(arguments), list(questions)
-    if questions_file is not None:
-        asked += _read_questions(questions_file)
+    if file is not None:
+        lines = [line.strip() for line in lines_of(file, "questions file") if line.strip()]
+        if not lines:
+            raise UsageError(f"questions file {file} contains no question")
+        asked += lines
     if not asked:
         if not paths:
             raise UsageError("no question", hint='try: lmi qa paper.pdf "Which dataset was used?"')
         last = paths.pop()
         if last == "-" or _exists(last):
             raise UsageError(
-                f"the last argument is the question, and {last!r} is a source",
+                f"the last argument is the question, but {last!r} is a source",
                 hint=f'try: lmi qa {" ".join([*paths, last])} "Your question?"',
             )
         asked = [last]
@@ -70,17 +72,5 @@ def split_arguments(
 def _exists(path: str) -> bool:
     try:
         return os.path.lexists(path)
-    except (OSError, ValueError):  # a long question is no path
+    except (OSError, ValueError):  # a long question is not a path
         return False
-
-
-def _read_questions(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UsageError(f"questions file {path}: {reason}") from error
-    asked = [line.strip() for line in lines if line.strip()]
-    if not asked:
-        raise UsageError(f"questions file {path}: no question in it")
-    return asked

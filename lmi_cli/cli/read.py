@@ -1,4 +1,4 @@
-"""``lmi read``: read documents once, into a file that can be asked for ever."""
+"""``lmi read``: read documents once, into a state file that later commands take as their source."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,6 @@ from lmi_cli.cli.console import Output, one_line
 from lmi_cli.cli.dry_run import dry_run
 from lmi_cli.cli.request import GENERATION, MEMORY, READS, Request
 from lmi_cli.cli.session import (
-    Opened,
     Session,
     open_sources,
     piped_source,
@@ -29,28 +28,30 @@ _STORES = {"index": ("index",), "store": ("store",), "both": ("index", "store")}
 
 @dataclass(frozen=True, kw_only=True)
 class ReadRequest(Request):
-    """What ``lmi read`` is asked for."""
+    """Options of ``lmi read``."""
 
     panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != GENERATION)
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
-    keep: str | None = MEMORY("--keep NAME", "Keep the index, the store or both.")
-    append: Path | None = MEMORY("--append FILE", "Add the sources to what this state file holds.")
+    keep: str | None = MEMORY("--keep NAME", "What to keep of each token: index, store or both.")
+    append: Path | None = MEMORY("--append FILE", "Add the sources to this state file.")
 
 
 def command(request: ReadRequest) -> None:
     """Read documents once, into a state file that qa, chat and summarize take as their source.
 
-    The same command continues a reading that was interrupted.
+    To continue an interrupted reading, run the same command again.
     """
     paths = request.arguments or [piped_source()]
     if state_file(paths) is not None:
-        raise UsageError(f"{paths[0]} has been read", hint=f"lmi qa {paths[0]} QUESTION")
+        raise UsageError(
+            f"{paths[0]} is a state file, so it has been read", hint=f"lmi qa {paths[0]} QUESTION"
+        )
     if request.dry_run:
         if request.append is not None:
             raise UsageError(
-                "--dry-run forecasts a reading from the start, not one that --append continues",
-                hint=f"lmi inspect {request.append} shows what the file holds",
+                "--dry-run forecasts only a reading from the start, not --append",
+                hint=f"lmi inspect {request.append} shows what is in the file",
             )
         dry_run("read", replace(request, output=None), paths, keep=request.keep or "index")
         return
@@ -85,34 +86,20 @@ def command(request: ReadRequest) -> None:
         )
         require_whole_input(reading.sources, reading.skipped, request)
         size = statefile.finish(model, reading, target)
+        report, timing = reading.report(), reading.timing()
         if request.json:
-            Output(None).write(_as_json(opened, reading, target, size))
-        report = reading.report()
+            written = {
+                "path": str(target),
+                "bytes": size,
+                "kept": list(reading.stores),
+                "indexed_tokens": report.indexed_tokens,
+            }
+            text = envelope.dump_reading("read", opened, report, timing, state_file=written)
+            Output(None).write(text)
         kept = ", ".join(reading.stores) or "no index"
         session.say(
             f"{one_line(str(target))}: {report.document_tokens:,} tokens, "
             f"{size / 2**20:,.1f} MiB ({kept})"
         )
-        for line in summary.work_lines(opened, report, reading.timing()):
+        for line in summary.work_lines(opened, report, timing):
             session.say(line)
-
-
-def _as_json(opened: Opened, reading: "Reading", target: Path, size: int) -> str:
-    report = reading.report()
-    return envelope.dump(
-        "read",
-        model=envelope.model_object(opened),
-        **envelope.reading_objects(report),
-        tokens=envelope.tokens_object(
-            report.document_tokens, generated=0, stored=report.stored_tokens
-        ),
-        sampling=None,
-        timing=envelope.timing_object(opened, reading.timing()),
-        memory=envelope.memory_object(opened, report.cache_bytes, report.store_bytes),
-        state_file={
-            "path": str(target),
-            "bytes": size,
-            "kept": list(reading.stores),
-            "indexed_tokens": report.indexed_tokens,
-        },
-    )

@@ -1,4 +1,4 @@
-"""The reference of all commands as Markdown, from the declarations that also make the help.
+"""The reference of all commands as Markdown, generated from the declarations behind the help.
 
 ``python -m lmi_cli.cli.reference`` writes it to ``docs/commands.md``; a test compares the two.
 """
@@ -18,7 +18,8 @@ _INTRODUCTION = """# Commands
 This page is generated from the declarations of the commands: `python -m lmi_cli.cli.reference`.
 
 `N` is a whole number, which may end in `k` or `m` (thousand, million) or in `K` or `M` (1024, 1024
-squared). An option that is not given is read from its environment variable, where one is named.
+squared). An option that is not on the command line is read from its environment variable, if one
+is named.
 """
 
 

@@ -1,4 +1,4 @@
-"""The options that commands share, as one object that holds everything the user asked for.
+"""The options that commands share, as one object that contains everything the user asked for.
 
 An option has the same name, meaning and environment variable in every command. The request of a
 command inherits from :class:`Request`, lists the panels that it takes, and adds its own options.
@@ -18,7 +18,7 @@ GENERATION, OUTPUT, MESSAGES = map(Panel, ("Generation", "Output", "Messages"))
 READS = (SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES)
 """Panels of a command that reads documents and answers questions."""
 
-# What an option gives, or None where it is not given.
+# Types of options; None means that the option is not used.
 Text = str | None
 Texts = list[str] | None
 Count = int | None
@@ -33,22 +33,16 @@ class Request:
 
     include: Texts = SOURCES("--include GLOB", "In folders, read only files that match.")
     exclude: Texts = SOURCES("--exclude GLOB", "In folders, skip files that match.")
-    no_gitignore: bool = SOURCES(
-        "--no-gitignore", "Read files that .gitignore excludes, too.", False
-    )
-    max_file_size: Count = SOURCES(
-        "--max-file-size N", "In folders, skip files larger than N bytes."
-    )
-    password_file: File = SOURCES(
-        "--password-file FILE", "File with the password of encrypted PDFs."
-    )
-    dry_run: bool = SOURCES("--dry-run", "Show what would be read and needed, and stop.", False)
+    no_gitignore: bool = SOURCES("--no-gitignore", "Also read what .gitignore excludes.", False)
+    max_file_size: Count = SOURCES("--max-file-size N", "In folders, skip files above N bytes.")
+    password_file: File = SOURCES("--password-file FILE", "File with the password for PDFs.")
+    dry_run: bool = SOURCES("--dry-run", "Only show what would be read, and its cost.", False)
 
     model: Text = MODEL("--model -m NAME", "Name, Hub id, folder or .gguf file of the model.")
     revision: Text = MODEL("--revision NAME", "Branch, tag or commit of a Hub model.")
     device: str = MODEL("--device NAME", "Where to compute: auto, cpu, cuda, cuda:1, ...", "auto")
     dtype: str = MODEL("--dtype NAME", "auto, bfloat16, float16 or float32.", "auto")
-    quantize: Text = MODEL("--quantize NAME", "int8 keeps eight bits of each weight (CPU only).")
+    quantize: Text = MODEL("--quantize NAME", "int8 stores weights in eight bits (CPU only).")
     device_map: Text = MODEL("--device-map NAME", "Spread weights over devices: auto, ...")
     max_memory: Text = MODEL("--max-memory SIZES", "Limits by device, as in 0=6GiB,cpu=16GiB.")
     offload_folder: File = MODEL(
@@ -56,23 +50,17 @@ class Request:
     )
     offline: bool = MODEL("--offline", "Do not use the network.", False)
 
-    method: Text = METHOD(
-        "--method NAME", f"How the model reads a long text: {', '.join(METHODS)}."
-    )
+    method: Text = METHOD("--method NAME", f"How a long text is read: {', '.join(METHODS)}.")
     given: dict[str, int] = method_options(METHOD)
-    chunk: Count = METHOD(
-        "--chunk N", "Tokens in one forward pass (default: what suits the model)."
-    )
+    chunk: Count = METHOD("--chunk N", "Tokens per forward pass (default: chosen for the model).")
 
     answer_from: str = MEMORY(
         "--answer-from NAME",
-        "What answers to a long text come from: passages, memory, window.",
+        "Basis of answers about a long text: auto, passages, memory or window.",
         "auto",
     )
-    no_memory: bool = MEMORY("--no-memory", "Keep no index and no store.", False)
-    memory_int8: bool = MEMORY(
-        "--memory-int8", "Keep the store in eight bits, at half the size.", False
-    )
+    no_memory: bool = MEMORY("--no-memory", "Keep neither an index nor a store.", False)
+    memory_int8: bool = MEMORY("--memory-int8", "Store keys and values in eight bits.", False)
     memory_budget: Count = MEMORY(
         "--memory-budget N", "Bytes of RAM for index and store; the rest goes to files."
     )
@@ -80,22 +68,18 @@ class Request:
     max_new_tokens: int = GENERATION(
         "--max-new-tokens -n N", "Longest answer, in tokens.", ANSWER_TOKENS
     )
-    temperature: float = GENERATION(
-        "--temperature X", "Randomness; 0 takes the likeliest token.", 0.0
-    )
+    temperature: float = GENERATION("--temperature X", "Randomness; 0 is greedy decoding.", 0.0)
     top_p: float = GENERATION(
-        "--top-p X", "Sample from the likeliest tokens that add up to X.", 1.0
+        "--top-p X", "Sample from the likeliest tokens whose probabilities add up to X.", 1.0
     )
-    top_k: int = GENERATION("--top-k N", "Sample from the N likeliest tokens; 0 is all.", 0)
+    top_k: int = GENERATION("--top-k N", "Sample from the N likeliest tokens; 0 means all.", 0)
     seed: int = GENERATION("--seed N", "Seed for sampling.", 0)
     system: Text = GENERATION("--system -s TEXT", "System text of the prompt.")
 
     json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)
     output: File = OUTPUT("--output -o FILE", "Write the result to this file, whole or not at all.")
     no_stream: bool = OUTPUT("--no-stream", "Print each answer only when it is complete.", False)
-    strict: bool = OUTPUT(
-        "--strict", "Exit with code 6 if any input cannot be used in full.", False
-    )
+    strict: bool = OUTPUT("--strict", "Exit with code 6 unless all input is used in full.", False)
 
     quiet: bool = MESSAGES("--quiet", "Print no progress and no report.", False)
     verbose: bool = MESSAGES("--verbose -v", "Print progress even without a terminal.", False)

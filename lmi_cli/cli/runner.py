@@ -1,4 +1,4 @@
-"""From an exception to an exit code: the one place where errors become output."""
+"""Turns exceptions into exit codes: the one place where errors become output."""
 
 import contextlib
 import errno
@@ -23,8 +23,7 @@ class TerminationError(BaseException):
 def run(command: Callable[[], None]) -> int:
     """Run a command and return its exit code.
 
-    Every foreseeable failure becomes one line on stderr; with ``LMI_DEBUG=1`` its traceback is
-    shown too.
+    Every foreseeable failure becomes one line on stderr, with its traceback if ``LMI_DEBUG=1``.
     """
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminate)
@@ -40,7 +39,7 @@ def _outcome(command: Callable[[], None]) -> int:
         command()
     except LmiError as error:
         return _fail(error)
-    except BrokenPipeError:  # the reader has what it wanted
+    except BrokenPipeError:  # the reader has all it wants
         return 0
     except KeyboardInterrupt:
         message("lmi: interrupted")
@@ -61,7 +60,7 @@ def _outcome(command: Callable[[], None]) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # A second Ctrl-C does not wait for any clean-up.
+    # A second Ctrl-C ends the program at once, without any clean-up.
     signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     raise KeyboardInterrupt
 
@@ -87,7 +86,7 @@ def _show_traceback() -> None:
 def _flush() -> bool:
     """Flush stdout; return whether everything was written.
 
-    A stdout that fails is replaced by the null device: Python would stumble over it again at exit.
+    A stdout that fails is replaced by the null device, as Python would flush it again at exit.
     """
     try:
         if sys.stdout is not None:

@@ -1,6 +1,6 @@
 """A session: one run of a command, which opens the model and the documents it was asked for.
 
-Imports nothing heavy until it is needed.
+Heavy modules are imported only when they are needed.
 """
 
 import sys
@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lmi_cli.cache.signature import is_state_file
@@ -48,11 +47,7 @@ class Opened:
 
 
 class Session:
-    """A context manager that opens what a command needs and shows on stderr what it does.
-
-    Args:
-        request: What the user asked for.
-    """
+    """A context manager that opens what a command needs and reports on stderr what it does."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -62,16 +57,11 @@ class Session:
         self.progress.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.progress.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self.progress.__exit__(*error)
 
     def say(self, text: str) -> None:
-        """Print one line on stderr, unless the user wants none."""
+        """Print one line on stderr, unless ``--quiet`` is set."""
         if not self.request.quiet:
             message(text)
 
@@ -81,7 +71,7 @@ class Session:
         activity: str,
         show: Callable[[Any], object] = lambda event: None,
     ) -> Report:
-        """Run a task to its end: show progress and notes, pass other events to ``show``."""
+        """Run a task to its end; show progress and notes, and pass other events to ``show``."""
         from lmi_cli.tasks.events import Note, Progress, follow
 
         def shown(event: object) -> None:
@@ -101,11 +91,9 @@ class Session:
     def known_model(
         self, name: str | None = None, placement: "Placement | None" = None
     ) -> "KnownModel":
-        """Resolve a model, fetching and converting it on first use; weights stay unread.
+        """Resolve a model, which is fetched and converted on first use; its weights stay unread.
 
-        Args:
-            name: The model; None takes that of the request.
-            placement: Where it goes; None takes that of the request.
+        ``name`` and ``placement`` override those of the request.
         """
         request, placement = self.request, placement or placement_of(self.request)
         self.progress.show("loading model", 0, None, "MiB")
@@ -117,8 +105,8 @@ class Session:
             revision=request.revision,
             progress=self.progress.bytes,
         )
-        self.progress.clear()
         for note in files.notes:
+            self.progress.clear()
             self.say(note)
         self.progress.show("loading model", 0, None, "MiB")
         from lmi_cli.models.known import known_model
@@ -128,7 +116,7 @@ class Session:
         return known
 
     def load(self, name: str | None = None, placement: "Placement | None" = None) -> Opened:
-        """Resolve and load a model; for the arguments see :meth:`known_model`."""
+        """Resolve and load a model; arguments as for :meth:`known_model`."""
         started = time.monotonic()
         known = self.known_model(name, placement)
         self.progress.show("loading model", 0, None, "MiB")
@@ -139,20 +127,20 @@ class Session:
         return Opened(loaded, time.monotonic() - started)
 
     def chunk(self, opened: Opened) -> int:
-        """Tokens in one forward pass: what the user asked for, or what suits the model."""
+        """Tokens in one forward pass: as the user asked, or as suits the model."""
         return self.request.chunk or opened.loaded.lm.chunk
 
     def open_state_file(
         self, path: Path, *, keep: Sequence[str] | None = None
     ) -> "tuple[Opened, Reading]":
-        """Load the model of a state file and restore the reading that it holds.
+        """Load the model of a state file and restore the reading saved in it.
 
         Args:
             path: The file.
-            keep: Stores that the file must hold; None accepts any.
+            keep: Names of the stores that must be in the file; None accepts any.
 
         Raises:
-            StateFileError: The file is damaged, or what is asked for differs from how it was read.
+            StateFileError: The file is damaged, or the request differs from how it was read.
         """
         placement = placement_of(self.request)
         from lmi_cli.tasks import statefile
@@ -160,7 +148,8 @@ class Session:
         header = statefile.header_of(path)
         if not header.complete:
             raise StateFileError(
-                f"{path} is a reading that was interrupted", hint="run the same lmi read again"
+                f"{path} is an interrupted reading",
+                hint="run the same lmi read command again to continue it",
             )
         asked = self.request.method
         self.request = replace(self.request, method=asked or header.method["name"])
@@ -182,24 +171,23 @@ class Session:
     def open_reading(
         self, paths: Sequence[str], questions: Sequence[str] = (), *, label: str | None = None
     ) -> "tuple[Opened, Reading, AnswerOptions]":
-        """Read documents, or restore a state file, and say how to ask about them.
+        """Read documents or restore a state file, and return the options for asking as well.
 
         Args:
-            paths: As the user gave them.
+            paths: The sources, as typed by the user.
             questions: Those that will be asked.
-            label: Text in front of a question that shares a turn with the document.
+            label: As for :func:`lmi_cli.cli.choices.prompts_of`.
 
         Raises:
             PartialError: Under ``--strict``, part of the input could not be used.
         """
-        path = state_file(paths)
-        corpus = None if path is not None else open_sources(paths, self.request)
-        if path is not None:
+        # Errors in the options are reported before a model is loaded.
+        if (path := state_file(paths)) is not None:
             sampling_of(self.request)
             opened, reading = self.open_state_file(path)
             prompts = prompts_of(self.request, opened.loaded.known, label)
-        if corpus is not None:
-            # Errors in these are reported before a model is loaded.
+        else:
+            corpus = open_sources(paths, self.request)
             memory_choice(self.request)
             sampling_of(self.request)
             opened = self.load()
@@ -229,29 +217,25 @@ def open_sources(paths: Sequence[str], request: Request, *, follows: bool = Fals
     """Open the text of files, folders and standard input.
 
     Raises:
-        UsageError: A path does not exist, or ``-`` stands twice.
+        UsageError: A path does not exist, or ``-`` is used twice.
     """
     from lmi_cli.sources import open_corpus
 
-    return open_corpus(
-        paths,
-        read_options(request),
-        stdin=None if sys.stdin is None else sys.stdin.buffer,
-        follows=follows,
-    )
+    stdin = None if sys.stdin is None else sys.stdin.buffer
+    return open_corpus(paths, read_options(request), stdin=stdin, follows=follows)
 
 
 def state_file(paths: Sequence[str]) -> Path | None:
     """Return the state file among the arguments, if there is one.
 
     Raises:
-        UsageError: There are other sources beside it.
+        UsageError: There are other sources as well.
     """
     found = [path for path in paths if path != "-" and is_state_file(Path(path))]
     if found and len(paths) > 1:
         raise UsageError(
             f"{found[0]} is a state file and must be the only source",
-            hint=f"lmi read --append {found[0]} reads more into it",
+            hint=f"lmi read --append {found[0]} adds sources to it",
         )
     return Path(found[0]) if found else None
 
@@ -260,7 +244,7 @@ def require_target(path: Path) -> None:
     """Refuse to write a state file over a file of another kind.
 
     Raises:
-        UsageError: There is no such folder, or another kind of file is there.
+        UsageError: There is no such folder, or the file exists and is of another kind.
     """
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder")
@@ -271,7 +255,7 @@ def require_target(path: Path) -> None:
 def require_whole_input(
     sources: "Sequence[Source]", skipped: "Sequence[Skipped]", request: Request
 ) -> None:
-    """With ``--strict``, refuse a result for which part of the input was not used.
+    """With ``--strict``, refuse a result that is based on only part of the input.
 
     Raises:
         PartialError: A source was skipped or read with issues.

@@ -1,4 +1,4 @@
-"""``lmi summarize``: the gist of documents."""
+"""``lmi summarize``: summaries of documents."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -11,7 +11,7 @@ from lmi_cli.cli.session import piped_source
 
 @dataclass(frozen=True, kw_only=True)
 class SummarizeRequest(Request):
-    """What ``lmi summarize`` is asked for."""
+    """Options of ``lmi summarize``."""
 
     panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != MEMORY)
 
@@ -24,7 +24,7 @@ def command(request: SummarizeRequest) -> None:
     """Summarise documents, which are read once."""
     from lmi_cli.text.prompts import SUMMARY_INSTRUCTION
 
-    # A summary is of all of it, not of passages.
+    # A summary is about the whole text, so no passages are looked up.
     request = replace(request, no_memory=True)
     paths = request.arguments or [piped_source()]
     answer_and_print("summarize", request, paths, [SUMMARY_INSTRUCTION], label="")

@@ -1,8 +1,9 @@
-"""The report at the end: what was read, what the model could see, what that took."""
+"""The report after the result: what was read, what the model could see, the time and the memory."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lmi_cli.cli.console import mebibytes
 from lmi_cli.cli.session import Opened
 from lmi_cli.memory import peak_rss_bytes
 
@@ -10,9 +11,9 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.report import Answer, ReadingReport, Timing, Visible
     from lmi_cli.text.provenance import Place
 
-
+_QUOTED_CHARS = 90
 _ENDINGS = {
-    "length": "reached the limit of -n tokens and is cut off",
+    "length": "reached the limit set by -n and is cut off",
     "loop": "began to repeat itself and was stopped",
 }
 
@@ -21,37 +22,29 @@ def reading_lines(
     opened: Opened, report: "ReadingReport", timing: "Timing", answers: "Sequence[Answer]"
 ) -> list[str]:
     """The report on answers, with the line on what the model could not see."""
-    least = max((answer.visible for answer in answers), key=lambda visible: visible.unseen)
-    lines = [
-        *work_lines(opened, report, timing)[:1],
-        sight_line(report, least),
-        *input_lines(report),
-    ]
+    worst = max((answer.visible for answer in answers), key=lambda visible: visible.unseen)
+    lines = work_lines(opened, report, timing, sight_line(report, worst))
     for number, answer in enumerate(answers, 1):
         if ending := _ENDINGS.get(answer.finish_reason):
             lines.append(f"answer {number} {ending}" if len(answers) > 1 else f"answer {ending}")
     return lines
 
 
-def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing") -> list[str]:
-    """What was read, how fast and in how much memory; then the input that was not used in full."""
-    fresh = round(timing.prefill_s * (timing.prefill_tok_per_s or 0.0))
-    read = f"read {report.document_tokens:,} tokens in {timing.prefill_s:.1f} s"
-    if 0 < fresh < report.document_tokens:  # the rest comes from a state file
-        read = (
-            f"read {fresh:,} more tokens, {report.document_tokens:,} in all, "
-            f"in {timing.prefill_s:.1f} s"
-        )
+def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing", *more: str) -> list[str]:
+    """What was read, in what time and memory; then ``more``; then input not read in full."""
+    speed = timing.prefill_tok_per_s or 0.0
+    fresh, tokens = round(timing.prefill_s * speed), f"{report.document_tokens:,}"
     if not timing.prefill_s:
-        read = f"{report.document_tokens:,} tokens come from the state file"
-    return [
-        read
-        + (f" ({timing.prefill_tok_per_s:,.0f} tok/s)" if timing.prefill_tok_per_s else "")
-        + f", loaded in {opened.load_s:.1f} s"
-        + (f", decoded {timing.decode_tok_per_s:.1f} tok/s" if timing.decode_tok_per_s else "")
-        + f", peak memory {peak_rss_bytes() / 2**20:,.0f} MiB",
-        *input_lines(report),
-    ]
+        line = f"{tokens} tokens come from the state file"
+    elif 0 < fresh < report.document_tokens:  # the rest comes from a state file
+        line = f"read {fresh:,} more tokens, {tokens} in all, in {timing.prefill_s:.1f} s"
+    else:
+        line = f"read {tokens} tokens in {timing.prefill_s:.1f} s"
+    line += f" ({speed:,.0f} tok/s)" if speed else ""
+    line += f", loaded in {opened.load_s:.1f} s"
+    if timing.decode_tok_per_s:
+        line += f", decoded at {timing.decode_tok_per_s:.1f} tok/s"
+    return [f"{line}, peak memory {mebibytes(peak_rss_bytes())}", *more, *input_lines(report)]
 
 
 def input_lines(report: "ReadingReport") -> list[str]:
@@ -67,50 +60,39 @@ def input_lines(report: "ReadingReport") -> list[str]:
 def sight_line(report: "ReadingReport", visible: "Visible") -> str:
     """One sentence on what the model could see when it answered."""
     if visible.unseen == 0:
-        return "the model could see all of it"
+        return "the model could see the whole text"
     if visible.reread:
         return (
-            f"the model answered from passages of {visible.reread:,} tokens, the best of all "
-            f"{visible.searched:,} that were searched; it did NOT see the rest when it answered"
+            f"the model answered from passages of {visible.reread:,} tokens in all, the best "
+            f"matches in the {visible.searched:,} tokens searched; it did NOT see the rest of the "
+            "text when it answered"
         )
-    share = 100 * visible.unseen / report.document_tokens
-    place = ""
+    share = f"{100 * visible.unseen / report.document_tokens:.0f} %"
     if visible.unseen_from is not None and visible.unseen_to is not None:
-        place = f": {_span(report, visible.unseen_from, visible.unseen_to)}"
+        share += f": {_point(report, visible.unseen_from)} to {_point(report, visible.unseen_to)}"
     first = f"first {visible.sinks:,} and the " if visible.sinks else ""
+    seen = f"the model could see the {first}last {visible.window:,} tokens"
     if visible.searched:
         return (
-            f"the model could see the {first}last {visible.window:,} tokens; each query head "
-            f"attended to {visible.attended:,} at a time of the {visible.searched:,} others "
-            f"({share:.0f} %{place})"
+            f"{seen}; of the {visible.searched:,} others ({share}), each query head attended to "
+            f"at most {visible.attended:,} at a time"
         )
-    return (
-        f"the model could see the {first}last {visible.window:,} tokens, and NOT the "
-        f"{visible.unseen:,} {'between' if first else 'before'} ({share:.0f} %{place})"
-    )
+    place = "between them" if first else "before them"
+    return f"{seen}, but NOT the {visible.unseen:,} tokens {place} ({share})"
 
 
-def _span(report: "ReadingReport", first: "Place", last: "Place") -> str:
-    several = len(report.sources) > 1
-    return f"{_point(report, first, several)} to {_point(report, last, several)}"
-
-
-def _point(report: "ReadingReport", place: "Place", several: bool) -> str:
+def _point(report: "ReadingReport", place: "Place") -> str:
     if place.page is not None:
         point = f"page {place.page}"
     elif place.line is not None:
         point = f"line {place.line:,}"
     else:
         point = f"character {place.char or 0:,}"
-    return f"{report.sources[place.source].origin} {point}" if several else point
-
-
-_QUOTED_CHARS = 90
+    return f"{report.sources[place.source].origin} {point}" if len(report.sources) > 1 else point
 
 
 def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
-    """The passages that the question is about, one to a line, best first."""
-    several = len(report.sources) > 1
+    """The passages that the question is about, one per line, best first."""
     lines = []
     for item in answer.evidence:
         if item.page is not None:
@@ -122,7 +104,7 @@ def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
             place = f"lines {item.line_start:,}-{end:,}" if end != item.line_start else place
         else:
             place = f"character {item.start:,}"
-        place = f"{item.source} {place}" if several else place
+        place = f"{item.source} {place}" if len(report.sources) > 1 else place
         text = " ".join(item.text.split())
         cut = f"{text[: _QUOTED_CHARS - 3]}..." if len(text) > _QUOTED_CHARS else text
         lines.append(f"  {place}: {cut}")

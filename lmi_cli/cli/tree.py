@@ -1,4 +1,4 @@
-"""Documents as a tree of folders, with the tokens of each."""
+"""Documents as a tree of folders, with the number of tokens in each file and folder."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Folder:
-    """Part of the tree."""
-
     tokens: int = 0
     folders: "dict[str, _Folder]" = field(default_factory=dict)
     files: "list[tuple[str, SourceReport]]" = field(default_factory=list)
 
 
 def tree_lines(sources: "Sequence[SourceReport]") -> Iterator[str]:
-    """A line for each file and folder, with its tokens; chains of single folders are one line."""
+    """A line for each file and folder; a folder with nothing but one folder shares its line."""
     root = _Folder()
     for source in sources:
         *folders, name = source.origin.split("/")

@@ -87,9 +87,14 @@ class Cell:
 
     @property
     def window_correct(self) -> int | None:
-        """Number of right answers from the window alone; None if there are none to compare."""
+        """Number of correct answers from the window alone; None if these were not generated."""
         compared = [trial.window_correct for trial in self.trials]
         return None if None in compared else sum(map(bool, compared))
+
+    @property
+    def window_accuracy(self) -> float | None:
+        """Share of correct answers from the window alone."""
+        return None if self.window_correct is None else self.window_correct / len(self.trials)
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,13 +199,13 @@ def test_a_long_text_says_what_could_not_be_seen(
 ) -> None:
     plain = ["qa", long_document, "What?", "-m", model, "-n", 4, "--no-memory"]
     result = lmi(*plain)
-    assert "and NOT the" in result.err and " %: line 1 to line " in result.err
+    assert "but NOT the" in result.err and " %: line 1 to line " in result.err
     report = json.loads(lmi(*plain, "--json").out)
     assert report["method"]["form"] == "stream"
     seen = report["answers"][0]["visible"]
     assert seen["sinks"] + seen["window"] + seen["unseen"] == report["tokens"]["read"]
     assert seen["sinks"] + seen["window"] == report["tokens"]["visible"]
-    assert "could see all of it" in lmi("qa", long_document, "What?", "-m", model, "-n", 4,
+    assert "could see the whole text" in lmi("qa", long_document, "What?", "-m", model, "-n", 4,
                                         "--method", "full").err  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def test_passkey_as_a_table_and_as_json(lmi: Run, model: str) -> None:
     assert lines[0].split() == ["depth", "150", "300"]
     assert [line.split("%")[0].strip() for line in lines[1:4]] == ["0", "50", "100"]
     assert lines[4].split()[0] == "all" and len({len(line) for line in lines}) == 1
-    assert "150 at 0 %: " in result.err
+    assert "150 tokens, key at 0 %: " in result.err
     report = json.loads(lmi("passkey", *grid, "-m", model, "--json").out)
     places = [(cell["length"], cell["depth"]) for cell in report["cells"]]
     assert places == [(length, depth) for length in (150, 300) for depth in (0, 50, 100)]

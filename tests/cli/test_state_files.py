@@ -146,7 +146,7 @@ def test_wrong_uses(lmi: Run, model: str, book: Path, document: Path, tmp_path: 
         (["read", document, "--append", document], 2, "not a state file"),
         (["read", document, "-o", tmp_path / "no" / "b.lmi", "-m", model], 2, "not a folder"),
         (["read", document, "-o", document], 2, "exists and is not a state file"),
-        (["read", document, "-o", tmp_path / "b.lmi", "--keep", "all"], 2, "keep 'all'"),
+        (["read", document, "-o", tmp_path / "b.lmi", "--keep", "all"], 2, "'all' for --keep"),
         (["qa", book, document, QUESTION], 2, "must be the only source"),
         (["chat", "-"], 2, "standard input"),
         (["chat"], 2, "standard input"),
