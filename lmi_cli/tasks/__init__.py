@@ -1,4 +1,4 @@
-"""What users come for: questions, summaries, scores. Sources and a model in, typed reports out.
+"""Questions, summaries, scores: tasks take sources and a model, and return typed reports.
 
-Tasks put ``sources``, ``text`` and ``engine`` together and yield events; they print nothing.
+Tasks combine ``sources``, ``text`` and ``engine`` and yield events; they print nothing.
 """

@@ -1,7 +1,7 @@
-"""The one asker: questions about a document that has been read.
+"""The one asker: answers questions about a document that has been read.
 
-Answers come from the whole text where the model sees all of it; otherwise from passages that are
-read again, from the store, or from the window alone.
+An answer is based on the whole text if the model sees all of it; otherwise on passages that are
+read again, on the store, or on the window alone.
 """
 
 import time
@@ -22,13 +22,14 @@ from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta
 from lmi_cli.tasks.evidence import Finder, Ranked, evidence_of, nearest_last
+from lmi_cli.tasks.plan import require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
 from lmi_cli.tasks.report import Answer, Visible
 from lmi_cli.text.prompts import Prompts, Turn
 from lmi_cli.text.tokenizer import IncrementalDecoder
 
 REREAD_PASSAGES = 2
-"""Number of passages that are read again in front of a question; see ``docs/memory.md``."""
+"""Number of passages that are read again before a question; see ``docs/memory.md``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class AnswerOptions:
 
     Attributes:
         prompts: The form of the prompts.
-        method: The method that the user asked for; only what is not fixed by reading counts.
+        method: The user's choice of method; only options that reading does not fix are used.
         answer_from: One of ``plan.ANSWER_FROM``.
         max_new_tokens: Longest answer.
         sampling: How tokens are chosen.
@@ -51,18 +52,13 @@ class AnswerOptions:
 
 
 class Asker:
-    """Asks questions about one reading, which is not changed.
-
-    Args:
-        model: The model that read it.
-        reading: The document.
-        options: How questions are asked.
+    """Asks the model that read a document about it; the reading is not changed.
 
     Attributes:
-        timing: Of reading and of all answers so far.
+        timing: Time of reading and of all answers so far.
 
     Raises:
-        StateFileError: The document was read behind another prefix than these prompts have.
+        StateFileError: The document was read after another prefix than that of these prompts.
         UsageError: Parameters of the search contradict each other.
     """
 
@@ -76,8 +72,9 @@ class Asker:
         self._prompt = prompts.whole() if reading.plan.fits else prompts.after_stream()
         if self._prompt.prefix != reading.plan.prefix:
             raise StateFileError(
-                "the document was read behind another beginning of the prompt",
-                hint="a short document is read inside the first turn: --system needs the sources",
+                "the document was read with another beginning of the prompt",
+                hint="a document that fits is read behind the system text: to change --system, "
+                "read the sources again",
             )
         self._searching: Method | None = None
         if "store" in reading.stores:
@@ -85,14 +82,7 @@ class Asker:
             self._searching = options.method.searching(reading.plan.method, layers)
         self._finder: Finder | None = None
         if reading.heads is not None and "index" in reading.stores:
-            self._finder = Finder(
-                self._engine,
-                reading.heads,
-                reading.stores["index"],
-                reading.document.borders,
-                len(reading.plan.prefix),
-                self._prompt.tail,
-            )
+            self._finder = Finder(self._engine, reading, reading.heads, self._prompt)
         self._generated = 0
 
     def ask(
@@ -106,18 +96,18 @@ class Asker:
         """Answer a question.
 
         Args:
-            question: As the user asked it.
+            question: As typed by the user.
             index: Number of the question, for the random generator.
             earlier: Turns of the conversation so far; the oldest are dropped if they do not fit.
-            answer_from: As in the options, and in the place of it.
+            answer_from: Overrides that of the options.
 
         Raises:
-            UsageError: The question does not fit the window, or what the answer is to come from was
-                not kept.
+            UsageError: The question does not fit the window, or the index or store that the answer
+                needs was not kept.
         """
         started = time.monotonic()
         self.require_fit(question)
-        # A follow-up question is seldom clear without the one before it.
+        # A follow-up question is rarely clear without the one before it.
         ranked = self.rank(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
         tail = self._tail(question, earlier)
         source = self._source(ranked, len(tail), answer_from or self.options.answer_from)
@@ -141,28 +131,17 @@ class Asker:
         return Answer(question, text, reason, count, visible, source, evidence)
 
     def rank(self, question: str) -> list[Ranked]:
-        """Rank the passages of the document, best first; empty without an index."""
-        if self._finder is None or not self.reading.stores["index"].tokens:
-            return []
-        return self._finder.rank(self.reading.state, question)
+        """Rank the passages of the document, best first; there are none without an index."""
+        return [] if self._finder is None else self._finder.rank(question)
 
-    def require_fit(self, question: str) -> None:
-        """Refuse a question that does not fit the window.
-
-        Raises:
-            UsageError: It does not.
-        """
-        window, needed = self.reading.plan.method.local_window, len(self._prompt.tail(question))
-        if window is not None and needed > window:
-            raise UsageError(
-                f"a question of {needed:,} tokens does not fit the window of {window:,}",
-                hint="shorten the question or raise --window",
-            )
+    def require_fit(self, *questions: str) -> None:
+        """Refuse questions that are longer than the window, with a ``UsageError``."""
+        require_fit(self.reading.plan.method, self._prompt, questions)
 
     def _answer(
         self, engine: Engine, state: StreamState, last: Tensor, index: int, started: float
     ) -> Generator[Delta, None, tuple[str, str, int]]:
-        """Generate; return the text of the answer, its finish reason and its number of tokens."""
+        """Decode; return the text of the answer, its finish reason and its number of tokens."""
         tokenizer = self._model.tokenizer
         decoder = IncrementalDecoder(tokenizer)
         parts: list[str] = []
@@ -192,7 +171,7 @@ class Asker:
         return "".join(parts), reason, count
 
     def _source(self, ranked: Sequence[Ranked], tail: int, wanted: str) -> str:
-        """What the answer comes from; see :class:`lmi_cli.tasks.report.Answer`."""
+        """The basis of the answer; see :class:`lmi_cli.tasks.report.Answer`."""
         if self._hidden_spans(tail) == []:
             return "whole"
         if wanted == "auto":
@@ -200,16 +179,16 @@ class Asker:
         if wanted == "passages" and not ranked:
             raise UsageError(
                 "there are no passages to answer from",
-                hint="passages take an index, kept while reading, and a model with retrieval heads",
+                hint="passages need an index, kept while reading, and a model with retrieval heads",
             )
         if wanted == "memory" and self._searching is None:
             raise UsageError(
-                "there is no memory to answer from", hint="read again with --keep store"
+                "there is no memory to answer from", hint="lmi read --keep store keeps one"
             )
         return wanted
 
     def _tail(self, question: str, earlier: Sequence[Turn]) -> list[int]:
-        """Ids of a question behind the document, and behind the conversation so far."""
+        """Ids of a question that follows the document and the conversation so far."""
         if not earlier:
             return self._prompt.tail(question)
         later = self.options.prompts.later_turn()
@@ -223,14 +202,14 @@ class Asker:
 
     @property
     def _conversation_limit(self) -> int:
-        """Tokens that a conversation may take, so that half of the window is left to the text."""
+        """Tokens that a conversation may take: half of the window is left to the text."""
         window = self.reading.plan.method.local_window
         return (window or self._model.known.facts.trained_length) // 2
 
     def _reread(
         self, passages: Sequence[Passage], question: str, earlier: Sequence[Turn]
     ) -> tuple[Engine, Ids]:
-        """A prompt with these passages, and an engine that reads as the stock model does."""
+        """The ids of a prompt with these passages, and an engine that attends to all of it."""
         prompt = self.options.prompts.around_passages(earlier)
         while earlier and len(prompt.prefix) > self._conversation_limit:
             earlier = earlier[1:]
@@ -251,45 +230,36 @@ class Asker:
     def _hidden_spans(self, tail: int) -> list[tuple[int, int]]:
         """Ranges of document tokens that the first token of an answer does not attend to.
 
-        Args:
-            tail: Tokens between the document and the answer.
+        ``tail`` is the number of tokens between the document and the answer.
         """
         prefix, tokens = len(self.reading.plan.prefix), self.reading.document.tokens
         position = prefix + tokens + tail - 1
         layers = self._model.known.facts.layers
         hidden, edge = [], 0
         for start, stop in visible_in_any(self.reading.plan.method, layers, position):
-            start, stop = max(0, start - prefix), min(tokens, stop - prefix)
-            if edge < min(start, tokens):
-                hidden.append((edge, min(start, tokens)))
+            start, stop = min(tokens, max(0, start - prefix)), min(tokens, stop - prefix)
+            if edge < start:
+                hidden.append((edge, start))
             edge = max(edge, stop)
         return hidden if edge >= tokens else [*hidden, (edge, tokens)]
 
     def _visible(self, source: str, tail: int, reread: Sequence[Passage]) -> Visible:
-        """What the first token of an answer sees, ``tail`` tokens behind the document."""
+        """The document tokens that the first token of an answer sees; ``tail`` as above."""
         document = self.reading.document
         if source == "passages":
-            again = sum(len(passage) for passage in reread)
+            again = sum(map(len, reread))
             searched = self.reading.stores["index"].tokens
             return Visible(0, 0, document.tokens - again, searched=searched, reread=again)
         hidden = self._hidden_spans(tail)
         if not hidden:
             return Visible(0, document.tokens, 0)
         first, stop = hidden[0][0], hidden[-1][1]
-        unseen = sum(end - begin for begin, end in hidden)
-        window = document.tokens - stop
-        visible = Visible(
-            document.tokens - unseen - window,
-            window,
-            unseen,
-            document.place(first),
-            document.place(stop - 1),
-        )
+        unseen, window = sum(end - begin for begin, end in hidden), document.tokens - stop
+        places = document.place(first), document.place(stop - 1)
+        visible = Visible(document.tokens - unseen - window, window, unseen, *places)
         if source == "memory" and self._searching is not None:
-            topk = max(
-                segment.topk or 0
-                for layer in self._model.known.facts.layers
-                for segment in self._searching.segments(layer)
-            )
+            layers = self._model.known.facts.layers
+            segments = (item for layer in layers for item in self._searching.segments(layer))
+            topk = max(segment.topk or 0 for segment in segments)
             visible.searched, visible.attended = unseen, min(topk, unseen)
         return visible

@@ -1,22 +1,21 @@
-"""The passages of a document that a question is about, by the model's own retrieval heads."""
+"""The passages of a document that a question is about, ranked by the model's retrieval heads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lmi_cli.cache.state import StreamState
-from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.retrieval import attention_shares, contrast
 from lmi_cli.sources.blocks import Source
 from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
 from lmi_cli.tasks.document import Document, Passage
+from lmi_cli.tasks.reading import Reading
 from lmi_cli.tasks.report import Evidence
+from lmi_cli.text.prompts import Prompt
 
 LISTED = 5
 """Number of passages that are listed with an answer."""
@@ -31,53 +30,44 @@ class Ranked:
 
 
 class Finder:
-    """Ranks the passages of a document that has been read.
+    """Ranks the passages of a reading whose index holds the keys of ``heads``.
 
     Args:
-        engine: The engine that read it.
+        engine: The engine that read the document.
+        reading: The reading.
         heads: The model's retrieval heads.
-        index: The keys of these heads.
-        borders: Tokens of the document at which passages begin, then the number of tokens.
-        prefix_tokens: Tokens in front of the document.
-        tail: From a question to its ids as they stand behind the document.
+        prompt: The prompt around the document.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        heads: RetrievalHeads,
-        index: TokenStore,
-        borders: NDArray[np.int64],
-        prefix_tokens: int,
-        tail: Callable[[str], list[int]],
+        self, engine: Engine, reading: Reading, heads: RetrievalHeads, prompt: Prompt
     ) -> None:
-        self._engine = engine
-        self._heads = heads
-        self._index = index
-        self._borders = borders
-        self._prefix_tokens = prefix_tokens
-        self._tail = tail
+        self._engine, self._reading, self._heads, self._prompt = engine, reading, heads, prompt
+        self._borders = reading.document.borders
         self._empty: list[Tensor] = []
 
-    def rank(self, state: StreamState, question: str) -> list[Ranked]:
-        """Rank all passages, best first, from the state behind the document."""
+    def rank(self, question: str) -> list[Ranked]:
+        """Rank all passages, best first; there are none if the index is empty."""
+        if not self._reading.stores["index"].tokens:
+            return []
         if not self._empty:
-            self._empty = [self._look(state, empty) for empty in EMPTY_QUESTIONS]
-        scores = contrast(self._look(state, question), self._empty)
+            self._empty = [self._shares(empty) for empty in EMPTY_QUESTIONS]
+        scores = contrast(self._shares(question), self._empty)
         order = torch.argsort(scores, descending=True, stable=True).tolist()
         bounds = self._borders.tolist()
         return [Ranked(Passage(n, bounds[n], bounds[n + 1]), float(scores[n])) for n in order]
 
-    def _look(self, state: StreamState, question: str) -> Tensor:
-        ids = np.array(self._tail(question), dtype=np.int32)
-        borders = self._borders + self._prefix_tokens
-        return attention_shares(self._engine, state.fork(), ids, self._index, self._heads, borders)
+    def _shares(self, question: str) -> Tensor:
+        ids = np.array(self._prompt.tail(question), dtype=np.int32)
+        state, index = self._reading.state.fork(), self._reading.stores["index"]
+        borders = self._borders + len(self._reading.plan.prefix)
+        return attention_shares(self._engine, state, ids, index, self._heads, borders)
 
 
 def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
-    """Order passages, given best first, with the best one next to the question that follows.
+    """Reorder passages that are sorted best first, so that the best one comes last.
 
-    Neighbours in the document stay together and in order.
+    It then stands next to the question. Neighbours in the document stay together and in order.
     """
     runs: list[list[Passage]] = []
     for passage in sorted(ranked, key=lambda item: item.number):

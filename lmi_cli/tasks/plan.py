@@ -1,11 +1,12 @@
-"""The plan: how a text is read, and what that takes in memory and time.
+"""The plan: how a text is read, and how much memory and time that takes.
 
-Every function here is pure. A plan follows from what is known of the model, from the request and
-from the number of tokens, so that a forecast and the reading after it cannot disagree. Imports
-neither torch nor transformers.
+Every function here is pure. A plan follows from the facts known about the model, the request and
+the number of tokens, so a forecast and the reading after it cannot disagree. Imports neither torch
+nor transformers.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lmi_cli.engine import ANSWER_TOKENS, CHUNK
@@ -16,30 +17,30 @@ from lmi_cli.methods.base import bound, layer_bound, named_parameters
 from lmi_cli.models.known import KnownModel
 from lmi_cli.models.placement import Precision
 from lmi_cli.models.speeds import setting_of
-from lmi_cli.text.prompts import Prompts
+from lmi_cli.text.prompts import Prompt, Prompts
 
 STREAM_SHARE = 4
-"""A document beyond the trained length is read in a window of this part (one over it) of it.
+"""The default window of a stream is the trained length divided by this.
 
 A model is weakest at its largest distances: see ``docs/defaults.md``.
 """
 
 QUESTION_SHARE = 16
-"""A document that is read whole leaves this part (one over it) of the trained length to questions.
+"""A document that is read whole leaves the trained length divided by this to questions.
 
-It is left even where the known questions are short, since a reading serves later ones as well.
+That much is left even if the known questions are short, since later ones need room as well.
 """
 
 ANSWER_FROM = ("auto", "passages", "memory", "window")
-"""What the answers to a stream may come from."""
+"""Possible sources of answers about a stream."""
 
-# A growing cache is allocated half as large again as what it holds.
+# A growing cache is allocated half as large again as its contents.
 _GROWTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryChoice:
-    """What is kept of a stream, and what answers come from.
+    """What is kept of a stream, and the source of answers.
 
     Attributes:
         answer_from: ``passages`` (the best are read again), ``memory`` (each query head searches
@@ -47,10 +48,10 @@ class MemoryChoice:
         index: Whether the keys of the retrieval heads are kept.
         store: Whether all keys and values are kept.
         int8: Whether the store keeps keys and values in eight bits.
-        budget_bytes: Memory for index and store; beyond it they go to files. None has no limit.
+        budget_bytes: RAM for index and store; the rest goes to files. None means no limit.
 
     Raises:
-        UsageError: ``answer_from`` is not known.
+        UsageError: ``answer_from`` has an unknown value.
     """
 
     answer_from: str = "auto"
@@ -62,7 +63,7 @@ class MemoryChoice:
     def __post_init__(self) -> None:
         if self.answer_from not in ANSWER_FROM:
             raise UsageError(
-                f"answer-from {self.answer_from!r} is not known",
+                f"unknown value {self.answer_from!r} for --answer-from",
                 hint="one of " + ", ".join(ANSWER_FROM),
             )
 
@@ -73,14 +74,9 @@ NO_MEMORY = MemoryChoice("window", index=False)
 
 @dataclass(frozen=True, slots=True)
 class ReadingRequest:
-    """The part of what the user asked for that decides how a document is read.
+    """The options that decide how a document is read.
 
-    Attributes:
-        prompts: The form of the prompts.
-        method: How the model attends.
-        memory: What is kept of a stream.
-        answer_tokens: Longest answer.
-        chunk: Tokens in one forward pass.
+    ``answer_tokens`` is the longest answer, and ``chunk`` the size of a forward pass, in tokens.
     """
 
     prompts: Prompts
@@ -92,27 +88,28 @@ class ReadingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a text is read, and what that takes.
+    """How a text is read, and how much memory and time that takes.
 
     Attributes:
         fits: Whether the text is read whole, exactly as the stock model would; otherwise it is read
             as a stream.
         prefix: Ids in front of the text.
-        method: What reads.
+        method: The method that reads the text.
         chunk: Tokens in one forward pass.
-        precision: Numbers in which the model computes.
-        longest: Tokens of the whole sequence, answer included, where they are known. Models with
-            one set of frequencies for short texts and one for long choose by it.
+        precision: Dtype and quantisation of the model.
+        longest: Tokens of the whole sequence, answer included, if known. Models with one set of
+            rotary frequencies for short texts and another for long ones choose by it.
         index: Whether the keys of the retrieval heads are kept.
         needs_heads: Whether the retrieval heads must be found first, and the plan made again.
-        searching: The method with the store searched, where all keys and values are kept.
-        int8: Whether the store keeps them in eight bits.
-        bound_tokens: Largest number of tokens that any layer keeps; None grows with the text.
-        cache_bytes: Keys and values of all layers, at most; None if the text is of unknown length
-            and they grow with it.
-        store_bytes: Index and store of the whole text; None if that is not known.
-        weights_bytes: Weights.
-        prefill_s: Seconds at the speed of the last such reading, if there was one.
+        searching: The method as it searches the store; None if there is no store.
+        int8: Whether the store keeps keys and values in eight bits.
+        bound_tokens: Largest number of tokens that any layer keeps; None if it grows with the text.
+        cache_bytes: Upper bound of the keys and values of all layers; None if they grow with a
+            text of unknown length.
+        store_bytes: Size of index and store for the whole text; None if not known.
+        weights_bytes: Size of the weights.
+        prefill_s: Seconds at the speed of the last reading with the same settings; None if there
+            was none.
     """
 
     fits: bool
@@ -133,29 +130,38 @@ class Plan:
 
     @property
     def form(self) -> str:
-        """``fits`` or ``stream``, as reports have it."""
+        """``fits`` or ``stream``, as in reports."""
         return "fits" if self.fits else "stream"
 
     @property
     def reported_method(self) -> Method:
-        """The method with all its parameters, those of the search included."""
+        """The method with all its parameters, including those of the search."""
         return self.searching or self.method
 
 
 def document_limit(
     known: KnownModel, request: ReadingRequest, questions: Sequence[str] = ()
 ) -> int:
-    """Tokens of the longest document that is read whole.
-
-    Args:
-        known: The model.
-        request: What the user asked for.
-        questions: Questions that are known already; the longest must fit beside the document.
-    """
+    """Tokens of the longest document that is read whole, with room for the longest question."""
     prompt, length = request.prompts.whole(), known.facts.trained_length
     longest = max((len(prompt.tail(question)) for question in questions), default=0)
     asking = max(longest + request.answer_tokens, length // QUESTION_SHARE)
     return length - len(prompt.prefix) - asking
+
+
+def require_fit(method: Method, prompt: Prompt, questions: Iterable[str]) -> None:
+    """Refuse questions that are longer than the window.
+
+    Raises:
+        UsageError: One of them is.
+    """
+    window = method.local_window
+    for needed in (len(prompt.tail(question)) for question in questions):
+        if window is not None and needed > window:
+            raise UsageError(
+                f"a question of {needed:,} tokens does not fit the window of {window:,}",
+                hint="shorten the question or raise --window",
+            )
 
 
 def plan_reading(
@@ -164,12 +170,12 @@ def plan_reading(
     tokens: int | None,
     questions: Sequence[str] = (),
 ) -> Plan:
-    """Plan the reading of a document for questions.
+    """Plan the reading of a document.
 
     Args:
         known: The model.
-        request: What the user asked for.
-        tokens: Of the document; None for a stream of unknown length.
+        request: The options.
+        tokens: Length of the document; None for a stream of unknown length.
         questions: Questions that are known already.
 
     Raises:
@@ -181,23 +187,14 @@ def plan_reading(
     prompt = request.prompts.whole() if fits else request.prompts.after_stream()
     window = length if fits else _stream_window(known)
     method = request.method.build(window, len(prompt.tokenizer.prefix))
-    local = method.local_window
-    for question in questions:
-        needed = len(prompt.tail(question))
-        if local is not None and needed > local:
-            raise UsageError(
-                f"a question of {needed:,} tokens does not fit the window of {local:,}",
-                hint="shorten the question or raise --window",
-            )
-    bounded = bound(method, known.facts.layers, request.chunk) is not None
-    memory, heads = request.memory, known.heads
-    needs_heads = memory.index and not fits and bounded and heads is None
-    index = memory.index and heads is not None and bool(heads.heads)
+    require_fit(method, prompt, questions)
+    layers, memory, heads = known.facts.layers, request.memory, known.heads
+    bounded = bound(method, layers, request.chunk) is not None
     no_heads = memory.index and heads is not None and not heads.heads
     wanted = memory.store or (memory.answer_from == "auto" and no_heads and bounded)
     searching = None
-    if wanted and not fits and any(method.may_search(layer) for layer in known.facts.layers):
-        searching = request.method.searching(method, len(known.facts.layers))
+    if wanted and not fits and any(map(method.may_search, layers)):
+        searching = request.method.searching(method, len(layers))
     plan = Plan(
         fits=fits,
         prefix=prompt.prefix,
@@ -205,8 +202,8 @@ def plan_reading(
         chunk=request.chunk,
         precision=known.precision,
         longest=tokens + length - limit if fits and tokens is not None else None,
-        index=index,
-        needs_heads=needs_heads,
+        index=memory.index and heads is not None and bool(heads.heads),
+        needs_heads=memory.index and not fits and bounded and heads is None,
         searching=searching,
         int8=memory.int8,
     )
@@ -214,18 +211,11 @@ def plan_reading(
 
 
 def plan_scoring(
-    known: KnownModel,
-    choice: MethodChoice,
-    tokens: int | None,
-    chunk: int = CHUNK,
+    known: KnownModel, choice: MethodChoice, tokens: int | None, chunk: int = CHUNK
 ) -> Plan:
     """Plan the scoring of a text, with the trained length as window, as in the paper.
 
-    Args:
-        known: The model.
-        choice: The method that the user asked for.
-        tokens: Length of the text; None if it is not known.
-        chunk: Tokens in one forward pass.
+    ``tokens`` is the length of the text; None if it is not known.
 
     Raises:
         UsageError: Parameters contradict each other.
@@ -238,12 +228,7 @@ def plan_scoring(
 
 
 def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) -> Plan:
-    """Plan the reading of any text beyond the trained length.
-
-    Args:
-        known: The model; it needs no tokenizer.
-        choice: The method that the user asked for.
-        chunk: Tokens in one forward pass.
+    """Plan the reading of any text beyond the trained length; the model needs no tokenizer.
 
     Raises:
         UsageError: Parameters contradict each other.
@@ -253,7 +238,7 @@ def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) 
 
 
 def warnings(choice: MethodChoice, known: KnownModel) -> list[str]:
-    """Warnings about choices that are allowed but unlikely to be meant, one sentence each."""
+    """Warnings about choices that are allowed but unlikely to be intended, a sentence each."""
     length = known.facts.trained_length
     window = choice.build(length, len(known.tokenizer.prefix)).local_window
     if window is not None and window > length:
@@ -267,25 +252,20 @@ def _stream_window(known: KnownModel) -> int:
 
 
 def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) -> Plan:
-    """Complete a plan with the memory and the time that follow from it."""
+    """Complete a plan with its memory and time; ``use`` is ``read`` or ``score``."""
     facts = known.facts
     total = None if tokens is None else len(plan.prefix) + tokens
-    held = None if total is None else round(_GROWTH * max(total, plan.longest or 0))
-    kept = 0
-    for layer in facts.layers:
-        sizes = (layer_bound(plan.method, layer, plan.chunk), held)
-        size = min((size for size in sizes if size is not None), default=None)
-        if size is None:
-            break
-        kept += size
-    else:
-        plan = replace(plan, cache_bytes=kept * facts.layer_bytes_per_token(plan.precision.dtype))
+    growing = math.inf if total is None else round(_GROWTH * max(total, plan.longest or 0))
+    bounds = (layer_bound(plan.method, layer, plan.chunk) for layer in facts.layers)
+    kept = sum(growing if size is None else min(size, growing) for size in bounds)
     setting = setting_of(use, plan.precision.name, named_parameters(plan.method))
     rate = known.speeds.get(setting)
     unknown = tokens is None or plan.needs_heads
+    layer_bytes = facts.layer_bytes_per_token(plan.precision.dtype)
     return replace(
         plan,
         bound_tokens=bound(plan.method, facts.layers, plan.chunk),
+        cache_bytes=None if math.isinf(kept) else int(kept) * layer_bytes,
         store_bytes=None if unknown else (tokens or 0) * _kept_bytes_per_token(plan, known),
         weights_bytes=facts.weights_bytes(plan.precision.dtype, plan.precision.quantize),
         prefill_s=None if rate is None or total is None else total / rate,
@@ -293,7 +273,7 @@ def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) 
 
 
 def _kept_bytes_per_token(plan: Plan, known: KnownModel) -> int:
-    """Bytes of index and store for each token of a text."""
+    """Size of index and store per token of a text."""
     facts, item = known.facts, plan.precision.itemsize
     kept = 0
     if plan.index and known.heads is not None:

@@ -10,7 +10,7 @@ from lmi_cli.tasks.report import Answer, ReadingReport, Timing
 
 @dataclass(frozen=True, slots=True)
 class QAReport:
-    """All answers, and how they came about."""
+    """All answers, with the reading and the timing behind them."""
 
     reading: ReadingReport
     answers: list[Answer]
@@ -18,17 +18,12 @@ class QAReport:
 
 
 def answer(asker: Asker, questions: Sequence[str]) -> Generator[Delta | Answer, None, QAReport]:
-    """Answer each question from the state after reading.
-
-    Args:
-        asker: Has the reading.
-        questions: As the user asked them.
+    """Answer each question, all from the state after reading.
 
     Raises:
         UsageError: See :meth:`Asker.ask`.
     """
-    for question in questions:
-        asker.require_fit(question)
+    asker.require_fit(*questions)
     answers: list[Answer] = []
     for index, question in enumerate(questions):
         answers.append((yield from asker.ask(question, index)))

@@ -1,7 +1,7 @@
-"""The one reader: a document is read once, so that any number of questions can follow.
+"""The one reader: a document is read once, and any number of questions can follow.
 
-A first reading, one that goes on after an interruption and one that reads more behind what is known
-are the same loop. It ends in a :class:`Reading`, which is all that asking and state files need.
+A first reading, one that continues after an interruption and one that appends to an earlier reading
+are the same loop. Its result is a :class:`Reading`, which is all that asking and state files need.
 """
 
 import time
@@ -40,17 +40,17 @@ class Reading:
     """A document that has been read.
 
     Attributes:
-        document: Its tokens, its text and where both came from.
+        document: Its tokens and its text, with their places in the sources.
         choice: The method that the user asked for.
         plan: How it was read.
-        state: Behind its last token. Whoever asks works on a fork.
+        state: The state after its last token. Questions are asked on a fork of it.
         last: Hidden state of its last token, ``[hidden]``.
-        stores: What is kept of every token: ``index``, ``store``, both or neither.
-        heads: The retrieval heads whose keys the index holds.
-        sources: What was read.
-        skipped: What was not read, and why.
-        fresh_tokens: Number of its tokens that this process has read.
-        prefill_s: Seconds in which it has read them.
+        stores: ``index``, ``store``, both or neither.
+        heads: The retrieval heads whose keys are in the index.
+        sources: The sources that were read.
+        skipped: The sources that were not read, with reasons.
+        fresh_tokens: Number of tokens that this process has read.
+        prefill_s: Seconds that this process has taken to read them.
     """
 
     document: Document
@@ -66,14 +66,14 @@ class Reading:
     prefill_s: float = field(default=0.0, compare=False)
 
     def fork(self) -> "Reading":
-        """An independent copy to continue; it shares the full blocks of the stores."""
+        """An independent copy that can be continued; it shares the full blocks of the stores."""
         stores = {name: store.fork(store.pool.fresh()) for name, store in self.stores.items()}
         state = self.state.fork()
         state.recording = tuple(stores.values())
         return replace(self, state=state, stores=stores, fresh_tokens=0, prefill_s=0.0)
 
     def timing(self) -> Timing:
-        """Time and speed of reading in this process."""
+        """Time and speed of the reading done by this process."""
         timing = Timing()
         if self.fresh_tokens:
             timing.add_prefill(self.fresh_tokens, self.prefill_s)
@@ -109,28 +109,21 @@ def require_memory(model: Loaded, plan: Plan) -> None:
     Raises:
         ResourceError: They do not fit the memory of the one device that all layers are on.
     """
-    free = model.lm.free_bytes()
+    free, facts = model.lm.free_bytes(), model.known.facts
     if free is None or plan.cache_bytes is None:
         return
-    facts = model.known.facts
     per_token = len(facts.layers) * facts.layer_bytes_per_token(plan.precision.dtype)
+    kept = max(1, plan.cache_bytes // per_token)
+    what = f"the cache of {plan.method.name}, with {kept:,} tokens per layer,"
     memory.require(
-        plan.cache_bytes,
-        f"{plan.method.name}, keeping {max(1, plan.cache_bytes // per_token):,} tokens a layer,",
-        "a smaller --window, or --dtype bfloat16, takes less",
-        free=free,
+        plan.cache_bytes, what, "a smaller --window or --dtype bfloat16 takes less", free=free
     )
 
 
 def remember_speed(model: Loaded, plan: Plan, use: str, tokens: int, seconds: float) -> None:
-    """Note the speed of a reading, unless its cache grows, so that it depends on the length.
+    """Remember the speed of a reading (``use`` is ``read`` or ``score``) for later forecasts.
 
-    Args:
-        model: The model.
-        plan: How it was read.
-        use: ``read`` or ``score``.
-        tokens: Number of tokens that were read.
-        seconds: Time for that.
+    If the cache grows with the text, the speed depends on the length and is not remembered.
     """
     if plan.bound_tokens is not None:
         setting = speeds.setting_of(use, plan.precision.name, named_parameters(plan.method))
@@ -152,15 +145,15 @@ def read(
 
     Args:
         model: The model.
-        stream: The document, or with ``append`` what follows it.
-        request: What the user asked for.
+        stream: The document; with ``append``, the text that follows it.
+        request: The options.
         questions: Questions that will be asked; the longest must fit beside the document.
-        earlier: A reading to continue, which must not be used again. Without ``append`` it is a
-            reading of the beginning of the same document, whose tokens are compared.
+        earlier: A reading to continue, which must not be used again. Without ``append``, it is a
+            reading of the beginning of the same document, and their tokens are compared.
         append: The stream follows the document of ``earlier``. If the whole no longer fits the
-            trained length, it is read again as a stream, from the tokens.
+            trained length, it is read again as a stream, from its tokens.
         plan: How to read; None makes a plan.
-        after_chunk: Called with the reading so far after each forward pass.
+        after_chunk: Called after each forward pass with the reading so far.
 
     Raises:
         NoInputError: There is no text.
@@ -172,20 +165,19 @@ def read(
     expected: Ids = np.empty(0, dtype=np.int32)
     corpus, known = stream.corpus, model.known
     if earlier is not None:
-        request = _followed(request, earlier) if append else request
         known = replace(known, heads=earlier.heads or known.heads)
         expected = earlier.document.ids
-    if earlier is not None and append:
-        document = earlier.document
-        # The corpus numbers its sources as they come, so those that were read go in front first.
-        corpus.sources[:0] = earlier.sources
-        corpus.skipped[:0] = earlier.skipped
+        if append:
+            request, document = _with_fixed(request, earlier), earlier.document
+            # The corpus numbers its sources as they come, so the earlier ones are put in front.
+            corpus.sources[:0] = earlier.sources
+            corpus.skipped[:0] = earlier.skipped
     blocks = stream.blocks(document.provenance, offset=document.provenance.chars)
     ahead: list[TokenBlock] = []
     if plan is None:
         limit = document_limit(known, request, questions)
         if earlier is not None and not earlier.plan.fits:
-            limit = -1  # a stream stays one
+            limit = -1  # a stream remains a stream
         tokens = document.tokens
         for block in blocks:
             ahead.append(block)
@@ -223,7 +215,7 @@ def read(
             at = document.tokens
             read_before = min(len(block.ids), max(0, done - at))
             if not np.array_equal(expected[at : at + read_before], block.ids[:read_before]):
-                raise StateFileError("the sources are not those that were read so far")
+                raise StateFileError("the sources differ from those read so far")
             document.add(block)
             yield block.ids[read_before:]
 
@@ -256,63 +248,56 @@ def read(
     return result
 
 
-def _followed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
-    """The request, with what an earlier reading has fixed."""
-    memory = request.memory
+def _with_fixed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
+    """The request, with the options that an earlier reading has fixed."""
+    memory, store = request.memory, earlier.stores.get("store")
     if not earlier.plan.fits:
-        store = earlier.stores.get("store")
-        memory = replace(
-            memory,
-            index="index" in earlier.stores,
-            store=store is not None,
-            int8=store is not None and store.int8,
-        )
+        int8 = store is not None and store.int8
+        index = "index" in earlier.stores
+        memory = replace(memory, index=index, store=store is not None, int8=int8)
     return replace(request, method=earlier.choice, memory=memory)
 
 
 def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
-    """The first difference of an earlier reading from a plan that keeps it from being continued."""
+    """The first difference between an earlier reading and a plan that prevents continuing it."""
     old = earlier.plan
     kept = {"index": plan.index, "store": plan.searching is not None}
-    was = named_parameters(old.method) | {"chunk": old.chunk, "prefix": old.prefix}
-    now = named_parameters(plan.method) | {"chunk": plan.chunk, "prefix": plan.prefix}
-    was["keep"] = ", ".join(sorted(earlier.stores))
-    now["keep"] = ", ".join(sorted(name for name, keep in kept.items() if keep))
+    was, now = (
+        {"method": each.method.name, **each.method.parameters()}
+        | {"chunk": each.chunk, "prefix": each.prefix, "keep": ", ".join(sorted(stores))}
+        for each, stores in ((old, earlier.stores), (plan, [n for n, keep in kept.items() if keep]))
+    )
     for name in was | now:
         if was.get(name) != now.get(name):
             return f"{name} {was.get(name)}, not {now.get(name)}"
-    # Some models have other frequencies for a longer text, and cached keys are rotated by theirs.
+    # Some models use other frequencies for longer texts, and cached keys are already rotated.
     frequencies = (
         [layer.rotary.inv_freq for layer in engine_of(model, each).layers if layer.rotary]
         for each in (old, plan)
     )
-    return None if all(map(torch.equal, *frequencies)) else "the frequencies of a shorter text"
+    return (
+        None if all(map(torch.equal, *frequencies)) else "the rotary frequencies of a shorter text"
+    )
 
 
 def _new_stores(
     model: Loaded, plan: Plan, heads: RetrievalHeads | None, request: ReadingRequest
 ) -> dict[str, TokenStore]:
-    """Empty stores for what the plan keeps of every token.
+    """The empty index and store of a plan.
 
-    The index leaves out the starting tokens, which draw attention whatever they say.
+    The index leaves out the starting tokens, which draw attention whatever their content.
     """
     pool = BlockPool(request.memory.budget_bytes)
     stores = {}
     if plan.index and heads is not None:
-        stores["index"] = key_index(
-            heads.heads,
-            *model.lm.attention_heads,
-            first=len(plan.prefix) + LEAST_SINKS,
-            pool=pool,
-        )
+        first = len(plan.prefix) + LEAST_SINKS
+        stores["index"] = key_index(heads.heads, *model.lm.attention_heads, first=first, pool=pool)
     if plan.searching is not None:
-        layers = [
-            layer.index for layer in model.known.facts.layers if plan.method.may_search(layer)
-        ]
+        layers = model.known.facts.layers
         stores["store"] = TokenStore(
-            dict.fromkeys(layers),
+            dict.fromkeys(layer.index for layer in layers if plan.method.may_search(layer)),
             with_values=True,
-            first=max(len(plan.prefix), starting_tokens(plan.method, model.known.facts.layers)),
+            first=max(len(plan.prefix), starting_tokens(plan.method, layers)),
             int8=request.memory.int8,
             pool=pool,
         )

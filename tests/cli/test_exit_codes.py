@@ -277,4 +277,4 @@ def test_caches_that_do_not_fit_are_refused_before_anything_is_read(
     monkeypatch.setattr(memory, "available_bytes", lambda: 50_000_000)
     result = lmi(command, *sources, *rest, "-m", model)
     assert (result.code, result.out) == (5, "")
-    assert "tokens a layer, takes" in result.err and "--window" in result.err
+    assert "tokens per layer, takes" in result.err and "--window" in result.err

@@ -115,5 +115,5 @@ def test_what_contradicts_itself_is_refused(model: Loaded) -> None:
     far = MethodChoice(given={"memory_distance": 500})
     with pytest.raises(UsageError, match="memory-distance 500"):
         plan_reading(model.known, BOTH.but(choice=far).request(model), None)
-    with pytest.raises(UsageError, match="answer-from 'guess'"):
+    with pytest.raises(UsageError, match="'guess' for --answer-from"):
         MemoryChoice("guess")

@@ -277,7 +277,7 @@ def test_an_interrupted_reading_is_continued(
 @pytest.mark.parametrize(
     ("text", "settings", "said"),
     [
-        (TEXT.replace("green", "brown"), BOTH, "sources are not those"),
+        (TEXT.replace("green", "brown"), BOTH, "sources differ"),
         (TEXT, INDEX, "keep index, store, not index"),
         (TEXT, BOTH.but(chunk=32), "chunk 64, not 32"),
         (TEXT, BOTH.but(choice=MethodChoice(given={"window": 32})), "window 64, not 32"),
