@@ -1,4 +1,4 @@
-"""Speed of prefill and decode, beside the stock model and beside the limits of the machine."""
+"""Speed of prefill and decode, compared with the stock model and with the machine's limits."""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -32,15 +32,16 @@ class Speed:
 
     Attributes:
         runner: Name of the method, or ``stock``.
-        depth: Tokens read.
-        prefill_tok_per_s: Over all of them.
-        decode_tok_per_s: Behind them.
-        cache_bytes: Keys and values.
-        peak_bytes: Largest memory of the process (or of the device) beyond the weights; None where
-            it cannot be told.
-        prefill_share: Useful arithmetic a second, as a part of the probed rate of matrix products.
-        decode_share: Bytes of weights, keys and values a second, as a part of the probed rate of
-            reading memory.
+        depth: Number of tokens read.
+        prefill_tok_per_s: Speed of reading them.
+        decode_tok_per_s: Speed of decode after them.
+        cache_bytes: Size of the keys and values.
+        peak_bytes: Peak memory of the process (or of the device) without the weights; None if the
+            system cannot tell.
+        prefill_share: Useful operations per second, relative to the measured rate of matrix
+            products.
+        decode_share: Bytes of weights, keys and values read per second, relative to the measured
+            rate of reading memory.
     """
 
     runner: str
@@ -55,13 +56,13 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Its probed limits, and who computes on it.
+    """The measured limits of the machine, and the code that computes on it.
 
     Attributes:
-        gemm_flops: Operations a second of a matrix product.
-        read_bytes_per_s: From memory.
-        layers_by: Whose code runs the layers: ``lmi`` or ``transformers``.
-        attention_by: What computes attention: ``C`` or ``torch``.
+        gemm_flops: Operations per second of a matrix product.
+        read_bytes_per_s: Bytes read per second from memory.
+        layers_by: The code that runs the layers: ``lmi`` or ``transformers``.
+        attention_by: The code that computes attention: ``C`` or ``torch``.
     """
 
     gemm_flops: float
@@ -72,15 +73,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """All rows.
+    """The speeds by runner, then depth.
 
-    Attributes:
-        machine: The limits.
-        rows: By runner, then depth.
-        method: What read.
-        bound_tokens: Largest number of tokens any layer keeps by it; None grows.
-        decoded: Tokens generated at each depth.
-        timing: Of all rows together.
+    ``bound_tokens`` is the largest number of tokens that any layer keeps with ``method`` (None if
+    it grows), and ``decoded`` the number of tokens generated at each depth.
     """
 
     machine: Machine
@@ -93,8 +89,6 @@ class BenchReport:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Seconds and bytes of one measurement."""
-
     prefill_s: float
     decode_s: float
     cache_bytes: int
@@ -110,22 +104,24 @@ def bench(
     against: str,
     chunk: int,
 ) -> Generator[Progress | Speed, None, BenchReport]:
-    """Measure each depth, ours first.
+    """Measure the speed at each depth, the method of ``choice`` first.
 
     Args:
         loaded: The model.
         choice: The method; its default window is the trained length.
-        depths: Tokens to read before generating.
-        decode: Tokens to generate.
-        against: ``stock`` (the model as transformers runs it), ``full`` (its attention by our
+        depths: Numbers of tokens to read before generating.
+        decode: Number of tokens to generate.
+        against: ``stock`` (the model as run by transformers), ``full`` (full attention in our
             engine) or ``none``.
         chunk: Tokens in one forward pass.
 
     Raises:
-        UsageError: A number is out of range, or ``against`` is not known.
+        UsageError: A number is out of range, or ``against`` has an unknown value.
     """
     if against not in ("stock", "full", "none"):
-        raise UsageError(f"against {against!r} is not known", hint="one of stock, full, none")
+        raise UsageError(
+            f"unknown value {against!r} for --against", hint="one of stock, full, none"
+        )
     if decode < 1 or not depths or min(depths) < 1:
         raise UsageError("there is nothing to measure: depths and --decode start at 1 token")
     lm = loaded.lm
@@ -137,7 +133,7 @@ def bench(
         lm.computed_by,
         compiling.computed_by(lm.dtype, lm.device),
     )
-    # Speed does not depend on what the text says.
+    # Speed does not depend on the content of the text.
     ids = np.random.default_rng(0).integers(0, lm.vocab_size, max(depths), dtype=np.int32)
     runs: list[tuple[str, Method, Callable[[Ids], Iterator[int | _Run]]]] = [
         (plan.method.name, plan.method, lambda part: _ours(loaded, plan, part, decode))
@@ -147,10 +143,8 @@ def bench(
     if against == "stock":
         runs.append(("stock", Full(), lambda part: _stock(loaded, part, decode)))
     places = sorted(set(depths))
-    total = sum(places) * len(runs)
-    done = 0
-    rows: list[Speed] = []
-    timing = Timing()
+    total, done = sum(places) * len(runs), 0
+    rows, timing = list[Speed](), Timing()
     for name, attends, run in runs:
         for _ in run(ids[:_WARM_UP_TOKENS]):
             pass
@@ -173,19 +167,16 @@ def _ours(loaded: Loaded, plan: Plan, ids: Ids, decode: int) -> Iterator[int | _
     state = engine.start()
     peak = _Peak(loaded)
     started = time.perf_counter()
-    last = None
     for event in engine.read(state, [ids]):
         last = event.last
         yield event.tokens
-    read = time.perf_counter()
-    if last is None:
-        raise RuntimeError("nothing was read")
+    prefill_s = time.perf_counter() - started
     steps = engine.decode(state, last, stop_ids=_NO_STOP, limit=decode + 1, sampling=Sampling())
-    next(steps)  # it comes from the last token read
-    began = time.perf_counter()
+    next(steps)  # this one follows from the last token read
+    started = time.perf_counter()
     count = sum(1 for _ in steps)
-    seconds = (time.perf_counter() - began) / max(1, count) * decode
-    yield _Run(read - started, seconds, state.nbytes, peak.bytes())
+    decode_s = (time.perf_counter() - started) / max(1, count) * decode
+    yield _Run(prefill_s, decode_s, state.nbytes, peak.bytes())
 
 
 def _stock(loaded: Loaded, ids: Ids, decode: int) -> Iterator[int | _Run]:
@@ -195,28 +186,24 @@ def _stock(loaded: Loaded, ids: Ids, decode: int) -> Iterator[int | _Run]:
         peak = _Peak(loaded)
         started = time.perf_counter()
         model.read(ids)
-        read = time.perf_counter()
+        prefill_s = time.perf_counter() - started
         yield len(ids)
-        began = time.perf_counter()
+        started = time.perf_counter()
         for _ in range(decode):
             model.step()
-        seconds = time.perf_counter() - began
-        yield _Run(read - started, seconds, model.cache_bytes, peak.bytes(model.loaded_bytes))
+        decode_s = time.perf_counter() - started
+        yield _Run(prefill_s, decode_s, model.cache_bytes, peak.bytes(model.loaded_bytes))
 
 
 class _Peak:
-    """Largest memory beyond the weights from here on."""
+    """Peak memory without the weights, from here on."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._lm = loaded.lm
         self._known = self._lm.forget_device_peak() or forget_peak_rss()
 
     def bytes(self, more_weights: int = 0) -> int | None:
-        """So far; None where the system cannot tell.
-
-        Args:
-            more_weights: Bytes of weights beside those of the model.
-        """
+        """The peak so far, without ``more_weights`` bytes either; None if it is not known."""
         if not self._known:
             return None
         peak = self._lm.device_peak_bytes() or peak_rss_bytes()
@@ -232,12 +219,10 @@ def _speed(
     machine: Machine,
     run: _Run,
 ) -> Speed:
-    layers = loaded.known.facts.layers
-    costs = costs_of(loaded.lm)
+    layers, costs = loaded.known.facts.layers, costs_of(loaded.lm)
     seen = sum(visible_tokens(method, layer, range(depth)) for layer in layers)
     flops = costs.linear_flops * depth + costs.visible_flops * seen
-    position = depth + decode // 2
-    kept = sum(visible_tokens(method, layer, [position]) for layer in layers)
+    kept = sum(visible_tokens(method, layer, [depth + decode // 2]) for layer in layers)
     read = costs.step_bytes + costs.visible_bytes * kept
     return Speed(
         runner=runner,
@@ -252,6 +237,6 @@ def _speed(
 
 
 def visible_tokens(method: Method, layer: LayerSpec, positions: Iterable[int]) -> int:
-    """Keys that the queries at ``positions`` attend to in a layer, added up."""
+    """Total number of keys that the queries at ``positions`` attend to in a layer."""
     spans = (span for position in positions for span in visible_spans(method, layer, position))
     return sum(stop - start for start, stop in spans)

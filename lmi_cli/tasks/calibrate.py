@@ -1,21 +1,19 @@
-"""Calibration: the retrieval heads of a model, found on synthetic facts in seconds.
+"""Calibration: the retrieval heads of a model, found with synthetic facts in seconds.
 
-Each head alone ranks the passages of a synthetic text by the attention that questions pay to them,
-compared with questions without content. The heads that rank the answers best are the retrieval
-heads.
+Each head alone ranks the passages of a synthetic text by the attention that a question pays to
+them, compared with questions without content. The heads that rank the answers best are the
+retrieval heads.
 """
 
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lmi_cli.cache.state import StreamState
-from lmi_cli.cache.store import TokenStore
-from lmi_cli.engine.engine import Engine, Ids
+from lmi_cli.engine.engine import Engine, Ids, Read
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.engine.retrieval import attention_shares, key_index
 from lmi_cli.methods import LMInfinite
@@ -26,7 +24,7 @@ from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.text.prompts import prompts_of
 
 EMPTY_QUESTIONS = ("What is it?", "What does it say?", "Which one is it?", "Who is it?")
-"""Questions without content. The attention that they pay is not due to what is asked."""
+"""Questions without content: the attention they pay does not depend on what is asked."""
 
 HEADS = 10
 DISTANCE = 512
@@ -38,28 +36,17 @@ _ROUNDS = 2
 _WINDOW = 2048
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-def _phrases(text: str) -> list[str]:
-    return [" ".join(phrase.split()) for phrase in text.split(";")]
-
-
-_TOWNS = _words(
-    """
-    Alderley Brackwater Corvedale Dunmore Eastholm Farrowby Glenside Harwick Inverlea Kestrel
-    Lowmarsh Mossford Northgate Oakhampton Pellworm Quarry Ravenstone Silverton Thornbury Upwell
-    Velden Westermere Yarrow Zennor
-    """
+_TOWNS = (
+    "Alderley Brackwater Corvedale Dunmore Eastholm Farrowby Glenside Harwick Inverlea Kestrel "
+    "Lowmarsh Mossford Northgate Oakhampton Pellworm Quarry Ravenstone Silverton Thornbury Upwell "
+    "Velden Westermere Yarrow Zennor"
 )
-_NAMES = _words(
-    """
-    Abigail Bertram Cecily Dominic Esther Frederick Gwendolen Horace Isobel Jasper Katherine
-    Leopold Miriam Nathaniel Ophelia Percival Rosalind Sebastian Theodora Ulric Veronica Winifred
-    Xavier Yolanda
-    """
+_NAMES = (
+    "Abigail Bertram Cecily Dominic Esther Frederick Gwendolen Horace Isobel Jasper Katherine "
+    "Leopold Miriam Nathaniel Ophelia Percival Rosalind Sebastian Theodora Ulric Veronica Winifred "
+    "Xavier Yolanda"
 )
+_MONTHS = "January February March April May June July August September October November December"
 # A job, and a question about it in other words.
 _JOBS = (
     ("a clockmaker", "Who repaired watches?"),
@@ -75,12 +62,11 @@ _JOBS = (
     ("a ship's doctor", "Who treated sick sailors?"),
     ("a bookbinder", "Who put covers on volumes?"),
 )
-_PLACES = _phrases(
-    """
-    under the third stair; behind the blue portrait; inside the broken drum; beneath the stone
-    lion; in the flour bin; above the stable door; in a hollow apple tree; between two ledgers; at
-    the bottom of the well; in the lining of a coat; under the church organ; behind the weir
-    """
+_PLACES = (
+    "under the third stair; behind the blue portrait; inside the broken drum; "
+    "beneath the stone lion; in the flour bin; above the stable door; in a hollow apple tree; "
+    "between two ledgers; at the bottom of the well; in the lining of a coat; "
+    "under the church organ; behind the weir"
 )
 _CARGOES = (
     ("copper wire", "Which boat brought metal?"),
@@ -95,11 +81,6 @@ _CARGOES = (
     ("window panes", "Which boat brought glass?"),
     ("goose feathers", "Which boat brought what pillows are filled with?"),
     ("printed calico", "Which boat brought cloth?"),
-)
-_MONTHS = _words(
-    """
-    January February March April May June July August September October November December
-    """
 )
 _FILLER = (
     "The weather had been mild for the season, and nobody expected it to last.",
@@ -127,24 +108,21 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Retrieval heads, and how they were found.
+    """The result of calibration.
 
     Attributes:
         retrieval: The retrieval heads; there may be none.
-        ranks: The best heads, with the mean reciprocal rank of the answers by each alone.
-        passages: Number of passages that were ranked.
-        tokens: Length of the text.
+        ranks: The best heads, with the mean reciprocal rank that each alone gives the answers.
     """
 
     retrieval: RetrievalHeads
     ranks: list[tuple[AttentionHead, float]]
-    passages: int
-    tokens: int
 
 
 def synthetic_facts(generator: random.Random) -> list[Fact]:
     """Facts of four kinds about towns and people, no two alike."""
-    towns, names = list(_TOWNS), list(_NAMES)
+    towns, names = _TOWNS.split(), _NAMES.split()
+    places, months = _PLACES.split("; "), _MONTHS.split()
     generator.shuffle(towns)
     generator.shuffle(names)
     quarter = _FACTS // 4
@@ -158,7 +136,7 @@ def synthetic_facts(generator: random.Random) -> list[Fact]:
                 (f"What did {name} work as?", _JOBS[index][1]),
             ),
             Fact(
-                f"The key that {other} had lost was found {_PLACES[index]}.",
+                f"The key that {other} had lost was found {places[index]}.",
                 (f"Where was the key of {other}?",),
             ),
             Fact(
@@ -166,7 +144,7 @@ def synthetic_facts(generator: random.Random) -> list[Fact]:
                 (f"What did the barge from {far} bring?", _CARGOES[index][1]),
             ),
             Fact(
-                f"In {town} the yearly fair is held on the {index + 3}th of {_MONTHS[index]}.",
+                f"In {town} the yearly fair is held on the {index + 3}th of {months[index]}.",
                 (f"When does the fair of {town} take place?",),
             ),
         ]
@@ -189,34 +167,16 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Generator[Progress, None, Calibr
     every = tuple(AttentionHead(layer, head) for layer in layers for head in range(query_heads))
     candidates = RetrievalHeads(every, min(DISTANCE, window))
     reciprocal = np.zeros(len(every))
-    asked = passages = tokens = 0
+    asked = tokens = 0
     for round_number in range(_ROUNDS):
-        text = _Text(loaded, random.Random(round_number))
-        passages, tokens = len(text.borders) - 1, tokens + int(text.borders[-1])
-        first = len(text.prompt.prefix)
-        index = key_index(every, *loaded.lm.attention_heads, first=first + LEAST_SINKS)
-        state = engine.start()
-        state.recording = (index,)
-        head: Ids = np.array(text.prompt.prefix, dtype=np.int32)
-        for event in engine.read(state, [head, text.ids]):
-            yield Progress(tokens - int(text.borders[-1]) + event.tokens)
-
-        def looked(
-            question: str,
-            state: StreamState = state,
-            text: _Text = text,
-            index: TokenStore = index,
-            first: int = first,
-        ) -> Tensor:
-            tail: Ids = np.array(text.prompt.tail(question), dtype=np.int32)
-            return attention_shares(
-                engine, state.fork(), tail, index, candidates, text.borders + first
-            )
-
-        nothing = torch.stack([looked(question) for question in EMPTY_QUESTIONS]).mean(0)
+        text = _Text(loaded, engine, candidates, random.Random(round_number))
+        for event in text.read():
+            yield Progress(tokens + event.tokens)
+        tokens += int(text.borders[-1])
+        empty = torch.stack([text.shares(question) for question in EMPTY_QUESTIONS]).mean(0)
         for target, fact in enumerate(text.facts):
             for question in fact.questions:
-                score = looked(question) - nothing
+                score = text.shares(question) - empty
                 rank = (score > score[:, target : target + 1]).sum(1) + 1
                 reciprocal += 1 / rank.numpy()
                 asked += 1
@@ -224,30 +184,54 @@ def calibrate(loaded: Loaded, *, chunk: int) -> Generator[Progress, None, Calibr
     best = np.argsort(-reciprocal, kind="stable")[:HEADS].tolist()
     ranks = [(every[at], round(float(reciprocal[at]), 3)) for at in best]
     chosen = tuple(head for head, rank in ranks if rank >= LEAST_RANK)
-    return Calibration(RetrievalHeads(chosen, candidates.distance), ranks, passages, tokens)
+    return Calibration(RetrievalHeads(chosen, candidates.distance), ranks)
 
 
 def find_heads(model: Loaded, chunk: int) -> Generator[Progress | Note, None, RetrievalHeads]:
-    """Find the retrieval heads of a model and remember them; there may be none."""
-    yield Note("finding the retrieval heads of this model; this is done once for each model")
+    """Find the retrieval heads of a model and cache them; there may be none."""
+    yield Note("finding the retrieval heads of this model; this is done once per model")
     found = yield from calibrate(model, chunk=chunk)
     remember_heads(model.files, found.retrieval, found.ranks)
     if not found.retrieval.heads:
-        yield Note("this model has no retrieval heads: no evidence, no passages")
+        yield Note("this model has no retrieval heads, so it finds no evidence and no passages")
     return found.retrieval
 
 
 class _Text:
     """A synthetic text: each passage states one fact among sentences without content."""
 
-    def __init__(self, loaded: Loaded, generator: random.Random) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        engine: Engine,
+        candidates: RetrievalHeads,
+        generator: random.Random,
+    ) -> None:
         self.facts = synthetic_facts(generator)
-        self.prompt = prompts_of(loaded.tokenizer, loaded.template).after_stream()
         passages: list[list[int]] = []
         for number, fact in enumerate(self.facts):
             sentences = generator.sample(_FILLER, 3)
             sentences.insert(generator.randrange(4), fact.sentence)
             lead = "\n\n" if number else ""
             passages.append(loaded.tokenizer.encode(lead + " ".join(sentences)).ids.tolist())
-        self.ids: Ids = np.array([token for part in passages for token in part], dtype=np.int32)
         self.borders = np.cumsum([0, *map(len, passages)])
+        self._ids = _ids([token for part in passages for token in part])
+        self._prompt = prompts_of(loaded.tokenizer, loaded.template).after_stream()
+        self._engine, self._candidates, self._state = engine, candidates, engine.start()
+        first = len(self._prompt.prefix) + LEAST_SINKS
+        self._index = key_index(candidates.heads, *loaded.lm.attention_heads, first=first)
+        self._state.recording = (self._index,)
+
+    def read(self) -> Iterator[Read]:
+        """Read the text, and record the keys of the candidates."""
+        return self._engine.read(self._state, [_ids(self._prompt.prefix), self._ids])
+
+    def shares(self, question: str) -> Tensor:
+        """The result of :func:`attention_shares` for a question, ``[candidates, passages]``."""
+        state, tail = self._state.fork(), _ids(self._prompt.tail(question))
+        borders = self.borders + len(self._prompt.prefix)
+        return attention_shares(self._engine, state, tail, self._index, self._candidates, borders)
+
+
+def _ids(tokens: Sequence[int]) -> Ids:
+    return np.array(tokens, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""A document that has been read: tokens, text, and the places in the sources they come from."""
+"""A document that has been read: its tokens, its text, and their places in the sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,7 @@ PASSAGE_TOKENS = 128
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Consecutive tokens of a document.
-
-    Attributes:
-        number: Zero-based, in the order of the document.
-        first: Its first token.
-        stop: The first token behind it.
-    """
+    """Tokens ``first`` to ``stop`` (exclusive) of a document; passages are numbered from zero."""
 
     number: int
     first: int
@@ -38,7 +32,7 @@ class Document:
     """Tokens and text, which grow while the document is read.
 
     Attributes:
-        provenance: The place in the sources of each character.
+        provenance: The place of each character in the sources.
         source_tokens: Number of tokens by source, without the lines that name the sources.
     """
 
@@ -52,7 +46,7 @@ class Document:
         self.tokens = 0
 
     def add(self, block: TokenBlock) -> None:
-        """Append tokens, whose text the provenance has been told of."""
+        """Append tokens whose text is already recorded in the provenance."""
         self._ids.append(block.ids)
         self._starts.append(block.starts)
         self._text.append(block.text)
@@ -61,7 +55,7 @@ class Document:
         self._borders = None
 
     def save(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """A description for JSON and arrays by name, for :meth:`restored`."""
+        """Return a description for JSON, and arrays by name, for :meth:`restored`."""
         blocks, line_feeds, labels = self.provenance.dump()
         description: dict[str, Any] = {
             "tokens": self.tokens,
@@ -70,20 +64,15 @@ class Document:
             "source_tokens": self.source_tokens,
         }
         text = self.text.encode("utf-8", "surrogatepass")
-        arrays: dict[str, NDArray[Any]] = {
-            "ids": self.ids,
-            "starts": self.starts,
-            "text": np.frombuffer(text, dtype=np.uint8).copy(),
-            "blocks": blocks,
-            "line_feeds": line_feeds,
-        }
+        arrays: dict[str, NDArray[Any]] = {"ids": self.ids, "starts": self.starts, "blocks": blocks}
+        arrays |= {"line_feeds": line_feeds, "text": np.frombuffer(text, dtype=np.uint8).copy()}
         return description, arrays
 
     @classmethod
     def restored(
         cls, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> "Document":
-        """Restore the document that :meth:`save` was called on.
+        """Restore a document from the results of :meth:`save`.
 
         Raises:
             KeyError: A part of it is missing.
@@ -106,19 +95,19 @@ class Document:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Offset of each token in the text, int64: that of the character in which it begins."""
+        """Offset in the text of the character in which each token begins, int64."""
         self._starts = [np.concatenate(self._starts)] if len(self._starts) != 1 else self._starts
         return self._starts[0]
 
     @property
     def text(self) -> str:
-        """The whole text, with the lines that name the sources."""
+        """The whole text, including the lines that name the sources."""
         self._text = ["".join(self._text)]
         return self._text[0]
 
     @property
     def borders(self) -> NDArray[np.int64]:
-        """Tokens at which passages begin, then the number of tokens; no passage spans two pages."""
+        """The first token of each passage, then the number of tokens; pages split passages."""
         if self._borders is None:
             sections = np.unique(np.searchsorted(self.starts, self.provenance.sections()))
             sections = sections[sections < self.tokens]
@@ -136,14 +125,13 @@ class Document:
         return self.provenance.locate(int(self.starts[token]))
 
     def span(self, passage: Passage) -> tuple[int, int]:
-        """Offsets of a passage in the text, without surrounding white space and the source's name.
+        """Offsets of a passage in the text, without surrounding white space and source headers.
 
-        A passage that consists of these alone keeps its offsets.
+        A passage that consists of nothing else keeps its offsets.
         """
-        begin = int(self.starts[passage.first])
-        end = (
-            int(self.starts[passage.stop]) if passage.stop < self.tokens else self.provenance.chars
-        )
+        begin, end = int(self.starts[passage.first]), self.provenance.chars
+        if passage.stop < self.tokens:
+            end = int(self.starts[passage.stop])
         first, stop = self.provenance.behind_header(begin, end), end
         while first < stop and self.text[first].isspace():
             first += 1

@@ -1,6 +1,6 @@
-"""Events of a task, and ways to run one.
+"""The events that tasks yield, and functions that run a task.
 
-A task is a generator that yields events and returns its report. Imports the standard library only.
+A task is a generator that yields events and returns a report. Imports the standard library only.
 """
 
 from collections.abc import Callable, Generator
@@ -14,12 +14,7 @@ Report = TypeVar("Report")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Tokens have been read.
-
-    Attributes:
-        tokens: Number of tokens so far.
-        total: Number of tokens in all, if it is known.
-    """
+    """The number of tokens read so far, and the total if it is known."""
 
     tokens: int
     total: int | None = None
@@ -27,12 +22,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The next piece of an answer.
-
-    Attributes:
-        index: Number of the question, from zero.
-        text: Text to append.
-    """
+    """The next piece of text of the answer to question ``index``, which counts from zero."""
 
     index: int
     text: str
@@ -48,12 +38,7 @@ class Note:
 def follow(
     task: Generator[Event, None, Report], show: Callable[[Event], object] = lambda event: None
 ) -> Report:
-    """Run a task to its end and return its report.
-
-    Args:
-        task: The generator.
-        show: Is called with each event.
-    """
+    """Run a task to its end and return its report; call ``show`` with each event."""
     while True:
         try:
             event = next(task)
@@ -66,7 +51,7 @@ def follow(
 def relay(
     task: Generator[Event, None, Report], change: Callable[[Event], Changed | None]
 ) -> Generator[Changed, None, Report]:
-    """Run a task within a task: change its events, and drop those that become None."""
+    """Run a task within a task, with ``change`` applied to its events; drop those it makes None."""
     while True:
         try:
             event = next(task)

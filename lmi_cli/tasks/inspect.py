@@ -1,4 +1,4 @@
-"""What a reading would take in, without a model's weights."""
+"""The documents as they would be read: sources, tokens, characters; no weights are needed."""
 
 import time
 from collections.abc import Generator
@@ -13,15 +13,15 @@ from lmi_cli.text.stream import TokenStream
 
 @dataclass(frozen=True, slots=True)
 class InspectReport:
-    """What would be read.
+    """The documents as they would be read.
 
     Attributes:
-        sources: The documents, with the tokens of each.
-        skipped: What would not be read, and why.
-        tokens: Of the stream, lines that name the sources included.
-        chars: The same in characters.
-        engine: Library that tokenised at the end.
-        notes: What the user should know, one sentence each.
+        sources: The documents, with the number of tokens in each.
+        skipped: The sources that would not be read, with reasons.
+        tokens: Length of the stream, including the lines that name the sources.
+        chars: Its length in characters.
+        engine: The library that tokenised it, at the end.
+        notes: Notes for the user, one sentence each.
         seconds: Time for reading and tokenising.
     """
 

@@ -1,7 +1,7 @@
-"""The passkey test: can the model find a number that is hidden in a long text?
+"""The passkey test: whether the model finds a number that is hidden in a long text.
 
-Text of LM-Infinite, appendix, after Mohtashami and Jaggi (arXiv 2305.16300). Prompts are built from
-token ids, so their length is exact; it counts everything up to the answer.
+The text is that of LM-Infinite, appendix, after Mohtashami and Jaggi (arXiv 2305.16300). Prompts
+are built from token ids, so their length is exact; it counts everything up to the answer.
 """
 
 import random
@@ -22,7 +22,7 @@ from lmi_cli.tasks.calibrate import find_heads
 from lmi_cli.tasks.events import Note, Progress, follow, relay
 from lmi_cli.tasks.plan import MemoryChoice, Plan, ReadingRequest, plan_reading
 from lmi_cli.tasks.reading import Reading, read
-from lmi_cli.tasks.report import Timing
+from lmi_cli.tasks.report import ReadingReport, Timing
 from lmi_cli.text.encoded import Encoded
 from lmi_cli.text.prompts import ContinuationPrompts
 from lmi_cli.text.stream import EncodedStream
@@ -50,8 +50,8 @@ class Trial:
         answer: The answer of the model.
         correct: Whether the first integer of the answer is the key.
         answer_s: Seconds from the question to the end of the answer.
-        window_answer: Its answer from sinks and window alone; None if that is the answer.
-        window_correct: Whether the first integer of that is the key.
+        window_answer: The answer from sinks and window alone; None if ``answer`` is one.
+        window_correct: Whether the first integer of ``window_answer`` is the key.
     """
 
     key: str
@@ -64,12 +64,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """All trials of one length and depth.
-
-    Attributes:
-        length: Tokens up to the answer.
-        depth: Place of the key, in percent of the filler; 0 is the start.
-    """
+    """All trials of one length (in tokens) and depth (in percent of the filler before the key)."""
 
     length: int
     depth: float
@@ -77,12 +72,12 @@ class Cell:
 
     @property
     def correct(self) -> int:
-        """Number of right answers."""
+        """Number of correct answers."""
         return sum(trial.correct for trial in self.trials)
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """Share of correct answers."""
         return self.correct / len(self.trials)
 
     @property
@@ -101,12 +96,7 @@ class Cell:
 class MethodUsed:
     """How prompts of one length were read and answered.
 
-    Attributes:
-        name: Key of ``METHODS``.
-        parameters: In tokens.
-        bound_tokens: Largest number of tokens that any layer keeps; None grows with the text.
-        form: ``fits`` or ``stream``.
-        answered_from: See :class:`lmi_cli.tasks.report.Answer`.
+    For the fields see :class:`lmi_cli.tasks.report.ReadingReport` and ``Answer``.
     """
 
     name: str
@@ -121,14 +111,14 @@ class PasskeyReport:
     """The whole grid.
 
     Attributes:
-        cells: By length, then depth.
-        methods: By length, how the prompts were read.
+        cells: Ordered by length, then depth.
+        methods: How the prompts of each length were read.
         tokens: Tokens of all prompts.
         read: Tokens read; the common beginning of prompts is read once.
         generated: Tokens generated in all.
-        cache_bytes: Keys and values behind the largest prompt.
-        store_bytes: Index and store of the largest prompt.
-        timing: Of all prompts together.
+        cache_bytes: Size of the largest prompt's keys and values.
+        store_bytes: Size of the largest prompt's index and store.
+        timing: Time of all prompts together.
     """
 
     cells: list[Cell]
@@ -142,12 +132,7 @@ class PasskeyReport:
 
 
 class PasskeyText(NamedTuple):
-    """A text of the test, up to the question.
-
-    Attributes:
-        encoded: Its tokens.
-        text: What they stand for.
-    """
+    """The tokens of a text of the test, up to the question, and the text itself."""
 
     encoded: Encoded
     text: str
@@ -156,7 +141,7 @@ class PasskeyText(NamedTuple):
         return len(self.encoded)
 
     def first(self, count: int) -> "PasskeyText":
-        """The first ``count`` tokens."""
+        """The first ``count`` tokens, or all if there are fewer."""
         if count >= len(self):
             return self
         return PasskeyText(self.encoded.first(count), self.text[: self.encoded.starts[count]])
@@ -165,17 +150,12 @@ class PasskeyText(NamedTuple):
 def build_text(tokenizer: Tokenizer, length: int, depth: float, key: str | None) -> PasskeyText:
     """A text that makes, with prefix and question, a prompt of exactly ``length`` tokens.
 
-    The key stands between two filler passages; what does not divide evenly is cut from the start of
-    the first passage.
-
-    Args:
-        tokenizer: Of the model.
-        length: Tokens up to the answer.
-        depth: Where the key stands, in percent of the filler.
-        key: What to hide; None leaves its sentences out, and the text is shorter by them.
+    The key stands behind ``depth`` percent of the filler. The first repetition of the filler is cut
+    at its start to reach the exact length. Without a key, its sentences are left out, and the text
+    is that much shorter.
 
     Raises:
-        UsageError: The length has no room for prefix, key and question.
+        UsageError: The length leaves no room for prefix, key and question.
     """
     head, filler, needle = (
         PasskeyText(tokenizer.encode(text), text)
@@ -199,11 +179,9 @@ def build_text(tokenizer: Tokenizer, length: int, depth: float, key: str | None)
 
 def _joined(parts: Sequence[PasskeyText]) -> PasskeyText:
     offsets = np.cumsum([0, *(len(part.text) for part in parts)])
+    starts = [part.encoded.starts + at for part, at in zip(parts, offsets, strict=False)]
     ids = np.concatenate([part.encoded.ids for part in parts])
-    starts = np.concatenate(
-        [part.encoded.starts + offset for part, offset in zip(parts, offsets, strict=False)]
-    )
-    return PasskeyText(Encoded(ids, starts), "".join(part.text for part in parts))
+    return PasskeyText(Encoded(ids, np.concatenate(starts)), "".join(part.text for part in parts))
 
 
 def key_for(seed: int, length: int, depth: float, trial: int) -> str:
@@ -223,24 +201,23 @@ def passkey(
     seed: int,
     chunk: int = CHUNK,
 ) -> Generator[Progress | Note | Cell, None, PasskeyReport]:
-    """Run the grid; each cell is yielded when it is done.
+    """Run the grid, and yield each cell when it is done.
 
     Args:
-        model: Is tested.
-        lengths: Of the prompts, in tokens up to the answer.
-        depths: Places of the key, in percent of the filler.
-        trials: Prompts of each length and depth.
+        model: The model to test.
+        lengths: Lengths of the prompts, in tokens up to the answer.
+        depths: Positions of the key, in percent of the filler.
+        trials: Number of prompts of each length and depth.
         choice: The method that the user asked for.
-        memory: What is kept of a stream, and what its answers come from.
+        memory: What is kept of a stream, and the source of answers.
         max_new_tokens: Longest answer.
-        seed: Decides which keys are hidden.
+        seed: Seed for the keys.
         chunk: Tokens in one forward pass.
 
     Raises:
-        UsageError: A length has no room for the prompt, or there is nothing of the kind that
-            answers are to come from.
+        UsageError: A length leaves no room for the prompt, or the source of answers is missing.
     """
-    for length in lengths:  # a length that cannot be built fails before the first is run
+    for length in lengths:  # an impossible length fails before anything is run
         build_text(model.tokenizer, length, 0, "10000")
     prompts = ContinuationPrompts(model.tokenizer, PREFIX)
     request = ReadingRequest(prompts, choice, memory, max_new_tokens, chunk)
@@ -252,14 +229,15 @@ def passkey(
     noted: set[str] = set()
 
     def in_grid(event: Progress | Note) -> Progress | Note | None:
-        """Progress as that of the whole grid, and each note once."""
+        """Convert progress to that of the whole grid, and pass each note on once."""
         if isinstance(event, Progress):
             return Progress(done + event.tokens, total)
         new = event.text not in noted
         noted.add(event.text)
         return event if new else None
 
-    done = fresh = generated = cache_bytes = store_bytes = 0
+    reports: list[ReadingReport] = []
+    done = fresh = generated = 0
     for length in lengths:
         texts = _Texts(model, request, length)
         yield from texts.prepare()
@@ -267,40 +245,32 @@ def passkey(
             results: list[Trial] = []
             for trial in range(trials):
                 key = key_for(seed, length, depth, trial)
-                steps: Generator[Progress | Note, None, Reading] = relay(
-                    texts.read(depth, key), in_grid
-                )
+                task = texts.read(depth, key)
+                steps: Generator[Progress | Note, None, Reading] = relay(task, in_grid)
                 reading = yield from steps
                 done += length
                 fresh += texts.fresh_tokens
                 timing.add_prefill(fresh, texts.seconds)
                 asker = Asker(model, reading, options)
-                asked = time.monotonic()
                 answer = follow(asker.ask(QUESTION))
-                seconds = time.monotonic() - asked
+                seconds = asker.timing.decode_s
                 generated += answer.tokens
                 timing.add_decode(generated, seconds)
                 yield Progress(done, total)
-                report = reading.report()
-                cache_bytes = max(cache_bytes, report.cache_bytes)
-                store_bytes = max(store_bytes, report.store_bytes)
                 result = Trial(key, answer.answer, is_right(answer.answer, key), seconds)
                 if answer.answered_from not in ("whole", "window"):
                     alone = follow(asker.ask(QUESTION, answer_from="window")).answer
-                    result = replace(
-                        result, window_answer=alone, window_correct=is_right(alone, key)
-                    )
+                    right = is_right(alone, key)
+                    result = replace(result, window_answer=alone, window_correct=right)
                 results.append(result)
+                reports.append(used := reading.report())
                 methods[length] = MethodUsed(
-                    report.method,
-                    report.parameters,
-                    report.bound_tokens,
-                    report.form,
-                    answer.answered_from,
+                    used.method, used.parameters, used.bound_tokens, used.form, answer.answered_from
                 )
             cells.append(Cell(length, depth, results))
             yield cells[-1]
-    return PasskeyReport(cells, methods, done, fresh, generated, cache_bytes, store_bytes, timing)
+    sizes = (max(r.cache_bytes for r in reports), max(r.store_bytes for r in reports))
+    return PasskeyReport(cells, methods, done, fresh, generated, *sizes, timing)
 
 
 def is_right(answer: str, key: str) -> bool:
@@ -310,12 +280,7 @@ def is_right(answer: str, key: str) -> bool:
 
 
 class _Texts:
-    """Reads texts of one length; their common beginning is read once.
-
-    Args:
-        model: Reads.
-        request: How ``qa`` would read them.
-        length: Tokens up to the answer.
+    """Reads texts of one length as ``qa`` would, but their common beginning only once.
 
     Attributes:
         fresh_tokens: Tokens that were read for the last text.
@@ -330,23 +295,19 @@ class _Texts:
         self.seconds = 0.0
 
     def prepare(self) -> Generator[Progress | Note, None, None]:
-        """Make the plan, and find the retrieval heads that it takes."""
+        """Make the plan, and find the retrieval heads if it needs them."""
         tokenizer, known = self._model.tokenizer, self._model.known
-        fixed = len(tokenizer.prefix) + len(tokenizer.encode(QUESTION))
-        self._plan = self._planned(fixed)
+        tokens = self._length - len(tokenizer.prefix) - len(tokenizer.encode(QUESTION))
+        self._plan = plan_reading(known, self._request, tokens, [QUESTION])
         if self._plan.needs_heads:
             heads = yield from find_heads(self._model, self._request.chunk)
             self._model = replace(self._model, known=replace(known, heads=heads))
-            self._plan = self._planned(fixed)
-
-    def _planned(self, fixed: int) -> Plan:
-        length = self._length - fixed
-        return plan_reading(self._model.known, self._request, length, [QUESTION])
+            self._plan = plan_reading(self._model.known, self._request, tokens, [QUESTION])
 
     def read(self, depth: float, key: str) -> Generator[Progress | Note, None, Reading]:
-        """The text with ``key`` at ``depth``, read as if it were the only one.
+        """Read the text with ``key`` at ``depth``; the result is as if it were the only one.
 
-        The common beginning ends with a forward pass, so that both ways cut at the same places.
+        The common beginning ends with a chunk, so that both are split into the same chunks.
         """
         tokenizer, started = self._model.tokenizer, time.monotonic()
         text = build_text(tokenizer, self._length, depth, key)
@@ -372,7 +333,6 @@ class _Texts:
     def _read(
         self, text: PasskeyText, earlier: Reading | None
     ) -> Generator[Progress | Note, None, Reading]:
-        stream = EncodedStream(text.encoded, text.text, self._model.tokenizer)
-        return (
-            yield from read(self._model, stream, self._request, earlier=earlier, plan=self._plan)
-        )
+        model, plan = self._model, self._plan
+        stream = EncodedStream(text.encoded, text.text, model.tokenizer)
+        return (yield from read(model, stream, self._request, earlier=earlier, plan=plan))

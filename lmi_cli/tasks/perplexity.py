@@ -1,4 +1,4 @@
-"""How well a model predicts a text, in one pass over all of it."""
+"""Perplexity: how well a model predicts a text, in one pass over all of it."""
 
 import math
 import time
@@ -36,7 +36,7 @@ class Bucket:
 
 @dataclass(slots=True)
 class Score:
-    """Sums over scored tokens, in float64, from which every figure follows."""
+    """Sums over scored tokens, in float64, from which every figure is computed."""
 
     tokens: int = 0
     total: float = 0.0
@@ -45,39 +45,32 @@ class Score:
     buckets: list[tuple[int, float]] = field(default_factory=list)
 
     def add(self, position: int, nll: NDArray[np.float32]) -> None:
-        """Count the tokens of a chunk; nan marks a token that is not scored.
+        """Count the tokens of a chunk.
 
         Args:
-            position: Of the chunk's first token among the source tokens.
-            nll: In nats, float32.
+            position: Position of the chunk's first token among the source tokens.
+            nll: In nats, float32; nan marks a token that is not scored.
         """
-        for start in range(0, len(nll), BUCKET_TOKENS):
-            self._add_within(position + start, nll[start : start + BUCKET_TOKENS])
-
-    def _add_within(self, position: int, nll: NDArray[np.float32]) -> None:
-        index = position // BUCKET_TOKENS
-        room = (index + 1) * BUCKET_TOKENS - position
-        if len(nll) > room:
-            self._add_within(position, nll[:room])
-            self._add_within(position + room, nll[room:])
-            return
-        values = nll[~np.isnan(nll)].astype(np.float64)
-        while len(self.buckets) <= index:
-            self.buckets.append((0, 0.0))
-        count, total = self.buckets[index]
-        self.buckets[index] = (count + len(values), total + float(values.sum()))
-        self.tokens += len(values)
-        self.total += float(values.sum())
-        self.squares += float(np.square(values).sum())
+        while len(nll):
+            index = position // BUCKET_TOKENS
+            room = (index + 1) * BUCKET_TOKENS - position
+            values = nll[:room][~np.isnan(nll[:room])].astype(np.float64)
+            self.buckets += [(0, 0.0)] * (index + 1 - len(self.buckets))
+            count, total = self.buckets[index]
+            self.buckets[index] = (count + len(values), total + float(values.sum()))
+            self.tokens += len(values)
+            self.total += float(values.sum())
+            self.squares += float(np.square(values).sum())
+            position, nll = position + room, nll[room:]
 
     @property
     def nll(self) -> float:
-        """Mean negative log-likelihood, nats a token."""
+        """Mean negative log-likelihood, in nats per token."""
         return self.total / self.tokens
 
     @property
     def ppl(self) -> float:
-        """Perplexity; infinite beyond what a float holds."""
+        """Perplexity; infinite beyond the range of a float."""
         try:
             return math.exp(self.nll)
         except OverflowError:
@@ -85,7 +78,7 @@ class Score:
 
     @property
     def ppl_se(self) -> float | None:
-        """Standard error of the perplexity, the tokens taken as independent."""
+        """Standard error of the perplexity, with the tokens taken as independent."""
         if self.tokens < 2 or math.isinf(self.ppl):
             return None
         variance = max(0.0, self.squares / self.tokens - self.nll**2)
@@ -93,7 +86,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits a UTF-8 byte of the scored tokens."""
+        """Bits per UTF-8 byte of the scored tokens."""
         return self.total / math.log(2) / self.utf8_bytes
 
     @property
@@ -111,11 +104,11 @@ class PerplexityReport:
     """The score of a corpus.
 
     Attributes:
-        reading: What was read and how.
+        reading: The text, and how it was read.
         score: The figures.
-        requested: Tokens asked for; None for all.
-        nll: Loss of every source token, float32, nan where not scored; None unless asked for.
-        timing: Of reading and scoring.
+        requested: Number of tokens asked for; None for all.
+        nll: Loss of every source token, float32, nan if not scored; None unless asked for.
+        timing: Time of reading and scoring.
     """
 
     reading: ReadingReport
@@ -141,19 +134,19 @@ def perplexity(
 ) -> Generator[Progress | Note, None, PerplexityReport]:
     """Score the first ``length`` tokens of a text.
 
-    Every source token but the first is scored once, given what the method lets it see; behind a
-    BOS token the first is scored too.
+    Every source token except the first is scored once, given the earlier tokens that the method
+    lets it see. If a BOS token precedes the text, the first token is scored as well.
 
     Args:
-        model: Scores.
+        model: The model.
         stream: The text.
         choice: The method that the user asked for.
-        length: Tokens to score; None scores all of them.
+        length: Number of tokens to score; None scores all of them.
         keep_nll: Whether the loss of every token is reported.
         chunk: Tokens in one forward pass.
 
     Raises:
-        NoInputError: There are not two tokens to score.
+        NoInputError: There are fewer than two tokens.
     """
     plan = plan_scoring(model.known, choice, length, chunk)
     require_memory(model, plan)
@@ -170,12 +163,9 @@ def perplexity(
         yield from blocks
 
     engine = engine_of(model, plan)
-    state = engine.start()
-    score = Score()
+    state, score, timing = engine.start(), Score(), Timing()
     kept: list[NDArray[np.float32]] = []
-    timing = Timing()
-    started = time.monotonic()
-    position = 0
+    started, position = time.monotonic(), 0
     for scored in engine.score(state, ids()):
         nll = scored.nll
         if scored.tokens == len(nll):
@@ -193,7 +183,7 @@ def perplexity(
     score.utf8_bytes = counter.utf8_bytes
     if score.tokens == 0 or score.utf8_bytes == 0:
         raise NoInputError("the text has fewer than two tokens, so none can be scored")
-    # Whether it fits is known by now.
+    # Only now is it known whether the text fits.
     plan = plan_scoring(model.known, choice, position, chunk)
     reading = ReadingReport(
         method=plan.method.name,
@@ -205,18 +195,15 @@ def perplexity(
         sources=source_reports(stream.corpus.sources, sources.tokens),
         skipped=list(stream.corpus.skipped),
     )
-    return PerplexityReport(
-        reading, score, length, np.concatenate(kept) if keep_nll else None, timing
-    )
+    losses = np.concatenate(kept) if keep_nll else None
+    return PerplexityReport(reading, score, length, losses, timing)
 
 
 class _Counter:
-    """Passes token blocks on, up to a length, and counts what goes by."""
+    """Passes token blocks on, up to a length, and counts their tokens and bytes."""
 
     def __init__(self, length: int | None, sources: SourceCounter, first_scored: int) -> None:
-        self._length = length
-        self._sources = sources
-        self._first_scored = first_scored
+        self._length, self._sources, self._first_scored = length, sources, first_scored
         self._tokens = 0
         self.utf8_bytes = 0  # of the scored tokens
 

@@ -261,11 +261,11 @@ def _with_fixed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
 def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
     """The first difference between an earlier reading and a plan that prevents continuing it."""
     old = earlier.plan
-    kept = {"index": plan.index, "store": plan.searching is not None}
+    kept = [name for name, keep in (("index", plan.index), ("store", plan.searching)) if keep]
     was, now = (
         {"method": each.method.name, **each.method.parameters()}
         | {"chunk": each.chunk, "prefix": each.prefix, "keep": ", ".join(sorted(stores))}
-        for each, stores in ((old, earlier.stores), (plan, [n for n, keep in kept.items() if keep]))
+        for each, stores in ((old, earlier.stores), (plan, kept))
     )
     for name in was | now:
         if was.get(name) != now.get(name):
@@ -275,9 +275,8 @@ def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
         [layer.rotary.inv_freq for layer in engine_of(model, each).layers if layer.rotary]
         for each in (old, plan)
     )
-    return (
-        None if all(map(torch.equal, *frequencies)) else "the rotary frequencies of a shorter text"
-    )
+    same = all(map(torch.equal, *frequencies))
+    return None if same else "the rotary frequencies of a shorter text"
 
 
 def _new_stores(

@@ -26,14 +26,14 @@ class Visible:
     """The part of the document that the model could see when it began to answer.
 
     Attributes:
-        sinks: Document tokens that are visible apart from the window.
-        window: Document tokens in the window.
-        unseen: Document tokens that were read but are not visible.
+        sinks: Number of document tokens that are visible apart from the window.
+        window: Number of document tokens in the window.
+        unseen: Number of document tokens that were read but are not visible.
         unseen_from: Place of the first of them.
         unseen_to: Place of the last of them.
-        searched: Tokens that were searched for relevant ones.
+        searched: Number of tokens that were searched for relevant ones.
         attended: Largest number of searched tokens that a query head attends to at a time.
-        reread: Tokens of passages that were read again in front of the question.
+        reread: Number of tokens in passages that were read again before the question.
     """
 
     sinks: int
@@ -53,13 +53,13 @@ class Evidence:
     Attributes:
         source: Origin of the source.
         page: One-based page, for paged sources.
-        label: The page's printed label, where it has one.
+        label: The page's printed label, if it has one.
         line_start: One-based line, for sources counted in lines.
         line_end: Line of the last character.
         start: Offset of the passage in the extracted text of the source.
-        end: Offset behind it.
-        score: How much more attention the retrieval heads pay to it for this question than for
-            questions without content: mean log ratio over heads and tokens, in nats.
+        end: Offset of its end (exclusive).
+        score: Attention of the retrieval heads for this question relative to that for questions
+            without content: mean log ratio over heads and tokens, in nats.
     """
 
     source: str
@@ -85,24 +85,23 @@ class Timing:
     first_token_s: float | None = None
 
     def add_prefill(self, total_tokens: int, seconds: float) -> None:
-        """Add seconds of reading, after which ``total_tokens`` have been read in all."""
+        """Add seconds of prefill, after which ``total_tokens`` have been read in all."""
         self.prefill_s += seconds
         self.prefill_tok_per_s = total_tokens / self.prefill_s if self.prefill_s else None
 
     def add_decode(self, total_tokens: int, seconds: float) -> None:
-        """Add seconds of generation, after which ``total_tokens`` have been generated in all."""
+        """Add seconds of decode, after which ``total_tokens`` have been generated in all."""
         self.decode_s += seconds
         self.decode_tok_per_s = total_tokens / self.decode_s if self.decode_s else None
 
 
 @dataclass(slots=True)
 class Answer:
-    """An answer to one question.
+    """An answer to one question, with evidence sorted best first.
 
     Attributes:
         answered_from: ``whole`` (the whole document was visible), ``passages`` (the best were read
             again), ``memory`` (the store was searched) or ``window``.
-        evidence: Best first.
     """
 
     question: str
@@ -121,13 +120,13 @@ class ReadingReport:
     Attributes:
         method: Name of the method.
         parameters: Its parameters, in tokens.
-        bound_tokens: Largest number of tokens that any layer keeps; None grows with the text.
+        bound_tokens: Largest number of tokens that any layer keeps; None if it grows with the text.
         form: ``fits`` or ``stream``.
-        document_tokens: Tokens of the sources.
-        cache_bytes: Keys and values at the end of the reading.
-        stored_tokens: Tokens whose keys and values are all kept.
-        indexed_tokens: Tokens whose keys of the retrieval heads are kept.
-        store_bytes: Bytes of index and store.
+        document_tokens: Number of tokens in the document.
+        cache_bytes: Size of the keys and values at the end of the reading.
+        stored_tokens: Number of tokens in the store.
+        indexed_tokens: Number of tokens in the index.
+        store_bytes: Size of index and store.
     """
 
     method: str
@@ -144,7 +143,7 @@ class ReadingReport:
 
 
 def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceReport]:
-    """Reports on sources, with the number of tokens of each."""
+    """Reports on sources, with the number of tokens in each."""
     counts = tokens + [0] * (len(sources) - len(tokens))
     reports = []
     for source, count in zip(sources, counts, strict=True):

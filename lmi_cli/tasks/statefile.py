@@ -1,10 +1,11 @@
-"""State files: a reading is saved, and restored to be asked again.
+"""State files: a reading is saved, and restored later for further questions.
 
 A file fixes the weights, their precision, the tokenizer, the prefix, the method with the parameters
-that count while reading, and what was kept. The questions, the search of the store and sampling
-stay free.
+used while reading, and the choice of index and store. The questions, the search of the store and
+sampling remain free.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -43,7 +44,7 @@ class StateFileHeader:
 
     Attributes:
         path: The file.
-        model: What to type after ``-m`` to get its model.
+        model: The value of ``--model`` that selects its model.
         identity: Identity of the model's files.
         dtype: Dtype in which the model computed.
         quantize: ``int8`` for weights of eight bits, or ``none``.
@@ -53,7 +54,7 @@ class StateFileHeader:
         complete: False for an interrupted reading.
         kept: ``index``, ``store``, both or neither.
         sources: Origin, counts, size and hash of each source.
-        skipped: Inputs that were not read.
+        skipped: Sources that were not read.
         form: ``fits`` or ``stream``.
     """
 
@@ -73,7 +74,7 @@ class StateFileHeader:
 
 
 def header_of(path: Path) -> StateFileHeader:
-    """Read the description of a state file, and not its contents.
+    """Read only the description of a state file.
 
     Raises:
         StateFileError: It is damaged.
@@ -109,7 +110,7 @@ def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) 
     Raises:
         ResourceError: The disk is full, or the folder cannot be written.
     """
-    document, arrays = reading.document.save()
+    plan, (document, arrays) = reading.plan, reading.document.save()
     tensors: dict[str, Tensor] = {"last": reading.last}
     for name, array in arrays.items():
         tensors[f"document.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
@@ -118,7 +119,6 @@ def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) 
     for name, store in reading.stores.items():
         stores[name], parts = store.save()
         tensors |= {f"{name}.{place}": tensor for place, tensor in parts.items()}
-    plan = reading.plan
     description = {
         "lmi": __version__,
         "model": {"id": model.files.id, "identity": model.files.identity},
@@ -154,21 +154,21 @@ def check(
     identity: str | None = None,
     keep: Sequence[str] | None = None,
 ) -> None:
-    """Refuse to change what is fixed by reading.
+    """Refuse to use a file with other settings than those it was read with.
 
     Args:
         header: Description of the file.
-        method: Name of the method; None accepts any, as for the other arguments.
+        method: Name of the method; None accepts any, as for the other settings.
         given: Options of the method that are fixed by reading.
         dtype: ``auto`` accepts any.
         quantize: ``int8`` or ``none``.
         identity: Identity of the model's files.
-        keep: Names of the stores.
+        keep: ``index``, ``store``, both or neither.
 
     Raises:
-        StateFileError: Something differs.
+        StateFileError: A setting differs.
     """
-    held = header.method | {
+    actual = header.method | {
         "method": header.method["name"],
         "dtype": header.dtype,
         "quantize": header.quantize,
@@ -183,45 +183,45 @@ def check(
         "keep": None if keep is None else ", ".join(sorted(keep)),
     }
     for name, value in wanted.items():
-        if value is not None and value != held.get(name):
+        if value is not None and value != actual.get(name):
             raise StateFileError(
-                f"{header.path} was read with {name} {held.get(name)}, not {value}",
-                hint="that is fixed when a document is read; leave it out, or read again",
+                f"{header.path} was read with {name} {actual.get(name)}, not {value}",
+                hint="this is fixed when a document is read: omit the option, or read again",
             )
 
 
 def require_kept(header: StateFileHeader, answer_from: str) -> None:
-    """Refuse to answer from a store or an index that the file does not hold.
+    """Refuse to answer from an index or a store that is not in the file.
 
     Raises:
-        StateFileError: It does not hold it.
+        StateFileError: It is not in the file.
     """
     for kind, wanted in (("store", "memory"), ("index", "passages")):
         if answer_from == wanted and kind not in header.kept and header.form == "stream":
             raise StateFileError(
-                f"{header.path} holds no {kind}, so {wanted} cannot be answered from",
-                hint=f"read again with --keep {kind}",
+                f"{header.path} contains no {kind}, which --answer-from {wanted} needs",
+                hint=f"read the documents again with --keep {kind}",
             )
 
 
 def restore(path: Path, model: Loaded) -> Reading:
-    """Restore the reading of a file, on a model that is loaded.
+    """Restore the reading saved in a file, on a loaded model.
 
     Raises:
         StateFileError: The file is damaged, or was written by another model.
     """
     description, tensors = statefile.read(path)
-    header = _header(path, description)
-    lm = model.lm
+    header, lm = _header(path, description), model.lm
     check(header, dtype=lm.dtype_name, quantize=lm.quantize, identity=model.files.identity)
     try:
         return _restored(description, tensors, model)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError, UsageError) as error:
-        raise StateFileError(f"{path} does not hold what it says: {error}") from error
+        message = f"{path} is damaged: its contents do not match its description: {error}"
+        raise StateFileError(message) from error
 
 
 def changes(header: StateFileHeader) -> list[str]:
-    """Changes of the sources on disk since they were read, one sentence each."""
+    """Changes to the sources on disk since they were read, one sentence each."""
     found = []
     for source in header.sources:
         if source.get("sha256") is None:
@@ -230,7 +230,7 @@ def changes(header: StateFileHeader) -> list[str]:
         if now["modified_ns"] == source["modified_ns"]:
             continue
         if now["modified_ns"] is None:
-            found.append(f"{source['origin']} is no longer there; {header.path.name} still is")
+            found.append(f"{source['origin']} no longer exists; {header.path.name} has its text")
         elif _fingerprint(source["path"], hashed=True)["sha256"] != source["sha256"]:
             found.append(f"{source['origin']} has changed since it was read")
     return found
@@ -244,21 +244,21 @@ def read_into(
     *,
     behind: Reading | None = None,
 ) -> Generator[Progress | Note, None, Reading]:
-    """Read a document for a state file; what an earlier call left unfinished is continued.
+    """Read a document for a state file, or continue an interrupted reading of it.
 
-    The reading so far is saved beside the file, as ``NAME.part``, at intervals that take no more
-    than a tenth of the time. The file itself is written by :func:`finish`.
+    The reading so far is saved beside the file, as ``NAME.part``, at intervals such that saving
+    takes at most a tenth of the time. The file itself is written by :func:`finish`.
 
     Args:
         model: The model.
-        stream: The document, or what follows that of ``behind``.
-        request: What the user asked for.
+        stream: The document; with ``behind``, the text to append to it.
+        request: The options.
         path: The file.
         behind: A complete reading to append to. Nothing is saved on the way then, since the file
-            that holds it is still there.
+            with that reading still exists.
 
     Raises:
-        StateFileError: What was left unfinished is of another model, method or document.
+        StateFileError: The interrupted reading is of another model, method or document.
         ResourceError: The disk is full.
     """
     if behind is not None:
@@ -267,7 +267,7 @@ def read_into(
     earlier = None
     if is_state_file(part):
         earlier = restore(part, model)
-        yield Note(f"continuing behind the {earlier.state.tokens:,} tokens of an interrupted run")
+        yield Note(f"continuing after the {earlier.state.tokens:,} tokens of an interrupted run")
     saved, pause = time.monotonic(), _FIRST_SAVE_S
 
     def save_part(reading: Reading) -> None:
@@ -283,12 +283,12 @@ def read_into(
     except StateFileError as error:
         raise StateFileError(
             f"the interrupted reading in {part} cannot be continued: {error.message}",
-            hint=f"remove {part} to begin again",
+            hint=f"remove {part} to start again",
         ) from error
 
 
 def finish(model: Loaded, reading: Reading, path: Path) -> int:
-    """Save a complete reading, and delete what :func:`read_into` saved on the way.
+    """Save a complete reading, and delete the file that :func:`read_into` wrote on the way.
 
     Raises:
         ResourceError: The disk is full.
@@ -316,10 +316,9 @@ def _restored(
     state.recording = tuple(stores.values())
     heads = description["heads"]
     if heads is not None:
-        found = tuple(AttentionHead(*head) for head in heads["heads"])
-        heads = RetrievalHeads(found, heads["distance"])
+        heads = RetrievalHeads(tuple(AttentionHead(*h) for h in heads["heads"]), heads["distance"])
     arrays = {name: tensor.numpy() for name, tensor in _part(tensors, "document").items()}
-    names = Source.__dataclass_fields__
+    names = Source.__dataclass_fields__.keys()
     return Reading(
         document=Document.restored(description["document"], arrays),
         choice=MethodChoice(**description["choice"]),
@@ -328,25 +327,20 @@ def _restored(
         last=tensors["last"].to(devices[-1]),
         stores=stores,
         heads=heads,
-        sources=[
-            Source(**{name: item[name] for name in names if name in item})
-            for item in description["sources"]
-        ],
+        sources=[Source(**{n: s[n] for n in names & s.keys()}) for s in description["sources"]],
         skipped=[Skipped(**item) for item in description["skipped"]],
     )
 
 
 def _plan(described: Mapping[str, Any]) -> Plan:
     searching = described["searching"]
-    return Plan(
-        **{
-            **described,
-            "prefix": tuple(described["prefix"]),
-            "method": _method(described["method"]),
-            "searching": None if searching is None else _method(searching),
-            "precision": Precision(**described["precision"]),
-        }
-    )
+    changed = {
+        "prefix": tuple(described["prefix"]),
+        "method": _method(described["method"]),
+        "searching": None if searching is None else _method(searching),
+        "precision": Precision(**described["precision"]),
+    }
+    return Plan(**{**described, **changed})
 
 
 def _method(described: Mapping[str, Any]) -> Method:
@@ -355,25 +349,19 @@ def _method(described: Mapping[str, Any]) -> Method:
 
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``name`` and a full stop, without it."""
+    """The tensors whose names begin with ``name`` and a full stop, with that removed."""
     start = f"{name}."
-    return {
-        place.removeprefix(start): tensor
-        for place, tensor in tensors.items()
-        if place.startswith(start)
-    }
+    return {at.removeprefix(start): x for at, x in tensors.items() if at.startswith(start)}
 
 
 def _fingerprint(origin: str, *, hashed: bool) -> dict[str, Any]:
-    """Path, modification time and hash of a source; None where it is not a file on disk."""
+    """Path, modification time and hash of a source; None if it is not a file on disk."""
     path = Path(origin)
     found: dict[str, Any] = {"path": origin, "modified_ns": None, "sha256": None}
-    try:
+    with contextlib.suppress(OSError):
         if path.is_file():
             found |= {"path": str(path.absolute()), "modified_ns": path.stat().st_mtime_ns}
             if hashed:
                 with path.open("rb") as file:
                     found["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        pass
     return found

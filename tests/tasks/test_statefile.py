@@ -129,7 +129,7 @@ class TestWhatIsFixed:
         path = tmp_path / "short.lmi"
         statefile.save(model, INDEX.read(model, corpus(SHORT)), path)
         reading = statefile.restore(path, model)
-        with pytest.raises(StateFileError, match="beginning"):
+        with pytest.raises(StateFileError, match="another beginning"):
             INDEX.but(system="Be brief.").asker(model, reading)
 
     def test_what_stays_free(self, model: Loaded, corpus: Corpora, tmp_path: Path) -> None:
