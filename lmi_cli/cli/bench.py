@@ -10,6 +10,7 @@ from lmi_cli.cli.console import Output, mebibytes
 from lmi_cli.cli.dry_run import method_text
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, Request
 from lmi_cli.cli.session import Opened, Session
+from lmi_cli.methods.base import named_parameters
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.bench import BenchReport, Speed
@@ -71,7 +72,7 @@ def command(request: BenchRequest) -> None:
 def _as_table(report: "BenchReport") -> str:
     """A row for each depth and runner, and how many times faster ours is."""
     lines = [
-        method_text({"name": report.method.name} | report.method.parameters()),
+        method_text(named_parameters(report.method)),
         "",
         f"{'depth':>9}  {'':<12}{'prefill':>15}{'of limit':>10}{'decode':>14}{'of limit':>10}"
         f"{'cache':>12}{'peak':>12}",
@@ -100,20 +101,17 @@ def _as_table(report: "BenchReport") -> str:
 
 
 def _as_json(opened: Opened, report: "BenchReport") -> str:
+    lm, cache = opened.loaded.lm, max(row.cache_bytes for row in report.rows)
     return envelope.dump(
         "bench",
         model=envelope.model_object(opened),
-        method={
-            "name": report.method.name,
-            **report.method.parameters(),
-            "bound_tokens": report.bound_tokens,
-        },
+        method=named_parameters(report.method) | {"bound_tokens": report.bound_tokens},
         sources=[],
         skipped=[],
         tokens=envelope.tokens_object(
             sum(row.depth for row in report.rows), report.decoded * len(report.rows)
         ),
-        memory=envelope.memory_object(opened, max(row.cache_bytes for row in report.rows)),
+        memory=envelope.memory_object(lm.weights_bytes, cache, 0, lm.device_peak_bytes()),
         sampling=None,
         timing=envelope.timing_object(opened, report.timing),
         machine=asdict(report.machine),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.report import Answer
 
 _HELP = """/evidence     show the passages behind the last answer
-/save FILE    save the documents as read in a state file
+/save FILE    save the reading to a state file
 /new          forget the conversation, but not the documents
 /quit         end the conversation, as the end of the input does"""
 
@@ -51,7 +51,23 @@ def command(request: ChatRequest) -> None:
     for line in summary.work_lines(opened, reading.report(), reading.timing()):
         session.say(line)
     session.say("type a question, or /help")
-    _talk(_Conversation(opened.loaded, asker), request)
+    conversation = _Conversation(opened.loaded, asker)
+    while sys.stdin is not None:
+        if sys.stdin.isatty() and not request.quiet and sys.stderr is not None:
+            sys.stderr.write("> ")
+            sys.stderr.flush()
+        raw = sys.stdin.buffer.readline()
+        if not raw:
+            return
+        line = raw.decode("utf-8", "replace").strip()
+        try:
+            if line.startswith("/"):
+                if not conversation.obey(line):
+                    return
+            elif line:
+                conversation.ask(line)
+        except LmiError as error:  # the conversation goes on
+            message(f"lmi: {error.message}")
 
 
 class _Conversation:
@@ -99,24 +115,3 @@ class _Conversation:
                 for text in _HELP.splitlines():
                     message(text)
         return True
-
-
-def _talk(conversation: _Conversation, request: Request) -> None:
-    if sys.stdin is None:
-        return
-    while True:
-        if sys.stdin.isatty() and not request.quiet and sys.stderr is not None:
-            sys.stderr.write("> ")
-            sys.stderr.flush()
-        raw = sys.stdin.buffer.readline()
-        if not raw:
-            return
-        line = raw.decode("utf-8", "replace").strip()
-        try:
-            if line.startswith("/"):
-                if not conversation.obey(line):
-                    return
-            elif line:
-                conversation.ask(line)
-        except LmiError as error:  # the conversation goes on
-            message(f"lmi: {error.message}")

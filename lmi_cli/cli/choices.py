@@ -1,4 +1,8 @@
-"""Turns a request into options of tasks, sources and models; heavy imports are made when needed."""
+"""Turns a request into options of tasks, sources and models; heavy imports are made when needed.
+
+All functions raise a UsageError if a value is unknown or out of range, or if options contradict
+each other.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +25,7 @@ _BUDGET_SHARE = 4
 
 
 def method_choice(request: Request) -> "MethodChoice":
-    """The method that the user asked for.
-
-    Raises:
-        UsageError: It is not known, or a number is out of range.
-    """
+    """The method that the user asked for."""
     from lmi_cli.methods import MethodChoice
 
     if request.chunk is not None and request.chunk < 1:
@@ -36,14 +36,9 @@ def method_choice(request: Request) -> "MethodChoice":
 
 
 def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
-    """What is kept while reading, and what answers are based on.
+    """What is kept while reading, and the basis of answers.
 
-    Args:
-        request: The options.
-        keep: ``index``, ``store`` or ``both``; None keeps whatever the answers need.
-
-    Raises:
-        UsageError: An option has an unknown value, or options contradict each other.
+    ``keep`` is ``index``, ``store`` or ``both``; None keeps whatever the answers need.
     """
     import psutil
 
@@ -69,11 +64,7 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
 
 
 def sampling_of(request: Request) -> "Sampling":
-    """How tokens are chosen.
-
-    Raises:
-        UsageError: A number is out of range.
-    """
+    """How tokens are chosen."""
     from lmi_cli.engine.sampling import Sampling
 
     if request.max_new_tokens < 1:
@@ -95,11 +86,7 @@ def prompts_of(request: Request, known: "KnownModel", label: str | None = None) 
 def reading_request(
     request: Request, prompts: "Prompts", chunk: int, keep: str | None = None
 ) -> "ReadingRequest":
-    """The part of a request that decides how a document is read.
-
-    Raises:
-        UsageError: Options contradict each other.
-    """
+    """The part of a request that decides how a document is read."""
     from lmi_cli.tasks.plan import ReadingRequest
 
     method, memory = method_choice(request), memory_choice(request, keep)
@@ -107,11 +94,7 @@ def reading_request(
 
 
 def answer_options(request: Request, prompts: "Prompts") -> "AnswerOptions":
-    """The part of a request that decides how questions are asked and answered.
-
-    Raises:
-        UsageError: Options contradict each other.
-    """
+    """The part of a request that decides how questions are asked and answered."""
     from lmi_cli.tasks.asking import AnswerOptions
 
     method, source = method_choice(request), memory_choice(request).answer_from
@@ -119,11 +102,7 @@ def answer_options(request: Request, prompts: "Prompts") -> "AnswerOptions":
 
 
 def placement_of(request: Request) -> "Placement":
-    """The devices and the precision of the weights.
-
-    Raises:
-        UsageError: A name or a size is not known.
-    """
+    """The devices and the precision of the weights."""
     from lmi_cli.models.placement import Placement
 
     return Placement(
@@ -147,11 +126,7 @@ def _max_memory(text: str) -> dict[int | str, str]:
 
 
 def read_options(request: Request) -> "ReadOptions":
-    """How sources are chosen and read.
-
-    Raises:
-        UsageError: A size is negative, or there is no password in the password file.
-    """
+    """How sources are chosen and read."""
     from lmi_cli.sources import ReadOptions
 
     size, password = request.max_file_size, None
@@ -172,11 +147,7 @@ def read_options(request: Request) -> "ReadOptions":
 
 
 def lines_of(path: Path, kind: str) -> list[str]:
-    """The lines of a small file that the user named.
-
-    Raises:
-        UsageError: It cannot be read as UTF-8 text; the message calls it ``kind``.
-    """
+    """The lines of a small text file; an error message calls it ``kind``."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

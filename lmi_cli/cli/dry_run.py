@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmi_cli.cli import envelope
+from lmi_cli.cli import envelope, summary
 from lmi_cli.cli.choices import memory_choice, method_choice, prompts_of, reading_request
 from lmi_cli.cli.console import Output, mebibytes, one_line
 from lmi_cli.cli.request import Request
@@ -14,6 +14,7 @@ from lmi_cli.cli.session import Session, open_sources, require_whole_input, stat
 from lmi_cli.cli.tree import tree_lines
 from lmi_cli.engine import CHUNK
 from lmi_cli.memory import peak_rss_bytes
+from lmi_cli.methods.base import named_parameters
 
 if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
@@ -91,9 +92,8 @@ def _report(command: str, request: Request, paths: Sequence[str], planned: Plann
         )
         for note in report.notes:
             session.say(note)
-        for item in report.sources:
-            for issue in (item.issues + item.remarks)[:3]:
-                session.say(f"{item.origin}: {issue}")
+        for line in summary.issue_lines(report.sources):
+            session.say(line)
 
 
 def _show_state_file(path: Path, request: Request) -> None:
@@ -113,8 +113,7 @@ def _show_state_file(path: Path, request: Request) -> None:
             "read": f"{header.tokens:,} tokens{interrupted}",
             "model": f"{one_line(header.model)} ({header.dtype}), {header.identity[:12]}",
             "method": method_text(header.method),
-            "kept": ", ".join(header.kept)
-            or "no index, so there is no evidence and there are no passages",
+            "kept": ", ".join(header.kept) or "no index, so no evidence and no passages",
         }
         for label, text in lines.items():
             sink.write(f"{label:<16}{text}\n")
@@ -142,10 +141,10 @@ def cache_text(plan: "Plan") -> str:
     return "growing with the text" if size is None else f"at most {mebibytes(size)}"
 
 
-def unloaded_model_object(known: "KnownModel") -> dict[str, Any]:
-    """``model`` in the JSON object, for a model whose weights are not loaded."""
+def planned_objects(known: "KnownModel", plan: "Plan") -> dict[str, Any]:
+    """``model``, ``method`` and ``memory`` in the JSON object, for a model that is not loaded."""
     files, facts, dtype = known.files, known.facts, known.precision.dtype
-    return {
+    model = {
         "id": files.id,
         "kind": files.kind,
         "identity": files.identity,
@@ -159,42 +158,25 @@ def unloaded_model_object(known: "KnownModel") -> dict[str, Any]:
         "weights": facts.weights,
         "cache_bytes_per_token": len(facts.layers) * facts.layer_bytes_per_token(dtype),
     }
-
-
-def planned_method_object(plan: "Plan") -> dict[str, Any]:
-    """``method`` in the JSON object."""
-    method = plan.reported_method
-    return {
-        "name": method.name,
-        **method.parameters(),
-        "bound_tokens": plan.bound_tokens,
-        "form": plan.form,
-    }
-
-
-def planned_memory_object(plan: "Plan") -> dict[str, Any]:
-    """``memory`` in the JSON object."""
-    return {
-        "peak_rss_bytes": peak_rss_bytes(),
-        "weights_bytes": plan.weights_bytes,
-        "cache_bytes": plan.cache_bytes,
-        "store_bytes": plan.store_bytes,
-        "device_peak_bytes": None,
-    }
+    method = named_parameters(plan.reported_method)
+    method |= {"bound_tokens": plan.bound_tokens, "form": plan.form}
+    sizes = plan.weights_bytes, plan.cache_bytes, plan.store_bytes
+    return {"model": model, "method": method, "memory": envelope.memory_object(*sizes)}
 
 
 def _as_json(command: str, known: "KnownModel", plan: "Plan", report: "InspectReport") -> str:
+    objects = planned_objects(known, plan)
     return envelope.dump(
         command,
         dry_run=True,
-        model=unloaded_model_object(known),
-        method=planned_method_object(plan),
+        model=objects["model"],
+        method=objects["method"],
         sources=[asdict(item) for item in report.sources],
         skipped=[asdict(item) for item in report.skipped],
         tokens=envelope.tokens_object(report.tokens, generated=0),
         sampling=None,
         timing={"tokenise_s": report.seconds, "prefill_s": plan.prefill_s},
-        memory=planned_memory_object(plan),
+        memory=objects["memory"],
         inspect={
             "fits": plan.fits,
             "chars": report.chars,
@@ -206,12 +188,12 @@ def _as_json(command: str, known: "KnownModel", plan: "Plan", report: "InspectRe
 
 def _as_text(known: "KnownModel", plan: "Plan", report: "InspectReport") -> Iterator[str]:
     yield from tree_lines(report.sources)
-    inside = sum(item.tokens for item in report.sources)
+    inside, files = sum(item.tokens for item in report.sources), len(report.sources)
     headers = report.tokens - inside
     named = f" and {headers:,} of lines that name the files" if headers else ""
     yield (
         "\n"
-        f"total    {len(report.sources):,} files, {report.tokens:,} tokens "
+        f"total    {files:,} {'file' if files == 1 else 'files'}, {report.tokens:,} tokens "
         f"({inside:,} of text{named}), {report.chars:,} characters"
     )
     if report.skipped:
@@ -227,8 +209,8 @@ def _as_text(known: "KnownModel", plan: "Plan", report: "InspectReport") -> Iter
     if plan.fits:
         yield f"fits     yes, within {length}"
     else:
-        used = {"name": plan.method.name} | plan.reported_method.parameters()
-        yield f"fits     no, not within {length} (prompt included): read with {method_text(used)}"
+        used = method_text(named_parameters(plan.reported_method))
+        yield f"fits     no, not within {length} (prompt included): read with {used}"
     per_token = len(facts.layers) * facts.layer_bytes_per_token(dtype)
     bound = "growing" if plan.bound_tokens is None else f"{plan.bound_tokens:,} tokens per layer"
     stores = (("index", plan.index), ("store", plan.searching))

@@ -29,14 +29,16 @@ def model_object(opened: Opened) -> dict[str, Any]:
     }
 
 
-def memory_object(opened: Opened, cache_bytes: int, store_bytes: int = 0) -> dict[str, Any]:
-    """``memory`` of this process, in bytes."""
+def memory_object(
+    weights: int, cache: int | None, store: int | None = 0, device_peak: int | None = None
+) -> dict[str, Any]:
+    """``memory`` of this process, in bytes; None is unknown."""
     return {
         "peak_rss_bytes": peak_rss_bytes(),
-        "weights_bytes": opened.loaded.lm.weights_bytes,
-        "cache_bytes": cache_bytes,
-        "store_bytes": store_bytes,
-        "device_peak_bytes": opened.loaded.lm.device_peak_bytes(),
+        "weights_bytes": weights,
+        "cache_bytes": cache,
+        "store_bytes": store,
+        "device_peak_bytes": device_peak,
     }
 
 
@@ -70,6 +72,8 @@ def dump_reading(
     **parts: Any,
 ) -> str:
     """The object of a command that reads sources; ``seen`` is ``visible`` of its tokens."""
+    lm = opened.loaded.lm
+    sizes = lm.weights_bytes, report.cache_bytes, report.store_bytes, lm.device_peak_bytes()
     return dump(
         command,
         model=model_object(opened),
@@ -84,7 +88,7 @@ def dump_reading(
         tokens=tokens_object(report.document_tokens, generated, seen, report.stored_tokens),
         sampling=sampling,
         timing=timing_object(opened, timing),
-        memory=memory_object(opened, report.cache_bytes, report.store_bytes),
+        memory=memory_object(*sizes),
         **parts,
     )
 

@@ -9,18 +9,12 @@ from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.choices import method_choice, placement_of
 from lmi_cli.cli.console import Output, mebibytes, one_line
-from lmi_cli.cli.dry_run import (
-    cache_text,
-    dry_run,
-    method_text,
-    planned_memory_object,
-    planned_method_object,
-    unloaded_model_object,
-)
+from lmi_cli.cli.dry_run import cache_text, dry_run, method_text, planned_objects
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
 from lmi_cli.cli.session import Session, piped_source, state_file
 from lmi_cli.engine import CHUNK
 from lmi_cli.errors import UsageError
+from lmi_cli.methods.base import named_parameters
 
 if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
@@ -61,12 +55,7 @@ def _inspect_model(name: str, request: Request) -> None:
 
     plan = plan_long_text(known, choice, request.chunk or CHUNK)
     if request.json:
-        objects = {
-            "model": unloaded_model_object(known),
-            "method": planned_method_object(plan),
-            "memory": planned_memory_object(plan),
-        }
-        sink.write(envelope.dump("inspect", **objects))
+        sink.write(envelope.dump("inspect", **planned_objects(known, plan)))
     else:
         for label, text in _lines(known, plan).items():
             sink.write(f"{label:<16}{text}\n")
@@ -87,12 +76,11 @@ def _lines(known: "KnownModel", plan: "Plan") -> dict[str, str]:
     windows = Counter(window for window in facts.native_windows if window is not None)
     native = ", ".join(f"{count} of {window:,}" for window, count in windows.items())
     per_token = len(facts.layers) * facts.layer_bytes_per_token(dtype)
-    used = {"name": plan.method.name} | plan.method.parameters()
     return {
         "model": one_line(known.files.id),
         "family": f"{facts.family}, {len(facts.layers)} layers",
         "trained length": f"{facts.trained_length:,} tokens",
-        "window": method_text(used) + " beyond the trained length",
+        "window": method_text(named_parameters(plan.method)) + " beyond the trained length",
         "native windows": native or "none",
         "cache": f"{per_token:,} bytes/token, {cache_text(plan)} ({dtype})",
         "weights": f"{facts.weights:,}, {mebibytes(plan.weights_bytes)} ({dtype})",

@@ -56,20 +56,15 @@ def list_models(request: ListRequest) -> None:
     """List the models that are known by name or cached."""
     from lmi_cli.checkpoints.resolve import list_models as listed
 
-    models = listed()
+    models, sink = listed(), Output(None)
     if request.json:
-        described = [
-            asdict(model) | {"folder": None if model.folder is None else str(model.folder)}
-            for model in models
-        ]
-        Output(None).write(envelope.dump("models", models=described))
+        described = [asdict(m) | {"folder": m.folder and str(m.folder)} for m in models]
+        sink.write(envelope.dump("models", models=described))
         return
-    lines = []
     for model in models:
         where = "not cached" if model.folder is None else mebibytes(model.size_bytes)
         problem = f" ({model.problem}: will be rebuilt on next use)" if model.problem else ""
-        lines.append(one_line(f"{model.name:<28} {where:>12}  {model.summary}{problem}") + "\n")
-    Output(None).write("".join(lines))
+        sink.write(one_line(f"{model.name:<28} {where:>12}  {model.summary}{problem}") + "\n")
 
 
 def pull(request: PullRequest) -> None:

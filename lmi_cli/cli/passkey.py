@@ -118,7 +118,8 @@ def _share(cells: "Sequence[Cell]", *, window: bool = False) -> str:
 
 
 def _as_json(opened: Opened, report: "PasskeyReport", request: Request) -> str:
-    methods = list(report.methods.values())
+    lm, methods = opened.loaded.lm, list(report.methods.values())
+    sizes = lm.weights_bytes, report.cache_bytes, report.store_bytes, lm.device_peak_bytes()
     bounds = [method.bound_tokens for method in methods]
     return envelope.dump(
         "passkey",
@@ -142,7 +143,7 @@ def _as_json(opened: Opened, report: "PasskeyReport", request: Request) -> str:
         tokens=envelope.tokens_object(report.read, report.generated),
         sampling=envelope.sampling_object(request),
         timing=envelope.timing_object(opened, report.timing),
-        memory=envelope.memory_object(opened, report.cache_bytes, report.store_bytes),
+        memory=envelope.memory_object(*sizes),
         cells=[
             {
                 "length": cell.length,

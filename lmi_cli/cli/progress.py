@@ -51,11 +51,9 @@ class _Memory(ProgressColumn):
 
 
 class ProgressDisplay:
-    """A context manager that shows the progress of the current activity.
+    """A context manager that shows the progress of the current activity, unless ``quiet``.
 
-    Args:
-        quiet: Show nothing.
-        verbose: If stderr is not a terminal, print a line every few seconds.
+    If stderr is not a terminal, ``verbose`` prints a line every few seconds instead.
     """
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:

@@ -135,9 +135,7 @@ class Session:
     ) -> "tuple[Opened, Reading]":
         """Load the model of a state file and restore the reading saved in it.
 
-        Args:
-            path: The file.
-            keep: Names of the stores that must be in the file; None accepts any.
+        ``keep`` names the stores that must be in the file; None accepts any.
 
         Raises:
             StateFileError: The file is damaged, or the request differs from how it was read.
@@ -173,10 +171,7 @@ class Session:
     ) -> "tuple[Opened, Reading, AnswerOptions]":
         """Read documents or restore a state file, and return the options for asking as well.
 
-        Args:
-            paths: The sources, as typed by the user.
-            questions: Those that will be asked.
-            label: As for :func:`lmi_cli.cli.choices.prompts_of`.
+        ``label`` is as for :func:`lmi_cli.cli.choices.prompts_of`.
 
         Raises:
             PartialError: Under ``--strict``, part of the input could not be used.

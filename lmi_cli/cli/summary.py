@@ -8,7 +8,7 @@ from lmi_cli.cli.session import Opened
 from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
-    from lmi_cli.tasks.report import Answer, ReadingReport, Timing, Visible
+    from lmi_cli.tasks.report import Answer, ReadingReport, SourceReport, Timing, Visible
     from lmi_cli.text.provenance import Place
 
 _QUOTED_CHARS = 90
@@ -52,9 +52,12 @@ def input_lines(report: "ReadingReport") -> list[str]:
     lines = [f"skipped {item.origin}: {item.reason}" for item in report.skipped[:5]]
     if len(report.skipped) > 5:
         lines.append(f"skipped {len(report.skipped) - 5:,} more (see --json)")
-    for source in report.sources:
-        lines += [f"{source.origin}: {issue}" for issue in (source.issues + source.remarks)[:3]]
-    return lines
+    return lines + issue_lines(report.sources)
+
+
+def issue_lines(sources: "Sequence[SourceReport]") -> list[str]:
+    """The first issues and remarks of each source."""
+    return [f"{s.origin}: {issue}" for s in sources for issue in (s.issues + s.remarks)[:3]]
 
 
 def sight_line(report: "ReadingReport", visible: "Visible") -> str:

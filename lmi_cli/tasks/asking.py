@@ -36,12 +36,8 @@ REREAD_PASSAGES = 2
 class AnswerOptions:
     """How questions are asked and answered.
 
-    Attributes:
-        prompts: The form of the prompts.
-        method: The user's choice of method; only options that reading does not fix are used.
-        answer_from: One of ``plan.ANSWER_FROM``.
-        max_new_tokens: Longest answer.
-        sampling: How tokens are chosen.
+    Of the method, only options that reading does not fix are used; ``answer_from`` is one of
+    ``plan.ANSWER_FROM``.
     """
 
     prompts: Prompts
@@ -73,8 +69,7 @@ class Asker:
         if self._prompt.prefix != reading.plan.prefix:
             raise StateFileError(
                 "the document was read with another beginning of the prompt",
-                hint="a document that fits is read behind the system text: to change --system, "
-                "read the sources again",
+                hint="a short document is read after the system text: with --system, read it again",
             )
         self._searching: Method | None = None
         if "store" in reading.stores:
@@ -108,9 +103,12 @@ class Asker:
         started = time.monotonic()
         self.require_fit(question)
         # A follow-up question is rarely clear without the one before it.
-        ranked = self.rank(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
+        asked = " ".join([*(asked for asked, _ in earlier[-1:]), question])
+        ranked = [] if self._finder is None else self._finder.rank(asked)
         tail = self._tail(question, earlier)
-        source = self._source(ranked, len(tail), answer_from or self.options.answer_from)
+        hidden = self._hidden_spans(len(tail))
+        source = answer_from or self.options.answer_from
+        source = self._source(ranked, source) if hidden else "whole"
         engine, ids, reread = self._engine, np.array(tail, dtype=np.int32), list[Passage]()
         if source == "passages":
             reread = nearest_last([item.passage for item in ranked[:REREAD_PASSAGES]])
@@ -120,7 +118,7 @@ class Asker:
             state = self.reading.state.fork(self._searching, self.reading.stores)
         else:
             state = self.reading.state.fork()
-        visible = self._visible(source, len(tail), reread)
+        visible = self._visible(source, hidden, reread)
         last = self.reading.last
         for event in engine.read(state, [ids]):
             last = event.last
@@ -129,10 +127,6 @@ class Asker:
         self.timing.add_decode(self._generated, time.monotonic() - started)
         evidence = evidence_of(self.reading.document, self.reading.sources, ranked)
         return Answer(question, text, reason, count, visible, source, evidence)
-
-    def rank(self, question: str) -> list[Ranked]:
-        """Rank the passages of the document, best first; there are none without an index."""
-        return [] if self._finder is None else self._finder.rank(question)
 
     def require_fit(self, *questions: str) -> None:
         """Refuse questions that are longer than the window, with a ``UsageError``."""
@@ -170,10 +164,8 @@ class Asker:
                 yield Delta(index, text)
         return "".join(parts), reason, count
 
-    def _source(self, ranked: Sequence[Ranked], tail: int, wanted: str) -> str:
-        """The basis of the answer; see :class:`lmi_cli.tasks.report.Answer`."""
-        if self._hidden_spans(tail) == []:
-            return "whole"
+    def _source(self, ranked: Sequence[Ranked], wanted: str) -> str:
+        """The basis of the answer if the document is not seen whole."""
         if wanted == "auto":
             wanted = "passages" if ranked else "memory" if self._searching else "window"
         if wanted == "passages" and not ranked:
@@ -196,9 +188,7 @@ class Asker:
         ids = self._prompt.tail(asked[0])
         for answer, following in zip(answers, [*asked[1:], question], strict=True):
             ids += self._model.tokenizer.encode(answer).ids.tolist() + later.tail(following)
-        if len(ids) <= self._conversation_limit:
-            return ids
-        return self._tail(question, earlier[1:])
+        return ids if len(ids) <= self._conversation_limit else self._tail(question, earlier[1:])
 
     @property
     def _conversation_limit(self) -> int:
@@ -211,9 +201,8 @@ class Asker:
     ) -> tuple[Engine, Ids]:
         """The ids of a prompt with these passages, and an engine that attends to all of it."""
         prompt = self.options.prompts.around_passages(earlier)
-        while earlier and len(prompt.prefix) > self._conversation_limit:
-            earlier = earlier[1:]
-            prompt = self.options.prompts.around_passages(earlier)
+        if earlier and len(prompt.prefix) > self._conversation_limit:
+            return self._reread(passages, question, earlier[1:])
         tokenizer, document = self._model.tokenizer, self.reading.document
         gap = tokenizer.encode("\n\n").ids
         parts: list[Ids] = [np.array(prompt.prefix, dtype=np.int32)]
@@ -243,14 +232,15 @@ class Asker:
             edge = max(edge, stop)
         return hidden if edge >= tokens else [*hidden, (edge, tokens)]
 
-    def _visible(self, source: str, tail: int, reread: Sequence[Passage]) -> Visible:
-        """The document tokens that the first token of an answer sees; ``tail`` as above."""
+    def _visible(
+        self, source: str, hidden: Sequence[tuple[int, int]], reread: Sequence[Passage]
+    ) -> Visible:
+        """The document tokens that the first token of an answer sees."""
         document = self.reading.document
         if source == "passages":
             again = sum(map(len, reread))
             searched = self.reading.stores["index"].tokens
             return Visible(0, 0, document.tokens - again, searched=searched, reread=again)
-        hidden = self._hidden_spans(tail)
         if not hidden:
             return Visible(0, document.tokens, 0)
         first, stop = hidden[0][0], hidden[-1][1]

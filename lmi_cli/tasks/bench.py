@@ -23,7 +23,6 @@ from lmi_cli.tasks.reading import engine_of, require_memory
 from lmi_cli.tasks.report import Timing
 
 _WARM_UP_TOKENS = 64
-_NO_STOP: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,9 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The measured limits of the machine, and the code that computes on it.
+    """The measured limits of matrix products and of reading memory, both per second.
 
-    Attributes:
-        gemm_flops: Operations per second of a matrix product.
-        read_bytes_per_s: Bytes read per second from memory.
-        layers_by: The code that runs the layers: ``lmi`` or ``transformers``.
-        attention_by: The code that computes attention: ``C`` or ``torch``.
+    ``lmi`` or ``transformers`` runs the layers, and ``C`` or ``torch`` computes attention.
     """
 
     gemm_flops: float
@@ -104,16 +99,11 @@ def bench(
     against: str,
     chunk: int,
 ) -> Generator[Progress | Speed, None, BenchReport]:
-    """Measure the speed at each depth, the method of ``choice`` first.
+    """Measure prefill of each depth, in tokens, and decode of ``decode`` tokens after it.
 
-    Args:
-        loaded: The model.
-        choice: The method; its default window is the trained length.
-        depths: Numbers of tokens to read before generating.
-        decode: Number of tokens to generate.
-        against: ``stock`` (the model as run by transformers), ``full`` (full attention in our
-            engine) or ``none``.
-        chunk: Tokens in one forward pass.
+    The method of ``choice``, whose default window is the trained length, is compared with
+    ``against``: ``stock`` (the model as run by transformers), ``full`` (full attention in our
+    engine) or ``none``.
 
     Raises:
         UsageError: A number is out of range, or ``against`` has an unknown value.
@@ -126,7 +116,6 @@ def bench(
         raise UsageError("there is nothing to measure: depths and --decode start at 1 token")
     lm = loaded.lm
     plan = plan_scoring(loaded.known, choice, max(depths) + decode, chunk)
-    full = plan_scoring(loaded.known, MethodChoice(Full.name), None, chunk)
     machine = Machine(
         gemm_flops(lm.dtype, lm.device),
         read_bytes_per_s(lm.device),
@@ -139,8 +128,9 @@ def bench(
         (plan.method.name, plan.method, lambda part: _ours(loaded, plan, part, decode))
     ]
     if against == "full":
+        full = plan_scoring(loaded.known, MethodChoice(Full.name), None, chunk)
         runs.append(("full", full.method, lambda part: _ours(loaded, full, part, decode)))
-    if against == "stock":
+    elif against == "stock":
         runs.append(("stock", Full(), lambda part: _stock(loaded, part, decode)))
     places = sorted(set(depths))
     total, done = sum(places) * len(runs), 0
@@ -171,7 +161,7 @@ def _ours(loaded: Loaded, plan: Plan, ids: Ids, decode: int) -> Iterator[int | _
         last = event.last
         yield event.tokens
     prefill_s = time.perf_counter() - started
-    steps = engine.decode(state, last, stop_ids=_NO_STOP, limit=decode + 1, sampling=Sampling())
+    steps = engine.decode(state, last, stop_ids=frozenset(), limit=decode + 1, sampling=Sampling())
     next(steps)  # this one follows from the last token read
     started = time.perf_counter()
     count = sum(1 for _ in steps)

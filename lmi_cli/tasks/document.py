@@ -132,9 +132,6 @@ class Document:
         begin, end = int(self.starts[passage.first]), self.provenance.chars
         if passage.stop < self.tokens:
             end = int(self.starts[passage.stop])
-        first, stop = self.provenance.behind_header(begin, end), end
-        while first < stop and self.text[first].isspace():
-            first += 1
-        while first < stop and self.text[stop - 1].isspace():
-            stop -= 1
-        return (first, stop) if first < stop else (begin, end)
+        inside = self.text[self.provenance.behind_header(begin, end) : end]
+        first = end - len(inside.lstrip())
+        return (first, first + len(inside.strip())) if first < end else (begin, end)

@@ -30,13 +30,9 @@ class Ranked:
 
 
 class Finder:
-    """Ranks the passages of a reading whose index holds the keys of ``heads``.
+    """Ranks the passages of a reading, with its index of the keys of ``heads``.
 
-    Args:
-        engine: The engine that read the document.
-        reading: The reading.
-        heads: The model's retrieval heads.
-        prompt: The prompt around the document.
+    ``engine`` is the one that read the document, and ``prompt`` the prompt around it.
     """
 
     def __init__(

@@ -16,8 +16,6 @@ class InspectReport:
     """The documents as they would be read.
 
     Attributes:
-        sources: The documents, with the number of tokens in each.
-        skipped: The sources that would not be read, with reasons.
         tokens: Length of the stream, including the lines that name the sources.
         chars: Its length in characters.
         engine: The library that tokenised it, at the end.

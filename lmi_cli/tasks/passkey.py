@@ -46,8 +46,6 @@ class Trial:
     """One prompt and its answer.
 
     Attributes:
-        key: The hidden number.
-        answer: The answer of the model.
         correct: Whether the first integer of the answer is the key.
         answer_s: Seconds from the question to the end of the answer.
         window_answer: The answer from sinks and window alone; None if ``answer`` is one.
@@ -81,15 +79,10 @@ class Cell:
         return self.correct / len(self.trials)
 
     @property
-    def window_correct(self) -> int | None:
-        """Number of correct answers from the window alone; None if these were not generated."""
-        compared = [trial.window_correct for trial in self.trials]
-        return None if None in compared else sum(map(bool, compared))
-
-    @property
     def window_accuracy(self) -> float | None:
-        """Share of correct answers from the window alone."""
-        return None if self.window_correct is None else self.window_correct / len(self.trials)
+        """Share of correct answers from the window alone; None if these were not generated."""
+        compared = [trial.window_correct for trial in self.trials]
+        return None if None in compared else sum(map(bool, compared)) / len(compared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +101,10 @@ class MethodUsed:
 
 @dataclass(frozen=True, slots=True)
 class PasskeyReport:
-    """The whole grid.
+    """The whole grid, ordered by length, then depth.
 
-    Attributes:
-        cells: Ordered by length, then depth.
-        methods: How the prompts of each length were read.
-        tokens: Tokens of all prompts.
-        read: Tokens read; the common beginning of prompts is read once.
-        generated: Tokens generated in all.
-        cache_bytes: Size of the largest prompt's keys and values.
-        store_bytes: Size of the largest prompt's index and store.
-        timing: Time of all prompts together.
+    ``tokens`` counts the tokens of all prompts; fewer are ``read``, as a common beginning is read
+    once. Sizes are those of the largest prompt.
     """
 
     cells: list[Cell]
@@ -150,9 +136,9 @@ class PasskeyText(NamedTuple):
 def build_text(tokenizer: Tokenizer, length: int, depth: float, key: str | None) -> PasskeyText:
     """A text that makes, with prefix and question, a prompt of exactly ``length`` tokens.
 
-    The key stands behind ``depth`` percent of the filler. The first repetition of the filler is cut
-    at its start to reach the exact length. Without a key, its sentences are left out, and the text
-    is that much shorter.
+    The key is placed after ``depth`` percent of the filler. The first repetition of the filler is
+    cut at its start to reach the exact length. If ``key`` is None, its sentences are left out, and
+    the text is that much shorter.
 
     Raises:
         UsageError: The length leaves no room for prefix, key and question.
@@ -203,16 +189,8 @@ def passkey(
 ) -> Generator[Progress | Note | Cell, None, PasskeyReport]:
     """Run the grid, and yield each cell when it is done.
 
-    Args:
-        model: The model to test.
-        lengths: Lengths of the prompts, in tokens up to the answer.
-        depths: Positions of the key, in percent of the filler.
-        trials: Number of prompts of each length and depth.
-        choice: The method that the user asked for.
-        memory: What is kept of a stream, and the source of answers.
-        max_new_tokens: Longest answer.
-        seed: Seed for the keys.
-        chunk: Tokens in one forward pass.
+    The grid has ``trials`` prompts of each length, in tokens up to the answer, and each depth, in
+    percent of the filler. ``seed`` decides which keys are hidden.
 
     Raises:
         UsageError: A length leaves no room for the prompt, or the source of answers is missing.

@@ -18,7 +18,7 @@ from lmi_cli.tasks.plan import plan_scoring, warnings
 from lmi_cli.tasks.reading import engine_of, remember_speed, require_memory
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
 from lmi_cli.text.provenance import SourceCounter
-from lmi_cli.text.stream import TokenBlock, TokenStream
+from lmi_cli.text.stream import TokenStream
 
 BUCKET_TOKENS = 4096
 """Tokens in one step of the curve."""
@@ -104,11 +104,8 @@ class PerplexityReport:
     """The score of a corpus.
 
     Attributes:
-        reading: The text, and how it was read.
-        score: The figures.
         requested: Number of tokens asked for; None for all.
         nll: Loss of every source token, float32, nan if not scored; None unless asked for.
-        timing: Time of reading and scoring.
     """
 
     reading: ReadingReport
@@ -132,18 +129,11 @@ def perplexity(
     keep_nll: bool = False,
     chunk: int = CHUNK,
 ) -> Generator[Progress | Note, None, PerplexityReport]:
-    """Score the first ``length`` tokens of a text.
+    """Score the first ``length`` tokens of a text, or all of them.
 
     Every source token except the first is scored once, given the earlier tokens that the method
-    lets it see. If a BOS token precedes the text, the first token is scored as well.
-
-    Args:
-        model: The model.
-        stream: The text.
-        choice: The method that the user asked for.
-        length: Number of tokens to score; None scores all of them.
-        keep_nll: Whether the loss of every token is reported.
-        chunk: Tokens in one forward pass.
+    lets it see. If a BOS token precedes the text, the first token is scored as well. With
+    ``keep_nll``, the loss of every token is reported.
 
     Raises:
         NoInputError: There are fewer than two tokens.
@@ -153,17 +143,22 @@ def perplexity(
     for warning in warnings(choice, model.known):
         yield Note(warning)
     prefix = np.array(plan.prefix, dtype=np.int32)
-    sources = SourceCounter()
-    counter = _Counter(length, sources, first_scored=0 if len(prefix) else 1)
-    blocks = counter.count(stream.blocks(sources))
+    engine, sources = engine_of(model, plan), SourceCounter()
+    state, score, timing = engine.start(), Score(), Timing()
 
     def ids() -> Iterator[Ids]:
         if len(prefix):
             yield prefix
-        yield from blocks
+        first, tokens = 0 if len(prefix) else 1, 0  # the first token that is scored; tokens so far
+        for block in stream.blocks(sources):
+            count = len(block.ids) if length is None else min(len(block.ids), length - tokens)
+            sources.count(block.starts[:count])
+            score.utf8_bytes += block.utf8_bytes(max(0, first - tokens), count)
+            tokens += count
+            yield block.ids[:count]
+            if tokens == length:
+                return
 
-    engine = engine_of(model, plan)
-    state, score, timing = engine.start(), Score(), Timing()
     kept: list[NDArray[np.float32]] = []
     started, position = time.monotonic(), 0
     for scored in engine.score(state, ids()):
@@ -180,7 +175,6 @@ def perplexity(
     remember_speed(model, plan, "score", state.tokens, seconds)
     for note in stream.notes:
         yield Note(note)
-    score.utf8_bytes = counter.utf8_bytes
     if score.tokens == 0 or score.utf8_bytes == 0:
         raise NoInputError("the text has fewer than two tokens, so none can be scored")
     # Only now is it known whether the text fits.
@@ -197,24 +191,3 @@ def perplexity(
     )
     losses = np.concatenate(kept) if keep_nll else None
     return PerplexityReport(reading, score, length, losses, timing)
-
-
-class _Counter:
-    """Passes token blocks on, up to a length, and counts their tokens and bytes."""
-
-    def __init__(self, length: int | None, sources: SourceCounter, first_scored: int) -> None:
-        self._length, self._sources, self._first_scored = length, sources, first_scored
-        self._tokens = 0
-        self.utf8_bytes = 0  # of the scored tokens
-
-    def count(self, blocks: Iterator[TokenBlock]) -> Iterator[Ids]:
-        for block in blocks:
-            count = len(block.ids)
-            if self._length is not None:
-                count = min(count, self._length - self._tokens)
-            self._sources.count(block.starts[:count])
-            self.utf8_bytes += block.utf8_bytes(max(0, self._first_scored - self._tokens), count)
-            self._tokens += count
-            yield block.ids[:count]
-            if self._tokens == self._length:
-                return

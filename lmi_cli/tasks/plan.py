@@ -165,18 +165,11 @@ def require_fit(method: Method, prompt: Prompt, questions: Iterable[str]) -> Non
 
 
 def plan_reading(
-    known: KnownModel,
-    request: ReadingRequest,
-    tokens: int | None,
-    questions: Sequence[str] = (),
+    known: KnownModel, request: ReadingRequest, tokens: int | None, questions: Sequence[str] = ()
 ) -> Plan:
-    """Plan the reading of a document.
+    """Plan the reading of a document, for the questions that are known already.
 
-    Args:
-        known: The model.
-        request: The options.
-        tokens: Length of the document; None for a stream of unknown length.
-        questions: Questions that are known already.
+    ``tokens`` is the length of the document; None for a stream of unknown length.
 
     Raises:
         UsageError: Parameters contradict each other, or a question does not fit the window.

@@ -169,7 +169,7 @@ def read(
         expected = earlier.document.ids
         if append:
             request, document = _with_fixed(request, earlier), earlier.document
-            # The corpus numbers its sources as they come, so the earlier ones are put in front.
+            # The corpus numbers its sources in order, so the earlier ones are put in front.
             corpus.sources[:0] = earlier.sources
             corpus.skipped[:0] = earlier.skipped
     blocks = stream.blocks(document.provenance, offset=document.provenance.chars)

@@ -118,11 +118,9 @@ class ReadingReport:
     """A document that was read, and how.
 
     Attributes:
-        method: Name of the method.
-        parameters: Its parameters, in tokens.
+        parameters: Parameters of the method, in tokens.
         bound_tokens: Largest number of tokens that any layer keeps; None if it grows with the text.
         form: ``fits`` or ``stream``.
-        document_tokens: Number of tokens in the document.
         cache_bytes: Size of the keys and values at the end of the reading.
         stored_tokens: Number of tokens in the store.
         indexed_tokens: Number of tokens in the index.

@@ -43,18 +43,15 @@ class StateFileHeader:
     """The description of a state file.
 
     Attributes:
-        path: The file.
         model: The value of ``--model`` that selects its model.
         identity: Identity of the model's files.
-        dtype: Dtype in which the model computed.
-        quantize: ``int8`` for weights of eight bits, or ``none``.
+        quantize: ``int8`` or ``none``.
         method: Name and parameters.
         chunk: Tokens in one forward pass.
         tokens: Length of the document.
         complete: False for an interrupted reading.
         kept: ``index``, ``store``, both or neither.
         sources: Origin, counts, size and hash of each source.
-        skipped: Sources that were not read.
         form: ``fits`` or ``stream``.
     """
 
@@ -73,16 +70,13 @@ class StateFileHeader:
     form: str
 
 
-def header_of(path: Path) -> StateFileHeader:
-    """Read only the description of a state file.
+def header_of(path: Path, description: Mapping[str, Any] | None = None) -> StateFileHeader:
+    """Check the description of a state file, which is read from the file if it is None.
 
     Raises:
         StateFileError: It is damaged.
     """
-    return _header(path, statefile.read_description(path))
-
-
-def _header(path: Path, description: Mapping[str, Any]) -> StateFileHeader:
+    description = description or statefile.read_description(path)
     try:
         model, plan = description["model"], description["plan"]
         return StateFileHeader(
@@ -134,10 +128,7 @@ def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) 
         "document": document,
         "stores": stores,
         "heads": None if reading.heads is None else asdict(reading.heads),
-        "sources": [
-            asdict(source) | _fingerprint(source.origin, hashed=complete)
-            for source in reading.sources
-        ],
+        "sources": [asdict(s) | _fingerprint(s.origin, hashed=complete) for s in reading.sources],
         "skipped": [asdict(item) for item in reading.skipped],
     }
     statefile.write(path, tensors, description)
@@ -156,36 +147,25 @@ def check(
 ) -> None:
     """Refuse to use a file with other settings than those it was read with.
 
-    Args:
-        header: Description of the file.
-        method: Name of the method; None accepts any, as for the other settings.
-        given: Options of the method that are fixed by reading.
-        dtype: ``auto`` accepts any.
-        quantize: ``int8`` or ``none``.
-        identity: Identity of the model's files.
-        keep: ``index``, ``store``, both or neither.
+    None and the dtype ``auto`` accept any value. ``given`` are the method's options that reading
+    fixes, ``identity`` is that of the model's files, and ``keep`` names the stores.
 
     Raises:
         StateFileError: A setting differs.
     """
-    actual = header.method | {
-        "method": header.method["name"],
-        "dtype": header.dtype,
-        "quantize": header.quantize,
-        "model": header.identity,
-        "keep": ", ".join(sorted(header.kept)),
+    stores = None if keep is None else ", ".join(sorted(keep))
+    settings: dict[str, tuple[Any, Any]] = {
+        **{name: (value, header.method.get(name)) for name, value in (given or {}).items()},
+        "method": (method, header.method["name"]),
+        "dtype": (None if dtype == "auto" else dtype, header.dtype),
+        "quantize": (quantize, header.quantize),
+        "model": (identity, header.identity),
+        "keep": (stores, ", ".join(sorted(header.kept))),
     }
-    wanted: dict[str, Any] = dict(given or {}) | {
-        "method": method,
-        "dtype": None if dtype == "auto" else dtype,
-        "quantize": quantize,
-        "model": identity,
-        "keep": None if keep is None else ", ".join(sorted(keep)),
-    }
-    for name, value in wanted.items():
-        if value is not None and value != actual.get(name):
+    for name, (wanted, actual) in settings.items():
+        if wanted is not None and wanted != actual:
             raise StateFileError(
-                f"{header.path} was read with {name} {actual.get(name)}, not {value}",
+                f"{header.path} was read with {name} {actual}, not {wanted}",
                 hint="this is fixed when a document is read: omit the option, or read again",
             )
 
@@ -211,7 +191,7 @@ def restore(path: Path, model: Loaded) -> Reading:
         StateFileError: The file is damaged, or was written by another model.
     """
     description, tensors = statefile.read(path)
-    header, lm = _header(path, description), model.lm
+    header, lm = header_of(path, description), model.lm
     check(header, dtype=lm.dtype_name, quantize=lm.quantize, identity=model.files.identity)
     try:
         return _restored(description, tensors, model)
@@ -249,13 +229,8 @@ def read_into(
     The reading so far is saved beside the file, as ``NAME.part``, at intervals such that saving
     takes at most a tenth of the time. The file itself is written by :func:`finish`.
 
-    Args:
-        model: The model.
-        stream: The document; with ``behind``, the text to append to it.
-        request: The options.
-        path: The file.
-        behind: A complete reading to append to. Nothing is saved on the way then, since the file
-            with that reading still exists.
+    With ``behind``, a complete reading, the stream is appended to it. Nothing is saved on the way
+    then, since the file with that reading still exists.
 
     Raises:
         StateFileError: The interrupted reading is of another model, method or document.
@@ -263,11 +238,7 @@ def read_into(
     """
     if behind is not None:
         return (yield from read(model, stream, request, earlier=behind, append=True))
-    part = _part_of(path)
-    earlier = None
-    if is_state_file(part):
-        earlier = restore(part, model)
-        yield Note(f"continuing after the {earlier.state.tokens:,} tokens of an interrupted run")
+    part, earlier = _part_of(path), None
     saved, pause = time.monotonic(), _FIRST_SAVE_S
 
     def save_part(reading: Reading) -> None:
@@ -279,6 +250,10 @@ def read_into(
             pause = max(_FIRST_SAVE_S, _SAVE_SHARE * (saved - now))
 
     try:
+        if is_state_file(part):
+            earlier = restore(part, model)
+            done = earlier.state.tokens
+            yield Note(f"continuing after the {done:,} tokens of an interrupted run")
         return (yield from read(model, stream, request, earlier=earlier, after_chunk=save_part))
     except StateFileError as error:
         raise StateFileError(
