@@ -91,7 +91,7 @@ def argument(metavar: str, help: str, default: Any = None) -> Any:
 
 
 def method_options(panel: Panel) -> Any:
-    """A field for the options of all methods; its value maps the names of those used to values."""
+    """A field for the options of all methods; its value has those that were used, by name."""
     return field(default_factory=dict, metadata={"panel": panel})
 
 

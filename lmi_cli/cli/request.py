@@ -1,7 +1,7 @@
 """The options that commands share, as one object that contains everything the user asked for.
 
-An option has the same name, meaning and environment variable in every command. The request of a
-command inherits from :class:`Request`, lists the panels that it takes, and adds its own options.
+A shared option has the same name, meaning and variable in every command. The request of a command
+inherits from :class:`Request`, lists the panels that it takes, and adds its own options.
 """
 
 from dataclasses import dataclass

@@ -149,7 +149,8 @@ def perplexity(
     def ids() -> Iterator[Ids]:
         if len(prefix):
             yield prefix
-        first, tokens = 0 if len(prefix) else 1, 0  # the first token that is scored; tokens so far
+        tokens = 0
+        first = 0 if len(prefix) else 1  # the first token that is scored
         for block in stream.blocks(sources):
             count = len(block.ids) if length is None else min(len(block.ids), length - tokens)
             sources.count(block.starts[:count])

@@ -93,7 +93,7 @@ class Plan:
     Attributes:
         fits: Whether the text is read whole, exactly as the stock model would; otherwise it is read
             as a stream.
-        prefix: Ids in front of the text.
+        prefix: Ids before the text.
         method: The method that reads the text.
         chunk: Tokens in one forward pass.
         precision: Dtype and quantisation of the model.

@@ -76,7 +76,7 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
     Raises:
         StateFileError: It is damaged.
     """
-    description = description or statefile.read_description(path)
+    description = statefile.read_description(path) if description is None else description
     try:
         model, plan = description["model"], description["plan"]
         return StateFileHeader(
