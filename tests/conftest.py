@@ -12,11 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmi_cli.native import compiling, library
+from lmi_cli.native import compiling, cpu, library
 
 # Tests have caches of their own, and would compile the library for each of them. Those that are
 # about it, and those of the default model, ask for it.
 os.environ.setdefault("LMI_NATIVE", "0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _freed_memory_goes_back() -> Iterator[None]:
+    """A process runs hundreds of models of all shapes; what one frees is of little use to the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "keep_freed_memory", lambda: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lmi_cli.native import cpu
+from lmi_cli.native.cpu import keep_freed_memory
 
 
 class FakeLibrary:
@@ -32,7 +33,7 @@ def test_freed_memory_is_kept_by_the_c_library_of_linux(
     library = FakeLibrary()
     monkeypatch.setattr(cpu.sys, "platform", platform)
     monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: library)
-    cpu.keep_freed_memory()
+    keep_freed_memory()
     assert library.settings == settings
 
 
@@ -40,7 +41,7 @@ def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPat
     asked: list[None] = []
     monkeypatch.setattr(cpu.sys, "platform", "linux")
     monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: asked.append(name) or object())
-    cpu.keep_freed_memory()
+    keep_freed_memory()
     assert asked == [None]
 
 

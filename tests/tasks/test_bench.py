@@ -114,7 +114,8 @@ def test_the_peak_can_be_forgotten() -> None:
     with mmap(-1, 1 << 26) as block:  # not from the C library, which may have some to spare
         block.write(bytes(1 << 26))
         high = peak_rss_bytes()
-    assert high >= before + (1 << 26)
+    # Half of it is enough to tell: the system may take other pages away meanwhile.
+    assert high >= before + (1 << 25)
     if forget_peak_rss():
         assert peak_rss_bytes() < high
 
