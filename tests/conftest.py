@@ -21,7 +21,7 @@ os.environ.setdefault("LMI_NATIVE", "0")
 
 @pytest.fixture(scope="session", autouse=True)
 def _freed_memory_goes_back() -> Iterator[None]:
-    """A process runs hundreds of models of all shapes; what one frees is of little use to the next."""
+    """One process runs models of all shapes; what one frees is of little use to the next."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "keep_freed_memory", lambda: None)
         yield
