@@ -100,7 +100,8 @@ def parsed(run: Callable[[Any], None]) -> Callable[..., Callable[[], None]]:
 
     Typer sees the fields of the request's dataclass as a flat signature. The function returns the
     call to make, so that the work runs after parsing and outside Typer's own error handling. The
-    class attribute ``panels`` names the headings of the inherited options that the command takes.
+    class attribute ``panels`` names the headings of the inherited options that the command takes,
+    ``omitted`` the fields under them that it does not.
     """
     (parameter,) = inspect.signature(run).parameters.values()
     kind = get_type_hints(run)[parameter.name]
@@ -124,7 +125,7 @@ def _parameters(kind: type[Any]) -> Iterator[inspect.Parameter]:
     hints, own = get_type_hints(kind), inspect.get_annotations(kind)
     for item in sorted(fields(kind), key=lambda item: item.name not in own):
         panel = item.metadata["panel"]
-        if item.name not in own and panel not in kind.panels:
+        if item.name not in own and (panel not in kind.panels or item.name in kind.omitted):
             continue
         if "declared" in item.metadata:
             default = inspect.Parameter.empty if item.default is MISSING else item.default

@@ -24,9 +24,10 @@ class BenchRequest(Request):
     """Options of ``lmi bench``."""
 
     panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, OUTPUT, MESSAGES)
+    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "strict")
 
     depths: str = MEASUREMENT(
-        "--depths N,...", "Numbers of tokens to read, as in 500,8k.", "500,4k,16k"
+        "--depths N,...", "Numbers of tokens to read, as in 500,8k.", "500,4k,16k", envvar=False
     )
     decode: int = MEASUREMENT("--decode N", "Tokens to generate at each depth.", 32)
     against: str = MEASUREMENT(

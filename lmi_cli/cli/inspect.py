@@ -26,6 +26,7 @@ class InspectRequest(Request):
     """Options of ``lmi inspect``."""
 
     panels: ClassVar[tuple[str, ...]] = (SOURCES, MODEL, METHOD, OUTPUT, MESSAGES)
+    omitted: ClassVar[tuple[str, ...]] = ("dry_run", "no_stream")
 
     arguments: list[str] | None = argument(
         "MODEL | STATE | SOURCE...",

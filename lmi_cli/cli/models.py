@@ -7,7 +7,7 @@ import typer
 
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import argument, parsed
-from lmi_cli.cli.console import Output, mebibytes, message, one_line
+from lmi_cli.cli.console import Output, mebibytes, one_line
 from lmi_cli.cli.request import MESSAGES, MODEL, OUTPUT, Request
 from lmi_cli.cli.session import Session
 from lmi_cli.errors import ModelError
@@ -73,8 +73,8 @@ def pull(request: PullRequest) -> None:
 
     with Session(request) as session:
         files = fetch(request.name, progress=session.progress.bytes)
-    for note in files.notes:
-        message(note)
+        for note in files.notes:
+            session.say(note)
     Output(None).write(one_line(str(files.folder)) + "\n")
 
 
@@ -107,7 +107,7 @@ def calibrate(request: CalibrateRequest) -> None:
         named = (f"layer {head.layer} head {head.head} ({rank:.2f})" for head, rank in found.ranks)
         Output(None).write(f"{one_line(files.id)}: {', '.join(named)}\n")
     if remember_heads(files, found.retrieval, found.ranks) is None:
-        message("the result could not be cached: set LMI_CACHE_DIR to a writable folder")
+        session.say("the result could not be cached: set LMI_CACHE_DIR to a writable folder")
     if not found.retrieval.heads:
         raise ModelError(
             f"{one_line(files.id)} has no retrieval heads",

@@ -30,9 +30,12 @@ class PasskeyRequest(Request):
     """Options of ``lmi passkey``."""
 
     panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, OUTPUT, MESSAGES)
+    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "strict")
 
     lengths: str = GRID("--lengths N,...", "Prompt lengths in tokens, as in 4k,16k.", "4k,8k")
-    depths: str = GRID("--depths X,...", "Positions of the key, in percent.", "0,25,50,75,100")
+    depths: str = GRID(
+        "--depths X,...", "Positions of the key, in percent.", "0,25,50,75,100", envvar=False
+    )
     trials: int = GRID("--trials N", "Number of prompts per length and depth.", 1)
     max_new_tokens: int = GRID("--max-new-tokens -n N", "Longest answer, in tokens.", 12)
     seed: int = GRID("--seed N", "Seed for the keys.", 0)

@@ -27,6 +27,7 @@ class PerplexityRequest(Request):
     """Options of ``lmi perplexity``."""
 
     panels: ClassVar[tuple[str, ...]] = (SOURCES, MODEL, METHOD, OUTPUT, MESSAGES)
+    omitted: ClassVar[tuple[str, ...]] = ("no_stream",)
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
     length: int | None = SCORING("--length N", "Score the first N tokens.")

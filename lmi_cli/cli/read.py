@@ -31,6 +31,7 @@ class ReadRequest(Request):
     """Options of ``lmi read``."""
 
     panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != GENERATION)
+    omitted: ClassVar[tuple[str, ...]] = ("no_stream",)
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
     keep: str | None = MEMORY("--keep NAME", "What to keep of each token: index, store or both.")

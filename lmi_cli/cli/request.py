@@ -1,7 +1,8 @@
 """The options that commands share, as one object that contains everything the user asked for.
 
 A shared option has the same name, meaning and variable in every command. The request of a command
-inherits from :class:`Request`, lists the panels that it takes, and adds its own options.
+inherits from :class:`Request`, lists the panels that it takes and the options that it leaves out of
+them, and adds its own options.
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Request:
     """The shared options; those that a command does not take keep their defaults."""
 
     panels: ClassVar[tuple[str, ...]] = ()
+    omitted: ClassVar[tuple[str, ...]] = ()
 
     include: Texts = SOURCES("--include GLOB", "In folders, read only files that match.")
     exclude: Texts = SOURCES("--exclude GLOB", "In folders, skip files that match.")

@@ -204,7 +204,7 @@ def _epub(container: _Container, source: Source) -> Iterator[str]:
         else:
             missing += 1
     if missing:
-        source.issues.append(f"damaged EPUB: {missing} chapters are missing")
+        source.issues.append(f"damaged EPUB: chapters missing: {missing}")
 
 
 def _spine(container: _Container) -> list[str]:

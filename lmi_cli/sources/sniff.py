@@ -87,6 +87,8 @@ def kind_of(head: bytes, name: str) -> str:
     for magic, what in UNSUPPORTED:
         if head.startswith(magic) and (what in WRITTEN or NOT_WRITTEN.search(head)):
             raise UnreadableError(f"unsupported: {what}")
+    if head[8:].startswith(b'{"__metadata__":{'):
+        raise UnreadableError("unsupported: safetensors file (weights, or a state file of lmi)")
     mark = byte_order_mark(head)
     if (mark is None or mark[1] == "utf-8") and (nul := head.find(0)) >= 0:
         raise UnreadableError(f"unsupported: binary data (NUL at byte {nul:,})")

@@ -269,7 +269,8 @@ def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
     )
     for name in was | now:
         if was.get(name) != now.get(name):
-            return f"{name} {was.get(name)}, not {now.get(name)}"
+            ids = f"{name} {was.get(name)}, not {now.get(name)}"
+            return "another beginning of the prompt" if name == "prefix" else ids
     # Some models use other frequencies for longer texts, and cached keys are already rotated.
     frequencies = (
         [layer.rotary.inv_freq for layer in engine_of(model, each).layers if layer.rotary]

@@ -164,8 +164,11 @@ def check(
     }
     for name, (wanted, actual) in settings.items():
         if wanted is not None and wanted != actual:
+            differs = f"{name} {actual}, not {wanted}"
+            if name == "model":
+                differs = f"{header.model}, whose files were not these"
             raise StateFileError(
-                f"{header.path} was read with {name} {actual}, not {wanted}",
+                f"{header.path} was read with {differs}",
                 hint="this is fixed when a document is read: omit the option, or read again",
             )
 

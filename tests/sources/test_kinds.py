@@ -45,6 +45,7 @@ def test_content_decides_not_the_name(tmp_path, book):
         (b"{\\rtf1 text}", "RTF document"),
         (b"%!PS-Adobe\n", "PostScript document"),
         (bytes(40_000) + b"\1CD001", "binary data"),
+        ((2).to_bytes(8, "little") + b'{"__metadata__":{}}', "safetensors file"),
     ],
 )
 def test_unsupported_kinds_are_named(data, reason):
@@ -231,7 +232,7 @@ def test_epub_in_the_order_of_its_spine():
 
 def test_epub_with_a_missing_chapter():
     result = read_all("-", stdin=epub(["<html><p>one</p></html>", None]))
-    assert result.issues == ["damaged EPUB: 1 chapters are missing"]
+    assert result.issues == ["damaged EPUB: chapters missing: 1"]
 
 
 def locked(data):

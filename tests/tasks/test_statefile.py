@@ -107,7 +107,7 @@ class TestWhatIsFixed:
     def test_weights(self, path: Path, model: Loaded) -> None:
         files = replace(model.files, identity="other")
         other = replace(model, known=replace(model.known, files=files))
-        with pytest.raises(StateFileError, match="model"):
+        with pytest.raises(StateFileError, match=f"was read with {files.id}, whose files"):
             statefile.restore(path, other)
 
     def test_what_it_does_not_hold(self, path: Path) -> None:
