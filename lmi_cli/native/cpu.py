@@ -13,8 +13,9 @@ IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 _BFLOAT16 = frozenset(("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"))
 
-# Parameters of mallopt, from malloc.h of the GNU C library, and our values in bytes.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = (-1, 1 << 29), (-2, 1 << 26), (-3, 1 << 25)
+# Parameters of mallopt, from malloc.h of the GNU C library.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_LIMITS_BYTES = {_TRIM_THRESHOLD: 1 << 29, _TOP_PAD: 1 << 26, _MMAP_THRESHOLD: 1 << 25}
 
 
 def keep_freed_memory() -> None:
@@ -27,8 +28,8 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for parameter, value in (_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD):
-            mallopt(parameter, value)
+        for parameter, limit in _LIMITS_BYTES.items():
+            mallopt(parameter, limit)
 
 
 def computes_bfloat16() -> bool:
