@@ -21,7 +21,7 @@ from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.known import KnownModel, known_model
 from lmi_cli.models.placement import AUTOMATIC, Placement
-from lmi_cli.native import compiling, cpu, library
+from lmi_cli.native import compiling, cpu, library, onednn
 from lmi_cli.text.tokenizer import Tokenizer
 
 
@@ -84,6 +84,7 @@ def load_known(known: KnownModel) -> Loaded:
             "a smaller model or dtype, or --device-map auto with --offload-folder",
         )
         cpu.keep_freed_memory()
+        onednn.bound_caches()
         if dtype == torch.bfloat16:
             compiling.use_library()
     plain = known.blueprint if on_cpu else None

@@ -1,11 +1,28 @@
-"""Choose which of torch's two libraries multiplies matrices on the CPU. Imports torch."""
+"""Choose which of torch's two libraries multiplies matrices on the CPU, and bound its caches.
 
+Imports torch.
+"""
+
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from lmi_cli.native.cpu import IS_X86
+
+
+_KEPT_SHAPES = "32"
+
+
+def bound_caches() -> None:
+    """Let oneDNN, and torch's layer above it, keep the compiled code of a few shapes only.
+
+    By default they keep that of a thousand, about five megabytes for each new length of a text.
+    Has no effect once oneDNN has been used.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, _KEPT_SHAPES)
 
 
 @contextmanager

@@ -1,5 +1,9 @@
 """Which library multiplies is chosen for the linear layers of one token, and put back."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -56,3 +60,40 @@ def test_both_libraries_give_the_same_product(rows: int) -> None:
         ours = torch.nn.functional.linear(x, weight)
     # Products are summed in float32 and rounded once, to eight significant bits.
     torch.testing.assert_close(ours.double(), exact, rtol=2**-8, atol=1e-4)
+
+
+def test_a_limit_of_the_user_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    onednn.bound_caches()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    assert os.environ["LRU_CACHE_CAPACITY"] == "32"
+
+
+GROWTH = """
+from pathlib import Path
+from lmi_cli.native import onednn
+onednn.bound_caches()
+import torch
+
+def resident_mib():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+def multiply(shapes):
+    for tokens in shapes:
+        torch.nn.functional.linear(torch.randn(tokens, 256).bfloat16(), weight)
+
+weight = torch.randn(256, 256).bfloat16()
+multiply(range(2, 100))
+before = resident_mib()
+multiply(range(100, 400))
+print(resident_mib() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_every_new_length_costs_no_memory() -> None:
+    """Without the bound these lengths take 200 MiB."""
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, check=True)
+    assert float(done.stdout) < 40
