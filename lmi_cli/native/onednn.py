@@ -11,7 +11,6 @@ import torch
 
 from lmi_cli.native.cpu import IS_X86
 
-
 _KEPT_SHAPES = "32"
 
 
