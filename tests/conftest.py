@@ -23,9 +23,6 @@ os.environ.setdefault("LMI_NATIVE", "0")
 def _freed_memory_goes_back() -> Iterator[None]:
     """One process runs models of all shapes; what one frees is of little use to the next."""
     with pytest.MonkeyPatch.context() as patch:
-        with patch.context() as limits:
-            limits.setattr(cpu, "_LIMITS_BYTES", {cpu._MMAP_THRESHOLD: 1 << 17})
-            cpu.keep_freed_memory()
         patch.setattr(cpu, "keep_freed_memory", lambda: None)
         yield
 

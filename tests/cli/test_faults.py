@@ -5,8 +5,10 @@ with a fault in detail is tested in ``tests/sources``.
 """
 
 import gzip
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
@@ -21,15 +23,20 @@ TEXT = b"The grass is green.\n"
 KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n"
 PNG = b"\x89PNG\r\n\x1a\n\x00" * 300
 PAGES = make_pdf([["The sky is blue.", "It is blue indeed."]] * 3)
-DOCX = {
-    "[Content_Types].xml": "<Types/>",
-    "word/document.xml": "<w:document>" + " " * 2**28 + "</w:document>",
-}
+
+
+def _expanding() -> bytes:
+    """A Word document whose text expands to 256 MiB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        with archive.open("word/document.xml", "w") as member:
+            for part in (b"<w:document>", *[b" " * 2**20] * 256, b"</w:document>"):
+                member.write(part)
+    return buffer.getvalue()
 
 
 def _encrypted() -> bytes:
-    import io
-
     writer = pypdf.PdfWriter(io.BytesIO(PAGES))
     writer.encrypt("secret", "owner", algorithm="AES-256")
     out = io.BytesIO()
@@ -88,7 +95,7 @@ def test_on_standard_input(
         ),
         ("F19-garbage", b"%PDF-1.7\n" + b"\x01\x02" * 3000, 3, 3, "damaged PDF"),
         ("F19-cut", PAGES[: len(PAGES) // 2], None, None, "damaged PDF"),
-        ("F24-lying", make_zip(DOCX), 3, 3, "{path}: "),
+        ("F24-lying", _expanding(), 3, 3, "{path}: "),
         ("F24-zip", make_zip({"a.txt": TEXT}), 3, 3, "unsupported"),
         ("F24-gz", gzip.compress(TEXT, mtime=0), 3, 3, "unsupported"),
     ],
