@@ -1,6 +1,6 @@
 """Memory of this machine and of this process: how much is free, and the peak use.
 
-Imports the standard library and psutil.
+Imports the standard library, psutil and ``cgroups``.
 """
 
 import contextlib
@@ -8,19 +8,11 @@ import resource
 import sys
 from pathlib import Path
 
+from lmi_cli import cgroups
 from lmi_cli.errors import ResourceError
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-
-# The files with a container's memory limit and use, in versions 2 and 1 of Linux control groups.
-_CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
 
 
 def available_bytes() -> int:
@@ -28,12 +20,8 @@ def available_bytes() -> int:
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    for limit, used in _CGROUPS:
-        try:
-            free = min(free, int(limit.read_text()) - int(used.read_text()))
-        except (OSError, ValueError):  # no such version, or no limit ("max")
-            continue
-    return max(0, free)
+    limit = cgroups.free_bytes()
+    return free if limit is None else min(free, limit)
 
 
 def require(needed: int, what: str, hint: str, *, free: int | None = None) -> None:

@@ -112,6 +112,7 @@ def placement_of(request: Request) -> "Placement":
         max_memory=None if request.max_memory is None else _max_memory(request.max_memory),
         offload_folder=request.offload_folder,
         quantize=request.quantize or "none",
+        threads=request.threads,
     )
 
 

@@ -1,5 +1,6 @@
 """The shape of a model that our own decoder runs. Imports the standard library only."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -14,6 +15,9 @@ class Blueprint:
         heads: Number of query heads in a layer.
         key_heads: Number of key and value heads in a layer.
         head_size: Number of components of a key.
+        hidden: Number of components of an embedding.
+        inner: Number of components inside the MLP.
+        vocabulary: Number of tokens.
         epsilon: Added to the mean square in each normalisation.
         inv_freq: Inverse rotary frequencies in radians per token, each a float32.
         tied: Whether the output projection is the embedding.
@@ -25,30 +29,58 @@ class Blueprint:
     heads: int
     key_heads: int
     head_size: int
+    hidden: int
+    inner: int
+    vocabulary: int
     epsilon: float
     inv_freq: tuple[float, ...]
     tied: bool
 
-    def fits(self, names: set[str]) -> bool:
+    def fits(self, names: Collection[str]) -> bool:
         """Whether such a model has exactly the tensors of these names."""
-        known = {f"model.layers.{at}.{name}" for at in range(self.layers) for name in _IN_LAYER}
-        required = known | {"model.embed_tokens.weight", "model.norm.weight"}
-        allowed = required | {"lm_head.weight"}
-        required = required if self.tied else allowed
-        for optional in _TOGETHER:
-            added = {f"model.layers.{at}.{name}" for at in range(self.layers) for name in optional}
-            if added & names:
-                required, allowed = required | added, allowed | added
-        return required <= names <= allowed
+        unused = {_HEAD} if self.tied else set()
+        return set(self.shapes(names)) == set(names) - unused
+
+    def shapes(self, names: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor by name.
+
+        Args:
+            names: Names of tensors in the model, for biases and norms that it may or may not have.
+        """
+        queries, keys = self.heads * self.head_size, self.key_heads * self.head_size
+        in_layer: dict[str, tuple[int, ...]] = {
+            "input_layernorm.weight": (self.hidden,),
+            "post_attention_layernorm.weight": (self.hidden,),
+            "self_attn.q_proj.weight": (queries, self.hidden),
+            "self_attn.k_proj.weight": (keys, self.hidden),
+            "self_attn.v_proj.weight": (keys, self.hidden),
+            "self_attn.o_proj.weight": (self.hidden, queries),
+            "mlp.gate_proj.weight": (self.inner, self.hidden),
+            "mlp.up_proj.weight": (self.inner, self.hidden),
+            "mlp.down_proj.weight": (self.hidden, self.inner),
+        }
+        biases: dict[str, tuple[int, ...]] = {
+            "self_attn.q_proj.bias": (queries,),
+            "self_attn.k_proj.bias": (keys,),
+            "self_attn.v_proj.bias": (keys,),
+        }
+        norms: dict[str, tuple[int, ...]] = {
+            "self_attn.q_norm.weight": (self.head_size,),
+            "self_attn.k_norm.weight": (self.head_size,),
+        }
+        for optional in (biases, norms):
+            if any(name.endswith(tuple(optional)) for name in names):
+                in_layer |= optional
+        shapes: dict[str, tuple[int, ...]] = {
+            f"model.layers.{layer}.{name}": shape
+            for layer in range(self.layers)
+            for name, shape in in_layer.items()
+        }
+        shapes["model.embed_tokens.weight"] = (self.vocabulary, self.hidden)
+        shapes["model.norm.weight"] = (self.hidden,)
+        if not self.tied:
+            shapes[_HEAD] = (self.vocabulary, self.hidden)
+        return shapes
 
 
-_IN_LAYER = (
-    "input_layernorm.weight",
-    "post_attention_layernorm.weight",
-    *(f"self_attn.{part}_proj.weight" for part in "qkvo"),
-    *(f"mlp.{part}_proj.weight" for part in ("gate", "up", "down")),
-)
-_TOGETHER = (
-    tuple(f"self_attn.{part}_proj.bias" for part in "qkv"),
-    ("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
-)
+_HEAD = "lm_head.weight"

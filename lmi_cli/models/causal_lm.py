@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.engine.language_model import Attention, LanguageModel
+from lmi_cli.errors import ModelError
 from lmi_cli.models import hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
+from lmi_cli.models.weights import require_finite, wrong_shape
 from lmi_cli.native import onednn
 
 
@@ -162,13 +164,18 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
         devices: Where the weights go, as arguments of ``from_pretrained``.
 
     Raises:
+        ModelError: A tensor is missing, has another shape than the configuration implies, or
+            contains values that are not finite.
         OSError, ValueError, KeyError, RuntimeError: Whatever transformers raises for bad files.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    # By default transformers fills in what is missing with random numbers.
+    model, found = AutoModelForCausalLM.from_pretrained(
         folder,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
         dtype=dtype,
         attn_implementation="eager",
         use_safetensors=True,
@@ -176,4 +183,11 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
         trust_remote_code=False,
         **devices,
     )
+    for name, stored, expected in sorted(found["mismatched_keys"]):
+        raise wrong_shape(name, stored, expected)
+    for name in sorted(found["missing_keys"]):
+        raise ModelError(f"there is no tensor {name}")
+    for name, weight in model.named_parameters():
+        if weight.device.type != "meta":
+            require_finite(name, weight)
     return CausalLM(model.eval())

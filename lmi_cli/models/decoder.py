@@ -21,6 +21,7 @@ from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.native import onednn, pointwise
 from lmi_cli.native.attention import MAX_RANGES, SIZES
+from lmi_cli.native.library import LANES, takes
 from lmi_cli.native.linear import PackedLinear
 from lmi_cli.native.step import StepLayer, Stepper
 
@@ -109,11 +110,10 @@ class Decoder(LanguageModel):
     ) -> None:
         self._shape = blueprint
         self._scale = blueprint.head_size**-0.5
+        # The largest tensor comes first, while little else is in memory.
         embedding = weights["model.embed_tokens.weight"]
-        self._norm = weights["model.norm.weight"]
-        inner = weights["model.layers.0.mlp.down_proj.weight"]
-        sizes = blueprint.head_size % 32 == 0 and PackedLinear.can(inner)
-        self._packs = sizes and PackedLinear.can(embedding)
+        sizes = (blueprint.head_size, blueprint.hidden, blueprint.inner)
+        self._packs = takes(embedding) and all(size % LANES == 0 for size in sizes)
         self._kind: type[Linear] = PackedLinear if self._packs else TorchLinear
         if quantize and not self._packs:
             raise ValueError("weights in eight bits need bfloat16 and the library in C")
@@ -121,16 +121,18 @@ class Decoder(LanguageModel):
         self._head = self._join([embedding if blueprint.tied else weights["lm_head.weight"]])
         shared = blueprint.tied and not quantize
         self._embedding: Linear = self._head if shared else TorchLinear(embedding)
+        self.vocab_size = len(embedding)
+        self.dtype = embedding.dtype
+        self.device = embedding.device
+        self.device_map = {"": str(self.device)}
+        del embedding
+        self._norm = weights["model.norm.weight"]
         self._layers = [self._layer(weights, index) for index in range(blueprint.layers)]
         self._stepper: Stepper | None = None
         self.family = blueprint.family
         self.trained_length = blueprint.trained_length
-        self.vocab_size = len(embedding)
         self.attention_heads = (blueprint.heads, blueprint.key_heads)
         self.head_size = blueprint.head_size
-        self.dtype = embedding.dtype
-        self.device = embedding.device
-        self.device_map = {"": str(self.device)}
 
     def layers(self, horizon: int) -> list[LayerSpec]:
         """The layers, all alike; the frequencies are the same for every ``horizon``."""

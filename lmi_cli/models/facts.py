@@ -4,14 +4,13 @@ Imports neither torch nor transformers.
 """
 
 import json
-import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.checkpoints import catalog, gguf, validation
+from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
 
 QUANTIZE = ("none", "int8")
@@ -113,18 +112,4 @@ def facts_of_gguf(path: Path) -> ModelFacts:
 
 def count_weights(folder: Path) -> int:
     """Number of weights in all safetensors files of a checked folder."""
-    return sum(_count_in(path) for path in validation.weight_files(folder))
-
-
-def _count_in(path: Path) -> int:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: Mapping[str, Any] = json.loads(file.read(length))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            total += count
-    return total
+    return sum(prod(tensor.shape) for tensor in stored_tensors(folder).values())

@@ -6,14 +6,11 @@ accelerate.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from lmi_cli import memory
-from lmi_cli.checkpoints import validation
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.engine.language_model import LanguageModel
 from lmi_cli.errors import ModelError, ResourceError, UsageError
@@ -21,7 +18,8 @@ from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.known import KnownModel, known_model
 from lmi_cli.models.placement import AUTOMATIC, Placement
-from lmi_cli.native import compiling, cpu, library, onednn
+from lmi_cli.models.weights import Weights
+from lmi_cli.native import compiling, cpu, library, onednn, threads
 from lmi_cli.text.tokenizer import Tokenizer
 
 
@@ -77,6 +75,7 @@ def load_known(known: KnownModel) -> Loaded:
     dtype: torch.dtype = getattr(torch, precision.dtype)
     on_cpu = devices == {"device_map": {"": "cpu"}}
     quantize = precision.quantize == "int8"
+    threads.use_threads(known.placement.threads)
     if on_cpu:
         memory.require(
             known.facts.weights * (1 if quantize else dtype.itemsize),
@@ -96,12 +95,15 @@ def load_known(known: KnownModel) -> Loaded:
         )
     try:
         if plain is not None:
-            weights = _weights(files.folder, dtype)
+            weights = Weights(files.folder, dtype)
+            weights.require_shapes(plain.shapes(weights.keys()))
             lm: LanguageModel = Decoder(plain, weights, quantize=quantize)
         else:
             from lmi_cli.models.causal_lm import load_pretrained
 
             lm = load_pretrained(files.folder, dtype, devices)
+    except ModelError as error:
+        raise ModelError(f"{files.id}: {error.message}", hint=error.hint) from error
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"{files.id} does not fit its device", hint="try --device-map auto or --max-memory"
@@ -110,13 +112,3 @@ def load_known(known: KnownModel) -> Loaded:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"{files.id} cannot be loaded: {reason}") from error
     return Loaded(known, lm)
-
-
-def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """All tensors of a checked folder by name, in ``dtype``; mapped, not read, where they can be.
-
-    Raises:
-        SafetensorError: A file is damaged.
-    """
-    files = [load_file(path) for path in validation.weight_files(folder)]
-    return {name: tensor.to(dtype) for file in files for name, tensor in file.items()}

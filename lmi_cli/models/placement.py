@@ -13,6 +13,7 @@ from lmi_cli.errors import UsageError
 from lmi_cli.models.facts import DTYPE_BYTES, QUANTIZE
 from lmi_cli.native import cpu
 
+MOST_THREADS = 256
 DTYPES = ("bfloat16", "float16", "float32")
 _DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 # Device files of the drivers without which torch finds no accelerator on Linux.
@@ -53,6 +54,7 @@ class Placement:
         max_memory: Limit by device (``0``, ``cpu``), as accelerate reads it (``"2GiB"``).
         offload_folder: For weights that fit no device.
         quantize: ``none``, or ``int8`` to keep eight bits of each weight of a linear layer.
+        threads: Number of threads that compute; None for as many as are of use.
 
     Raises:
         UsageError: A name is not known.
@@ -64,6 +66,7 @@ class Placement:
     max_memory: Mapping[int | str, str] | None = None
     offload_folder: Path | None = None
     quantize: str = "none"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -75,6 +78,8 @@ class Placement:
                 raise UsageError(
                     f"{what} {value!r} is not known", hint="one of " + ", ".join(known)
                 )
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"--threads {self.threads}: the range is 1 to {MOST_THREADS}")
 
     @property
     def is_spread(self) -> bool:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -12,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lmi_cli.checkpoints import validation
+from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
 from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
@@ -33,7 +34,7 @@ def prepare(folder: Path) -> Prepared:
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
     family_of(config)
     selfcheck.check(config)
@@ -138,6 +139,6 @@ def _stop_ids(
 def _blueprint(folder: Path, config: PretrainedConfig) -> Blueprint | None:
     """The shape of a model for our own decoder; None if that would not compute the same."""
     found = plain_shape(config)
-    if found is None or not found.fits(validation.tensor_names(folder)):
+    if found is None or not found.fits(stored_tensors(folder).keys()):
         return None
     return found if selfcheck.decoder_agrees(config, found) else None

@@ -8,6 +8,7 @@
  */
 #include "attention.h"
 #include "multiply.h"
+#include "pool.h"
 
 enum {
     ROWS = 24,    /* queries of a tile */
@@ -182,69 +183,86 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
     }
 }
 
+/* Attention of `rows` queries of every head, with their keys and values packed. */
+typedef struct {
+    const Range *ranges;
+    int64_t count, heads, key_heads, rows, size, position;
+    int64_t blocks[MAX_RANGES]; /* of keys */
+    bf16 *keys[MAX_RANGES], *values[MAX_RANGES];
+    Tile *tiles; /* one for each thread */
+    bf16 *out;
+    float *lse;
+} Chunk;
+
+static void pack_block(const void *work, int64_t piece, int64_t thread) {
+    const Chunk *all = work;
+    int64_t at = 0;
+    (void)thread;
+    for (; piece >= all->key_heads * all->blocks[at]; at++)
+        piece -= all->key_heads * all->blocks[at];
+    const Range *range = all->ranges + at;
+    const int64_t head = piece / all->blocks[at], first = piece % all->blocks[at] * BLOCK;
+    const int64_t n = clamp(range->keys - first, 0, BLOCK), size = all->size;
+    const int64_t place = piece * BLOCK * size;
+    pack_keys(range->key + head * range->key_head + first * size, n, size, all->keys[at] + place);
+    pack_values(range->value + head * range->value_head + first * size, n, size,
+                all->values[at] + place);
+}
+
+static void attend_tile(const void *work, int64_t piece, int64_t thread) {
+    const Chunk *all = work;
+    Tile *tile = all->tiles + thread;
+    const int64_t rows = all->rows, size = all->size, tiles = (rows + ROWS - 1) / ROWS;
+    const int64_t head = piece / tiles, row = piece % tiles * ROWS;
+    const int64_t n = clamp(rows - row, 0, ROWS), group = head / (all->heads / all->key_heads);
+    memset(tile->output, 0, (size_t)(ROWS * size) * sizeof *tile->output);
+    for (int at = 0; at < ROWS; at++)
+        tile->peak[at] = -INFINITY, tile->sum[at] = _mm512_setzero_ps(), tile->shrink[at] = 0;
+    for (int64_t at = 0; at < all->count; at++) {
+        const Range *range = all->ranges + at;
+        for (int64_t r = 0; r < n; r++)
+            memcpy(tile->query + r * size,
+                   range->query + head * range->query_head + (row + r) * range->query_row,
+                   size * sizeof(bf16));
+        const int64_t place = group * all->blocks[at] * BLOCK * size;
+        take_up(tile, range, all->keys[at] + place, all->values[at] + place, n,
+                all->position + row, size);
+    }
+    for (int64_t r = 0; r < n; r++) {
+        const float sum = _mm512_reduce_add_ps(tile->sum[r]);
+        write_row(all->out + ((row + r) * all->heads + head) * size, tile->output + r * size,
+                  sum == 0 ? 0 : 1 / sum, size);
+        if (all->lse)
+            all->lse[head * rows + row + r] = sum == 0 ? -INFINITY : tile->peak[r] + logf(sum);
+    }
+}
+
 /* Attention of `rows` queries of every head, the first at true position `position`.
  *
  * out: [rows, heads, size]; lse: [heads, rows] or NULL. Returns 0, or 1 if memory ran out.
  */
 int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads, int64_t rows,
                int64_t size, int64_t position, bf16 *out, float *lse) {
-    const int64_t folds = heads / key_heads;
-    bf16 *keys[MAX_RANGES] = {0}, *values[MAX_RANGES] = {0};
-    int64_t blocks[MAX_RANGES];
-    int failed = 0;
+    Chunk all = {.ranges = ranges, .count = count, .heads = heads, .key_heads = key_heads,
+                 .rows = rows, .size = size, .position = position, .out = out, .lse = lse};
+    const int64_t threads = pool_threads();
+    int64_t blocks = 0;
+    all.tiles = aligned_alloc(64, (size_t)threads * sizeof *all.tiles);
+    int failed = all.tiles == NULL;
     for (int64_t at = 0; at < count; at++) {
-        blocks[at] = (ranges[at].keys + BLOCK - 1) / BLOCK;
-        const size_t bytes = (size_t)(key_heads * blocks[at]) * BLOCK * size * sizeof(bf16);
-        keys[at] = aligned_alloc(64, bytes + 64 - bytes % 64);
-        values[at] = aligned_alloc(64, bytes + 64 - bytes % 64);
-        failed |= keys[at] == NULL || values[at] == NULL;
+        blocks += all.blocks[at] = (ranges[at].keys + BLOCK - 1) / BLOCK;
+        const size_t bytes = (size_t)(key_heads * all.blocks[at]) * BLOCK * size * sizeof(bf16);
+        all.keys[at] = aligned_alloc(64, bytes + 64 - bytes % 64);
+        all.values[at] = aligned_alloc(64, bytes + 64 - bytes % 64);
+        failed |= all.keys[at] == NULL || all.values[at] == NULL;
     }
-    const int64_t tiles = (rows + ROWS - 1) / ROWS;
-    if (!failed)
-#pragma omp parallel
-    {
-        for (int64_t at = 0; at < count; at++) {
-            const Range *range = ranges + at;
-#pragma omp for schedule(static)
-            for (int64_t job = 0; job < key_heads * blocks[at]; job++) {
-                const int64_t head = job / blocks[at], first = job % blocks[at] * BLOCK;
-                const int64_t n = clamp(range->keys - first, 0, BLOCK);
-                const int64_t place = job * BLOCK * size;
-                pack_keys(range->key + head * range->key_head + first * size, n, size,
-                          keys[at] + place);
-                pack_values(range->value + head * range->value_head + first * size, n, size,
-                            values[at] + place);
-            }
-        }
-        Tile tile;
+    if (!failed) {
+        pool_run(key_heads * blocks, pack_block, &all);
         /* Rows beyond the last query are multiplied with the others, but never read. */
-        memset(&tile, 0, sizeof tile);
-#pragma omp for schedule(dynamic)
-        for (int64_t job = 0; job < heads * tiles; job++) {
-            const int64_t head = job / tiles, row = job % tiles * ROWS;
-            const int64_t n = clamp(rows - row, 0, ROWS), group = head / folds;
-            memset(tile.output, 0, (size_t)(ROWS * size) * sizeof *tile.output);
-            for (int at = 0; at < ROWS; at++)
-                tile.peak[at] = -INFINITY, tile.sum[at] = _mm512_setzero_ps(), tile.shrink[at] = 0;
-            for (int64_t at = 0; at < count; at++) {
-                const Range *range = ranges + at;
-                for (int64_t r = 0; r < n; r++)
-                    memcpy(tile.query + r * size,
-                           range->query + head * range->query_head + (row + r) * range->query_row,
-                           size * sizeof(bf16));
-                const int64_t place = group * blocks[at] * BLOCK * size;
-                take_up(&tile, range, keys[at] + place, values[at] + place, n, position + row,
-                        size);
-            }
-            for (int64_t r = 0; r < n; r++) {
-                const float sum = _mm512_reduce_add_ps(tile.sum[r]);
-                const int64_t index = head * rows + row + r;
-                write_row(out + ((row + r) * heads + head) * size, tile.output + r * size,
-                          sum == 0 ? 0 : 1 / sum, size);
-                if (lse) lse[index] = sum == 0 ? -INFINITY : tile.peak[r] + logf(sum);
-            }
-        }
+        memset(all.tiles, 0, (size_t)threads * sizeof *all.tiles);
+        pool_run(heads * ((rows + ROWS - 1) / ROWS), attend_tile, &all);
     }
-    for (int64_t at = 0; at < count; at++) free(keys[at]), free(values[at]);
+    for (int64_t at = 0; at < count; at++) free(all.keys[at]), free(all.values[at]);
+    free(all.tiles);
     return failed;
 }

@@ -1,4 +1,4 @@
-/* Attention: ranges of keys, and attention of a single query as other kernels use it. */
+/* Attention: what its kernels share. */
 #ifndef LMI_ATTENTION_H
 #define LMI_ATTENTION_H
 
@@ -47,22 +47,8 @@ static inline void write_row(bf16 *out, const float *values, float factor, int64
     }
 }
 
-/* One query of every head and the keys, which are cut into parts. Between begin and end, any thread
- * may compute any part for any group of heads and, once all parts are done, merge any head.
- */
-typedef struct {
-    const Range *ranges;
-    int64_t heads, key_heads, size, split, parts; /* a part has at most `split` keys */
-    int64_t from[MAX_RANGES], seen[MAX_RANGES];
-    float *partial;
-} OneQuery;
-
-/* Returns 1 if memory ran out. */
-int one_query_begin(OneQuery *one, const Range *ranges, int64_t count, int64_t heads,
-                    int64_t key_heads, int64_t size, int64_t position);
-void one_query_part(const OneQuery *one, int64_t part, int64_t group);
-/* out: [heads, size]; lse: [heads] or NULL. */
-void one_query_merge(const OneQuery *one, int64_t head, bf16 *out, float *lse);
-void one_query_end(OneQuery *one);
+/* A single query of every head; see one_query.c. */
+int lmi_attend_one(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
+                   int64_t size, int64_t position, bf16 *out, float *lse);
 
 #endif

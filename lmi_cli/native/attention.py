@@ -59,9 +59,20 @@ def attend(
 
     Raises:
         MemoryError: There is too little memory for the packed keys.
+        ValueError: Shapes do not match.
     """
     batch, heads, rows, size = ranges[0].query.shape
     key_heads = ranges[0].key.shape[1]
+    for keys in ranges:
+        expected = (batch, key_heads, keys.key.shape[2], size)
+        if (
+            keys.query.shape != ranges[0].query.shape
+            or keys.key.shape != expected
+            or keys.value.shape != expected
+            or heads % key_heads
+        ):
+            shapes = (list(x.shape) for x in (keys.query, keys.key, keys.value))
+            raise ValueError("no attention of {}, {}, {}".format(*shapes))
     # The layout that the output projection needs next.
     output = torch.empty(batch, rows, heads, size, dtype=torch.bfloat16)
     lse = torch.empty(batch, heads, rows) if with_lse else None

@@ -17,7 +17,7 @@ from lmi_cli.disk import cache_folder, replacing
 from lmi_cli.native import cpu, library
 
 _FLAGS = (
-    "-O3", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno",
+    "-O3", "-pthread", "-fPIC", "-shared", "-fno-math-errno",
     "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
     "-mavx512vnni", "-mfma",
 )  # fmt: skip

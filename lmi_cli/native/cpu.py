@@ -32,6 +32,15 @@ def keep_freed_memory() -> None:
             mallopt(parameter, limit)
 
 
+def bound_active_waiting() -> None:
+    """Let idle threads of torch sleep soon; has an effect only before torch is imported.
+
+    By default OpenMP lets them wait actively for milliseconds, on processors that other programs
+    or our own threads need. Where torch computes everything, a fraction of a millisecond pays off.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000" if computes_bfloat16() else "10000")
+
+
 def computes_bfloat16() -> bool:
     """Whether torch and our own code multiply bfloat16 here instead of emulating it.
 
@@ -44,8 +53,8 @@ def computes_bfloat16() -> bool:
 def features() -> frozenset[str]:
     """Extensions of the processor's instruction set, as Linux names them; empty elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        with Path("/proc/cpuinfo").open(errors="replace") as lines:  # long where cores are many
+            named = (line.partition(":")[2] for line in lines if line.startswith("flags"))
+            return frozenset(next(named, "").split())
     except OSError:
         return frozenset()
-    named = (line.partition(":")[2] for line in lines if line.startswith("flags"))
-    return frozenset(next(named, "").split())

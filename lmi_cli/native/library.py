@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-SOURCES = tuple(
-    _FOLDER / f"{name}.c" for name in ("attention", "linear", "one_query", "pointwise", "step")
-)
-HEADERS = tuple(
-    _FOLDER / f"{name}.h" for name in ("attention", "linear", "multiply", "pointwise", "vectors")
-)
+SOURCES = tuple(sorted(_FOLDER.glob("*.c")))
+HEADERS = tuple(sorted(_FOLDER.glob("*.h")))
 
 LANES = 32
 """The number of components of a row must be a multiple of this."""
@@ -32,6 +28,7 @@ _ARGUMENTS = {
     "lmi_pack": [_POINTER, *[_INTEGER] * 4, _POINTER],
     "lmi_embed": [_POINTER, _POINTER, _INTEGER, _POINTER],
     "lmi_linear": [_POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER, _INTEGER],
+    "lmi_threads": [_INTEGER],
     "lmi_step": [_POINTER, _POINTER, _POINTER, _INTEGER, _POINTER],
 }  # fmt: skip
 
@@ -40,6 +37,8 @@ _library: ctypes.CDLL | None = None
 
 def use(path: Path | None) -> None:
     """Compute with the library at ``path`` from now on; with None, with torch alone.
+
+    It uses as many threads as torch does.
 
     Raises:
         OSError: The library cannot be opened.
@@ -52,6 +51,7 @@ def use(path: Path | None) -> None:
     opened = ctypes.CDLL(str(path))
     for name, arguments in _ARGUMENTS.items():
         getattr(opened, name).argtypes = arguments
+    opened.lmi_threads(torch.get_num_threads())
     _library = opened
 
 

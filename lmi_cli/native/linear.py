@@ -66,9 +66,16 @@ class PackedLinear:
 
     @classmethod
     def join(cls, weights: Sequence[Tensor], bias: Tensor | None = None) -> Self:
-        """A layer of several weights (``[., in]``), stacked along the outputs."""
+        """A layer of several weights (``[., in]``), stacked along the outputs.
+
+        Raises:
+            ValueError: The library does not support such weights, or the bias has another length.
+        """
         weight = weights[0] if len(weights) == 1 else torch.cat(tuple(weights))
+        _require(weight)
         rows, columns = weight.shape
+        if bias is not None and (bias.shape != (rows,) or bias.dtype is not torch.bfloat16):
+            raise ValueError(f"a bias {bias.dtype} {list(bias.shape)} for {rows:,} outputs")
         packed = _panels(rows, weight)
         _pack(weight, _PANEL, 0, packed)
         if bias is not None:
@@ -77,17 +84,17 @@ class PackedLinear:
 
     @classmethod
     def join_gated(cls, gate: Tensor, up: Tensor) -> Self:
-        """The two inner projections of an MLP (``[inner, in]``), for :meth:`gated`."""
+        """The two inner projections of an MLP (``[inner, in]``), for :meth:`gated`.
+
+        Raises:
+            ValueError: The library does not support such weights, or their shapes differ.
+        """
+        _require(gate, up)
         inner, columns = gate.shape
         packed = _panels(2 * inner, gate)
         _pack(gate, _PANEL // 2, 0, packed)
         _pack(up, _PANEL // 2, _PANEL // 2, packed)
         return cls(packed, 2 * inner, columns, None)
-
-    @staticmethod
-    def can(weight: Tensor) -> bool:
-        """Whether the library supports a weight ``[out, in]``."""
-        return takes(weight) and weight.is_contiguous() and weight.shape[1] % LANES == 0
 
     def quantized(self) -> Self:
         """The same layer with eight bits a weight, each row with a scale of its own.
@@ -134,13 +141,16 @@ class PackedLinear:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.rows:
             raise IndexError(f"an id is not one of the {self.rows:,} rows of the embedding")
         out = torch.empty(*ids.shape, self.columns, dtype=torch.bfloat16)
-        ids = ids.contiguous()
+        ids = ids.to(torch.int64).contiguous()
         opened().lmi_embed(ctypes.byref(self.struct), ids.data_ptr(), ids.numel(), out.data_ptr())
         return out
 
     def _into(self, out: Tensor, x: Tensor, ending: _Ending) -> Tensor:
         if x.dtype is not torch.bfloat16 or x.shape[-1] != self.columns:
             raise TypeError(f"got {x.dtype} {list(x.shape)} for {self.columns:,} bfloat16 inputs")
+        width = self.rows // 2 if ending is _Ending.GATED else self.rows
+        if out.shape != (*x.shape[:-1], width) or not out.is_contiguous():
+            raise ValueError(f"outputs {list(out.shape)} for inputs {list(x.shape)}")
         x = x.contiguous()
         if opened().lmi_linear(
             ctypes.byref(self.struct),
@@ -152,6 +162,20 @@ class PackedLinear:
         ):
             raise MemoryError("too little memory for a panel of weights")
         return out
+
+
+def _require(*weights: Tensor) -> None:
+    """Refuse what the kernels would read out of bounds."""
+    for weight in weights:
+        if (
+            not takes(weight)
+            or weight.dim() != 2
+            or not weight.is_contiguous()
+            or weight.shape[1] % LANES
+            or weight.shape != weights[0].shape
+        ):
+            shapes = ", ".join(f"{w.dtype} {list(w.shape)}" for w in weights)
+            raise ValueError(f"no packed linear layer can be made of {shapes}")
 
 
 def _panels(rows: int, like: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
  * with a peak and a sum, and the parts of a head are merged at the end.
  */
 #include "attention.h"
+#include "pool.h"
 
 enum {
     SPLIT = 512,  /* the most keys in a part */
@@ -11,6 +12,14 @@ enum {
     TOGETHER = 4, /* queries that share one pass over keys and values */
     WIDE = 64     /* components summed at once: 4 registers of 16 floats for each query */
 };
+
+/* One query of every head and the keys, which are cut into parts of at most `split`. */
+typedef struct {
+    const Range *ranges;
+    int64_t heads, key_heads, size, split, parts;
+    int64_t from[MAX_RANGES], seen[MAX_RANGES];
+    float *partial;
+} OneQuery;
 
 static inline int64_t parts_of(const OneQuery *one, int64_t range) {
     return (one->seen[range] + one->split - 1) / one->split;
@@ -21,8 +30,9 @@ static inline float *partial_of(const OneQuery *one, int64_t part, int64_t head)
     return one->partial + (part * one->heads + head) * (one->size + 2);
 }
 
-int one_query_begin(OneQuery *one, const Range *ranges, int64_t count, int64_t heads,
-                    int64_t key_heads, int64_t size, int64_t position) {
+/* Returns 1 if memory ran out. */
+static int begin(OneQuery *one, const Range *ranges, int64_t count, int64_t heads,
+                 int64_t key_heads, int64_t size, int64_t position) {
     *one = (OneQuery){.ranges = ranges, .heads = heads, .key_heads = key_heads, .size = size};
     int64_t total = 0;
     for (int64_t at = 0; at < count; at++) {
@@ -99,7 +109,11 @@ static inline __attribute__((always_inline)) void weigh_one(const int heads, con
         for (int j = 0; j < 4; j++) _mm512_storeu_ps(output[head] + 16 * j, sums[head][j]);
 }
 
-void one_query_part(const OneQuery *one, int64_t part, int64_t group) {
+/* The pieces of a group of heads follow each other, so that keys and values are read in long runs. */
+static void attend_part(const void *work, int64_t piece, int64_t thread) {
+    const OneQuery *one = work;
+    const int64_t part = piece % one->parts, group = piece / one->parts;
+    (void)thread;
     const int64_t folds = one->heads / one->key_heads, size = one->size;
     int64_t which = 0, split = part;
     while (split >= parts_of(one, which)) split -= parts_of(one, which++);
@@ -140,7 +154,7 @@ void one_query_part(const OneQuery *one, int64_t part, int64_t group) {
     }
 }
 
-void one_query_merge(const OneQuery *one, int64_t head, bf16 *out, float *lse) {
+static void merge(const OneQuery *one, int64_t head, bf16 *out, float *lse) {
     const int64_t size = one->size;
     float peak = -INFINITY, sum = 0.0f, whole[MAX_SIZE] = {0};
     for (int64_t part = 0; part < one->parts; part++)
@@ -155,21 +169,13 @@ void one_query_merge(const OneQuery *one, int64_t head, bf16 *out, float *lse) {
     if (lse) lse[head] = sum == 0 ? -INFINITY : peak + logf(sum);
 }
 
-void one_query_end(OneQuery *one) { free(one->partial); }
-
 /* A single query of every head; nothing is packed. Otherwise like lmi_attend. */
 int lmi_attend_one(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
                    int64_t size, int64_t position, bf16 *out, float *lse) {
     OneQuery one;
-    if (one_query_begin(&one, ranges, count, heads, key_heads, size, position)) return 1;
-#pragma omp parallel if (one.parts * key_heads > 1)
-    {
-#pragma omp for schedule(static)
-        for (int64_t job = 0; job < key_heads * one.parts; job++)
-            one_query_part(&one, job % one.parts, job / one.parts);
-#pragma omp for
-        for (int64_t head = 0; head < heads; head++) one_query_merge(&one, head, out, lse);
-    }
-    one_query_end(&one);
+    if (begin(&one, ranges, count, heads, key_heads, size, position)) return 1;
+    pool_run(key_heads * one.parts, attend_part, &one);
+    for (int64_t head = 0; head < heads; head++) merge(&one, head, out, lse);
+    free(one.partial);
     return 0;
 }

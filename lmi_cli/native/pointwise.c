@@ -2,15 +2,49 @@
  * seven. For bfloat16 on processors with AVX512-BF16.
  */
 #include "pointwise.h"
+#include "pool.h"
 
-enum { FEW_ROWS = 16 }; /* up to which waking other threads does not pay off */
+enum { ROWS = 16 }; /* rows of a piece */
+
+typedef struct {
+    const bf16 *x, *weight;
+    float epsilon;
+    int64_t rows, size;
+    bf16 *out;
+} Norm;
+
+static void norm_rows(const void *work, int64_t piece, int64_t thread) {
+    const Norm *norm = work;
+    (void)thread;
+    for (int64_t row = piece * ROWS; row < norm->rows && row < (piece + 1) * ROWS; row++)
+        normalize(norm->x + row * norm->size, norm->weight, norm->epsilon, norm->size,
+                  norm->out + row * norm->size);
+}
 
 /* Normalises each row of x[rows, size] into out. */
 void lmi_norm(const bf16 *x, const bf16 *weight, float epsilon, int64_t rows, int64_t size,
               bf16 *out) {
-#pragma omp parallel for schedule(static) if (rows > FEW_ROWS)
-    for (int64_t row = 0; row < rows; row++)
-        normalize(x + row * size, weight, epsilon, size, out + row * size);
+    const Norm norm = {x, weight, epsilon, rows, size, out};
+    pool_run((rows + ROWS - 1) / ROWS, norm_rows, &norm);
+}
+
+typedef struct {
+    const bf16 *x;
+    int64_t x_head, x_row;
+    const float *cosine, *sine;
+    int64_t rotation_row, rows, size;
+    bf16 *out;
+} Rotate;
+
+static void rotate_rows(const void *work, int64_t piece, int64_t thread) {
+    const Rotate *all = work;
+    const int64_t blocks = (all->rows + ROWS - 1) / ROWS;
+    const int64_t head = piece / blocks, first = piece % blocks * ROWS;
+    (void)thread;
+    for (int64_t row = first; row < all->rows && row < first + ROWS; row++)
+        rotate(all->x + head * all->x_head + row * all->x_row,
+               all->cosine + row * all->rotation_row, all->sine + row * all->rotation_row,
+               all->size, all->out + (head * all->rows + row) * all->size);
 }
 
 /* Rotary embedding of x[heads, rows, size] into out, which is contiguous.
@@ -20,9 +54,6 @@ void lmi_norm(const bf16 *x, const bf16 *weight, float epsilon, int64_t rows, in
 void lmi_rotate(const bf16 *x, int64_t x_head, int64_t x_row, const float *cosine,
                 const float *sine, int64_t rotation_row, int64_t heads, int64_t rows, int64_t size,
                 bf16 *out) {
-#pragma omp parallel for schedule(static) collapse(2) if (rows > FEW_ROWS)
-    for (int64_t head = 0; head < heads; head++)
-        for (int64_t row = 0; row < rows; row++)
-            rotate(x + head * x_head + row * x_row, cosine + row * rotation_row,
-                   sine + row * rotation_row, size, out + (head * rows + row) * size);
+    const Rotate all = {x, x_head, x_row, cosine, sine, rotation_row, rows, size, out};
+    pool_run(heads * ((rows + ROWS - 1) / ROWS), rotate_rows, &all);
 }

@@ -18,9 +18,14 @@ def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         x: bfloat16 ``[..., size]``.
         weight: bfloat16 ``[size]``.
         epsilon: Added to the mean square.
+
+    Raises:
+        ValueError: The weight has another shape or dtype.
     """
     out = torch.empty_like(x)
     size = x.shape[-1]
+    if weight.shape != (size,) or weight.dtype is not torch.bfloat16:
+        raise ValueError(f"a weight {weight.dtype} {list(weight.shape)} for rows of {size}")
     opened().lmi_norm(
         x.data_ptr(), weight.data_ptr(), epsilon, x.numel() // size, size, out.data_ptr()
     )
@@ -39,8 +44,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x: bfloat16 ``[1, heads, tokens, size]``; only its last dimension must be contiguous.
         cos: float32 ``[tokens, size]`` or ``[1, size]``.
         sin: Like ``cos``.
+
+    Raises:
+        ValueError: The phases have another shape or dtype.
     """
     _, heads, tokens, size = x.shape
+    for phases in (cos, sin):
+        if phases.shape not in ((tokens, size), (1, size)) or phases.dtype is not torch.float32:
+            raise ValueError(f"phases {list(phases.shape)} for {tokens} tokens of {size}")
     out = torch.empty(x.shape, dtype=x.dtype)
     opened().lmi_rotate(
         x.data_ptr(),

@@ -3,11 +3,10 @@
  * A token takes as long as reading the weights, keys and values that it needs. Each is read once,
  * in the order in which it is stored, and threads wait only where a sum has to be complete.
  */
-#include <omp.h>
-
 #include "attention.h"
 #include "linear.h"
 #include "pointwise.h"
+#include "pool.h"
 
 /* Must match Layer in step.py. */
 typedef struct {
@@ -40,16 +39,26 @@ typedef struct {
     Rotation rotation;
 } Seen;
 
-/* A thread's part of a linear layer for one token; all threads wait for each other at its end. */
-static inline void linear_part(const Linear *linear, Ending ending, const bf16 *x, int16_t *room,
-                               bf16 *out) {
-    const Token token = token_of(linear, x, room);
-#pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < panels_of(linear); panel++) {
-        __m512 sums[4];
-        product(linear, panel, token, sums);
-        finish(linear, panel, ending, sums, out);
-    }
+typedef struct {
+    const Linear *linear;
+    Ending ending;
+    Token token;
+    bf16 *out;
+} Product;
+
+static void multiply_panel(const void *work, int64_t panel, int64_t thread) {
+    const Product *all = work;
+    __m512 sums[4];
+    (void)thread;
+    product(all->linear, panel, all->token, sums);
+    finish(all->linear, panel, all->ending, sums, all->out);
+}
+
+/* A linear layer for one token; `room` has space for as many integers as x has components. */
+static void multiply_token(const Linear *linear, Ending ending, const bf16 *x, int16_t *room,
+                           bf16 *out) {
+    const Product all = {linear, ending, token_of(linear, x, room), out};
+    pool_run(panels_of(linear), multiply_panel, &all);
 }
 
 static void rotated(const bf16 *from, Rotation rotation, float scale, int64_t size, bf16 *to) {
@@ -84,50 +93,33 @@ static void place(const Shape *shape, const Layer *layer, const Seen *seen, bf16
 int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t position, bf16 *x) {
     const int64_t heads = shape->heads, key_heads = shape->key_heads, size = shape->size;
     const int64_t width = (heads + 2 * key_heads) * size;
-    const int64_t widest = shape->inner > heads * size ? shape->inner : heads * size;
-    const int64_t private = (2 * shape->hidden + widest + 31) / 32 * 32;
-    const int64_t shared = width + (1 + MAX_RANGES) * heads * size + shape->inner;
-    const size_t room = (size_t)(shared + omp_get_max_threads() * private + 32) / 32 * 64;
-    bf16 *scratch = aligned_alloc(64, room);
-    if (scratch == NULL) return 1;
-    bf16 *qkv = scratch, *queries = qkv + width, *attended = queries + MAX_RANGES * heads * size;
-    bf16 *active = attended + heads * size, *privates = active + shape->inner;
-    OneQuery one = {0};
+    const int64_t hidden = shape->hidden, inner = shape->inner;
+    const int64_t widest = clamp(hidden, inner > heads * size ? inner : heads * size, INT64_MAX);
+    const int64_t room = width + (1 + MAX_RANGES) * heads * size + inner + hidden + widest;
+    bf16 *qkv = aligned_alloc(64, (size_t)(room + 31) / 32 * 64);
+    if (qkv == NULL) return 1;
+    bf16 *queries = qkv + width, *attended = queries + MAX_RANGES * heads * size;
+    bf16 *active = attended + heads * size, *normed = active + inner;
+    int16_t *whole = (int16_t *)(normed + hidden);
     int failed = 0;
-#pragma omp parallel
-    {
-        /* Each thread computes these for itself. */
-        bf16 *normed = privates + omp_get_thread_num() * private;
-        int16_t *whole = (int16_t *)normed + shape->hidden;
-        for (int64_t at = 0; at < shape->layers; at++) {
-            const Layer *layer = layers + at;
-            normalize(x, layer->norm_attention, shape->epsilon, shape->hidden, normed);
-            linear_part(&layer->qkv, STORE, normed, whole, qkv);
-#pragma omp single
-            {
-                place(shape, layer, seen + at, qkv, queries);
-                for (int64_t range = 0; range < seen[at].count; range++) {
-                    seen[at].ranges[range].query = queries + range * heads * size;
-                    seen[at].ranges[range].query_head = size;
-                }
-                failed |= one_query_begin(&one, seen[at].ranges, seen[at].count, heads, key_heads,
-                                          size, position);
-            }
-            if (failed) break;
-#pragma omp for schedule(static) /* each thread reads keys and values in long runs */
-            for (int64_t job = 0; job < key_heads * one.parts; job++)
-                one_query_part(&one, job % one.parts, job / one.parts);
-#pragma omp for schedule(static)
-            for (int64_t head = 0; head < heads; head++)
-                one_query_merge(&one, head, attended, NULL);
-            linear_part(&layer->output, ADD, attended, whole, x);
-            normalize(x, layer->norm_mlp, shape->epsilon, shape->hidden, normed);
-            linear_part(&layer->gate_up, GATED, normed, whole, active);
-#pragma omp single nowait
-            one_query_end(&one);
-            linear_part(&layer->down, ADD, active, whole, x);
+    for (int64_t at = 0; at < shape->layers; at++) {
+        const Layer *layer = layers + at;
+        Range *ranges = seen[at].ranges;
+        normalize(x, layer->norm_attention, shape->epsilon, hidden, normed);
+        multiply_token(&layer->qkv, STORE, normed, whole, qkv);
+        place(shape, layer, seen + at, qkv, queries);
+        for (int64_t range = 0; range < seen[at].count; range++) {
+            ranges[range].query = queries + range * heads * size;
+            ranges[range].query_head = size;
         }
+        failed = lmi_attend_one(ranges, seen[at].count, heads, key_heads, size, position, attended,
+                                NULL);
+        if (failed) break;
+        multiply_token(&layer->output, ADD, attended, whole, x);
+        normalize(x, layer->norm_mlp, shape->epsilon, hidden, normed);
+        multiply_token(&layer->gate_up, GATED, normed, whole, active);
+        multiply_token(&layer->down, ADD, active, whole, x);
     }
-    free(scratch);
+    free(qkv);
     return failed;
 }

@@ -88,6 +88,9 @@ class Stepper:
         heads: Numbers of query heads and key heads.
         epsilon: Added to the mean square in each normalisation.
         scale: Factor on each score.
+
+    Raises:
+        ValueError: The sizes of a layer do not match.
     """
 
     def __init__(
@@ -103,6 +106,8 @@ class Stepper:
         qkv, _, _, down = first.linears
         hidden, inner = down.rows, down.columns
         size = qkv.rows // (heads[0] + 2 * heads[1])
+        for layer in layers:
+            _require_sizes(layer, hidden, inner, heads, size)
         self._shape = _Shape(len(layers), *heads, size, hidden, inner, epsilon, scale)
         self._layers = (_Layer * len(layers))(*map(_described, layers))
         self._seen = (_Seen * len(layers))()
@@ -125,6 +130,23 @@ class Stepper:
             ctypes.byref(self._shape), self._layers, self._seen, position, x.data_ptr()
         ):
             raise MemoryError("too little memory for the vectors of a token")
+
+
+def _require_sizes(
+    layer: StepLayer, hidden: int, inner: int, heads: tuple[int, int], size: int
+) -> None:
+    """Refuse a layer of which the kernel would read or write out of bounds."""
+    queries = heads[0] * size
+    linears = ((queries + 2 * heads[1] * size, hidden), (hidden, queries), (2 * inner, hidden))
+    expected = (*linears, (hidden, inner))
+    found = tuple((linear.rows, linear.columns) for linear in layer.linears)
+    norms = ((hidden,), (hidden,), (size,), (size,))
+    if (
+        found != expected
+        or heads[0] % heads[1]
+        or any(n is not None and n.shape != s for n, s in zip(layer.norms, norms, strict=True))
+    ):
+        raise ValueError(f"a layer of {found} where {expected} is expected")
 
 
 def _described(layer: StepLayer) -> _Layer:

@@ -1,5 +1,7 @@
 """What becomes of memory that is freed, and what the processor can do."""
 
+import os
+
 import pytest
 import torch
 
@@ -53,3 +55,16 @@ def test_bfloat16_is_multiplied_where_torch_would_use_it(monkeypatch: pytest.Mon
         assert not cpu.computes_bfloat16()
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     assert not cpu.computes_bfloat16()
+
+
+@pytest.mark.parametrize(("bfloat16", "count"), [(True, "1000"), (False, "10000")])
+def test_idle_threads_of_torch_sleep_soon_unless_the_user_says_otherwise(
+    bfloat16: bool, count: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "computes_bfloat16", lambda: bfloat16)
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    cpu.bound_active_waiting()
+    assert os.environ["GOMP_SPINCOUNT"] == count
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    cpu.bound_active_waiting()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"

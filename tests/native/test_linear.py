@@ -1,6 +1,7 @@
 """Linear layers in C against products in float64, rounded where stock rounds."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -164,9 +165,44 @@ def test_eight_bits_are_no_embedding() -> None:
         linear.embed(torch.tensor([[1]]))
 
 
-def test_what_it_does_not_take() -> None:
-    weight = torch.randn(40, 64).bfloat16()
-    assert PackedLinear.can(weight)
-    assert not PackedLinear.can(weight.float())
-    assert not PackedLinear.can(weight[:, :40].contiguous())
-    assert not PackedLinear.can(weight.T)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight.float(),
+        lambda weight: weight[:, :40].contiguous(),
+        lambda weight: weight.T,
+        lambda weight: weight[0],
+    ],
+    ids=["float32", "40 columns", "transposed", "one row"],
+)
+def test_what_it_does_not_take_is_refused(change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    weight = torch.randn(64, 64).bfloat16()
+    with pytest.raises(ValueError, match="no packed linear layer"):
+        PackedLinear.join([change(weight)])
+    with pytest.raises(ValueError, match="no packed linear layer"):
+        PackedLinear.join_gated(weight, change(weight))
+
+
+def test_sizes_that_do_not_match_are_refused() -> None:
+    weight = torch.randn(64, 96).bfloat16()
+    with pytest.raises(ValueError, match="a bias"):
+        PackedLinear.join([weight], torch.randn(63).bfloat16())
+    with pytest.raises(ValueError, match="no packed linear layer"):
+        PackedLinear.join_gated(weight, torch.randn(32, 96).bfloat16())
+    layer, x = PackedLinear.join([weight]), torch.randn(7, 96).bfloat16()
+    with pytest.raises(ValueError, match="outputs"):
+        layer.add(x, torch.zeros(7, 63).bfloat16())
+    with pytest.raises(ValueError, match="outputs"):
+        layer.add(x, torch.zeros(64, 7).bfloat16().T)
+    with pytest.raises(TypeError, match="bfloat16 inputs"):
+        layer(x.float())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_does_not_vanish_in_eight_bits(value: float) -> None:
+    weight = torch.randn(70, 64).bfloat16()
+    weight[3, 5] = value
+    for rows in (1, 9):
+        out = PackedLinear.join([weight]).quantized()(torch.ones(rows, 64).bfloat16())
+        assert not out[:, 3].isfinite().any()
+        assert out[:, :3].isfinite().all() and out[:, 4:].isfinite().all()

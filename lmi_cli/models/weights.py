@@ -1,0 +1,96 @@
+"""The weights of a checked model folder, one tensor at a time.
+
+A tensor is read when it is asked for and not kept, so that the memory in use while a model is
+loaded is that of the finished model and of one tensor. Imports torch.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmi_cli.checkpoints.tensors import stored_tensors
+from lmi_cli.errors import ModelError
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+
+
+class Weights(Mapping[str, Tensor]):
+    """The tensors of a folder by name, in one dtype on the CPU.
+
+    Args:
+        folder: A checked folder.
+        dtype: What the tensors are converted to.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        self._stored = stored_tensors(folder)
+        self._dtype = dtype
+
+    def require_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Check tensors against the shapes that the configuration implies; nothing is read.
+
+        Raises:
+            ModelError: A tensor is missing, is not of floating-point numbers, or has another shape.
+        """
+        for name, shape in shapes.items():
+            stored = self._stored.get(name)
+            if stored is None:
+                raise ModelError(f"there is no tensor {name}")
+            if stored.dtype not in _DTYPES:
+                raise ModelError(f"tensor {name} is stored as {stored.dtype}, not as numbers")
+            if stored.shape != shape:
+                raise wrong_shape(name, stored.shape, shape)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read a tensor.
+
+        Raises:
+            KeyError: There is no such tensor.
+            ModelError: It contains a value that is not finite, in the file or in this dtype.
+            OSError: It cannot be read.
+        """
+        stored = self._stored[name]
+        data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.start)
+        if len(data) != stored.nbytes:
+            raise OSError(f"{stored.path} has become shorter")
+        tensor = torch.from_numpy(data).view(_DTYPES[stored.dtype]).reshape(stored.shape)
+        tensor = tensor.to(self._dtype)
+        require_finite(name, tensor)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Refuse a weight that contains an infinity or nan.
+
+    Raises:
+        ModelError: It does.
+    """
+    # The sum is not finite if a value is not; it can overflow, so that all are looked at then.
+    total = tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
+    if not torch.isfinite(total) and not torch.isfinite(tensor).all():
+        raise ModelError(f"tensor {name} contains values that are not finite in {tensor.dtype}")
+
+
+def wrong_shape(name: str, stored: Sequence[int], expected: Sequence[int]) -> ModelError:
+    """The error for a tensor whose shape is not the one that the configuration implies."""
+    return ModelError(
+        f"tensor {name} has the shape {list(stored)}, but by the configuration it is "
+        f"{list(expected)}"
+    )
