@@ -21,6 +21,7 @@ RAW = ("script", "style", "template", "textarea", "iframe", "noscript", "svg")
 ASIDE = frozenset({"nav", "aside", "footer", "button", "select", "dialog"})
 RAW_END = {name: re.compile(f"</{name}", re.I) for name in RAW}
 COMMENT_END = re.compile("-->")
+LONG_NUMBER = re.compile(r"&#[0-9]{9,}+;?")
 MARK_CHARS = 16
 QUOTES = re.compile("[<>\"']")
 MAIN = frozenset({"main", "article"})
@@ -65,6 +66,7 @@ def main_text(texts: Iterable[str]) -> Iterator[str]:
 def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Text runs and tag names; comments, declarations and raw content are skipped."""
     skip_to: re.Pattern[str] | None = None
+    endless = 0  # tags without an end: after some of them, less is searched for the next end
     kept = ""
     pieces = iter(texts)
     final = False
@@ -91,11 +93,11 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
                 cut = kept.rfind("&", max(position, len(kept) - 32))
                 stop = len(kept) if final or cut < 0 else cut
                 if stop > position:
-                    yield "text", unescape(kept[position:stop])
+                    yield "text", _unescaped(kept[position:stop])
                 position = stop
                 break
             if start > position:
-                yield "text", unescape(kept[position:start])
+                yield "text", _unescaped(kept[position:start])
                 position = start
             match = OPEN.match(kept, position)
             if match is None:
@@ -107,10 +109,12 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
             if match[0] == "<!--":
                 skip_to, position = COMMENT_END, match.end()
                 continue
-            end = _tag_end(kept, match.end())
-            if end is None and not final and len(kept) - position < TAG_CHARS:
+            limit = TAG_CHARS >> min(endless, 8)
+            end = _tag_end(kept, match.end(), limit)
+            if end is None and not final and len(kept) - position < limit:
                 break
             if end is None or end < 0:
+                endless += end is None
                 yield "text", "<"
                 position += 1
                 continue
@@ -125,11 +129,22 @@ def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
             return
 
 
-def _tag_end(text: str, position: int) -> int | None:
-    """Offset of the ``>`` that ends a tag; None if it has not come yet, -1 if this is not a tag."""
-    limit = position + TAG_CHARS
+def _unescaped(text: str) -> str:
+    """The text with characters in place of references to them."""
+    try:
+        return unescape(text)
+    except ValueError:  # Python converts no integer of thousands of digits
+        return unescape(LONG_NUMBER.sub("\ufffd", text))
+
+
+def _tag_end(text: str, position: int, limit: int) -> int | None:
+    """Offset of the ``>`` that ends a tag within ``limit`` characters.
+
+    Returns:
+        None if there is none so far, -1 if this is not a tag.
+    """
     quote = ""
-    for match in QUOTES.finditer(text, position, limit):
+    for match in QUOTES.finditer(text, position, position + limit):
         char = match[0]
         if quote:
             quote = "" if char == quote else quote

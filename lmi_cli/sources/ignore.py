@@ -142,7 +142,9 @@ def parse(text: bytes) -> Iterator[Pattern]:
         if line.startswith(b"#"):
             continue
         # Trailing spaces do not count, unless a backslash escapes the first of them.
-        line = re.sub(rb"(?<!\\)((?:\\\\)*) +$", rb"\1", line)
+        stripped = line.rstrip(b" ")
+        backslashes = len(stripped) - len(stripped.rstrip(b"\\"))
+        line = stripped + line[len(stripped) :][: backslashes % 2]
         negated = line.startswith(b"!")
         line = line[negated:]
         folders_only = line.endswith(b"/")

@@ -11,13 +11,15 @@ import re
 LIGATURES = str.maketrans(
     {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\0": None}
 )
-BROKEN_WORD = re.compile(
-    r"(?P<token>\S*?)(?P<head>[^\W\d_]+|\d+)[-\u2010\u00ad]\n"
-    r"(?P<tail>[^\W\d_]+)(?P<rest>\S*)(?P<gap>[^\S\n]*)(?P<end>\n?)"
+# All these are linear: a match begins where a run of its characters does, and nothing is retried.
+BREAK = re.compile(
+    r"[-\u2010\u00ad]\n(?P<tail>[^\W\d_]++)(?P<rest>\S*+)(?P<gap>[^\S\n]*+)(?P<end>\n?)"
 )
+# The letters or digits at the end of a word that is read backwards.
+HEAD = re.compile(r"[^\W\d_]++|\d++")
 # The dots between an entry of a table of contents and its page number: forty useless tokens.
-LEADER = re.compile(r"[^\S\n]*(?:\.[^\S\n]*){5,}")
-COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
+LEADER = re.compile(r"(?<![^\S\n])[^\S\n]*+(?:\.[^\S\n]*+){5,}+")
+COMPOUND = re.compile(r"(?<![^\W\d_])[^\W\d_]++(?:-[^\W\d_]++)++")
 WORD = re.compile(r"[^\W\d_]{4,}")
 # First parts of compounds that keep their hyphen in English more often than not.
 HYPHENATED = frozenset(
@@ -29,7 +31,7 @@ EDGE_LINES = 3
 PAGES_BACK = 4
 TIMES_BEFORE = 2
 NUMERAL = re.compile(
-    r"^(?P<before>\d{1,5}|[ivxlc]{1,8})\b\W*|\W*\b(?P<after>\d{1,5}|[ivxlc]{1,8})$"
+    r"^(?P<before>\d{1,5}|[ivxlc]{1,8})\b\W*|(?<!\W)\W*+\b(?P<after>\d{1,5}|[ivxlc]{1,8})$"
 )
 
 
@@ -84,13 +86,25 @@ class PageText:
         if len(self._words) < VOCABULARY_WORDS:
             self._words.update(word.lower() for word in WORD.findall(text))
             self._compounds.update(word.lower() for word in COMPOUND.findall(text))
-        return BROKEN_WORD.sub(self._join, text)
+        parts: list[str] = []
+        done = place = 0
+        while match := BREAK.search(text, place):
+            line = text[max(done, text.rfind("\n", 0, match.start()) + 1) : match.start()]
+            word = "" if not line or line[-1].isspace() else line.split()[-1]
+            head = HEAD.match(word[::-1])
+            if head is None:
+                place = match.start() + 1
+                continue
+            parts += [text[done : match.start() - len(word)], self._join(word, len(head[0]), match)]
+            done = place = match.end()
+        return "".join(parts) + text[done:]
 
-    def _join(self, match: re.Match[str]) -> str:
-        token, head, tail = match["token"], match["head"], match["tail"]
+    def _join(self, word: str, letters: int, match: re.Match[str]) -> str:
+        """Join ``word``, which ends in so many letters, with what follows the broken line."""
+        token, head, tail = word[:-letters], word[-letters:], match["tail"]
         # In paths, addresses, options and code, a trailing hyphen may mean anything.
         if token.startswith("-") or re.search(r"[/_@=.\\]", token):
-            return match[0]
+            return word + match[0]
         whole, compound = (head + tail).lower(), f"{head}-{tail}".lower()
         keep = (
             "-" in token

@@ -45,7 +45,7 @@ UNSUPPORTED = (
 WRITTEN = ("RTF document", "PostScript document")
 NOT_WRITTEN = re.compile(rb"[\0-\x08\x0e-\x1a\x7f-\xff]")
 HTML_START = re.compile(
-    rb"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html[\s>])", re.I | re.S
+    rb"(?>\s+|<!--.*?-->|<\?xml[^>]*>)*+<(?:!doctype\s+html|html[\s>])", re.I | re.S
 )
 PRIVATE_KEY_START = re.compile(rb"\s*-----BEGIN [A-Z ]*PRIVATE KEY")
 MINIFIED_LINE_BYTES = 1000

@@ -178,7 +178,8 @@ import lmi_cli.sources
 new = {name.partition(".")[0] for name in {*sys.modules} - before}
 foreign = {name for name in new if name not in sys.stdlib_module_names}
 inside = {name for name in sys.modules if name.startswith("lmi_cli.")}
-inside = {name for name in inside if not name.startswith(("lmi_cli.sources", "lmi_cli.errors"))}
+light = ("lmi_cli.sources", "lmi_cli.errors", "lmi_cli.native")
+inside = {name for name in inside if not name.startswith(light)} | ({"torch"} & {*sys.modules})
 print(sorted(foreign), sorted(inside))
 """
     done = subprocess.run(
