@@ -114,7 +114,7 @@ def edit(name: str, **changes: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (poisoned, "non-finite"),
+        (poisoned, "model.norm.weight contains values that are not finite"),
         (edit("tokenizer_config.json", chat_template="{{ 1/0 }}"), "chat template fails"),
         (edit("tokenizer_config.json", chat_template="{{ 'hello' }}"), "chat template"),
         (edit("config.json", auto_map={"AutoModel": "evil.Evil"}), "auto_map"),
