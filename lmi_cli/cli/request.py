@@ -50,7 +50,9 @@ class Request:
     offload_folder: File = MODEL(
         "--offload-folder FOLDER", "Folder for weights that fit no device."
     )
-    threads: Count = MODEL("--threads N", "Threads that compute (default: one for each core).")
+    threads: Count = MODEL(
+        "--threads N", "Number of threads to compute with (default: one per core)."
+    )
     offline: bool = MODEL("--offline", "Do not use the network.", False)
 
     method: Text = METHOD("--method NAME", f"How a long text is read: {', '.join(METHODS)}.")

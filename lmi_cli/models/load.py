@@ -78,7 +78,7 @@ def load_known(known: KnownModel) -> Loaded:
     threads.use_threads(known.placement.threads)
     if on_cpu:
         memory.require(
-            known.facts.weights * (1 if quantize else dtype.itemsize),
+            known.facts.weights_bytes(precision.dtype, precision.quantize),
             f"{files.id} in {precision.quantize if quantize else precision.dtype}",
             "a smaller model or dtype, or --device-map auto with --offload-folder",
         )

@@ -1,7 +1,8 @@
 """The weights of a checked model folder, one tensor at a time.
 
 A tensor is read when it is asked for and not kept, so that the memory in use while a model is
-loaded is that of the finished model and of one tensor. Imports torch.
+loaded is that of the finished model and of one tensor. Files are read, not mapped as safetensors
+does: mapped pages count as memory in use until the last tensor of a file is gone. Imports torch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ class Weights(Mapping[str, Tensor]):
             if stored is None:
                 raise ModelError(f"there is no tensor {name}")
             if stored.dtype not in _DTYPES:
-                raise ModelError(f"tensor {name} is stored as {stored.dtype}, not as numbers")
+                raise ModelError(f"tensor {name} is stored as {stored.dtype}, an unsupported type")
             if stored.shape != shape:
                 raise wrong_shape(name, stored.shape, shape)
 

@@ -212,10 +212,14 @@ int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t coun
     Product all = {linear, (Ending)ending, x, count, out_row, out, NULL, 1, count, NULL, NULL};
     if (count < STRIP_ROWS) {
         Token tokens[STRIP_ROWS];
-        int16_t *room = malloc((size_t)(count * linear->columns + 1) * sizeof *room);
-        if (room == NULL) return 1;
+        int16_t *room = NULL; /* only weights of eight bits need it */
+        if (linear->scale != NULL) {
+            room = malloc((size_t)(count * linear->columns) * sizeof *room);
+            if (room == NULL) return 1;
+        }
         for (int64_t row = 0; row < count; row++)
-            tokens[row] = token_of(linear, x + row * linear->columns, room + row * linear->columns);
+            tokens[row] = token_of(linear, x + row * linear->columns,
+                                   room ? room + row * linear->columns : NULL);
         all.tokens = tokens;
         pool_run(panels_of(linear), few_tokens, &all);
         free(room);

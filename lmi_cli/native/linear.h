@@ -175,4 +175,8 @@ static inline __attribute__((always_inline)) void finish(const Linear *linear, i
     }
 }
 
+/* A linear layer for any number of tokens; see linear.c. */
+int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t count, void *out,
+               int64_t out_row);
+
 #endif

@@ -109,7 +109,7 @@ static inline __attribute__((always_inline)) void weigh_one(const int heads, con
         for (int j = 0; j < 4; j++) _mm512_storeu_ps(output[head] + 16 * j, sums[head][j]);
 }
 
-/* The pieces of a group of heads follow each other, so that keys and values are read in long runs. */
+/* The pieces of a group of heads follow each other, so that memory is read in long runs. */
 static void attend_part(const void *work, int64_t piece, int64_t thread) {
     const OneQuery *one = work;
     const int64_t part = piece % one->parts, group = piece / one->parts;

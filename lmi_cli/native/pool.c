@@ -15,12 +15,12 @@
 
 enum {
     MAX_THREADS = 256,
-    SPIN_NS = 1000 * 1000,            /* how long a thread waits before it sleeps */
-    WINDOW_NS = 10 * 1000 * 1000,     /* over which lost time is measured */
-    LOST_SHARE = 4,                   /* one part in this many is too much */
-    SHORT_PAUSE_NS = 20 * 1000 * 1000, /* before another thread is tried again: at first, */
+    SPIN_NS = 1000 * 1000,              /* how long a thread waits actively before it sleeps */
+    WINDOW_NS = 10 * 1000 * 1000,       /* over which lost time is measured */
+    LOST_SHARE = 4,                     /* one part in this many is too much */
+    SHORT_PAUSE_NS = 20 * 1000 * 1000,  /* before another thread is tried again: at first, */
     LONG_PAUSE_NS = 1000 * 1000 * 1000, /* and at most, after it has doubled each time */
-    CALM_WINDOWS = 50                 /* without much lost time, until the pause is short again */
+    CALM_WINDOWS = 50                   /* without much lost time, until the pause is short again */
 };
 
 #define LINE _Alignas(128) /* two cache lines, which processors fetch together */

@@ -6,7 +6,6 @@
 #include "attention.h"
 #include "linear.h"
 #include "pointwise.h"
-#include "pool.h"
 
 /* Must match Layer in step.py. */
 typedef struct {
@@ -38,28 +37,6 @@ typedef struct {
     int64_t key_head, value_head;
     Rotation rotation;
 } Seen;
-
-typedef struct {
-    const Linear *linear;
-    Ending ending;
-    Token token;
-    bf16 *out;
-} Product;
-
-static void multiply_panel(const void *work, int64_t panel, int64_t thread) {
-    const Product *all = work;
-    __m512 sums[4];
-    (void)thread;
-    product(all->linear, panel, all->token, sums);
-    finish(all->linear, panel, all->ending, sums, all->out);
-}
-
-/* A linear layer for one token; `room` has space for as many integers as x has components. */
-static void multiply_token(const Linear *linear, Ending ending, const bf16 *x, int16_t *room,
-                           bf16 *out) {
-    const Product all = {linear, ending, token_of(linear, x, room), out};
-    pool_run(panels_of(linear), multiply_panel, &all);
-}
 
 static void rotated(const bf16 *from, Rotation rotation, float scale, int64_t size, bf16 *to) {
     if (rotation.cosine != NULL) {
@@ -94,31 +71,28 @@ int lmi_step(const Shape *shape, const Layer *layers, Seen *seen, int64_t positi
     const int64_t heads = shape->heads, key_heads = shape->key_heads, size = shape->size;
     const int64_t width = (heads + 2 * key_heads) * size;
     const int64_t hidden = shape->hidden, inner = shape->inner;
-    const int64_t widest = clamp(hidden, inner > heads * size ? inner : heads * size, INT64_MAX);
-    const int64_t room = width + (1 + MAX_RANGES) * heads * size + inner + hidden + widest;
+    const int64_t room = width + (1 + MAX_RANGES) * heads * size + inner + hidden;
     bf16 *qkv = aligned_alloc(64, (size_t)(room + 31) / 32 * 64);
     if (qkv == NULL) return 1;
     bf16 *queries = qkv + width, *attended = queries + MAX_RANGES * heads * size;
     bf16 *active = attended + heads * size, *normed = active + inner;
-    int16_t *whole = (int16_t *)(normed + hidden);
     int failed = 0;
-    for (int64_t at = 0; at < shape->layers; at++) {
+    for (int64_t at = 0; at < shape->layers && !failed; at++) {
         const Layer *layer = layers + at;
         Range *ranges = seen[at].ranges;
         normalize(x, layer->norm_attention, shape->epsilon, hidden, normed);
-        multiply_token(&layer->qkv, STORE, normed, whole, qkv);
+        failed |= lmi_linear(&layer->qkv, STORE, normed, 1, qkv, 0);
         place(shape, layer, seen + at, qkv, queries);
         for (int64_t range = 0; range < seen[at].count; range++) {
             ranges[range].query = queries + range * heads * size;
             ranges[range].query_head = size;
         }
-        failed = lmi_attend_one(ranges, seen[at].count, heads, key_heads, size, position, attended,
-                                NULL);
-        if (failed) break;
-        multiply_token(&layer->output, ADD, attended, whole, x);
+        failed |= lmi_attend_one(ranges, seen[at].count, heads, key_heads, size, position,
+                                 attended, NULL);
+        failed |= lmi_linear(&layer->output, ADD, attended, 1, x, 0);
         normalize(x, layer->norm_mlp, shape->epsilon, hidden, normed);
-        multiply_token(&layer->gate_up, GATED, normed, whole, active);
-        multiply_token(&layer->down, ADD, active, whole, x);
+        failed |= lmi_linear(&layer->gate_up, GATED, normed, 1, active, 0);
+        failed |= lmi_linear(&layer->down, ADD, active, 1, x, 0);
     }
     free(qkv);
     return failed;

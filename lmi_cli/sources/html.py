@@ -66,7 +66,7 @@ def main_text(texts: Iterable[str]) -> Iterator[str]:
 def _tokens(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Text runs and tag names; comments, declarations and raw content are skipped."""
     skip_to: re.Pattern[str] | None = None
-    endless = 0  # tags without an end: after some of them, less is searched for the next end
+    endless = 0  # tags found to have no end; each halves how far the next end is looked for
     kept = ""
     pieces = iter(texts)
     final = False

@@ -269,8 +269,9 @@ def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
     )
     for name in was | now:
         if was.get(name) != now.get(name):
-            ids = f"{name} {was.get(name)}, not {now.get(name)}"
-            return "another beginning of the prompt" if name == "prefix" else ids
+            if name == "prefix":  # token ids, which mean nothing to a user
+                return "another beginning of the prompt"
+            return f"{name} {was.get(name)}, not {now.get(name)}"
     # Some models use other frequencies for longer texts, and cached keys are already rotated.
     frequencies = (
         [layer.rotary.inv_freq for layer in engine_of(model, each).layers if layer.rotary]

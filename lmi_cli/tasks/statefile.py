@@ -166,7 +166,7 @@ def check(
         if wanted is not None and wanted != actual:
             differs = f"{name} {actual}, not {wanted}"
             if name == "model":
-                differs = f"{header.model}, whose files were not these"
+                differs = f"the model {header.model}, not with this one"
             raise StateFileError(
                 f"{header.path} was read with {differs}",
                 hint="this is fixed when a document is read: omit the option, or read again",

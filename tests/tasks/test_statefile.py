@@ -107,7 +107,9 @@ class TestWhatIsFixed:
     def test_weights(self, path: Path, model: Loaded) -> None:
         files = replace(model.files, identity="other")
         other = replace(model, known=replace(model.known, files=files))
-        with pytest.raises(StateFileError, match=f"was read with {files.id}, whose files"):
+        with pytest.raises(
+            StateFileError, match=f"was read with the model {files.id}, not with this one"
+        ):
             statefile.restore(path, other)
 
     def test_what_it_does_not_hold(self, path: Path) -> None:
