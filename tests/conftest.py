@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmi_cli.native import compiling, cpu, library
+from lmi_cli.native import choice, compiling, cpu, library
 
-# Tests have caches of their own, and would compile the library for each of them. Those that are
-# about it, and those of the default model, ask for it.
+# Most tests are not about the library in C, which computes in bfloat16; those that are ask for it.
 os.environ.setdefault("LMI_NATIVE", "0")
 
 
@@ -34,14 +33,12 @@ def _one_seed() -> None:
 
 @pytest.fixture(scope="session")
 def built_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library in C, compiled once for all tests that are about it."""
+    """The library in C, compiled from the sources as they are; an error of the compiler fails."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LMI_CACHE_DIR", str(tmp_path_factory.mktemp("native")))
         patch.delenv("LMI_NATIVE", raising=False)
-        try:
-            return compiling._built()
-        except compiling._CannotError as reason:
-            pytest.skip(f"the library in C cannot be built: {reason}")
+        if reason := choice._not_wanted():
+            pytest.skip(f"the library in C cannot run here: {reason}")
+    return compiling.compile_library(tmp_path_factory.mktemp("native"))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "sources": set(),
     "text": {"sources"},
-    "native": {"attention", "cgroups", "disk"},
+    "native": {"attention", "cgroups"},
     "attention": {"native"},
     "methods": {"attention"},
     "cache": {"attention", "disk", "methods"},

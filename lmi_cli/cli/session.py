@@ -124,6 +124,8 @@ class Session:
 
         loaded = load_known(known)
         self.progress.clear()
+        for note in loaded.notes:
+            self.say(note)
         return Opened(loaded, time.monotonic() - started)
 
     def chunk(self, opened: Opened) -> int:

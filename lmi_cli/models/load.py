@@ -19,7 +19,7 @@ from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.known import KnownModel, known_model
 from lmi_cli.models.placement import AUTOMATIC, Placement
 from lmi_cli.models.weights import Weights
-from lmi_cli.native import compiling, cpu, library, onednn, threads
+from lmi_cli.native import choice, cpu, library, onednn, threads
 from lmi_cli.text.tokenizer import Tokenizer
 
 
@@ -30,10 +30,12 @@ class Loaded:
     Attributes:
         known: Its files, tokenizer and shape.
         lm: Its weights.
+        notes: What the user should know about how it is run here.
     """
 
     known: KnownModel
     lm: LanguageModel
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> ModelFiles:
@@ -76,6 +78,7 @@ def load_known(known: KnownModel) -> Loaded:
     on_cpu = devices == {"device_map": {"": "cpu"}}
     quantize = precision.quantize == "int8"
     threads.use_threads(known.placement.threads)
+    fault: str | None = None
     if on_cpu:
         memory.require(
             known.facts.weights_bytes(precision.dtype, precision.quantize),
@@ -85,13 +88,13 @@ def load_known(known: KnownModel) -> Loaded:
         cpu.keep_freed_memory()
         onednn.bound_caches()
         if dtype == torch.bfloat16:
-            compiling.use_library()
+            fault = choice.use_library()
     plain = known.blueprint if on_cpu else None
     if quantize and not (plain is not None and dtype == torch.bfloat16 and library.is_open()):
         raise UsageError(
             f"{files.id}: weights in eight bits are for plain decoders (Llama, Mistral, Qwen) in "
-            "bfloat16, on a processor with AVX512-BF16 and a C compiler",
-            hint="leave --quantize out",
+            "bfloat16, on a processor with AVX512-BF16",
+            hint=fault or "leave --quantize out",
         )
     try:
         if plain is not None:
@@ -111,4 +114,4 @@ def load_known(known: KnownModel) -> Loaded:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"{files.id} cannot be loaded: {reason}") from error
-    return Loaded(known, lm)
+    return Loaded(known, lm, () if fault is None else (fault,))

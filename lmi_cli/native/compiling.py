@@ -1,93 +1,104 @@
-"""Compile the library in C for this processor, once, into the cache folder.
+"""Compile the library in C into this folder: when lmi is installed, and by hand.
 
-May import torch, ``disk`` and the rest of this package.
+``python -m lmi_cli.native.compiling`` does it by hand. Beside the library stands a manifest with
+the checksums of the library and of everything it was made from, so that a damaged or outdated
+library is recognised before it is opened; ``sha256sum --check`` reads it too. Imports the standard
+library only, since installing lmi imports this module.
 """
 
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-import torch
+FOLDER = Path(__file__).parent
+LIBRARY = "kernels.so"
+MANIFEST = "kernels.sha256"
+SOURCES = tuple(sorted(FOLDER.glob("*.c")))
+_INGREDIENTS = (*SOURCES, *sorted(FOLDER.glob("*.h")), Path(__file__))
 
-from lmi_cli.disk import cache_folder, replacing
-from lmi_cli.native import cpu, library
-
-_FLAGS = (
+FLAGS = (
     "-O3", "-pthread", "-fPIC", "-shared", "-fno-math-errno",
     "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
     "-mavx512vnni", "-mfma",
 )  # fmt: skip
-_NEEDED = frozenset(
-    ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni", "fma")
-)
+_COMPILERS = ("cc", "gcc", "clang")
 _LIMIT_S = 120
 
-_computed_by = "torch"
+
+class CannotCompileError(Exception):
+    """The library cannot be compiled here; the message says why."""
 
 
-def computed_by(dtype: torch.dtype, device: torch.device) -> str:
-    """What computes: ``C``, or ``torch``, with a reason if dtype and device would allow C."""
-    usual = dtype == torch.bfloat16 and device.type == "cpu"
-    return _computed_by if usual else "torch"
+def is_supported() -> bool:
+    """Whether there is code for the operating system and the kind of processor."""
+    machine = platform.machine().lower()
+    return sys.platform.startswith("linux") and machine in ("x86_64", "amd64")
 
 
-def use_library() -> None:
-    """Compute with the library in C, compiled on first use, if that is possible.
+def compile_library(folder: Path = FOLDER) -> Path:
+    """Compile the library into a folder; one that is there is replaced once this has succeeded.
 
-    ``LMI_NATIVE=0`` in the environment leaves the computing to torch.
+    Raises:
+        CannotCompileError: There is no code for this machine, no compiler, or it failed.
+        OSError: The folder cannot be written.
     """
-    global _computed_by
-    try:
-        library.use(_built())
-    except _CannotError as reason:
-        library.use(None)
-        _computed_by = f"torch ({reason})"
-    except (OSError, AttributeError) as error:
-        library.use(None)
-        _computed_by = f"torch (the library cannot be opened: {error})"
-    else:
-        _computed_by = "C"
+    if not is_supported():
+        raise CannotCompileError("there is no code for this kind of machine")
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        raise CannotCompileError("there is no C compiler")
+    with tempfile.TemporaryDirectory(prefix=".kernels-", dir=folder) as name:
+        library, manifest = Path(name, LIBRARY), Path(name, MANIFEST)
+        _compile(compiler, library)
+        manifest.write_text("".join(f"{_digest(p)}  {p.name}\n" for p in (library, *_INGREDIENTS)))
+        library.replace(folder / LIBRARY)
+        manifest.replace(folder / MANIFEST)
+    return folder / LIBRARY
 
 
-class _CannotError(Exception):
-    """The library cannot be built here; the message says why."""
+def changed_since(folder: Path = FOLDER) -> list[str]:
+    """Names of the files that are not those of the manifest: the library, or what it is made from.
 
-
-def _built() -> Path:
-    """The compiled library, from the cache or freshly built."""
-    if os.environ.get("LMI_NATIVE") == "0":
-        raise _CannotError("LMI_NATIVE is 0")
-    if not (cpu.IS_X86 and sys.platform.startswith("linux") and cpu.computes_bfloat16()):
-        raise _CannotError("the processor has no AVX512-BF16")
-    if missing := _NEEDED - cpu.features():
-        raise _CannotError(f"the processor has no {', '.join(sorted(missing))}")
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    folder = cache_folder()
-    if compiler is None or folder is None:
-        raise _CannotError("no C compiler" if compiler is None else "no cache folder")
-    digest = hashlib.sha256(" ".join((*_FLAGS, platform.machine())).encode())
-    for source in (*library.HEADERS, *library.SOURCES):
-        digest.update(source.read_bytes())
-    path = folder / "native" / f"{digest.hexdigest()[:32]}.so"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with replacing(path, private=True) as temporary:
-        _compile(compiler, temporary)
-    return path
+    Raises:
+        OSError: There is no library.
+    """
+    listed: dict[str, str] = {}
+    for line in (folder / MANIFEST).read_text(errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    current = {path.name: _digest(path) for path in (folder / LIBRARY, *_INGREDIENTS)}
+    return sorted({name for name, _ in current.items() ^ listed.items()})
 
 
 def _compile(compiler: str, path: Path) -> None:
     name = Path(compiler).name
-    command = [compiler, *_FLAGS, "-o", str(path), *map(str, library.SOURCES), "-lm"]
+    command = [compiler, *FLAGS, "-o", str(path), *map(str, SOURCES), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise _CannotError(f"{name} took longer than {_LIMIT_S} s") from None
+        raise CannotCompileError(f"{name} took longer than {_LIMIT_S} s") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _CannotError(f"{name} failed: {said[0] if said else 'no message'}")
+        said = done.stderr.decode(errors="replace").strip()
+        raise CannotCompileError(f"{name} failed: {said or 'no message'}")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> int:
+    """Compile the library, and say where it is or why that is not possible."""
+    try:
+        sys.stdout.write(f"{compile_library()}\n")
+    except (CannotCompileError, OSError) as error:
+        sys.stderr.write(f"the library in C cannot be compiled: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The compiled library: its source files, and the instance that is open.
+"""The instance of the compiled library that is open.
 
 Imports torch and the standard library.
 """
@@ -8,10 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-
-_FOLDER = Path(__file__).parent
-SOURCES = tuple(sorted(_FOLDER.glob("*.c")))
-HEADERS = tuple(sorted(_FOLDER.glob("*.h")))
 
 LANES = 32
 """The number of components of a row must be a multiple of this."""

@@ -16,7 +16,7 @@ from lmi_cli.methods import Full, Method, MethodChoice
 from lmi_cli.methods.base import visible_spans
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
-from lmi_cli.native import compiling
+from lmi_cli.native import choice as native
 from lmi_cli.tasks.events import Progress
 from lmi_cli.tasks.plan import Plan, plan_scoring
 from lmi_cli.tasks.reading import engine_of, require_memory
@@ -120,7 +120,7 @@ def bench(
         gemm_flops(lm.dtype, lm.device),
         read_bytes_per_s(lm.device),
         lm.computed_by,
-        compiling.computed_by(lm.dtype, lm.device),
+        native.computed_by(lm.dtype, lm.device),
     )
     # Speed does not depend on the content of the text.
     ids = np.random.default_rng(0).integers(0, lm.vocab_size, max(depths), dtype=np.int32)

@@ -1,83 +1,102 @@
-"""Nothing that keeps the library in C from being built is an error."""
+"""What compiles the library, and how a library that is not the right one is recognised."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from lmi_cli.native import compiling, cpu, library
+from lmi_cli.native import compiling
+
+supported = pytest.mark.skipif(not compiling.is_supported(), reason="there is no code for this")
 
 
-@pytest.fixture(autouse=True)
-def _closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "_library", None)
-    monkeypatch.setattr(compiling, "_computed_by", "torch")
+def compiler(folder: Path, program: str) -> None:
+    path = folder / "cc"
+    path.write_text(f"#!{sys.executable}\nimport sys\n{program}\n")
+    path.chmod(0o755)
+
+
+@supported
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(compiling.CannotCompileError, match="no C compiler"):
+        compiling.compile_library(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_kind_of_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(compiling.CannotCompileError, match="no code"):
+        compiling.compile_library(tmp_path)
+
+
+@supported
+def test_a_compiler_that_fails_leaves_the_old_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler(tmp_path, "sys.exit('cannot do that')")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    (folder / compiling.LIBRARY).write_bytes(b"old")
+    with pytest.raises(compiling.CannotCompileError, match="cc failed: cannot do that"):
+        compiling.compile_library(folder)
+    assert [path.name for path in folder.iterdir()] == [compiling.LIBRARY]
+    assert (folder / compiling.LIBRARY).read_bytes() == b"old"
+
+
+@supported
+def test_by_hand(tmp_path: Path) -> None:
+    """As a program, from another folder, without what lmi depends on."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(compiling.FOLDER.parent.parent)!r});"
+        "from lmi_cli.native import compiling;"
+        f"compiling.compile_library(compiling.Path({str(tmp_path)!r}))"
+    )
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, cwd=tmp_path)
+    assert compiling.changed_since(tmp_path) == []
+
+
+@supported
+def test_programs_that_compile_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from lmi_cli.native import compiling;"
+        f"compiling.compile_library(Path({str(tmp_path)!r}))"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    assert [process.wait(timeout=300) for process in running] == [0, 0, 0]
+    assert compiling.changed_since(tmp_path) == []
+    assert {path.name for path in tmp_path.iterdir()} == {compiling.LIBRARY, compiling.MANIFEST}
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An empty cache, and the library wanted."""
-    monkeypatch.delenv("LMI_NATIVE", raising=False)
-    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path))
-    return monkeypatch
+def built(built_library: Path, tmp_path: Path) -> Path:
+    """A folder with a library that may be changed."""
+    for name in (compiling.LIBRARY, compiling.MANIFEST):
+        (tmp_path / name).write_bytes(built_library.with_name(name).read_bytes())
+    return tmp_path
 
 
-def by() -> str:
-    compiling.use_library()
-    assert not library.is_open()
-    return compiling.computed_by(torch.bfloat16, torch.device("cpu"))
+def test_whatever_has_changed_since_is_named(built: Path) -> None:
+    assert compiling.changed_since(built) == []
+    manifest = built / compiling.MANIFEST
+    lines = manifest.read_text().splitlines(keepends=True)
 
+    manifest.write_text("".join(lines[:3] + lines[4:]))
+    assert compiling.changed_since(built) == [lines[3].split()[1]]
+    manifest.write_text("".join([*lines, f"{'0' * 64}  gone.c\n"]))
+    assert compiling.changed_since(built) == ["gone.c"]
+    manifest.write_bytes(b"\xff\x00 no manifest")
+    assert compiling.LIBRARY in compiling.changed_since(built)
+    manifest.write_text("".join(lines))
 
-def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMI_NATIVE", "0")
-    assert by() == "torch (LMI_NATIVE is 0)"
-
-
-def test_no_compiler(fresh: pytest.MonkeyPatch) -> None:
-    fresh.setattr(cpu, "computes_bfloat16", lambda: True)
-    fresh.setattr(cpu, "features", lambda: compiling._NEEDED)
-    fresh.setenv("PATH", "/nowhere")
-    assert by() == "torch (no C compiler)"
-
-
-def test_a_compiler_that_fails(fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fresh.setattr(cpu, "computes_bfloat16", lambda: True)
-    fresh.setattr(cpu, "features", lambda: compiling._NEEDED)
-    compiler = tmp_path / "cc"
-    compiler.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('cannot do that')\n")
-    compiler.chmod(0o755)
-    fresh.setenv("PATH", str(tmp_path))
-    assert by() == "torch (cc failed: cannot do that)"
-    assert not list((tmp_path / "native").iterdir())
-
-
-def test_another_processor(fresh: pytest.MonkeyPatch) -> None:
-    fresh.setattr(cpu, "computes_bfloat16", lambda: False)
-    assert by() == "torch (the processor has no AVX512-BF16)"
-
-
-def test_a_processor_that_lacks_something_else(fresh: pytest.MonkeyPatch) -> None:
-    fresh.setattr(cpu, "computes_bfloat16", lambda: True)
-    fresh.setattr(cpu, "features", lambda: compiling._NEEDED - {"avx512_vnni"})
-    assert by() == "torch (the processor has no avx512_vnni)"
-
-
-def test_a_damaged_library(fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged.so"
-    damaged.write_bytes(b"not a library")
-    fresh.setattr(compiling, "_built", lambda: damaged)
-    assert by().startswith("torch (the library cannot be opened")
-
-
-def test_a_library_of_other_functions(fresh: pytest.MonkeyPatch) -> None:
-    """One that opens and lacks what is called."""
-    fresh.setattr(compiling, "_built", lambda: Path("libm.so.6"))
-    assert by().startswith("torch (the library cannot be opened")
-
-
-def test_only_bfloat16_on_the_processor_is_computed_in_c(c_library: None) -> None:
-    compiling._computed_by = "C"
-    assert compiling.computed_by(torch.bfloat16, torch.device("cpu")) == "C"
-    assert compiling.computed_by(torch.float32, torch.device("cpu")) == "torch"
-    assert compiling.computed_by(torch.bfloat16, torch.device("cuda")) == "torch"
+    library = built / compiling.LIBRARY
+    sound = library.read_bytes()
+    library.write_bytes(sound[:-1])
+    assert compiling.changed_since(built) == [compiling.LIBRARY]
+    library.write_bytes(sound[:5000] + bytes([sound[5000] ^ 1]) + sound[5001:])
+    assert compiling.changed_since(built) == [compiling.LIBRARY]
+    library.unlink()
+    with pytest.raises(OSError, match=compiling.LIBRARY):
+        compiling.changed_since(built)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lmi_cli.native import library
+from lmi_cli.native import compiling
 
-SOURCES = (Path(__file__).with_name("pool_race.c"), library._FOLDER / "pool.c")
+SOURCES = (Path(__file__).with_name("pool_race.c"), compiling.FOLDER / "pool.c")
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
@@ -17,7 +17,7 @@ def test_no_piece_is_lost_or_computed_twice(sanitizer: str, tmp_path: Path) -> N
     program = tmp_path / "race"
     flags = ("-O1", "-g", "-pthread", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
     subprocess.run(
-        ["gcc", *flags, f"-I{library._FOLDER}", *map(str, SOURCES), "-o", str(program)], check=True
+        ["gcc", *flags, f"-I{compiling.FOLDER}", *map(str, SOURCES), "-o", str(program)], check=True
     )
     done = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")

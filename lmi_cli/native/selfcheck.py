@@ -1,0 +1,124 @@
+"""A short comparison of every kernel with torch, on random numbers of odd sizes.
+
+It takes about ten milliseconds, and runs each time the library is opened: what was compiled on this
+machine has never been tested anywhere else. Imports torch and the rest of this package.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
+from lmi_cli.native import attention, pointwise
+from lmi_cli.native.linear import PackedLinear
+from lmi_cli.native.step import StepLayer, Stepper
+
+_EPSILON = 1e-5
+# bfloat16 keeps eight bits, and some results are rounded several times on their way.
+_TOLERANCE = 2**-5
+
+Random = Callable[..., Tensor]
+
+
+def wrong_kernels() -> list[str]:
+    """Names of the kernels of the open library whose results differ from those of torch."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).bfloat16()
+
+    wrong = []
+    for check in (_linear, _pointwise, _attention, _step):
+        for name, found, expected in check(random):
+            error = (found.float() - expected.float()).abs().max()
+            # Written so that nan, which compares as false, does not pass.
+            if not error <= _TOLERANCE * expected.float().abs().max() and name not in wrong:
+                wrong.append(name)
+    return wrong
+
+
+def _linear(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
+    gate, up, bias = random(70, 96), random(70, 96), random(70)
+    layer, joined = PackedLinear.join([gate], bias), PackedLinear.join_gated(gate, up)
+    ids = torch.tensor([[0, 69, 33]])
+    yield "embed", layer.embed(ids), gate[ids]
+    for tokens in (1, 13):
+        x, to = random(tokens, 96), random(tokens, 70)
+        plain = functional.linear(x.float(), gate.float(), bias.float())
+        added = to + plain
+        layer.add(x, to)
+        product = x.float() @ gate.float().T
+        active = functional.silu(product) * (x.float() @ up.float().T)
+        yield "linear", layer(x), plain
+        yield "linear", layer.wide(x), plain
+        yield "linear", to, added
+        yield "linear", joined.gated(x), active
+        yield "quantized linear", layer.quantized()(x), plain
+        yield "quantized linear", joined.quantized().gated(x), active
+
+
+def _pointwise(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
+    x, weight = random(1, 3, 17, 64), random(64)
+    yield "norm", pointwise.norm(x, weight, _EPSILON), _normed(x, weight)
+    angle = random(17, 32).float()
+    cos, sin = (torch.cat(parts, -1) for parts in ((angle.cos(),) * 2, (-angle.sin(), angle.sin())))
+    partner = x.float().roll(32, -1)
+    yield "rotate", pointwise.rotate(x, cos, sin), x.float() * cos + partner * sin
+
+
+def _attention(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
+    keys = [random(1, 2, count, 64) for count in (7, 7, 61, 61)]
+    for rows in (1, 29):
+        query = random(1, 6, rows, 64) / 8
+        near = KeyRange(query, keys[2], keys[3], key_start=7, nearest=0, farthest=23)
+        far = KeyRange(query, keys[0], keys[1], key_start=0, nearest=23)
+        found, lse = attention.attend([far, near], query_start=67 - rows + 1, with_lse=True)
+        distance = torch.arange(68 - rows, 68)[:, None] - torch.arange(68)
+        hidden = (distance < 0) | ((distance >= 23) & (torch.arange(68) >= 7))
+        key, value = (
+            torch.cat(parts, 2).repeat_interleave(3, 1).float() for parts in (keys[::2], keys[1::2])
+        )
+        scores = (query.float() @ key.mT).masked_fill(hidden, -math.inf)
+        yield "attention", found, scores.softmax(-1) @ value
+        if lse is not None:
+            yield "attention", lse, scores.logsumexp(-1)
+
+
+def _step(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
+    heads, size, hidden, inner = (4, 2), 64, 160, 96
+    shapes = ((512, hidden), (hidden, 256), (inner, hidden), (inner, hidden), (hidden, inner))
+    qkv, output, gate, up, down = (random(*shape) / math.sqrt(shape[1]) for shape in shapes)
+    norms = (random(hidden), random(hidden), random(size), random(size))
+    linears = [
+        PackedLinear.join([qkv]),
+        PackedLinear.join([output]),
+        PackedLinear.join_gated(gate, up),
+        PackedLinear.join([down]),
+    ]
+    stepper = Stepper([StepLayer(linears, norms)], heads, epsilon=_EPSILON, scale=size**-0.5)
+    x, key, value = random(1, 1, hidden), random(1, 2, 12, size), random(1, 2, 12, size)
+    residual = x.float()
+
+    query, new_key, new_value = (
+        (_normed(residual, norms[0]) @ qkv.float().T).view(8, size).split((4, 2, 2))
+    )
+    all_keys, all_values = key.clone().float(), value.clone().float()
+    all_keys[0, :, 11], all_values[0, :, 11] = _normed(new_key, norms[3]), new_value
+    scores = _normed(query, norms[2])[:, None] @ all_keys[0].repeat_interleave(2, 0).mT / 8
+    attended = scores.softmax(-1) @ all_values[0].repeat_interleave(2, 0)
+    residual = residual + attended.view(1, 1, 256) @ output.float().T
+    normed = _normed(residual, norms[1])
+    active = functional.silu(normed @ gate.float().T) * (normed @ up.float().T)
+
+    seen = TokenRange(None, key, value, begin=0, keys=12, key_start=0)
+    stepper.step(x, [TokenView((seen,), key, value, 11, None)], position=11)
+    yield "step", x, residual + active @ down.float().T
+    yield "step", key, all_keys
+    yield "step", value, all_values
+
+
+def _normed(x: Tensor, weight: Tensor) -> Tensor:
+    return functional.rms_norm(x.float(), x.shape[-1:], weight.float(), _EPSILON)
