@@ -38,6 +38,8 @@ def built_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("LMI_NATIVE", raising=False)
         if reason := choice._not_wanted():
             pytest.skip(f"the library in C cannot run here: {reason}")
+    if given := os.environ.get("LMI_TEST_KERNELS"):  # built for tests/native/test_sanitized.py
+        return Path(given, compiling.LIBRARY)
     return compiling.compile_library(tmp_path_factory.mktemp("native"))
 
 
@@ -45,6 +47,15 @@ def built_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def c_library(built_library: Path) -> Iterator[None]:
     """Compute with the library in C."""
     library.use(built_library)
+    yield
+    library.use(None)
+
+
+@pytest.fixture
+def native(built_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let commands use the library in C where they would, as they do for users."""
+    monkeypatch.setattr(choice, "_folder", built_library.parent)
+    monkeypatch.delenv("LMI_NATIVE", raising=False)
     yield
     library.use(None)
 

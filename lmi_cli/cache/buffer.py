@@ -113,10 +113,16 @@ class SlidingBuffer(CachedTrack):
             return {}
         return {"key": self.key, "value": self.value, "start": torch.tensor(self.start)}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], position: int) -> None:
         """Restore what :meth:`save` returned."""
-        if tensors:
-            self.append(tensors["key"], tensors["value"], int(tensors["start"]))
+        if not tensors:
+            return
+        key, value, start = tensors["key"], tensors["value"], int(tensors["start"])
+        kept, window = key.shape[2], self.retention.tokens
+        least = position if window is None else min(position, window - 1)
+        if kept != value.shape[2] or start + kept != position or not least <= kept <= position:
+            raise ValueError(f"tokens {start:,} to {start + kept:,} at position {position:,}")
+        self.append(key, value, start)
 
     def _allocated(self) -> tuple[Tensor, Tensor]:
         if self._tensors is None:

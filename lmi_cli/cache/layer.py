@@ -64,11 +64,17 @@ class StartingTokens(CachedTrack):
         key, value = self._tensors
         return {"key": key, "value": value, "start": torch.tensor(self._start)}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], position: int) -> None:
         """Restore what :meth:`save` returned."""
         if tensors:
-            self._tensors = (tensors["key"], tensors["value"])
-            self._start = int(tensors["start"])
+            key, value = tensors["key"], tensors["value"]
+            self._tensors, self._start = (
+                (key.contiguous(), value.contiguous()),
+                int(tensors["start"]),
+            )
+            kept = min(position - self._start, self.retention.tokens)
+            if not 0 < key.shape[2] == value.shape[2] == kept:
+                raise ValueError(f"there are {key.shape[2]:,} of {kept:,} starting tokens")
 
     @property
     def nbytes(self) -> int:
@@ -135,11 +141,12 @@ class LayerCache:
             for part, tensor in cached.save().items()
         }
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`save` returned.
+    def restore(self, tensors: Mapping[str, Tensor], position: int) -> None:
+        """Restore what :meth:`save` returned at a position.
 
         Raises:
             KeyError: A tensor is missing.
+            ValueError: See :meth:`CachedTrack.restore`.
         """
         for name, (_, cached) in self.tracks.items():
             prefix = f"{name}."
@@ -148,7 +155,8 @@ class LayerCache:
                     place.removeprefix(prefix): tensor
                     for place, tensor in tensors.items()
                     if place.startswith(prefix)
-                }
+                },
+                position,
             )
 
     @property

@@ -123,15 +123,16 @@ class StreamState:
 
         Raises:
             KeyError: A tensor is missing.
+            ValueError: What a layer keeps is not what it keeps at the position of the state.
         """
+        self.position = int(tensors["position"])
         by_layer: list[dict[str, Tensor]] = [{} for _ in self.caches]
         for name, tensor in tensors.items():
             layer, _, place = name.partition(".")
             if place:
                 by_layer[int(layer)][place] = tensor.to(devices[int(layer)])
         for cache, saved in zip(self.caches, by_layer, strict=True):
-            cache.restore(saved)
-        self.position = int(tensors["position"])
+            cache.restore(saved, self.position)
 
     @property
     def nbytes(self) -> int:

@@ -20,7 +20,7 @@ from lmi_cli.cache.signature import FORMAT
 from lmi_cli.disk import replacing
 from lmi_cli.errors import ResourceError, StateFileError
 
-VERSION = 3
+VERSION = 4
 _READ_AGAIN = "read the sources again with lmi read"
 _NO_SPACE = ("No space left", "Disk quota", "File too large")
 

@@ -17,9 +17,6 @@ from lmi_cli.cache.pool import BlockPool
 BLOCK_TOKENS = 4096
 _LARGEST_CODE = 127
 
-PARTS = ("key", "value", "key_scale", "value_scale")
-"""Names of what a block may hold."""
-
 
 @dataclass(slots=True)
 class StoredBlock:
@@ -142,45 +139,56 @@ class TokenStore:
         return other
 
     def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """A description for JSON and tensors by name, for :meth:`restored`."""
+        """A description for JSON, and tensors by name for :meth:`restore`."""
         description = {
-            "heads": {str(layer): heads for layer, heads in self.heads.items()},
+            "heads": {
+                str(layer): None if heads is None else list(heads)
+                for layer, heads in self.heads.items()
+            },
             "with_values": self.with_values,
             "first": self.first,
             "int8": self.int8,
         }
         tensors = {
-            f"{layer}.{number:06d}.{part}": tensor[:, :, : block.tokens]
+            self.place(layer, number, part): tensor[:, :, : block.tokens]
             for layer, blocks in self._blocks.items()
             for number, block in enumerate(blocks)
             for part, tensor in block.parts.items()
         }
         return description, tensors
 
-    @classmethod
-    def restored(
-        cls, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
-    ) -> "TokenStore":
-        """Restore the store that :meth:`save` was called on, with blocks of exactly its tokens.
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`save` returned, in an empty store of the same description.
 
         Raises:
-            KeyError: A part of the description is missing.
+            KeyError: A tensor is missing.
+            ValueError: The tensors are not those of whole blocks, or of as many tokens everywhere.
         """
-        store = cls(
-            {int(layer): heads for layer, heads in description["heads"].items()},
-            with_values=description["with_values"],
-            first=description["first"],
-            int8=description["int8"],
-        )
-        for layer, blocks in store._blocks.items():
-            start = store.first
-            while f"{layer}.{len(blocks):06d}.key" in tensors:
-                place = f"{layer}.{len(blocks):06d}"
-                found = {part: tensors.get(f"{place}.{part}") for part in PARTS}
-                parts = {part: tensor for part, tensor in found.items() if tensor is not None}
-                blocks.append(StoredBlock(parts, start, parts["key"].shape[2]))
-                start += blocks[-1].tokens
-        return store
+        names = set[str]()
+        for layer, blocks in self._blocks.items():
+            start, number = self.first, 0
+            while (place := self.place(layer, number, "key")) in tensors:
+                found = {name: self.place(layer, number, name) for name in self._part_names}
+                parts = {name: tensors[at] for name, at in found.items()}
+                tokens = parts["key"].shape[2]
+                if blocks and blocks[-1].tokens != BLOCK_TOKENS:
+                    raise ValueError(f"{place} follows a block that is not full")
+                if not 0 < tokens <= BLOCK_TOKENS or any(
+                    part.shape[2] != tokens for part in parts.values()
+                ):
+                    raise ValueError(f"{place} and its companions do not have the same tokens")
+                blocks.append(StoredBlock(parts, start, tokens))
+                names.update(found.values())
+                start, number = start + tokens, number + 1
+        if names != tensors.keys():
+            raise ValueError(f"there is no place for {min(tensors.keys() - names)}")
+        if len({sum(block.tokens for block in blocks) for blocks in self._blocks.values()}) > 1:
+            raise ValueError("its layers do not have the same tokens")
+
+    @staticmethod
+    def place(layer: int, block: int, part: str) -> str:
+        """Name of a tensor in what :meth:`save` returns."""
+        return f"{layer}.{block:06d}.{part}"
 
     def stored(self, layer: int) -> list[StoredBlock]:
         """The blocks of a layer, in stream order."""
@@ -219,6 +227,11 @@ class TokenStore:
             for block in blocks
             for part in block.parts.values()
         )
+
+    @property
+    def _part_names(self) -> list[str]:
+        names = ["key", "value"] if self.with_values else ["key"]
+        return [*names, *(f"{name}_scale" for name in names)] if self.int8 else names
 
     def _parts(self, key: Tensor, value: Tensor) -> dict[str, Tensor]:
         """The parts of a block, by name."""

@@ -87,11 +87,12 @@ class CachedTrack(ABC):
         """Everything that :meth:`restore` needs, by name; empty if no token is kept."""
 
     @abstractmethod
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`save` returned, in a track without tokens.
+    def restore(self, tensors: Mapping[str, Tensor], position: int) -> None:
+        """Restore what :meth:`save` returned at a position, in a track without tokens.
 
         Raises:
             KeyError: A tensor is missing.
+            ValueError: These are not the tokens that are kept at that position.
         """
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.request import Request
+from lmi_cli.engine import MOST_CHUNK
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def method_choice(request: Request) -> "MethodChoice":
     """The method that the user asked for."""
     from lmi_cli.methods import MethodChoice
 
-    if request.chunk is not None and request.chunk < 1:
-        raise UsageError(f"--chunk {request.chunk}: the smallest is 1")
+    if request.chunk is not None and not 1 <= request.chunk <= MOST_CHUNK:
+        raise UsageError(f"--chunk {request.chunk:,}: the range is 1 to {MOST_CHUNK:,}")
     if request.method is None:
         return MethodChoice(given=request.given)
     return MethodChoice(request.method, request.given)

@@ -11,5 +11,8 @@ OFFLOADED_CHUNK = 4096
 """The same where weights lie on another device: each pass fetches all of them, so it should do
 more."""
 
+MOST_CHUNK = 2**16
+"""The largest number of tokens in one forward pass; more would only take memory."""
+
 ANSWER_TOKENS = 256
 """Longest answer, in tokens, unless the user says otherwise."""

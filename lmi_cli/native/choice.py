@@ -14,6 +14,7 @@ _NEEDED = frozenset(
 )
 _MEND = "python -m lmi_cli.native.compiling compiles it"
 
+_folder = compiling.FOLDER
 _computed_by = "torch"
 
 
@@ -59,7 +60,7 @@ def _not_wanted() -> str | None:
 def _fault() -> str | None:
     """Open the library; return why it cannot be used."""
     try:
-        changed = compiling.changed_since()
+        changed = compiling.changed_since(_folder)
     except OSError:
         return "the library in C has not been compiled"
     if compiling.LIBRARY in changed:
@@ -67,7 +68,7 @@ def _fault() -> str | None:
     if changed:
         return f"the library in C is out of date ({', '.join(changed[:3])})"
     try:
-        library.use(compiling.FOLDER / compiling.LIBRARY)
+        library.use(_folder / compiling.LIBRARY)
     except (OSError, AttributeError) as error:
         return f"the library in C cannot be opened ({error})"
     if wrong := selfcheck.wrong_kernels():

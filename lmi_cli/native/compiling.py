@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -39,7 +40,7 @@ def is_supported() -> bool:
     return sys.platform.startswith("linux") and machine in ("x86_64", "amd64")
 
 
-def compile_library(folder: Path = FOLDER) -> Path:
+def compile_library(folder: Path = FOLDER, flags: Sequence[str] = FLAGS) -> Path:
     """Compile the library into a folder; one that is there is replaced once this has succeeded.
 
     Raises:
@@ -53,14 +54,14 @@ def compile_library(folder: Path = FOLDER) -> Path:
         raise CannotCompileError("there is no C compiler")
     with tempfile.TemporaryDirectory(prefix=".kernels-", dir=folder) as name:
         library, manifest = Path(name, LIBRARY), Path(name, MANIFEST)
-        _compile(compiler, library)
+        _compile(compiler, flags, library)
         manifest.write_text("".join(f"{_digest(p)}  {p.name}\n" for p in (library, *_INGREDIENTS)))
         library.replace(folder / LIBRARY)
         manifest.replace(folder / MANIFEST)
     return folder / LIBRARY
 
 
-def changed_since(folder: Path = FOLDER) -> list[str]:
+def changed_since(folder: Path) -> list[str]:
     """Names of the files that are not those of the manifest: the library, or what it is made from.
 
     Raises:
@@ -74,9 +75,9 @@ def changed_since(folder: Path = FOLDER) -> list[str]:
     return sorted({name for name, _ in current.items() ^ listed.items()})
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, flags: Sequence[str], path: Path) -> None:
     name = Path(compiler).name
-    command = [compiler, *FLAGS, "-o", str(path), *map(str, SOURCES), "-lm"]
+    command = [compiler, *flags, "-o", str(path), *map(str, SOURCES), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -61,7 +61,6 @@ class Document:
             "tokens": self.tokens,
             "chars": self.provenance.chars,
             "labels": labels,
-            "source_tokens": self.source_tokens,
         }
         text = self.text.encode("utf-8", "surrogatepass")
         arrays: dict[str, NDArray[Any]] = {"ids": self.ids, "starts": self.starts, "blocks": blocks}
@@ -70,21 +69,33 @@ class Document:
 
     @classmethod
     def restored(
-        cls, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+        cls, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], sources: int
     ) -> "Document":
-        """Restore a document from the results of :meth:`save`.
+        """Restore a document of a number of sources from the results of :meth:`save`.
 
         Raises:
             KeyError: A part of it is missing.
+            ValueError: Its parts contradict each other.
         """
+        ids, starts = arrays["ids"], arrays["starts"]
+        text = arrays["text"].tobytes().decode("utf-8", "surrogatepass")
+        if ids.dtype != np.int32 or starts.dtype != np.int64 or ids.ndim != 1:
+            raise ValueError("its ids or their offsets are of another type")
+        if not (description["tokens"] == len(ids) and ids.shape == starts.shape):
+            raise ValueError("its tokens, their ids and their offsets differ in number")
+        if description["chars"] != len(text):
+            raise ValueError("its text has another length")
+        if len(starts) and not (starts[0] == 0 and starts[-1] < len(text)):
+            raise ValueError("its tokens are those of another text")
+        if (np.diff(starts) < 0).any():
+            raise ValueError("its tokens are not in order")
         document = cls()
         document.provenance = Provenance.restored(
-            arrays["blocks"], arrays["line_feeds"], description["labels"], description["chars"]
+            arrays["blocks"], arrays["line_feeds"], description["labels"], len(text), sources
         )
-        document.source_tokens = description["source_tokens"]
-        document._ids, document._starts = [arrays["ids"]], [arrays["starts"]]
-        document._text = [arrays["text"].tobytes().decode("utf-8", "surrogatepass")]
-        document.tokens = len(arrays["ids"])
+        document._ids, document._starts, document._text = [ids], [starts], [text]
+        document.tokens = len(ids)
+        document.provenance.count_by_source(starts, document.source_tokens)
         return document
 
     @property
@@ -132,6 +143,7 @@ class Document:
         begin, end = int(self.starts[passage.first]), self.provenance.chars
         if passage.stop < self.tokens:
             end = int(self.starts[passage.stop])
+        end = max(end, begin + 1)  # even if all its tokens are parts of one character
         inside = self.text[self.provenance.behind_header(begin, end) : end]
         first = end - len(inside.lstrip())
         return (first, first + len(inside.strip())) if first < end else (begin, end)

@@ -201,7 +201,7 @@ def read(
         raise StateFileError(f"it was read with {difference}")
     else:
         state, heads = engine.start(), known.heads if plan.index else None
-        stores = _new_stores(model, plan, heads, request)
+        stores = new_stores(model, plan, heads, request.memory.budget_bytes)
         state.recording = tuple(stores.values())
         last = torch.empty(0)
     done = max(0, state.tokens - len(plan.prefix))
@@ -281,14 +281,14 @@ def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
     return None if same else "the rotary frequencies of a shorter text"
 
 
-def _new_stores(
-    model: Loaded, plan: Plan, heads: RetrievalHeads | None, request: ReadingRequest
+def new_stores(
+    model: Loaded, plan: Plan, heads: RetrievalHeads | None, budget_bytes: int | None = None
 ) -> dict[str, TokenStore]:
-    """The empty index and store of a plan.
+    """The empty index and store of a plan, with ``budget_bytes`` of RAM for both.
 
     The index leaves out the starting tokens, which draw attention whatever their content.
     """
-    pool = BlockPool(request.memory.budget_bytes)
+    pool = BlockPool(budget_bytes)
     stores = {}
     if plan.index and heads is not None:
         first = len(plan.prefix) + LEAST_SINKS
@@ -299,7 +299,7 @@ def _new_stores(
             dict.fromkeys(layer.index for layer in layers if plan.method.may_search(layer)),
             with_values=True,
             first=max(len(plan.prefix), starting_tokens(plan.method, layers)),
-            int8=request.memory.int8,
+            int8=plan.int8,
             pool=pool,
         )
     return stores

@@ -20,19 +20,19 @@ from torch import Tensor
 from lmi_cli import __version__
 from lmi_cli.cache import statefile
 from lmi_cli.cache.signature import is_state_file
-from lmi_cli.cache.store import TokenStore
-from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.errors import StateFileError, UsageError
-from lmi_cli.methods import METHODS, Method, MethodChoice
 from lmi_cli.methods.base import named_parameters
 from lmi_cli.models.load import Loaded
-from lmi_cli.models.placement import Precision
-from lmi_cli.sources.blocks import Skipped, Source
-from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.plan import Plan, ReadingRequest
-from lmi_cli.tasks.reading import Reading, engine_of, read
+from lmi_cli.tasks.reading import Reading, read
+from lmi_cli.tasks.restoring import restored, typed
 from lmi_cli.text.stream import TokenStream
+
+# What may be raised when content is used that no reading has left behind.
+_FOREIGN = (
+    AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError, UsageError,
+)  # fmt: skip
 
 _FIRST_SAVE_S = 60.0
 _SAVE_SHARE = 10
@@ -79,23 +79,27 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
     description = statefile.read_description(path) if description is None else description
     try:
         model, plan = description["model"], description["plan"]
+        for source in description["sources"]:
+            typed(_Fingerprint(**{name: source[name] for name in _Fingerprint.__slots__}))
+        for item in (*description["sources"], *description["skipped"]):
+            str.encode(item["origin"])
         return StateFileHeader(
             path=path,
             model=str(model["id"]),
             identity=str(model["identity"]),
             dtype=str(plan["precision"]["dtype"]),
             quantize=str(plan["precision"]["quantize"]),
-            method=dict(plan["method"]),
+            method={**plan["method"], "name": str(plan["method"]["name"])},
             chunk=int(plan["chunk"]),
             tokens=int(description["document"]["tokens"]),
             complete=bool(description["complete"]),
-            kept=tuple(description["stores"]),
+            kept=tuple(map(str, description["stores"])),
             sources=list(description["sources"]),
             skipped=list(description["skipped"]),
             form="fits" if plan["fits"] else "stream",
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StateFileError(f"{path} is damaged: its description lacks {error}") from error
+    except _FOREIGN as error:
+        raise StateFileError(f"{path} is damaged: in its description: {error}") from error
 
 
 def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) -> int:
@@ -128,7 +132,9 @@ def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) 
         "document": document,
         "stores": stores,
         "heads": None if reading.heads is None else asdict(reading.heads),
-        "sources": [asdict(s) | _fingerprint(s.origin, hashed=complete) for s in reading.sources],
+        "sources": [
+            asdict(s) | asdict(_fingerprint(s.origin, hashed=complete)) for s in reading.sources
+        ],
         "skipped": [asdict(item) for item in reading.skipped],
     }
     statefile.write(path, tensors, description)
@@ -197,8 +203,8 @@ def restore(path: Path, model: Loaded) -> Reading:
     header, lm = header_of(path, description), model.lm
     check(header, dtype=lm.dtype_name, quantize=lm.quantize, identity=model.files.identity)
     try:
-        return _restored(description, tensors, model)
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, UsageError) as error:
+        return restored(description, tensors, model)
+    except _FOREIGN as error:
         message = f"{path} is damaged: its contents do not match its description: {error}"
         raise StateFileError(message) from error
 
@@ -207,14 +213,17 @@ def changes(header: StateFileHeader) -> list[str]:
     """Changes to the sources on disk since they were read, one sentence each."""
     found = []
     for source in header.sources:
-        if source.get("sha256") is None:
+        if source["sha256"] is None:
             continue
         now = _fingerprint(source["path"], hashed=False)
-        if now["modified_ns"] == source["modified_ns"]:
+        if now.modified_ns == source["modified_ns"]:
             continue
-        if now["modified_ns"] is None:
+        if now.modified_ns is None:
             found.append(f"{source['origin']} no longer exists; {header.path.name} has its text")
-        elif _fingerprint(source["path"], hashed=True)["sha256"] != source["sha256"]:
+        elif (
+            now.bytes != source["bytes"]
+            or _fingerprint(source["path"], hashed=True).sha256 != source["sha256"]
+        ):
             found.append(f"{source['origin']} has changed since it was read")
     return found
 
@@ -280,66 +289,42 @@ def _part_of(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def _restored(
-    description: Mapping[str, Any], tensors: Mapping[str, Tensor], model: Loaded
-) -> Reading:
-    plan = _plan(description["plan"])
-    devices = model.lm.layer_devices()
-    state = engine_of(model, plan).start()
-    state.restore(_part(tensors, "state"), devices)
-    stores = {
-        name: TokenStore.restored(stored, _part(tensors, name))
-        for name, stored in description["stores"].items()
-    }
-    state.recording = tuple(stores.values())
-    heads = description["heads"]
-    if heads is not None:
-        heads = RetrievalHeads(tuple(AttentionHead(*h) for h in heads["heads"]), heads["distance"])
-    arrays = {name: tensor.numpy() for name, tensor in _part(tensors, "document").items()}
-    names = Source.__dataclass_fields__.keys()
-    return Reading(
-        document=Document.restored(description["document"], arrays),
-        choice=MethodChoice(**description["choice"]),
-        plan=plan,
-        state=state,
-        last=tensors["last"].to(devices[-1]),
-        stores=stores,
-        heads=heads,
-        sources=[Source(**{n: s[n] for n in names & s.keys()}) for s in description["sources"]],
-        skipped=[Skipped(**item) for item in description["skipped"]],
-    )
+@dataclass(frozen=True, slots=True)
+class _Fingerprint:
+    """How a source is recognised.
+
+    Attributes:
+        path: Absolute, for a file on disk.
+        bytes: Its size.
+        modified_ns: When it was last modified, in nanoseconds since the epoch.
+        sha256: Of its content, or None if that was not asked for. The last three are None for
+            whatever is not a file on disk.
+    """
+
+    path: str
+    bytes: int | None = None
+    modified_ns: int | None = None
+    sha256: str | None = None
 
 
-def _plan(described: Mapping[str, Any]) -> Plan:
-    searching = described["searching"]
-    changed = {
-        "prefix": tuple(described["prefix"]),
-        "method": _method(described["method"]),
-        "searching": None if searching is None else _method(searching),
-        "precision": Precision(**described["precision"]),
-    }
-    return Plan(**{**described, **changed})
+def _fingerprint(origin: str, *, hashed: bool) -> _Fingerprint:
+    """The fingerprint of a source as it is now.
 
-
-def _method(described: Mapping[str, Any]) -> Method:
-    parameters = dict(described)
-    return METHODS[parameters.pop("name")](**parameters)
-
-
-def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``name`` and a full stop, with that removed."""
-    start = f"{name}."
-    return {at.removeprefix(start): x for at, x in tensors.items() if at.startswith(start)}
-
-
-def _fingerprint(origin: str, *, hashed: bool) -> dict[str, Any]:
-    """Path, modification time and hash of a source; None if it is not a file on disk."""
+    No more is read than the size says, since some files of the system never end.
+    """
     path = Path(origin)
-    found: dict[str, Any] = {"path": origin, "modified_ns": None, "sha256": None}
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         if path.is_file():
-            found |= {"path": str(path.absolute()), "modified_ns": path.stat().st_mtime_ns}
-            if hashed:
-                with path.open("rb") as file:
-                    found["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+            about = path.stat()
+            sha256 = _sha256(path, about.st_size) if hashed else None
+            return _Fingerprint(str(path.absolute()), about.st_size, about.st_mtime_ns, sha256)
+    return _Fingerprint(origin)
+
+
+def _sha256(path: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (data := file.read(min(size, 2**20))):
+            digest.update(data)
+            size -= len(data)
+    return digest.hexdigest()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lmi_cli.sources.blocks import Block
 
 _LINE_FEED = re.compile("\n")
+_LARGEST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +122,38 @@ class Provenance:
 
     @classmethod
     def restored(
-        cls, table: NDArray[np.int64], feeds: NDArray[np.int64], labels: list[str], chars: int
+        cls,
+        table: NDArray[np.int64],
+        feeds: NDArray[np.int64],
+        labels: list[str],
+        chars: int,
+        sources: int,
     ) -> "Provenance":
-        """Restore the map that :meth:`dump` was called on, of a stream of ``chars`` characters."""
+        """Restore the map that :meth:`dump` was called on.
+
+        Args:
+            table: A row for each block.
+            feeds: Offsets of line feeds.
+            labels: Page labels.
+            chars: Length of the stream.
+            sources: Number of sources.
+
+        Raises:
+            TypeError: A label is not a string.
+            ValueError: An offset, a source or a label does not exist, or offsets are not in order.
+        """
+        if not (table.dtype == feeds.dtype == np.int64 and table.shape[1:] == (7,)):
+            raise ValueError("its blocks are of another type")
+        if not all(isinstance(label, str) for label in labels):
+            raise TypeError("a page label is not a string")
+        for offsets in (table[:, 0], feeds):
+            if (np.diff(offsets) < 0).any() or (offsets < 0).any() or (offsets > chars).any():
+                raise ValueError("its blocks or lines are not those of its text")
+        if chars and not (len(table) and table[0, 0] == 0):
+            raise ValueError("its text does not begin with a block")
+        most = (chars, sources - 1, _LARGEST, _LARGEST, _LARGEST, 1, len(labels))
+        if (table < 0).any() or (table > most).any():
+            raise ValueError("one of its blocks is of no source, or has no such place")
         found = cls()
         found.chars = chars
         found._line_feeds.extend(feeds.tolist())

@@ -48,7 +48,8 @@ def test_a_store_of_eight_bits_takes_up_forks_and_restores_like_any_other() -> N
         store.append(0, key[:, :, at : at + 7], value[:, :, at : at + 7], at)
     fork = store.fork()
     fork.append(0, key, value, 30)
-    restored = TokenStore.restored(*fork.save())
+    restored = TokenStore({0: None}, with_values=True, first=3, int8=True)
+    restored.restore(fork.save()[1])
     for one, tokens in ((store, 27), (fork, 57), (restored, 57)):
         assert one.tokens == tokens
         blocks = list(one.key_blocks(0))

@@ -11,6 +11,9 @@ import torch
 from chat_model import save_model
 from safetensors.torch import load_file, save_file
 
+from lmi_cli.native import choice
+
+pytestmark = pytest.mark.usefixtures("native")
 Run = Callable[..., Any]
 LAYER = "model.layers.1."
 
@@ -82,6 +85,11 @@ def test_a_weight_that_is_not_finite_is_named(
     result = lmi("qa", document, "Why?", "-m", broken({name: tensor}), "-n", 2)
     assert (result.code, result.out) == (4, "")
     assert f"tensor {name} contains values that are not finite" in result.err
+
+
+def test_the_sound_model_is_run_in_c(lmi: Run, document: Path, sound: Path) -> None:
+    assert lmi("qa", document, "Why?", "-m", sound, "-n", 2, "--dtype", "bfloat16").code == 0
+    assert choice.computed_by(torch.bfloat16, torch.device("cpu")) == "C"
 
 
 def test_a_weight_too_large_for_the_dtype_is_named(

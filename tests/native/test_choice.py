@@ -55,15 +55,15 @@ def test_a_library_that_is_missing_damaged_or_outdated(
         assert found in note and found in by()
         assert not library.is_open()
 
-    capable.setattr(compiling, "FOLDER", tmp_path)
+    capable.setattr(choice, "_folder", tmp_path)
     missing = FileNotFoundError("no manifest")
-    capable.setattr(compiling, "changed_since", lambda: raise_(missing))
+    capable.setattr(compiling, "changed_since", lambda folder: raise_(missing))
     said("has not been compiled")
-    capable.setattr(compiling, "changed_since", lambda: ["kernels.so", "linear.c"])
+    capable.setattr(compiling, "changed_since", lambda folder: ["kernels.so", "linear.c"])
     said("is damaged")
-    capable.setattr(compiling, "changed_since", lambda: ["linear.c", "step.c"])
+    capable.setattr(compiling, "changed_since", lambda folder: ["linear.c", "step.c"])
     said("is out of date (linear.c, step.c)")
-    capable.setattr(compiling, "changed_since", list)
+    capable.setattr(compiling, "changed_since", lambda folder: [])
     (tmp_path / compiling.LIBRARY).write_bytes(b"not a library")
     said("cannot be opened")
 
@@ -74,17 +74,15 @@ def raise_(error: Exception) -> list[str]:
 
 def test_a_library_of_other_functions(capable: pytest.MonkeyPatch) -> None:
     """One that opens and lacks what is called, such as the one of another version."""
-    capable.setattr(compiling, "changed_since", list)
-    capable.setattr(compiling, "FOLDER", Path())
+    capable.setattr(compiling, "changed_since", lambda folder: [])
+    capable.setattr(choice, "_folder", Path())
     capable.setattr(compiling, "LIBRARY", "libm.so.6")
     note = choice.use_library()
     assert note is not None and "cannot be opened" in note
     assert not library.is_open()
 
 
-def test_a_sound_library(built_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "FOLDER", built_library.parent)
-    monkeypatch.setattr(compiling, "changed_since", list)
+def test_a_sound_library(native: None) -> None:
     assert choice.use_library() is None
     assert library.is_open()
     assert by() == "C"
@@ -121,7 +119,7 @@ def test_a_slip_in_any_kernel_is_found(
             assert old in text
             text = text.replace(old, new)
         (tmp_path / path.name).write_text(text)
-    flags = [flag for flag in compiling.FLAGS if not flag.startswith("-O")]
+    flags = compiling.FLAGS[1:]
     sources = map(str, tmp_path.glob("*.c"))
     subprocess.run(
         ["gcc", "-O1", *flags, *sources, "-o", str(tmp_path / "slip.so"), "-lm"], check=True

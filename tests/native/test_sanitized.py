@@ -1,0 +1,91 @@
+"""The tests of the kernels once more, with every access to memory checked.
+
+AddressSanitizer finds accesses beyond what torch allocated, because it replaces the allocator of
+the whole process; UndefinedBehaviorSanitizer finds shifts, overflows and misaligned accesses.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmi_cli.native import choice, compiling
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc and its sanitizers"),
+]
+TESTS = Path(__file__).parents[1]
+SANITIZED = (
+    "native/test_linear.py",
+    "native/test_attention.py",
+    "native/test_pointwise.py",
+    "native/test_bindings.py",
+    "native/test_choice.py",
+    "models/test_decoder.py",
+    "cli/test_hostile_models.py",
+)
+# One that writes an element more than there is, as a wrong shape would have it.
+OVERFLOW = """
+import torch
+from lmi_cli.native import library
+library.use({path!r})
+x, weight = torch.zeros(4, 64).bfloat16(), torch.zeros(64).bfloat16()
+out = torch.empty(4, 64).bfloat16()
+library.opened().lmi_norm(x.data_ptr(), weight.data_ptr(), 1e-5, 5, 64, out.data_ptr())
+"""
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the library, compiled with the sanitizers."""
+    if reason := choice._not_wanted():
+        pytest.skip(f"the library in C cannot run here: {reason}")
+    folder = tmp_path_factory.mktemp("sanitized")
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    compiling.compile_library(folder, (*flags, *compiling.FLAGS[1:]))
+    return folder
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    runtime = [
+        subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    environment = {name: value for name, value in os.environ.items() if "XDIST" not in name}
+    environment |= {
+        "LD_PRELOAD": " ".join(runtime),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python frees little of what it holds when it ends
+        "LMI_TEST_KERNELS": str(folder),
+        "OMP_NUM_THREADS": "2",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_nothing_is_read_or_written_out_of_bounds(sanitized: Path) -> None:
+    paths = [str(TESTS / name) for name in SANITIZED]
+    # The slips in the kernels are compiled without sanitizers.
+    options = ("-n", "0", "-q", "-p", "no:cacheprovider", "-k", "not slip")
+    done = python(sanitized, "-m", "pytest", *options, *paths)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " passed" in done.stdout and " skipped" not in done.stdout
+
+
+def test_an_access_out_of_bounds_is_found(sanitized: Path) -> None:
+    done = python(sanitized, "-c", OVERFLOW.format(path=str(sanitized / compiling.LIBRARY)))
+    assert done.returncode != 0
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
+    assert "norm" in done.stderr

@@ -1,0 +1,141 @@
+"""State files whose checksums are right and whose content is not: refused, or harmless.
+
+What is wrong is either found when the file is restored, or everything that can be done with the
+reading still works; nothing else may be raised, least of all out of bounds.
+"""
+
+import contextlib
+import copy
+import functools
+import operator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reading_helpers import Settings
+from torch import Tensor
+
+from lmi_cli.cache import statefile as container
+from lmi_cli.errors import LmiError, StateFileError
+from lmi_cli.models.load import Loaded
+from lmi_cli.sources import Corpus
+from lmi_cli.tasks import statefile
+from lmi_cli.tasks.plan import MemoryChoice
+
+Corpora = Callable[..., Corpus]
+Description = dict[str, Any]
+TEXT = "".join(f"{n}: The grass is green. The sky is blue.\n" for n in range(120))
+SETTINGS = {
+    "whole": (Settings(memory=MemoryChoice()), "The grass is green.\n"),
+    "both": (Settings(memory=MemoryChoice(store=True)), TEXT),
+    "eight bits": (Settings(memory=MemoryChoice(store=True, int8=True)), TEXT),
+}
+VALUES = [None, True, -1, 0, 1, 2**40, 2**70, 1.5, "", "x", [], [1], {}, {"x": 1}]
+
+
+@pytest.fixture(params=SETTINGS)
+def saved(
+    request: pytest.FixtureRequest, model: Loaded, corpus: Corpora, tmp_path: Path
+) -> tuple[Settings, Path, Description, dict[str, Tensor]]:
+    settings, text = SETTINGS[request.param]
+    path = tmp_path / "a.lmi"
+    statefile.save(model, settings.read(model, corpus(text)), path)
+    description, tensors = container.read(path)
+    return settings, path, description, {name: x.clone() for name, x in tensors.items()}
+
+
+def use(model: Loaded, settings: Settings, path: Path) -> bool:
+    """Do everything that can be done with a state file; False if it is refused."""
+    try:
+        header = statefile.header_of(path)
+        statefile.changes(header)
+        reading = statefile.restore(path, model)
+    except StateFileError as error:
+        assert str(path) in error.message
+        return False
+    reading.report()
+    assert reading.document.place(reading.document.tokens - 1) is not None
+    for source in ("window", "auto", *(["memory"] if "store" in reading.stores else [])):
+        with contextlib.suppress(LmiError):  # the prompt may begin otherwise
+            settings.ask(model, reading, "What is green?", source)
+    statefile.save(model, reading.fork(), path)
+    return True
+
+
+def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Places of everything in a description; of a list, the first item and the last."""
+    yield place
+    items: list[Any] = []
+    if isinstance(value, dict):
+        items = list(value)
+    elif isinstance(value, list):
+        items = sorted({0, len(value) - 1}) if value else []
+    for item in items:
+        yield from leaves(value[item], (*place, item))
+
+
+@pytest.mark.slow
+def test_any_value_of_the_description(
+    model: Loaded, saved: tuple[Settings, Path, Description, dict[str, Tensor]]
+) -> None:
+    settings, path, description, tensors = saved
+    refused = used = 0
+    for place in leaves(description):
+        if not place:
+            continue
+        for value in [*VALUES, ...]:  # the last one removes it
+            changed = copy.deepcopy(description)
+            holder = functools.reduce(operator.getitem, place[:-1], changed)
+            if value is ...:
+                del holder[place[-1]]
+            else:
+                holder[place[-1]] = value
+            if changed == description:
+                continue
+            container.write(path, tensors, changed)
+            if use(model, settings, path):
+                used += 1
+            else:
+                refused += 1
+    assert refused > used > 0
+
+
+def reshaped(tensor: Tensor) -> Iterator[Tensor]:
+    """The same tensor with another shape, type or value."""
+    for dimension, size in enumerate(tensor.shape):
+        for kept in {0, 1, size // 2, size - 1} - {size}:
+            yield tensor.narrow(dimension, 0, max(kept, 0))
+        yield torch.cat((tensor, tensor), dimension)
+        yield tensor.flip(dimension)
+    yield tensor[None]
+    yield tensor.flatten()[:0]
+    for dtype in (torch.float16, torch.float64, torch.int8, torch.int64, torch.bool):
+        yield tensor.to(dtype)
+    if not tensor.is_floating_point():
+        for value in (-1, 0, 1, 100, torch.iinfo(tensor.dtype).min, torch.iinfo(tensor.dtype).max):
+            yield torch.full_like(tensor, value)
+    else:
+        yield torch.full_like(tensor, torch.nan)
+
+
+@pytest.mark.slow
+def test_any_tensor(
+    model: Loaded, saved: tuple[Settings, Path, Description, dict[str, Tensor]]
+) -> None:
+    settings, path, description, tensors = saved
+    refused = used = 0
+    for name in tensors:
+        for other in (*reshaped(tensors[name]), None):
+            changed = {n: x for n, x in tensors.items() if n != name}
+            if other is not None:
+                changed[name] = other
+            container.write(path, changed, description)
+            if use(model, settings, path):
+                used += 1
+            else:
+                refused += 1
+    container.write(path, tensors | {"state.9.window.key": tensors["last"] + 1}, description)
+    assert not use(model, settings, path)
+    assert refused > 2 * used
