@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from lmi_cli.native.attention import MAX_RANGES, NO_LIMIT, Range
+from lmi_cli.native.attention import MAX_RANGES, NO_LIMIT, SIZES, Range
 from lmi_cli.native.library import opened
 from lmi_cli.native.linear import LinearStruct, PackedLinear
 
 if TYPE_CHECKING:
     from lmi_cli.attention.ranges import TokenView
     from lmi_cli.attention.rope import Rotation
+
+
+_ITEM_BYTES = 2
 
 
 class _Layer(ctypes.Structure):
@@ -106,6 +110,8 @@ class Stepper:
         qkv, _, _, down = first.linears
         hidden, inner = down.rows, down.columns
         size = qkv.rows // (heads[0] + 2 * heads[1])
+        if size not in SIZES:
+            raise ValueError(f"heads of {size} components")
         for layer in layers:
             _require_sizes(layer, hidden, inner, heads, size)
         self._shape = _Shape(len(layers), *heads, size, hidden, inner, epsilon, scale)
@@ -122,10 +128,14 @@ class Stepper:
 
         Raises:
             MemoryError: There is too little memory for its vectors.
+            ValueError: A tensor has another shape or dtype, or a view reaches beyond its tensors.
         """
+        shape = self._shape
+        if x.shape != (1, 1, shape.hidden) or x.dtype is not torch.bfloat16:
+            raise ValueError(f"a residual {x.dtype} {list(x.shape)} of {shape.hidden}")
         rotations: dict[int, _Rotation] = {id(None): _Rotation()}
         for seen, view in zip(self._seen, views, strict=True):
-            _see(seen, view, rotations)
+            _see(seen, view, rotations, shape)
         if opened().lmi_step(
             ctypes.byref(self._shape), self._layers, self._seen, position, x.data_ptr()
         ):
@@ -144,7 +154,10 @@ def _require_sizes(
     if (
         found != expected
         or heads[0] % heads[1]
-        or any(n is not None and n.shape != s for n, s in zip(layer.norms, norms, strict=True))
+        or any(
+            n is not None and (n.shape != s or n.dtype is not torch.bfloat16)
+            for n, s in zip(layer.norms, norms, strict=True)
+        )
     ):
         raise ValueError(f"a layer of {found} where {expected} is expected")
 
@@ -156,33 +169,58 @@ def _described(layer: StepLayer) -> _Layer:
     )
 
 
-def _see(seen: _Seen, view: "TokenView", rotations: dict[int, _Rotation]) -> None:
+def _see(seen: _Seen, view: "TokenView", rotations: dict[int, _Rotation], shape: _Shape) -> None:
     """Describe a view; ``rotations`` holds those described so far, by the id of the original."""
-    key, value = view.key, view.value
-    _, head, row, _ = key.stride()
-    item = key.itemsize
+    size = shape.size
+    item = size * _ITEM_BYTES
+    key, value, column = view.key, view.value, view.column
+    head = _head_stride(key, value, column, 1, shape)
     seen.count = len(view.ranges)
-    seen.key = key.data_ptr() + view.column * row * item
-    seen.value = value.data_ptr() + view.column * row * item
+    if seen.count > MAX_RANGES:
+        raise ValueError(f"{seen.count} ranges, where there is room for {MAX_RANGES}")
+    seen.key = key.data_ptr() + column * item
+    seen.value = value.data_ptr() + column * item
     seen.key_head = seen.value_head = head
-    seen.rotation = _rotation(view.rotation, rotations)
+    seen.rotation = _rotation(view.rotation, rotations, size)
     ranges, queries = seen.ranges, seen.queries
     for at, (rotation, key, value, begin, count, start, nearest, farthest) in enumerate(
         view.ranges
     ):
-        queries[at] = _rotation(rotation, rotations)
-        _, head, row, _ = key.stride()
-        first = begin * row * item
+        queries[at] = _rotation(rotation, rotations, size)
         found = ranges[at]
-        found.key, found.value = key.data_ptr() + first, value.data_ptr() + first
-        found.key_head = found.value_head = head
+        found.key_head = found.value_head = _head_stride(key, value, begin, count, shape)
+        found.key, found.value = key.data_ptr() + begin * item, value.data_ptr() + begin * item
         found.keys, found.key_start = count, start
         found.nearest, found.farthest = nearest, NO_LIMIT if farthest is None else farthest
 
 
-def _rotation(rotation: "Rotation | None", rotations: dict[int, _Rotation]) -> _Rotation:
+def _head_stride(key: Tensor, value: Tensor, begin: int, count: int, shape: _Shape) -> int:
+    """Elements from one head to the next, after checking that the kernel can read the tokens."""
+    sizes, strides = key.shape, key.stride()
+    if (
+        sizes != value.shape
+        or strides != value.stride()
+        or sizes[0] != 1
+        or sizes[1] != shape.key_heads
+        or sizes[3] != shape.size
+        or strides[2:] != (shape.size, 1)
+        or not 0 <= begin <= begin + count <= sizes[2]
+        or key.dtype is not torch.bfloat16
+        or value.dtype is not torch.bfloat16
+    ):
+        raise ValueError(
+            f"keys {key.dtype} {list(sizes)}, values {value.dtype} {list(value.shape)}, of them "
+            f"{count:,} from {begin:,} on, for {shape.key_heads} heads of {shape.size}"
+        )
+    return strides[1]
+
+
+def _rotation(rotation: "Rotation | None", rotations: dict[int, _Rotation], size: int) -> _Rotation:
     known = rotations.get(id(rotation))
     if known is None and rotation is not None:
+        for part in (rotation.cos, rotation.sin):
+            if part.shape != (1, size) or part.dtype is not torch.float32:
+                raise ValueError(f"a rotation {part.dtype} {list(part.shape)} of {size}")
         known = _Rotation(rotation.cos.data_ptr(), rotation.sin.data_ptr())
         rotations[id(rotation)] = known
     return known or _Rotation()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lmi_cli.native import choice, compiling
+from lmi_cli.native import compiling
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,10 +40,8 @@ library.opened().lmi_norm(x.data_ptr(), weight.data_ptr(), 1e-5, 5, 64, out.data
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the library, compiled with the sanitizers."""
-    if reason := choice._not_wanted():
-        pytest.skip(f"the library in C cannot run here: {reason}")
+def sanitized(built_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the library, compiled with the sanitizers; where it can run at all."""
     folder = tmp_path_factory.mktemp("sanitized")
     flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     compiling.compile_library(folder, (*flags, *compiling.FLAGS[1:]))
