@@ -98,7 +98,7 @@ def float64_angles(stock: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(rotary, "forward", forward)
 
 
-@pytest.mark.parametrize(("tokens", "tolerance"), [(64, 5e-4), (4096, 1e-2)])
+@pytest.mark.parametrize(("tokens", "tolerance"), [(64, 3e-4), (4096, 1e-2)])
 def test_logits_equal_stock_while_everything_fits(
     loaded: Loaded,
     stock: torch.nn.Module,
@@ -117,8 +117,8 @@ def test_logits_equal_stock_while_everything_fits(
     float64_angles(stock, monkeypatch)
     exact = largest_difference(ours(), stock_logits(stock, ids))
     assert as_it_is <= tolerance
-    # The coarser side is the stock model's float32 angles.
-    assert exact <= max(1e-3, as_it_is)
+    # What remains far out is the rounding of the stock model's float32 angles.
+    assert exact <= 3e-4
 
 
 @pytest.mark.parametrize("number", range(10))

@@ -1,6 +1,8 @@
 """Our own decoder against the same weights under transformers, and its step in C against itself."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from tiny_models import precisely, random_ids, stock_logits, tiny_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.forward import ForwardPass
@@ -19,7 +22,7 @@ from lmi_cli.methods import Full, LMInfinite, Method
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.families import FAMILIES, plain_shape
-from lmi_cli.native import attention
+from lmi_cli.native import attention, library
 
 PLAIN = (
     "llama", "llama-mha", "llama-mqa", "llama-tied", "llama-linear", "llama-llama3",
@@ -99,9 +102,12 @@ def test_names_of_weights_tell_whether_that_is_all() -> None:
 @pytest.mark.parametrize("chunk", [1, 9])
 @pytest.mark.parametrize("size", [32, 64, 96, 128])
 @pytest.mark.usefixtures("c_library")
-def test_in_c_it_is_as_near_to_the_truth_as_stock(name: str, size: int, chunk: int) -> None:
+def test_in_c_it_is_as_near_to_the_truth_as_stock(
+    built_library: Path, name: str, size: int, chunk: int
+) -> None:
     """In bfloat16 at most twice as far from float64 as transformers, on the same weights.
 
+    On average and where it is farthest; within the window and far beyond it, where sinks are seen.
     Attention over heads of 32 and 96 components is left to torch.
     """
     ids = random_ids(60)
@@ -109,12 +115,21 @@ def test_in_c_it_is_as_near_to_the_truth_as_stock(name: str, size: int, chunk: i
     narrow = tiny_model(name, torch.float32, **sizes).to(torch.bfloat16)
     wide = tiny_model(name, torch.float32, **sizes)
     wide.load_state_dict(narrow.state_dict())
-    true = stock_logits(wide.double(), ids)
     narrow.model.rotary_emb.inv_freq = wide.model.rotary_emb.inv_freq.float()
-    budget = 2 * (stock_logits(narrow, ids).double() - true).abs().mean()
-    for method in (Full(), LMInfinite(60, 4, 60)):
-        error = (logits(decoder_of(narrow), method, ids, chunk).double() - true).abs().mean()
-        assert error <= budget
+    truth = decoder_of(wide.double())
+    for method in (Full(), LMInfinite(16, 4, 20)):
+        true = logits(truth, method, ids, chunk)
+        in_c = logits(decoder_of(narrow), method, ids, chunk).double() - true
+        library.use(None)
+        with CausalLM(narrow) as lm:
+            stock = logits(lm, method, ids, chunk).double() - true
+        library.use(built_library)
+        assert in_c.abs().mean() <= 2 * stock.abs().mean()
+        assert in_c.abs().max() <= 2 * stock.abs().max()
+    # What is true is so without any code of ours.
+    torch.testing.assert_close(
+        logits(truth, Full(), ids, chunk), stock_logits(wide, ids), rtol=0, atol=1e-10
+    )
 
 
 def stepped(
@@ -154,8 +169,9 @@ def test_a_step_is_what_the_layers_are_one_by_one(
         expected, _ = stepped(monkeypatch, decoder, method, ids)
     wide = tiny_model(name, torch.bfloat16, **LARGE).double()
     true = logits(decoder_of(wide), method, ids, 4)
-    budget = 2 * (expected.double() - true).abs().mean()
-    assert (found.double() - true).abs().mean() <= budget
+    error, usual = ((each.double() - true).abs() for each in (found, expected))
+    assert error.mean() <= 2 * usual.mean()
+    assert error.max() <= 2 * usual.max()
 
 
 @pytest.mark.usefixtures("c_library")
@@ -214,18 +230,27 @@ def test_all_attention_is_in_c_beyond_the_window_too(
 
 
 @pytest.mark.usefixtures("c_library")
-def test_it_generates_alike_from_forks() -> None:
+def test_forks_do_not_disturb_each_other() -> None:
+    """Two that take turns say what each says alone, and so does what they were forked from."""
     decoder = decoder_of(tiny_model("llama", torch.bfloat16, **LARGE))
     engine = Engine(decoder, LMInfinite(9, 3, 13), 5)
-    state = engine.start()
-    *_, last = engine.read(state, [random_ids(22)])
 
-    def answer() -> list[int]:
-        fork = state.fork()
-        events = engine.decode(fork, last.last, stop_ids=frozenset(), limit=20, sampling=Sampling())
-        return [event.token for event in events]
+    def read() -> tuple[StreamState, Tensor]:
+        state = engine.start()
+        *_, last = engine.read(state, [random_ids(22)])
+        return state, last.last
 
-    assert answer() == answer()
+    def answer(state: StreamState, last: Tensor, seed: int) -> Iterator[int]:
+        sampling = Sampling(temperature=2.0, seed=seed)
+        for event in engine.decode(state, last, stop_ids=frozenset(), limit=20, sampling=sampling):
+            yield event.token
+
+    alone = [list(answer(*read(), seed)) for seed in range(3)]
+    assert len(set(map(tuple, alone))) == 3
+    state, last = read()
+    one, two = answer(state.fork(), last, 0), answer(state.fork(), last, 1)
+    assert list(zip(one, two, strict=True)) == list(zip(*alone[:2], strict=True))
+    assert list(answer(state, last, 2)) == alone[2]
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-tied", "qwen2", "qwen3"])
@@ -263,6 +288,7 @@ def test_eight_bits_are_the_model_with_rounded_weights(name: str, chunk: int) ->
             Decoder(untied, exact), method, ids, chunk
         )
         assert error.abs().mean() <= 2 * usual.abs().mean()
+        assert error.abs().max() <= 2 * usual.abs().max()
 
 
 def test_eight_bits_need_the_library() -> None:

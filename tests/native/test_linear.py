@@ -54,9 +54,14 @@ def test_gated(rows: int, inner: int) -> None:
     x = torch.randn(1, rows, 64).bfloat16()
     gate, up = (torch.randn(inner, 64).bfloat16() for _ in range(2))
     found = PackedLinear.join_gated(gate, up).gated(x)
-    left, right = PackedLinear.join([gate])(x).double(), PackedLinear.join([up])(x).double()
+    close_gated(found, x.double() @ gate.double().T, x.double() @ up.double().T)
+
+
+def close_gated(found: Tensor, left: Tensor, right: Tensor) -> None:
+    """``silu(left) * right``, rounded where stock rounds: the inputs, the gate, the product."""
+    left, right = left.bfloat16().double(), right.bfloat16().double()
     expected = (left * torch.sigmoid(left)).bfloat16().double() * right
-    # One of the two roundings may have fallen the other way.
+    # Of the roundings before the last, one may have fallen the other way.
     torch.testing.assert_close(found.double(), expected, rtol=2**-6, atol=1e-30)
     assert (found == expected.bfloat16()).float().mean() > 0.99
 
@@ -144,9 +149,16 @@ def test_eight_bits_gated(rows: int) -> None:
     x = torch.randn(1, rows, 64).bfloat16()
     gate, up = (torch.randn(96, 64).bfloat16() for _ in range(2))
     found = PackedLinear.join_gated(gate, up).quantized().gated(x)
-    left, right = (PackedLinear.join([part]).quantized()(x).double() for part in (gate, up))
-    expected = (left * torch.sigmoid(left)).bfloat16().double() * right
-    torch.testing.assert_close(found.double(), expected, rtol=2**-6, atol=1e-30)
+    if rows < 6:  # the inputs of few tokens are rounded to 2**15 parts of the largest
+        step = x.abs().amax(-1, keepdim=True).double() / (2**15 - 1)
+        x = (x.double() / step).round() * step
+    close_gated(found, *(x.double() @ whole(part).T for part in (gate, up)))
+
+
+def whole(weight: Tensor) -> Tensor:
+    """Each weight rounded to 127 parts of the largest in its row."""
+    unit = weight.float().abs().amax(1, keepdim=True) / 127
+    return (weight.float() / unit.clamp_min(1e-30)).round().double() * unit.double()
 
 
 @pytest.mark.parametrize("rows", [1, 7])
