@@ -1,7 +1,10 @@
 """The real thing: the default model against stock transformers on the same weights, float32."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -217,6 +220,43 @@ def test_attention_in_c_scores_a_text_as_float32_does(
         library.use(None)
         low.lm.close()
     assert abs(by_c - exact) <= 0.002
+
+
+PEAK = """
+import sys
+from lmi_cli import memory
+from lmi_cli.checkpoints.resolve import resolve
+from lmi_cli.models.known import known_model
+from lmi_cli.models.load import load_known
+from lmi_cli.models.placement import Placement
+known = known_model(resolve(None), Placement(dtype=sys.argv[1], quantize=sys.argv[2], device="cpu"))
+memory.forget_peak_rss()
+before = memory.peak_rss_bytes()
+lm = load_known(known).lm
+peak, kept = memory.peak_rss_bytes() - before, lm.weights_bytes
+print(peak, kept, known.facts.weights_bytes(sys.argv[1], sys.argv[2]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak memory")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_loading_takes_little_more_memory_than_the_weights(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they have to be converted, and packed for the library in C."""
+    monkeypatch.delenv("LMI_NATIVE", raising=False)
+    if dtype == "int8" and (reason := choice._not_wanted()):
+        pytest.skip(f"the library in C cannot run here: {reason}")
+    arguments = ("bfloat16", "int8") if dtype == "int8" else (dtype, "none")
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak, kept, forecast = map(int, done.stdout.split())
+    assert kept == pytest.approx(forecast, rel=0.01)
+    assert 0.5 * kept < peak < 1.15 * kept
 
 
 def in_float32(ranges: list[KeyRange], **named: object) -> tuple[torch.Tensor, torch.Tensor | None]:

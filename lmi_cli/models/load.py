@@ -85,7 +85,7 @@ def load_known(known: KnownModel) -> Loaded:
             f"{files.id} in {precision.quantize if quantize else precision.dtype}",
             "a smaller model or dtype, or --device-map auto with --offload-folder",
         )
-        cpu.keep_freed_memory()
+        cpu.return_freed_memory()
         onednn.bound_caches()
         if dtype == torch.bfloat16:
             fault = choice.use_library()
@@ -114,4 +114,6 @@ def load_known(known: KnownModel) -> Loaded:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"{files.id} cannot be loaded: {reason}") from error
+    if on_cpu:
+        cpu.keep_freed_memory()
     return Loaded(known, lm, () if fault is None else (fault,))

@@ -6,14 +6,17 @@ does: mapped pages count as memory in use until the last tensor of a file is gon
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
+
+_SLICE_BYTES = 2**24
+"""What is converted to another dtype is read in slices of this size."""
 
 _DTYPES = {
     "F64": torch.float64,
@@ -59,11 +62,16 @@ class Weights(Mapping[str, Tensor]):
             OSError: It cannot be read.
         """
         stored = self._stored[name]
-        data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.start)
-        if len(data) != stored.nbytes:
-            raise OSError(f"{stored.path} has become shorter")
-        tensor = torch.from_numpy(data).view(_DTYPES[stored.dtype]).reshape(stored.shape)
-        tensor = tensor.to(self._dtype)
+        tensor = torch.empty(stored.shape, dtype=self._dtype)
+        flat, dtype = tensor.view(-1), _DTYPES[stored.dtype]
+        step = max(1, _SLICE_BYTES // dtype.itemsize)
+        with stored.path.open("rb", buffering=0) as file:
+            file.seek(stored.start)
+            for part in flat.split(step):
+                raw = part if dtype == self._dtype else torch.empty(part.shape, dtype=dtype)
+                _fill(raw, file)
+                if raw is not part:
+                    part.copy_(raw)
         require_finite(name, tensor)
         return tensor
 
@@ -75,6 +83,20 @@ class Weights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._stored)
+
+
+def _fill(tensor: Tensor, file: FileIO) -> None:
+    """Read the bytes of a contiguous tensor.
+
+    Raises:
+        OSError: The file is too short.
+    """
+    rest = tensor.view(torch.uint8).numpy().data
+    while rest:
+        count = file.readinto(rest)
+        if not count:
+            raise OSError(f"{file.name} has become shorter")
+        rest = rest[count:]
 
 
 def require_finite(name: str, tensor: Tensor) -> None:

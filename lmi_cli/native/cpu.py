@@ -7,6 +7,7 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -15,7 +16,8 @@ _BFLOAT16 = frozenset(("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf
 
 # Parameters of mallopt, from malloc.h of the GNU C library.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_LIMITS_BYTES = {_TRIM_THRESHOLD: 1 << 29, _TOP_PAD: 1 << 26, _MMAP_THRESHOLD: 1 << 25}
+_KEEPING_BYTES = {_TRIM_THRESHOLD: 1 << 29, _TOP_PAD: 1 << 26, _MMAP_THRESHOLD: 1 << 25}
+_RETURNING_BYTES = {_MMAP_THRESHOLD: 1 << 17}
 
 
 def keep_freed_memory() -> None:
@@ -24,11 +26,24 @@ def keep_freed_memory() -> None:
     By default it may return a few megabytes to the system after every layer, only to ask for them
     again; fresh pages can then cost more than the arithmetic done on them.
     """
+    _set_limits(_KEEPING_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Let the C library return the memory of a freed tensor to the system at once.
+
+    Otherwise, of many tensors that come and go while others stay, half as much again can be left in
+    gaps that fit nothing.
+    """
+    _set_limits(_RETURNING_BYTES)
+
+
+def _set_limits(limits: Mapping[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for parameter, limit in _LIMITS_BYTES.items():
+        for parameter, limit in limits.items():
             mallopt(parameter, limit)
 
 

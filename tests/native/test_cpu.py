@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmi_cli.native import cpu
-from lmi_cli.native.cpu import keep_freed_memory
+from lmi_cli.native.cpu import keep_freed_memory, return_freed_memory
 
 
 class FakeLibrary:
@@ -37,6 +37,8 @@ def test_freed_memory_is_kept_by_the_c_library_of_linux(
     monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: library)
     keep_freed_memory()
     assert library.settings == settings
+    return_freed_memory()
+    assert library.settings == settings | ({-3: 128 * 2**10} if settings else {})
 
 
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
