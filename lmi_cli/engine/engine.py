@@ -108,7 +108,15 @@ class Engine:
 
         A pass that fails leaves the state unusable until
         :meth:`~lmi_cli.cache.state.StreamState.undo_pass` is called.
+
+        Raises:
+            ModelError: The tokenizer has given an id for which the model has no embedding.
         """
+        if (largest := int(ids.max(initial=0))) >= self.model.vocab_size:
+            raise ModelError(
+                f"the tokenizer gives the id {largest:,}, but the model has only "
+                f"{self.model.vocab_size:,} embeddings"
+            )
         state.begin_pass()
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
         hidden = self.model.hidden(tokens, ForwardPass(state, self.layers, len(ids), observe))

@@ -122,3 +122,15 @@ def test_a_wrong_configuration_is_refused(
     result = lmi("qa", document, "Why?", "-m", broken({}, **config), "-n", 2)
     assert (result.code, result.out) == (4, "")
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_tokenizer_with_more_ids_than_there_are_embeddings(
+    lmi: Run, document: Path, broken: Callable[..., Path], dtype: str
+) -> None:
+    few = {name: torch.zeros(40, 128) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    folder = broken(few, vocab_size=40)
+    for asked in (("qa", document, "Why?", "-n", 2), ("perplexity", document)):
+        result = lmi(*asked, "-m", folder, "--dtype", dtype)
+        assert (result.code, result.out) == (4, "")
+        assert "the model has only 40 embeddings" in result.err
