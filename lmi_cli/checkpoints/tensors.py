@@ -4,6 +4,7 @@ Only headers are read. Imports the standard library only.
 """
 
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,6 +18,9 @@ INDEX = "model.safetensors.index.json"
 INDEX_LIMIT_BYTES = 64 * 2**20
 # The format allows 100 MB; a model of 100,000 tensors needs 12 MB. Parsed, it takes 20 times that.
 HEADER_LIMIT_BYTES = 16 * 2**20
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types, as the format names them, of weights that can be read."""
 
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
@@ -49,6 +53,32 @@ class StoredTensor:
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of a checked folder by name."""
     return {tensor.name: tensor for path in _weight_files(folder) for tensor in read_header(path)}
+
+
+def require_shapes(
+    stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Check tensors against the shapes that a configuration implies; no weight is read.
+
+    Raises:
+        ModelError: A tensor is missing, is not of floating-point numbers, or has another shape.
+    """
+    for name, shape in shapes.items():
+        found = stored.get(name)
+        if found is None:
+            raise ModelError(f"there is no tensor {name}")
+        if found.dtype not in FLOATS:
+            raise ModelError(f"tensor {name} is stored as {found.dtype}, an unsupported type")
+        if found.shape != shape:
+            raise wrong_shape(name, found.shape, shape)
+
+
+def wrong_shape(name: str, stored: Sequence[int], expected: Sequence[int]) -> ModelError:
+    """The error for a tensor whose shape is not the one that the configuration implies."""
+    return ModelError(
+        f"tensor {name} has the shape {list(stored)}, but by the configuration it is "
+        f"{list(expected)}"
+    )
 
 
 def read_header(path: Path) -> list[StoredTensor]:

@@ -23,7 +23,7 @@ from lmi_cli.errors import ModelError
 CONFIG = "config.json"
 _PICKLES = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"))
 
-_CONFIG_LIMIT_BYTES = 4 * 2**20
+CONFIG_LIMIT_BYTES = 4 * 2**20
 _TOKENIZER_LIMIT_BYTES = 256 * 2**20
 _MAX_SHARDS = 10_000
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,200}")
@@ -100,7 +100,7 @@ def _check_config(folder: Path) -> None:
             f"{folder} contains no {CONFIG}",
             hint="a model folder holds config.json, *.safetensors and tokenizer.json",
         )
-    config = read_object(path, _CONFIG_LIMIT_BYTES)
+    config = read_object(path, CONFIG_LIMIT_BYTES)
     _refuse_code(path, config)
     for key, value in walk(path, config):
         if key in _REFUSED_KEYS and value is not None:
@@ -124,7 +124,7 @@ def _check_config(folder: Path) -> None:
         )
     generation = folder / "generation_config.json"
     if generation.exists():
-        _refuse_code(generation, read_object(generation, _CONFIG_LIMIT_BYTES))
+        _refuse_code(generation, read_object(generation, CONFIG_LIMIT_BYTES))
 
 
 def _refuse_code(path: Path, config: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ def _check_tokenizer(folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     if not path.exists():
         return
-    config = read_object(path, _CONFIG_LIMIT_BYTES)
+    config = read_object(path, CONFIG_LIMIT_BYTES)
     _refuse_code(path, config)
     templates = config.get("chat_template")
     if templates is not None and not isinstance(templates, str):

@@ -1,7 +1,14 @@
 """The shape of a model that our own decoder runs. Imports the standard library only."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+PLAIN_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types of which our own decoder can run those that are configured as usual."""
+
+
+_HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +90,36 @@ class Blueprint:
         return shapes
 
 
-_HEAD = "lm_head.weight"
+def declared(config: Mapping[str, Any]) -> Blueprint | None:
+    """The shape that a configuration file itself declares; None where defaults would be needed.
+
+    It serves to check tensors before a library is imported. Frequencies and epsilon are left out.
+    """
+    counts = {
+        field: config.get(name)
+        for field, name in (
+            ("layers", "num_hidden_layers"),
+            ("heads", "num_attention_heads"),
+            ("key_heads", "num_key_value_heads"),
+            ("hidden", "hidden_size"),
+            ("inner", "intermediate_size"),
+            ("vocabulary", "vocab_size"),
+        )
+    }
+    numbers = {field: count for field, count in counts.items() if type(count) is int and count > 0}
+    family, head_size = config.get("model_type"), config.get("head_dim")
+    if family not in PLAIN_FAMILIES or len(numbers) < len(counts):
+        return None
+    if head_size is None and family != "qwen3":  # which has a default of its own
+        head_size = numbers["hidden"] // numbers["heads"]
+    if type(head_size) is not int or head_size < 1:
+        return None
+    return Blueprint(
+        family=family,
+        trained_length=0,
+        head_size=head_size,
+        epsilon=0.0,
+        inv_freq=(),
+        tied=config.get("tie_word_embeddings") is True,
+        **numbers,
+    )

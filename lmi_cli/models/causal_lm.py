@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.checkpoints.tensors import wrong_shape
 from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.errors import ModelError
 from lmi_cli.models import hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
-from lmi_cli.models.weights import require_finite, wrong_shape
+from lmi_cli.models.weights import require_finite
 from lmi_cli.native import onednn
 
 

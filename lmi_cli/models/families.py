@@ -17,7 +17,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.errors import ModelError
-from lmi_cli.models.blueprint import Blueprint
+from lmi_cli.models.blueprint import PLAIN_FAMILIES, Blueprint
 
 
 def _all_layers(config: PretrainedConfig, layer: int) -> bool:
@@ -92,7 +92,6 @@ def family_of(config: PretrainedConfig) -> Family:
     raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(FAMILIES)))
 
 
-_PLAIN = ("llama", "mistral", "qwen2", "qwen3")
 _PLAIN_ROPE = ("default", "linear", "llama3")  # one set of frequencies, and no factor on scores
 
 
@@ -101,7 +100,7 @@ def plain_shape(config: PretrainedConfig) -> Blueprint | None:
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     layers = range(config.num_hidden_layers)
     if (
-        config.model_type not in _PLAIN
+        config.model_type not in PLAIN_FAMILIES
         or config.hidden_act != "silu"
         or rope.get("rope_type") not in _PLAIN_ROPE
         or rope.get("partial_rotary_factor", 1.0) != 1.0

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing, sha256_file
 from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.checkpoints.tensors import require_shapes, stored_tensors
+from lmi_cli.checkpoints.untrusted_json import read_object
+from lmi_cli.checkpoints.validation import CONFIG, CONFIG_LIMIT_BYTES
 from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.errors import ModelError
 from lmi_cli.models import speeds
-from lmi_cli.models.blueprint import Blueprint
+from lmi_cli.models.blueprint import Blueprint, declared
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import ModelFacts, facts_of_gguf
 from lmi_cli.models.heads import known_heads
@@ -72,6 +75,7 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
     """
     prepared = recall(files)
     if prepared is None:
+        _require_declared_shapes(files)
         from lmi_cli.models.preparing import prepare
 
         prepared = prepare(files.folder)
@@ -91,6 +95,19 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
         heads=known_heads(files),
         speeds=speeds.recall(files),
     )
+
+
+def _require_declared_shapes(files: ModelFiles) -> None:
+    """Refuse tensors of wrong shapes before seconds are spent on importing transformers."""
+    stored = stored_tensors(files.folder)
+    blueprint = declared(read_object(files.folder / CONFIG, CONFIG_LIMIT_BYTES))
+    if blueprint is None or blueprint.layers > len(stored):
+        return
+    shapes = blueprint.shapes(stored)
+    try:
+        require_shapes(stored, {name: shapes[name] for name in shapes.keys() & stored.keys()})
+    except ModelError as error:
+        raise ModelError(f"{files.id}: {error.message}") from error
 
 
 def known_gguf(

@@ -5,25 +5,22 @@ loaded is that of the finished model and of one tensor. Files are read, not mapp
 does: mapped pages count as memory in use until the last tensor of a file is gone. Imports torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lmi_cli.checkpoints.tensors import stored_tensors
+from lmi_cli.checkpoints.tensors import FLOATS, require_shapes, stored_tensors
 from lmi_cli.errors import ModelError
 
 _SLICE_BYTES = 2**24
 """What is converted to another dtype is read in slices of this size."""
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
+_DTYPES = dict(
+    zip(FLOATS, (torch.float64, torch.float32, torch.float16, torch.bfloat16), strict=True)
+)
 
 
 class Weights(Mapping[str, Tensor]):
@@ -39,19 +36,8 @@ class Weights(Mapping[str, Tensor]):
         self._dtype = dtype
 
     def require_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check tensors against the shapes that the configuration implies; nothing is read.
-
-        Raises:
-            ModelError: A tensor is missing, is not of floating-point numbers, or has another shape.
-        """
-        for name, shape in shapes.items():
-            stored = self._stored.get(name)
-            if stored is None:
-                raise ModelError(f"there is no tensor {name}")
-            if stored.dtype not in _DTYPES:
-                raise ModelError(f"tensor {name} is stored as {stored.dtype}, an unsupported type")
-            if stored.shape != shape:
-                raise wrong_shape(name, stored.shape, shape)
+        """See :func:`lmi_cli.checkpoints.tensors.require_shapes`."""
+        require_shapes(self._stored, shapes)
 
     def __getitem__(self, name: str) -> Tensor:
         """Read a tensor.
@@ -109,11 +95,3 @@ def require_finite(name: str, tensor: Tensor) -> None:
     total = tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
     if not torch.isfinite(total) and not torch.isfinite(tensor).all():
         raise ModelError(f"tensor {name} contains values that are not finite in {tensor.dtype}")
-
-
-def wrong_shape(name: str, stored: Sequence[int], expected: Sequence[int]) -> ModelError:
-    """The error for a tensor whose shape is not the one that the configuration implies."""
-    return ModelError(
-        f"tensor {name} has the shape {list(stored)}, but by the configuration it is "
-        f"{list(expected)}"
-    )
