@@ -3,14 +3,18 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pypdf
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.t2CharStringPen import T2CharStringPen
 
 from lmi_cli.errors import NoInputError
 from lmi_cli.sources import ReadOptions
 
-from .documents import make_pdf, quick, read_all, write
+from .documents import assemble, make_pdf, quick, read_all, stream, write
 
 
 def encrypted(data, algorithm, user="secret"):
@@ -120,3 +124,53 @@ def test_no_output_of_the_worker_reaches_the_terminal(tmp_path, capfd):
     result = read_all(write(tmp_path, make_pdf([["one"]]).replace(b"\n10 0 obj", b"\n 10 0 obj")))
     assert result.text == "one\n"
     assert capfd.readouterr() == ("", "")
+
+
+def latin_modern() -> bytes:
+    """A font in CFF form with the codes of TeX, which stand in the font and nowhere else."""
+    codes = {"ff": 0x0B, "fi": 0x0C, "A": 65, "c": 99, "e": 101, "n": 110, "o": 111, "t": 116}
+    codes |= {"emdash": 0x7C}
+    glyphs = [".notdef", *codes]
+    builder = FontBuilder(1000, isTTF=False)
+    builder.setupGlyphOrder(glyphs)
+    builder.setupCharacterMap({})
+    outlines = {}
+    for name in glyphs:
+        pen = T2CharStringPen(500, None)
+        pen.moveTo((0, 0))
+        pen.lineTo((400, 700))
+        pen.closePath()
+        outlines[name] = pen.getCharString()
+    builder.setupCFF("LMRoman10-Regular", {}, outlines, {})
+    fonts = builder.font["CFF "].cff
+    encoding = [".notdef"] * 256
+    for name, code in codes.items():
+        encoding[code] = name
+    fonts.topDictIndex[0].Encoding = encoding
+    data = io.BytesIO()
+    fonts.compile(data, SimpleNamespace(recalcBBoxes=False, getGlyphOrder=lambda: glyphs))
+    return data.getvalue()
+
+
+def test_a_paper_set_in_latin_modern(tmp_path: Path) -> None:
+    """Without fontTools its ligatures and dashes would be control characters and bars."""
+    widths = b" ".join([b"500"] * 114)
+    content = b"BT /F1 11 Tf 72 700 Td (A\x0cn e\x0bect|note) Tj ET"
+    data = assemble(
+        {
+            1: b"<< /Type /Catalog /Pages 2 0 R >>",
+            2: b"<< /Type /Pages /Count 1 /Kids [10 0 R] >>",
+            3: b"<< /Type /Font /Subtype /Type1 /BaseFont /ABCDEF+LMRoman10-Regular /FirstChar 11"
+            b" /LastChar 124 /Widths [%s] /FontDescriptor 5 0 R >>" % widths,
+            5: b"<< /Type /FontDescriptor /FontName /ABCDEF+LMRoman10-Regular /Flags 4 /FontBBox"
+            b" [0 0 500 700] /ItalicAngle 0 /Ascent 700 /Descent 0 /CapHeight 700 /StemV 80"
+            b" /FontFile3 6 0 R >>",
+            6: stream(latin_modern(), b"/Subtype /Type1C"),
+            10: b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 11 0 R"
+            b" /Resources << /Font << /F1 3 0 R >> >> >>",
+            11: stream(content),
+        }
+    )
+    result = read_all(write(tmp_path, data))
+    assert result.text.strip() == "Afin effect\u2014note"
+    assert not result.issues
