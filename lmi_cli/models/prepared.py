@@ -55,9 +55,9 @@ class PreparedTokenizer:
         text = self.backend or (folder / _TOKENIZER).read_text(encoding="utf-8")
         try:
             backend = tokenizers.Tokenizer.from_str(text)
+            tokenizer = Tokenizer(backend, bos_id=self.bos_id, stop_ids=self.stop_ids)
         except Exception as error:  # tokenizers raises plain Exception
             raise ValueError(f"the tokenizer cannot be read: {error}") from error
-        tokenizer = Tokenizer(backend, bos_id=self.bos_id, stop_ids=self.stop_ids)
         if self.template is None:
             return tokenizer, None
         return tokenizer, ChatTemplate(self.template, self.special_tokens)

@@ -74,28 +74,36 @@ def prepare_tokenizer(folder: Path) -> PreparedTokenizer:
         ModelError: There is no fast tokenizer, or it cannot be read.
     """
     try:
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        source = loaded.get_chat_template() if loaded.chat_template else None
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be read: {error}") from error
+        return _prepared_tokenizer(folder)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a file makes transformers and tokenizers raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{folder}: the tokenizer cannot be read: {reason}") from error
+
+
+def _prepared_tokenizer(folder: Path) -> PreparedTokenizer:
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    source = loaded.get_chat_template() if loaded.chat_template else None
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(f"{folder}: no tokenizer.json, and only fast tokenizers are supported")
-    adds_bos = (
-        loaded.bos_token_id is not None and loaded("x")["input_ids"][0] == loaded.bos_token_id
-    )
+    first = loaded("x")["input_ids"][:1]
+    adds_bos = loaded.bos_token_id is not None and first == [loaded.bos_token_id]
     special_tokens: dict[str, Any] = dict(loaded.special_tokens_map)
     template = None if source is None else ChatTemplate(source, special_tokens)
     text = backend.to_str()
-    return PreparedTokenizer(
+    prepared = PreparedTokenizer(
         bos_id=loaded.bos_token_id if adds_bos else None,
         stop_ids=tuple(sorted(_stop_ids(loaded, template, _generation(folder)))),
         template=source,
         special_tokens=special_tokens,
         backend=None if _as_stored(folder, text) else text,
     )
+    prepared.build(folder)  # which reads it once more, as later starts will
+    return prepared
 
 
 def _generation(folder: Path) -> GenerationConfig | None:

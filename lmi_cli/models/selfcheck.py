@@ -34,6 +34,9 @@ In float64 it is that of the few steps for which transformers uses float32 whate
 float32, attention that is nearly one-hot turns the order of a sum into differences of this size.
 """
 
+_MOST_WEIGHTS = 2**24
+"""Real configurations need a few million."""
+
 _TOKENS = 48
 _WINDOW = LMInfinite(window=_TOKENS, sinks=3, ceiling=_TOKENS)
 _LAMBDA = LMInfinite(window=9, sinks=3, ceiling=13)
@@ -141,18 +144,28 @@ def _small_model_and_ids(config: PretrainedConfig) -> tuple[PreTrainedModel, Ten
 
 
 def _small_model(config: PretrainedConfig) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_config(
-        shrink(config),
-        dtype=torch.float64,
-        attn_implementation="eager",
-        trust_remote_code=False,
-    ).eval()
+    def build() -> PreTrainedModel:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            shrink(config),
+            dtype=torch.float64,
+            attn_implementation="eager",
+            trust_remote_code=False,
+        )
+        return model.eval()
+
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in build().parameters())
+    if weights > _MOST_WEIGHTS:
+        raise ModelError(
+            f"{config.model_type}: two small layers of this configuration would have {weights:,} "
+            f"weights (limit {_MOST_WEIGHTS:,})"
+        )
+    model = build()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:  # large enough for attention to be anything but uniform
                 parameter.normal_(std=1.5 / math.sqrt(parameter.shape[-1]))
-    found: PreTrainedModel = model
-    return found
+    return model
 
 
 def _logits(lm: LanguageModel, method: Method, ids: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 ``python -m lmi_cli.native.compiling`` does it by hand. Beside the library stands a manifest with
 the checksums of the library and of everything it was made from, so that a damaged or outdated
-library is recognised before it is opened; ``sha256sum --check`` reads it too. Imports the standard
+library is recognised before it is opened; ``sha256sum -c`` reads it too. Imports the standard
 library only, since installing lmi imports this module.
 """
 

@@ -21,6 +21,7 @@ SEGMENT = re.compile(rb"(?:\\.|\[[\^!]?\]?(?:\[:\w+:\]|\\.|[^\]\\])*\]|[^/])*", 
 SEGMENT_PART = re.compile(
     rb"\\(.)|(\*+)|(\?)|\[(?=(\^|!)?(\]?(?:\[:\w+:\]|\\.|[^\]\\])*)\])|(.)", re.S
 )
+CLASS_ITEM = re.compile(rb"\[:(\w+):\]|\\(.)|(.)", re.S)
 CLASSES = {
     b"alnum": b"0-9A-Za-z",
     b"alpha": b"A-Za-z",
@@ -206,20 +207,33 @@ def _segment(glob: bytes) -> re.Pattern[bytes] | None:
 
 
 def _char_class(negated: bool, inside: bytes) -> bytes:
-    def name(match: re.Match[bytes]) -> bytes:
-        if match[1] is not None:
-            return CLASSES.get(match[1], b"")
-        char = match[2] if match[2] is not None else match[3]
-        return char if char == b"-" and match[2] is None else re.escape(char)
+    """What stands in brackets, as a regular expression.
 
-    body = re.sub(rb"\[:(\w+):\]|\\(.)|(.)", name, inside, flags=re.S)
-    # A range with its ends in the wrong order matches nothing, and is an error in Python.
-    expression = b"[^%s]" % body if negated else b"[%s]" % body
-    try:
-        re.compile(expression)
-    except re.error as error:
-        raise ValueError(str(error)) from error
-    return expression
+    A hyphen between two characters makes a range, unless the first ends another one. Of a range
+    whose ends are in the wrong order, git takes the first.
+
+    Raises:
+        ValueError: The brackets can match nothing.
+    """
+    items = [match.groups() for match in CLASS_ITEM.finditer(inside)]
+    body, place = b"", 0
+    while place < len(items):
+        name, *chars = items[place]
+        low = chars[0] or chars[1]
+        place += 1
+        if name is not None:
+            body += CLASSES.get(name, b"")
+            continue
+        if items[place : place + 1] == [(None, None, b"-")] and place + 1 < len(items):
+            high = items[place + 1][1] or items[place + 1][2]
+            if high is not None:
+                place += 2
+                body += re.escape(low) + (b"-" + re.escape(high) if low <= high else b"")
+                continue
+        body += re.escape(low)
+    if not body and not negated:
+        raise ValueError("brackets that match nothing")
+    return b"[^%s]" % body if negated and body else b"[%s]" % body if body else b"."
 
 
 def _match_parts(segments: tuple[re.Pattern[bytes] | None, ...], parts: list[bytes]) -> bool:

@@ -159,7 +159,8 @@ def test_same_patterns_as_git(tmp_path):
     run_git(tmp_path, "init", "-q")
     rng = random.Random(7)
     pieces = ["a", "b", "d", "*", "**", "?", "/", "[", "]", "!", "^", "-", "\\", " ", "é", "[a-b]"]
-    pieces += ["[[:alpha:]]", "[!a]", "[^[:punct:]]", "/**/", "**/"]
+    pieces += ["[[:alpha:]]", "[!a]", "[^[:punct:]]", "/**/", "**/", "[b-ad]", "[!b-a]", "[a--b]"]
+    pieces += ["[a-]", "[-a]", "[a-b-d]", "[b-a]", "[[:digit:]-b]", "[\\a-\\d]"]
     for _ in range(150):
         lines = ["".join(rng.choices(pieces, k=rng.randint(1, 5))) for _ in range(2)]
         (tmp_path / ".gitignore").write_text("\n".join(lines))

@@ -139,3 +139,29 @@ def test_any_tensor(
     container.write(path, tensors | {"state.9.window.key": tensors["last"] + 1}, description)
     assert not use(model, settings, path)
     assert refused > 2 * used
+
+
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="needs files that never end")
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "/proc/self/mem", "/dev/stdin", "huge", "\0", "x" * 9999]
+)
+def test_a_source_that_never_ends_is_not_read(
+    model: Loaded,
+    corpus: Corpora,
+    tmp_path: Path,
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever path a state file names: no device, and no more of a file than was read of it."""
+    saved, (settings, text) = tmp_path / "a.lmi", SETTINGS["whole"]
+    statefile.save(model, settings.read(model, corpus(text)), saved)
+    if path == "huge":
+        path = str(tmp_path / path)
+        with Path(path).open("wb") as file:
+            file.truncate(2**40)
+    described, tensors = container.read(saved)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    described["sources"][0] |= {"path": path, "bytes": 37, "modified_ns": 1, "sha256": "0" * 64}
+    container.write(saved, tensors, described)
+    monkeypatch.setattr(statefile, "_sha256", lambda *_: pytest.fail("it is hashed"))
+    assert len(statefile.changes(statefile.header_of(saved))) == 1

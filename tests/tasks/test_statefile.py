@@ -367,32 +367,6 @@ def test_sources_that_changed_are_noted(model: Loaded, tmp_path: Path) -> None:
     assert statefile.changes(statefile.header_of(path)) == []
 
 
-@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="needs files that never end")
-@pytest.mark.parametrize(
-    "path", ["/dev/zero", "/proc/self/mem", "/dev/stdin", "huge", "\0", "x" * 9999]
-)
-def test_a_source_that_never_ends_is_not_read(
-    model: Loaded,
-    corpus: Corpora,
-    tmp_path: Path,
-    path: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Whatever path a state file names: no device, and no more of a file than was read of it."""
-    saved = tmp_path / "a.lmi"
-    statefile.save(model, INDEX.read(model, corpus(SHORT)), saved)
-    if path == "huge":
-        path = str(tmp_path / path)
-        with Path(path).open("wb") as file:
-            file.truncate(2**40)
-    described, tensors = container.read(saved)
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    described["sources"][0] |= {"path": path, "bytes": 37, "modified_ns": 1, "sha256": "0" * 64}
-    container.write(saved, tensors, described)
-    monkeypatch.setattr(statefile, "_sha256", lambda *_: pytest.fail("it is hashed"))
-    assert len(statefile.changes(statefile.header_of(saved))) == 1
-
-
 def test_what_is_appended_is_read_like_everything_else(
     model: Loaded, corpus: Corpora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
