@@ -79,7 +79,8 @@ def texts(folder: Path) -> list[bytes]:
 
 
 HTML = b"""<!doctype html><html><head><title>T</title><meta charset="utf-8"><style>p{}</style>
-</head><body><!-- note --><h1 id=a>Head &amp; &#8212; &eacute;</h1><p>One<br>two <b>three</b><pre>  x
+</head><body><!-- note --><h1 id=a>Head &amp; &#8212; &eacute;</h1><p>One<br>two
+<b>three</b><pre>  x
  y</pre><ul><li>a<li>b</ul><table><tr><td>1<td>2</table>
 <script>var x = "</p>";</script></body></html>"""
 
