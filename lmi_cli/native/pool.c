@@ -4,7 +4,7 @@
  * takes over what other threads have not begun. Work ends when all pieces are complete, whoever
  * computed them: a thread that is asleep or has lost its processor delays only the one piece that
  * it has begun. Threads wait actively for a moment and then sleep. If much time is lost in waiting
- * for others, fewer threads are used for some time.
+ * for others, or the caller often loses its processor, fewer threads are used for some time.
  */
 #include "pool.h"
 
@@ -60,7 +60,7 @@ static atomic_flag taken = ATOMIC_FLAG_INIT;
 static int64_t started = 1;   /* threads that exist, the caller included */
 static _Atomic int64_t threads = 1; /* that may be used */
 static int64_t active = 1;    /* that are used now */
-static int64_t used_ns, lost_ns, calm, pause_ns = SHORT_PAUSE_NS, retry_at_ns;
+static int64_t used_ns, lost_ns, slept_ns, calm, pause_ns = SHORT_PAUSE_NS, retry_at_ns;
 
 static int64_t now_ns(void) {
     struct timespec time;
@@ -141,11 +141,13 @@ static void wait_until_complete(int64_t pieces) {
             relax();
         }
     } while (now_ns() < until);
+    const int64_t asleep = now_ns();
     pthread_mutex_lock(&lock);
     atomic_store(&caller_sleeps, true);
     while (atomic_load(&complete) != pieces) pthread_cond_wait(&finished, &lock);
     atomic_store(&caller_sleeps, false);
     pthread_mutex_unlock(&lock);
+    slept_ns += now_ns() - asleep;
 }
 
 /* Starts threads that do not exist yet; if the system refuses, there are fewer. */
@@ -182,11 +184,33 @@ static int64_t usable(int64_t now) {
     return active < most ? active : most;
 }
 
-/* Takes note of time used and lost; after a window with much lost time, uses one thread less. */
+static int64_t cpu_ns(void) {
+    struct timespec time;
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)) return 0;
+    return time.tv_sec * (int64_t)1000000000 + time.tv_nsec;
+}
+
+/* Whether the calling thread has been without a processor for much of the time since it last asked.
+ *
+ * A caller that loses its processor need not wait for others, who meanwhile do its work and then
+ * wait for it actively: the time lost in that way shows only here.
+ */
+static bool displaced(int64_t now) {
+    static _Thread_local int64_t since_ns, cpu_before_ns;
+    const int64_t cpu = cpu_ns(), passed = now - since_ns;
+    const int64_t away = passed - (cpu - cpu_before_ns) - slept_ns;
+    /* If most of the time has passed elsewhere, the caller may have waited for anything. */
+    const bool known = since_ns > 0 && passed < 2 * used_ns;
+    since_ns = now, cpu_before_ns = cpu, slept_ns = 0;
+    return known && away > passed / LOST_SHARE;
+}
+
+/* Takes note of time used and lost; after a window that shows too many threads, uses one less. */
 static void learn(int64_t used, int64_t lost, int64_t now) {
     used_ns += used, lost_ns += lost;
     if (used_ns < WINDOW_NS) return;
-    if (lost_ns > used_ns / LOST_SHARE) {
+    const bool away = displaced(now);
+    if (away || lost_ns > used_ns / LOST_SHARE) {
         if (active > 1) active--;
         retry_at_ns = now + pause_ns;
         pause_ns = pause_ns < LONG_PAUSE_NS / 2 ? 2 * pause_ns : LONG_PAUSE_NS;
