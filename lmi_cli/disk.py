@@ -17,6 +17,8 @@ from typing import Any
 # The largest records hold a tokenizer as JSON; checkpoints.validation accepts up to 256 MiB.
 _RECORD_LIMIT_BYTES = 2**29
 
+_NO_SPACE = ("No space left", "Disk quota", "File too large")
+
 
 def cache_folder() -> Path | None:
     """Return the cache folder: ``LMI_CACHE_DIR``, ``LMI_HOME``, or the platform's usual place.
@@ -73,6 +75,11 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether an error of a library says that the disk, or the user's share of it, is full."""
+    return any(reason in str(error) for reason in _NO_SPACE)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never part of it.
 
@@ -97,8 +104,9 @@ def sync_folder(folder: Path) -> None:
 class Record:
     """A small JSON object in the cache, kept from one run to the next.
 
-    A record that is missing, damaged or stored under another key counts as absent, and failing to
-    write one is not an error: everything in a record can be determined again.
+    A record that is missing, stored under another key or damaged, by its checksum, counts as
+    absent, and failing to write one is not an error: everything in a record can be determined
+    again.
 
     Attributes:
         kind: Subfolder of the cache folder.
@@ -125,7 +133,8 @@ class Record:
                 stored = json.loads(path.read_bytes())
                 if isinstance(stored, dict) and stored.get("key") == self.key:
                     value = stored.get("value")
-                    return value if isinstance(value, dict) else {}
+                    if isinstance(value, dict) and stored.get("sha256") == _sha256(value):
+                        return value
         return {}
 
     def write(self, value: dict[str, Any]) -> bool:
@@ -138,7 +147,8 @@ class Record:
             False if the record is too large or cannot be written.
         """
         path = self.path
-        data = (json.dumps({"key": self.key, "value": value}, indent=1) + "\n").encode()
+        record = {"key": self.key, "sha256": _sha256(value), "value": value}
+        data = (json.dumps(record, indent=1) + "\n").encode()
         if path is None or len(data) > _RECORD_LIMIT_BYTES:
             return False
         try:
@@ -147,6 +157,12 @@ class Record:
         except OSError:
             return False
         return True
+
+
+def _sha256(value: dict[str, Any]) -> str:
+    """A checksum of a JSON object, before it is written or after it is read back."""
+    stored = json.loads(json.dumps(value))
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
 def _mode_of(path: Path, folder: Path) -> int:

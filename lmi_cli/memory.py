@@ -44,6 +44,12 @@ def require(needed: int, what: str, hint: str, *, free: int | None = None) -> No
         )
 
 
+def ran_out(error: BaseException) -> bool:
+    """Whether an error means that memory ran out; of the CPU's, torch says so only in words."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
+
+
 def peak_rss_bytes() -> int:
     """Peak resident memory of this process so far, or since :func:`forget_peak_rss`."""
     # On Linux the kernel's high-water mark is right; ru_maxrss starts at the size of the parent.

@@ -232,4 +232,17 @@ class TestRecord:
         assert self.RECORD.write(self.VALUE)
         assert self.RECORD.path is not None
         stored = json.loads(self.RECORD.path.read_text(encoding="ascii"))
+        assert len(stored.pop("sha256")) == 64
         assert stored == {"key": self.RECORD.key, "value": self.VALUE}
+
+
+def test_no_flipped_bit_of_a_record_is_read(cache: Path) -> None:
+    record = Record("kind", "key")
+    value = {"heads": [[1, 0]], "inv_freq": [0.5, 0.25], "names": {"2": "b", "10": "a"}}
+    assert record.write(value) and record.path is not None
+    assert record.read() == value
+    whole = record.path.read_bytes()
+    for at in range(len(whole)):
+        for bit in range(8):
+            record.path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            assert record.read() in ({}, value)

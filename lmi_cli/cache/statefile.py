@@ -17,12 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lmi_cli.cache.signature import FORMAT
-from lmi_cli.disk import replacing
+from lmi_cli.disk import is_full, replacing
 from lmi_cli.errors import ResourceError, StateFileError
 
 VERSION = 4
 _READ_AGAIN = "read the sources again with lmi read"
-_NO_SPACE = ("No space left", "Disk quota", "File too large")
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -45,7 +44,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, A
         with replacing(path, private=True) as temporary:
             save_file(tensors, str(temporary), metadata)
     except (OSError, SafetensorError) as error:
-        if isinstance(error, SafetensorError) and not any(why in str(error) for why in _NO_SPACE):
+        if isinstance(error, SafetensorError) and not is_full(error):
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise ResourceError(f"{path} cannot be written: {reason}") from error

@@ -15,6 +15,7 @@ from typing import Any
 from lmi_cli import memory
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.checkpoints.gguf import GgufHeader, GgufTensor, read_header
+from lmi_cli.disk import is_full
 from lmi_cli.errors import ModelError, ResourceError
 
 # Saving copies one shard at a time, so its size bounds the copy.
@@ -68,6 +69,8 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
             hint="free some memory, or use a smaller model or its safetensors form",
         ) from error
     except Exception as error:
+        if is_full(error):
+            raise ResourceError(f"{folder} cannot be written: {_one_line(error)}") from error
         # On what they do not support, transformers and gguf raise anything, such as KeyError.
         raise ModelError(
             f"{path.name}: transformers cannot convert this GGUF file ({_one_line(error)})",

@@ -28,16 +28,19 @@ _TOKENIZER_LIMIT_BYTES = 256 * 2**20
 _MAX_SHARDS = 10_000
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,200}")
 
-_LIMITS = {
-    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 1_000),
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim"), 2**17),
-    **dict.fromkeys(("intermediate_size", "moe_intermediate_size", "n_inner", "ffn_dim"), 2**20),
-    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "n_heads"), 2**12),
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 2**13),
-    "head_dim": 2**13,
-    "vocab_size": 2**22,
-}
 _INTEGER_LIMIT = 2**53
+_RANGES = {
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), (1, 1_000)),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim"), (1, 2**17)),
+    **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim"), (1, 2**20)),
+    **dict.fromkeys(
+        ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads"), (1, 2**12)
+    ),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), (0, 2**13)),
+    "moe_intermediate_size": (0, 2**20),
+    "head_dim": (1, 2**13),
+    "vocab_size": (1, 2**22),
+}
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 # These are overridden at loading; anything else might name a repository of kernels.
 _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -110,8 +113,7 @@ def _check_config(folder: Path) -> None:
         if key in _ATTENTION_KEYS and value not in _ATTENTIONS:
             raise ModelError(f"{path}: {key} {str(value)[:80]!r} is refused, as it may load code")
         if isinstance(value, int) and not isinstance(value, bool):
-            limit = _LIMITS.get(key, _INTEGER_LIMIT)
-            lowest = 0 if key in _LIMITS else -_INTEGER_LIMIT
+            lowest, limit = _RANGES.get(key, (-_INTEGER_LIMIT, _INTEGER_LIMIT))
             if not lowest <= value <= limit:
                 shown = f"{value:,}" if abs(value) < 10**20 else "of more than 20 digits"
                 raise ModelError(f"{path}: {key} {shown} is not between {lowest:,} and {limit:,}")

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
+from lmi_cli import memory
 from lmi_cli.cli.console import message
 from lmi_cli.errors import LmiError, ResourceError
 
@@ -48,9 +49,9 @@ def _outcome(command: Callable[[], None]) -> int:
         return _TERMINATED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except MemoryError:
-        return _fail(ResourceError("out of memory", hint="try a smaller --window or --chunk"))
     except Exception as error:
+        if memory.ran_out(error):
+            return _fail(ResourceError("out of memory", hint="try a smaller --window or --chunk"))
         if isinstance(error, OSError) and error.errno in _LIMITS:
             return _fail(ResourceError(f"{error.filename or 'the output'}: {error.strerror}"))
         _show_traceback()

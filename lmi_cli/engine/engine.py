@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmi_cli import memory
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine import CHUNK
 from lmi_cli.engine.forward import ForwardPass, Observer
@@ -171,7 +172,7 @@ class Engine:
             try:
                 hidden = self.forward(state, part, observe)
             except (MemoryError, RuntimeError) as error:
-                if not _ran_out(error):
+                if not memory.ran_out(error):
                     raise
                 # What has been observed could not be taken back.
                 if self._halved or len(part) < 2 or observe is not None:
@@ -262,12 +263,6 @@ def loops(tokens: list[int]) -> bool:
         if tail[period:] == tail[:-period]:
             return True
     return False
-
-
-def _ran_out(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; for the CPU torch says so only in words."""
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or "can't allocate memory" in str(error)
 
 
 def _not_finite(state: StreamState) -> ModelError:

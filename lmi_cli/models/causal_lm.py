@@ -1,18 +1,20 @@
 """A model that transformers and accelerate load and run, with our attention."""
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.checkpoints.tensors import wrong_shape
+from lmi_cli.checkpoints.tensors import StoredTensor, stored_tensors, wrong_shape
 from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.errors import ModelError
@@ -20,6 +22,8 @@ from lmi_cli.models import hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
 from lmi_cli.models.weights import require_finite
 from lmi_cli.native import onednn
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 class CausalLM(LanguageModel):
@@ -172,6 +176,8 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    _require_as_many(config, stored_tensors(folder))
     # By default transformers fills in what is missing with random numbers.
     model, found = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -188,7 +194,29 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
         raise wrong_shape(name, stored, expected)
     for name in sorted(found["missing_keys"]):
         raise ModelError(f"there is no tensor {name}")
+    for name in sorted(found["unexpected_keys"]):
+        if (layer := _LAYER.search(name)) and int(layer[1]) >= config.num_hidden_layers:
+            raise ModelError(
+                f"there is a tensor {name}, but by the configuration there are "
+                f"{config.num_hidden_layers:,} layers"
+            )
     for name, weight in model.named_parameters():
         if weight.device.type != "meta":
             require_finite(name, weight)
     return CausalLM(model.eval())
+
+
+def _require_as_many(config: PretrainedConfig, stored: Mapping[str, StoredTensor]) -> None:
+    """Refuse a configuration of a larger model than is stored, before it is allocated.
+
+    Raises:
+        ModelError: It describes more weights than there are.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    described = sum(weight.numel() for weight in model.parameters())
+    there = sum(prod(tensor.shape) for tensor in stored.values())
+    if described > there:
+        raise ModelError(
+            f"the configuration describes {described:,} weights, but only {there:,} are stored"
+        )

@@ -107,11 +107,11 @@ def load_known(known: KnownModel) -> Loaded:
             lm = load_pretrained(files.folder, dtype, devices)
     except ModelError as error:
         raise ModelError(f"{files.id}: {error.message}", hint=error.hint) from error
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            f"{files.id} does not fit its device", hint="try --device-map auto or --max-memory"
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        if memory.ran_out(error):
+            raise ResourceError(
+                f"{files.id} does not fit its device", hint="try --device-map auto or --max-memory"
+            ) from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"{files.id} cannot be loaded: {reason}") from error
     if on_cpu:

@@ -18,6 +18,7 @@ import tokenizers
 from lmi_cli import __version__
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.disk import Record
+from lmi_cli.errors import ModelError
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import ModelFacts
@@ -56,6 +57,8 @@ class PreparedTokenizer:
         try:
             backend = tokenizers.Tokenizer.from_str(text)
             tokenizer = Tokenizer(backend, bos_id=self.bos_id, stop_ids=self.stop_ids)
+        except ModelError:
+            raise
         except Exception as error:  # tokenizers raises plain Exception
             raise ValueError(f"the tokenizer cannot be read: {error}") from error
         if self.template is None:

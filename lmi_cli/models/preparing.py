@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -23,6 +22,7 @@ from lmi_cli.models.families import family_of, native_window, plain_shape, train
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
 
 _SENTINEL = "\ue000answer\ue000"
+_LARGEST_ID = 2**22
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 
@@ -34,7 +34,7 @@ def prepare(folder: Path) -> Prepared:
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+    except Exception as error:  # whatever a file makes transformers raise
         raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
     family_of(config)
     selfcheck.check(config)
@@ -83,6 +83,7 @@ def prepare_tokenizer(folder: Path) -> PreparedTokenizer:
 
 
 def _prepared_tokenizer(folder: Path) -> PreparedTokenizer:
+    _require_small_ids(folder)
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
     )
@@ -106,6 +107,22 @@ def _prepared_tokenizer(folder: Path) -> PreparedTokenizer:
     return prepared
 
 
+def _require_small_ids(folder: Path) -> None:
+    """Refuse ids for which no model has embeddings; tokenizers walks through all ids below them."""
+    stored = _stored_tokenizer(folder)
+    vocabulary = (stored.get("model") or {}).get("vocab")
+    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    ids += [token["id"] for token in stored.get("added_tokens") or []]
+    if (largest := max(ids, default=0)) > _LARGEST_ID:
+        raise ModelError(f"{folder}: the tokenizer has the id {largest:,} (limit {_LARGEST_ID:,})")
+
+
+def _stored_tokenizer(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer.json"
+    stored: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return stored
+
+
 def _generation(folder: Path) -> GenerationConfig | None:
     try:
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
@@ -116,7 +133,7 @@ def _generation(folder: Path) -> GenerationConfig | None:
 def _as_stored(folder: Path, text: str) -> bool:
     """Whether a tokenizer is that of ``tokenizer.json``, apart from what prompts do not use."""
     try:
-        stored = json.loads((folder / "tokenizer.json").read_bytes())
+        stored = _stored_tokenizer(folder)
     except (OSError, ValueError, RecursionError):
         return False
     unused = {"post_processor": None, "truncation": None, "padding": None}

@@ -1,12 +1,13 @@
 """Encoding that keeps documents and templates apart, and incremental decoding."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tokenizers
 
+from lmi_cli.errors import ModelError
 from lmi_cli.text.bytelevel import ByteLevelBPE
 from lmi_cli.text.encoded import Encoded
 
@@ -27,7 +28,7 @@ class Tokenizer:
         bos_id: int | None = None,
         stop_ids: Iterable[int] = (),
     ) -> None:
-        description = json.loads(backend.to_str())
+        description = json.loads(_call(backend.to_str))
         self._template = backend
         self._control = np.array(sorted(_control_tokens(description)), dtype=np.int32)
         self._document = _without_control_tokens(description)
@@ -50,7 +51,7 @@ class Tokenizer:
                 some tokenizers put in front of a text.
         """
         backend = self._continued if continued else self._document
-        encoding = backend.encode(text, add_special_tokens=False)
+        encoding = _call(backend.encode, text, add_special_tokens=False)
         ids = np.array(encoding.ids, dtype=np.int32)
         starts = np.array([start for start, _ in encoding.offsets], dtype=np.int64)
         bad = np.flatnonzero(np.isin(ids, self._control))
@@ -70,11 +71,11 @@ class Tokenizer:
 
     def encode_template(self, text: str) -> list[int]:
         """Encode text of our own or of the chat template, in which special tokens count."""
-        return list(self._template.encode(text, add_special_tokens=False).ids)
+        return list(_call(self._template.encode, text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``; special tokens give nothing, broken bytes give U+FFFD."""
-        return str(self._template.decode(list(ids), skip_special_tokens=True))
+        return str(_call(self._template.decode, list(ids), skip_special_tokens=True))
 
     def _encode_spelled_out(self, text: str, encoding: Any, bad: set[int]) -> Encoded:
         """Replace each forbidden token by the tokens of its characters, one by one."""
@@ -88,10 +89,25 @@ class Tokenizer:
                 starts.append(start)
                 continue
             for offset in range(start, end):
-                spelled = self._continued.encode(text[offset], add_special_tokens=False).ids
+                spelled = _call(self._continued.encode, text[offset], add_special_tokens=False).ids
                 ids.extend(spelled)
                 starts.extend([offset] * len(spelled))
         return Encoded(np.array(ids, dtype=np.int32), np.array(starts, dtype=np.int64))
+
+
+def _call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call a function of the tokenizer's library, which panics on some expressions.
+
+    Raises:
+        ModelError: It fails.
+    """
+    try:
+        return function(*arguments, **named)
+    except BaseException as error:
+        # A panic is no Exception; it stands for an error in the tokenizer's description.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ModelError(f"the tokenizer of the model fails: {error}") from error
+        raise
 
 
 class IncrementalDecoder:

@@ -1,7 +1,9 @@
 """Models whose weights are not what their configuration says: refused, with the tensor named."""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from chat_model import save_model
 from safetensors.torch import load_file, save_file
 
+from lmi_cli.models import chat
 from lmi_cli.native import choice
 
 pytestmark = pytest.mark.usefixtures("native")
@@ -113,11 +116,15 @@ def test_a_weight_too_large_for_the_dtype_is_named(
         {"intermediate_size": 96},
         {"vocab_size": 400},
         {"num_hidden_layers": 3},
+        {"num_hidden_layers": 1},
+        {"num_hidden_layers": 0},
+        {"layer_types": 5},
+        {"layer_types": {}},
     ],
     ids=str,
 )
 def test_a_wrong_configuration_is_refused(
-    lmi: Run, document: Path, broken: Callable[..., Path], config: dict[str, int]
+    lmi: Run, document: Path, broken: Callable[..., Path], config: dict[str, Any]
 ) -> None:
     result = lmi("qa", document, "Why?", "-m", broken({}, **config), "-n", 2)
     assert (result.code, result.out) == (4, "")
@@ -134,3 +141,99 @@ def test_a_tokenizer_with_more_ids_than_there_are_embeddings(
         result = lmi(*asked, "-m", folder, "--dtype", dtype)
         assert (result.code, result.out) == (4, "")
         assert "the model has only 40 embeddings" in result.err
+
+
+def edited(folder: Path, name: str, **changes: Any) -> Path:
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+@pytest.mark.slow
+def test_no_more_is_allocated_than_is_stored(
+    start: Callable[..., subprocess.Popen[bytes]], document: Path, tmp_path: Path
+) -> None:
+    """A configuration of 400 kilobytes of weights that describes gigabytes of them."""
+    folder = save_model(tmp_path / "m")
+    edited(folder, "config.json", model_type="gemma2", head_dim=8, intermediate_size=2**20)
+    process = start("qa", document, "Why?", "-m", folder, "-n", 2, "--dtype", "float32")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 4
+    assert usage.ru_maxrss < 2**20  # KiB; transformers alone takes half of that
+
+
+def test_a_regular_expression_that_gives_up(lmi: Run, tmp_path: Path) -> None:
+    """The tokenizers library panics then, which is no Exception."""
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    stages = [split | {"invert": False}, bytes_ | {"use_regex": False}]
+    sequence = {"type": "Sequence", "pretokenizers": stages}
+    folder = edited(save_model(tmp_path / "m"), "tokenizer.json", pre_tokenizer=sequence)
+    (tmp_path / "a.txt").write_text("a" * 40 + "!\n")
+    result = lmi("perplexity", tmp_path / "a.txt", "-m", folder)
+    assert (result.code, result.out) == (4, "")
+    assert "the tokenizer of the model fails" in result.err
+
+
+def test_a_vocabulary_with_an_id_beyond_all_embeddings(
+    lmi: Run, document: Path, tmp_path: Path
+) -> None:
+    """Such an id once took minutes and gigabytes."""
+    folder = save_model(tmp_path / "m")
+    path = folder / "tokenizer.json"
+    stored = json.loads(path.read_text())
+    stored["model"]["vocab"]["zz"] = 2**31
+    path.write_text(json.dumps(stored))
+    result = lmi("qa", document, "Why?", "-m", folder)
+    assert (result.code, result.out) == (4, "")
+    assert "the tokenizer has the id 2,147,483,648" in result.err
+
+
+@pytest.mark.parametrize("where", ["first start", "later"])
+def test_a_template_without_end(
+    lmi: Run, document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(chat, "_MOST_SECONDS", 0.5)
+    folder = save_model(tmp_path / "m")
+    if where == "later":
+        assert lmi("qa", document, "Why?", "-m", folder, "-n", 1).code == 0
+    loop = "{% for i in range(99999) %}"
+    edited(folder, "tokenizer_config.json", chat_template=loop * 3 + "{% endfor %}" * 3)
+    result = lmi("qa", document, "Why?", "-m", folder, "-n", 1)
+    assert (result.code, result.out) == (4, "")
+    assert "takes longer than" in result.err
+
+
+OF_TORCH = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError(OF_TORCH), torch.OutOfMemoryError("CUDA out of memory"), MemoryError()],
+    ids=["cpu", "cuda", "python"],
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "models.weights.Weights.__getitem__",
+        "models.decoder.Decoder.logits_in_slices",
+        "models.decoder.Decoder.hidden",
+        "cache.buffer.SlidingBuffer.clone",
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_no_bug(
+    lmi: Run,
+    document: Path,
+    sound: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"lmi_cli.{place}", fail)
+    result = lmi("qa", document, "Why?", "-m", sound, "-n", 2)
+    assert (result.code, result.out) == (5, "")
+    assert "Traceback" not in result.err

@@ -16,7 +16,7 @@ from pathlib import Path
 from lmi_cli import memory
 
 from .edits import COMMON, damaged, draw
-from .limits import HangError, within_seconds
+from .limits import within_seconds
 from .targets import TARGETS, Target, check
 
 
@@ -35,7 +35,9 @@ def run(target: Target, count: int, seed: int, folder: Path) -> bool:
         try:
             with within_seconds(20):
                 outcomes[check(target, data, folder)] += 1
-        except (Exception, HangError) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as a panic of a library in Rust
             sound_run = False
             outcomes["FAILED"] += 1
             path = Path(tempfile.gettempdir()) / f"fuzz-{target.name.replace(' ', '-')}-{number}"

@@ -22,9 +22,10 @@ from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.cli.console import one_line
 from lmi_cli.errors import LmiError, StateFileError
 from lmi_cli.models import preparing
-from lmi_cli.models.blueprint import declared
+from lmi_cli.models.blueprint import Blueprint, declared
 from lmi_cli.models.chat import ChatTemplate
-from lmi_cli.models.prepared import PreparedTokenizer, recall
+from lmi_cli.models.facts import ModelFacts
+from lmi_cli.models.prepared import Prepared, PreparedTokenizer, recall, remember
 from lmi_cli.sources import ReadOptions, ignore, open_corpus, pdf
 from lmi_cli.sources.options import PdfLimits
 
@@ -271,7 +272,13 @@ def _records(folder: Path) -> Iterator[Path]:
 
 
 def record_seed(folder: Path) -> list[bytes]:
-    return [json.dumps({"facts": {"native_windows": [None]}, "blueprint": None}).encode()]
+    """What a first start writes."""
+    files = ModelFiles("m", folder, "0" * 12, "folder")
+    facts = ModelFacts("llama", 64, (None,), 2, 1, 4, 8, 16, "float32", 100)
+    shape = Blueprint("llama", 64, 1, 2, 1, 4, 8, 16, 16, 1e-5, (1.0, 0.1), False)
+    remember(files, Prepared(facts, PreparedTokenizer(None, (2,), None), shape))
+    assert recall(files) is not None
+    return [path.read_bytes() for path in _records(folder)]
 
 
 def terminal(data: bytes, folder: Path) -> None:

@@ -5,6 +5,7 @@ from chat_model import TEMPLATE, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lmi_cli.errors import ModelError
+from lmi_cli.models import chat
 from lmi_cli.models.chat import ChatTemplate
 
 TALK = [
@@ -68,3 +69,42 @@ def test_a_template_that_fails_or_reaches_out_is_a_model_error(source: str, said
     with pytest.raises(ModelError, match="chat template fails") as caught:
         ChatTemplate(source, {}).render(TALK)
     assert said in str(caught.value)
+
+
+LOOP = "{% for i in range(99999) %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (LOOP * 3 + "{% endfor %}" * 3, "takes longer than 0.3 s"),
+        (
+            "{% macro m(n) %}{{ m(n - 1) }}{{ m(n - 1) }}{% endmacro %}{{ m(90) }}",
+            "0.3 s|recursion",
+        ),
+        ("{{ 'a' * 10000000000 }}", "too large"),
+        ("{{ ['a'] * 100000 * 100000 }}", "too large"),
+        ("{{ 10 ** 10000000 }}", "too large"),
+    ],
+)
+def test_a_template_takes_neither_for_ever_nor_all_memory(
+    monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    monkeypatch.setattr(chat, "_MOST_SECONDS", 0.3)
+    with pytest.raises(ModelError, match=said):
+        ChatTemplate(source, {}).render(TALK)
+    assert ChatTemplate("{{ 'ab' * 2 }}{{ 2 ** 3 }}{{ 3 * 2 }}", {}).render(TALK) == "abab86"
+
+
+def test_time_that_is_not_used_up_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever instant the time is up at, nothing is raised once the template has ended."""
+    monkeypatch.setattr(chat, "_MOST_SECONDS", 0.0005)
+    short = ChatTemplate("{% for i in range(300) %}x{% endfor %}", {})
+    ended = {"in time": 0, "too late": 0}
+    for _ in range(300):
+        try:
+            assert len(short.render(TALK)) == 300
+            ended["in time"] += 1
+        except ModelError:
+            ended["too late"] += 1
+    assert sum(ended.values()) == 300
