@@ -113,6 +113,8 @@ class Session:
 
         known = known_model(files, placement)
         self.progress.clear()
+        for note in known.notes:
+            self.say(note)
         return known
 
     def load(self, name: str | None = None, placement: "Placement | None" = None) -> Opened:
@@ -195,6 +197,8 @@ class Session:
             stream = TokenStream(corpus, opened.loaded.tokenizer)
             wanted = reading_request(self.request, prompts, self.chunk(opened))
             reading = self.follow(read(opened.loaded, stream, wanted, questions), "reading")
+        if opened.loaded.template is None:
+            self.say("the model has no chat template, so the prompt is plain text")
         require_whole_input(reading.sources, reading.skipped, self.request)
         return opened, reading, answer_options(self.request, prompts)
 

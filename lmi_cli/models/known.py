@@ -39,6 +39,7 @@ class KnownModel:
         heads: Its retrieval heads, which may be none; None while they have not been looked for.
         speeds: Tokens per second of earlier readings on this machine; see
             :mod:`lmi_cli.models.speeds`.
+        notes: What the user should know about it, a sentence each.
     """
 
     files: ModelFiles
@@ -50,6 +51,7 @@ class KnownModel:
     blueprint: Blueprint | None = None
     heads: RetrievalHeads | None = None
     speeds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -73,13 +75,15 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
         ModelError: The family is unknown, the self-check fails, or a file cannot be read.
         UsageError: There is no such device.
     """
+    notes = []
     prepared = recall(files)
     if prepared is None:
         _require_declared_shapes(files)
         from lmi_cli.models.preparing import prepare
 
         prepared = prepare(files.folder)
-        remember(files, prepared)
+        if not remember(files, prepared):
+            notes.append("the cache cannot be written, so every start is as slow as a first one")
     try:
         tokenizer, template = prepared.tokenizer.build(files.folder)
     except (OSError, ValueError) as error:
@@ -94,6 +98,7 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
         blueprint=prepared.blueprint,
         heads=known_heads(files),
         speeds=speeds.recall(files),
+        notes=tuple(notes),
     )
 
 

@@ -96,9 +96,9 @@ def recall(files: ModelFiles) -> Prepared | None:
     return None
 
 
-def remember(files: ModelFiles, prepared: Prepared) -> None:
-    """Keep the result of a first start; if it cannot be written, the next start is as slow."""
-    _record(files).write(asdict(prepared))
+def remember(files: ModelFiles, prepared: Prepared) -> bool:
+    """Keep the result of a first start; if it cannot be written (False), the next is as slow."""
+    return _record(files).write(asdict(prepared))
 
 
 def _record(files: ModelFiles) -> Record:

@@ -140,7 +140,18 @@ def test_without_a_chat_template_the_prompt_is_plain(
     lmi: Run, document: Path, tmp_path: Path
 ) -> None:
     folder = save_model(tmp_path / "model", template=None)
-    assert lmi("qa", document, "Why?", "-m", folder, "-n", 3).code == 0
+    result = lmi("qa", document, "Why?", "-m", folder, "-n", 3)
+    assert result.code == 0
+    assert "has no chat template" in result.err
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    lmi: Run, model: str, document: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMI_CACHE_DIR", "/dev/null/nowhere")
+    result = lmi("qa", document, "Why?", "-m", model, "-n", 3)
+    assert result.code == 0
+    assert "the cache cannot be written" in result.err
 
 
 def test_no_socket_is_opened_for_a_local_model(
