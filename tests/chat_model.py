@@ -82,6 +82,17 @@ def save_model(
     return folder
 
 
+def save_endless_model(folder: Path) -> Path:
+    """Write a model without any end token; its answers end at their limit, or in a loop."""
+    save_model(folder, template=None, eos_token_id=None)
+    (folder / "generation_config.json").unlink()
+    names = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    path = folder / "tokenizer.json"  # an end of the text is known by its name, too
+    path.write_text(path.read_text().replace("<|endoftext|>", "<|nothing|>"))
+    return folder
+
+
 @cache
 def shared_model() -> Path:
     """One such model for all tests that change nothing in it."""

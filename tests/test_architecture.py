@@ -91,6 +91,73 @@ def test_module(path: Path) -> None:
             assert node.func.id not in ("print", "input", "eval", "exec")
 
 
+UNPICKLING = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+LOADING = {"from_pretrained", "from_config"}
+WALL_CLOCK = {
+    "time": {"time", "time_ns", "localtime", "gmtime", "ctime", "strftime"},
+    "datetime": {"now", "utcnow", "today"},
+    "date": {"today"},
+}
+
+
+def called(node: ast.Call) -> tuple[str, str]:
+    """``("path", "exists")`` for ``os.path.exists()``, and ``("", "len")`` for ``len()``."""
+    if isinstance(node.func, ast.Attribute):
+        owner = node.func.value
+        return getattr(owner, "attr", getattr(owner, "id", "")), node.func.attr
+    return "", getattr(node.func, "id", "")
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield node
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_unpickled_and_no_model_is_saved(path: Path) -> None:
+    names = imports(ast.parse(path.read_text(encoding="utf-8")))
+    assert not {name.split(".")[0] for name in names} & UNPICKLING
+    for call in calls(path):
+        owner, name = called(call)
+        assert name not in ("save_pretrained", "push_to_hub")
+        assert (owner, name) not in {("torch", "load"), ("np", "load"), ("numpy", "load")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_code_of_a_model_is_ever_trusted(path: Path) -> None:
+    """``trust_remote_code`` is False in every call, and in every call that could run such code.
+
+    Left out, it would make transformers ask on standard input, where the document may be.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+            assert isinstance(node.value, ast.Constant) and node.value.value is False
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == "trust_remote_code":
+                    assert isinstance(value, ast.Constant) and value.value is False
+    for call in calls(path):
+        owner, name = called(call)
+        if owner.startswith("Auto") and name in LOADING:
+            given = {keyword.arg for keyword in call.keywords}  # None stands for ``**mapping``
+            assert given & {"trust_remote_code", None}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_chat_templates_ask_for_the_time_of_day(path: Path) -> None:
+    """Durations are measured by clocks that nobody sets."""
+    if path.relative_to(ROOT).as_posix() == "models/chat.py":
+        return
+    for call in calls(path):
+        owner, name = called(call)
+        assert name not in WALL_CLOCK.get(owner, ())
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            assert not {alias.name for alias in node.names} & WALL_CLOCK["time"]
+
+
 def test_every_package_is_in_the_table() -> None:
     assert {package_of(path) for path in FILES} - {"__init__"} == set(ALLOWED)
 

@@ -53,6 +53,27 @@ def test_options_that_pages_name_exist(path: Path) -> None:
     assert set(OPTION.findall(path.read_text(encoding="utf-8"))) <= options()
 
 
+TEST = re.compile(r"`([\w/]+\.py)((?:::\w+)+)`")
+
+
+def test_tests_that_a_page_names_exist() -> None:
+    names = TEST.findall((DOCS / "reliability.md").read_text(encoding="utf-8"))
+    assert names
+    for path, inner in names:
+        node: ast.AST = ast.parse((Path(__file__).parent / path).read_text(encoding="utf-8"))
+        for name in inner.split("::")[1:]:
+            found = [
+                item for item in ast.iter_child_nodes(node) if getattr(item, "name", "") == name
+            ]
+            assert len(found) == 1, f"{path}::{name}"
+            node = found[0]
+
+
+def test_what_is_not_promised_is_said() -> None:
+    page = (DOCS / "security.md").read_text(encoding="utf-8")
+    assert "instructions hidden in a document" in page
+
+
 def test_the_reference_of_the_commands_is_that_of_the_program() -> None:
     written = reference.TARGET.read_text(encoding="utf-8")
     assert written == reference.reference(), "run: python -m lmi_cli.cli.reference"

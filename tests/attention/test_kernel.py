@@ -140,6 +140,19 @@ def test_low_precision(dtype: torch.dtype) -> None:
             assert error <= 2 * _largest((same_dtype.double() - true)[seen]) + rounding
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_parts_in_low_precision_are_merged_in_float32(dtype: torch.dtype) -> None:
+    """The result is off by one rounding of the output, also where scores are large."""
+    outputs = [torch.randn(1, 2, 5, 8).to(dtype) for _ in range(3)]
+    lses = [1e4 + torch.randn(1, 2, 5) for _ in range(3)]
+    shares = torch.stack(lses).double().softmax(0)[..., None]
+    expected = (torch.stack(outputs).double() * shares).sum(0)
+    found, lse = merge(list(zip(outputs, lses, strict=True)))
+    assert (found.dtype, lse.dtype) == (dtype, torch.float32)
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), expected, rtol=rounding, atol=rounding)
+
+
 def _largest(x: Tensor) -> float:
     return float(x.abs().max()) if x.numel() else 0.0
 

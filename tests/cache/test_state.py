@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import random_ids, tiny_model
+from tiny_models import precisely, random_ids, tiny_model
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import First, Recent, Track
@@ -26,6 +26,28 @@ def test_memory_does_not_grow_with_the_stream() -> None:
                 sizes.append(state.nbytes)
     assert state.tokens == 1000 * window
     assert len(set(sizes)) == 1
+
+
+@pytest.mark.parametrize("method", [Full(), LMInfinite(9, 4, 13)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str
+)
+@pytest.mark.parametrize("name", ["llama", "llama-mqa", "gemma3_text"])
+def test_what_is_kept_does_not_depend_on_the_cut(
+    name: str, dtype: torch.dtype, tolerance: float, method: Method
+) -> None:
+    """What a fork keeps is exactly what the next query sees."""
+    model, ids, kept = tiny_model(name, dtype), random_ids(50), []
+    with CausalLM(model) as lm, precisely(model):
+        for chunk in (50, 1, 2, 3, 7, 8, 9, 10, 18):
+            engine = Engine(lm, method, chunk)
+            state = engine.start()
+            list(engine.read(state, [ids]))
+            kept.append(state.fork().save())
+    for other in kept[1:]:
+        assert other.keys() == kept[0].keys()
+        for place, tensor in other.items():
+            torch.testing.assert_close(tensor, kept[0][place], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("method", [Full(), LMInfinite(9, 4, 12)], ids=str)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from model_builders import model_folder, safetensors_bytes, span
 
+from lmi_cli import memory
 from lmi_cli.checkpoints import validation
-from lmi_cli.checkpoints.tensors import read_header
+from lmi_cli.checkpoints.tensors import HEADER_LIMIT_BYTES, read_header
 from lmi_cli.errors import ModelError
 
 
@@ -253,6 +254,18 @@ ATTACKS = {
 def test_damaged_safetensors(name: str, tmp_path: Path) -> None:
     (model_folder(tmp_path) / "model.safetensors").write_bytes(ATTACKS[name])
     assert "model.safetensors" in refusal(tmp_path).message
+
+
+def test_a_header_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    """The file is long enough for it, so that only the limit refuses it."""
+    path, length = model_folder(tmp_path) / "model.safetensors", HEADER_LIMIT_BYTES + 1
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", length) + b'{"a":')
+        file.truncate(4 * length)
+    can_measure = memory.forget_peak_rss()
+    before = memory.peak_rss_bytes()
+    assert "its header claims" in refusal(tmp_path).message
+    assert not can_measure or memory.peak_rss_bytes() - before < HEADER_LIMIT_BYTES // 4
 
 
 def test_half_byte_types_and_empty_tensors_pass(tmp_path: Path) -> None:

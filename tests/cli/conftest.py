@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_model import shared_model
+from chat_model import save_endless_model, shared_model
 
 from lmi_cli.cli import main, runner
 
@@ -30,6 +30,12 @@ class Result:
 @pytest.fixture(scope="session")
 def model() -> str:
     return str(shared_model())
+
+
+@pytest.fixture(scope="session")
+def endless_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model whose answers, if sampled, only end at their limit."""
+    return str(save_endless_model(tmp_path_factory.mktemp("endless") / "m"))
 
 
 @pytest.fixture(scope="session")

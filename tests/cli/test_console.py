@@ -1,5 +1,6 @@
 """What may reach a terminal, and files that exist complete or not at all."""
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from lmi_cli.cli import console
+from lmi_cli.cli import console, progress
 from lmi_cli.errors import ResourceError, UsageError
 
 
@@ -25,6 +27,22 @@ def test_sanitized_text_has_nothing_a_terminal_acts_on(text: str) -> None:
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S", "Zs"))))
 def test_ordinary_text_is_left_alone(text: str) -> None:
     assert console.sanitize(text) == text
+
+
+def test_the_bar_shows_markup_and_control_characters_as_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "_is_terminal", lambda: True)
+    monkeypatch.setattr(
+        progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=120)
+    )
+    with progress.ProgressDisplay(quiet=False, verbose=False) as display:
+        display.show("reading [/x.jpg] [red][id]\x1b[2J", 1, 10)
+        assert display._bar is not None
+        display._bar.refresh()
+    assert "reading [/x.jpg] [red][id]\\x1b[2J" in screen.getvalue()
+    assert "\x1b[2J" not in screen.getvalue()
 
 
 def test_a_file_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:

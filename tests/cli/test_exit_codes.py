@@ -236,6 +236,29 @@ def test_models_are_listed(lmi: Callable[..., object]) -> None:
         assert listed["models"][0]["name"] == "smollm2-135m-instruct"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("qa", "--\x1b]0;x\x07"),
+        ("\x1b[2J",),
+        ("models", "\x1b[2J"),
+        ("models", "rm", "\x1b[2J"),
+        ("qa", "a", "Why?", "--window", "\x1b[2J"),
+        ("qa", "a\x9b", "Why?", "-m", "[/x]\x1b[2J"),
+        ("qa", "[/x.jpg]", "[id]"),
+    ],
+    ids=["option", "command", "subcommand", "name", "number", "model", "markup"],
+)
+def test_hostile_arguments_are_shown_escaped(
+    lmi: Callable[..., object], arguments: tuple[str, ...]
+) -> None:
+    """The parser of the command line quotes arguments in errors of its own."""
+    result = lmi(*arguments, terminal=True)
+    assert result.code in (2, 4) and result.out == ""
+    assert "Traceback" not in result.err
+    assert not set(result.err) & set("\x1b\x9b\x07\r")
+
+
 def test_a_closed_stdin_is_no_source(
     lmi: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Inputs that are wrong, through the whole program: exit code and message (F01-F24, F57, F58).
+"""Inputs that are wrong, through the whole program: exit code and message (F01-F24, F30, F57, F58).
 
 ``lmi inspect`` reads and tokenises like every command, and needs no weights. How each reader deals
 with a fault in detail is tested in ``tests/sources``.
@@ -292,6 +292,24 @@ def test_f23_the_content_decides(
     assert all(item["remarks"] and not item["issues"] for item in report["sources"])
     assert lmi("inspect", root / "b.txt", "-m", model, "--strict").code == 0
     assert report["skipped"][0]["reason"].startswith("unsupported: binary")
+
+
+@pytest.mark.parametrize("kind", ["gguf", "folder"])
+def test_f30_without_a_cache(
+    lmi: Callable[..., object],
+    model: str,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """What cannot be kept is made again by every start, so the user is told."""
+    monkeypatch.setenv("LMI_CACHE_DIR", "/proc/nowhere")
+    path = tmp_path / "a.txt"
+    path.write_bytes(TEXT)
+    result = lmi("qa", path, "Why?", "-m", tiny_gguf if kind == "gguf" else model, "-n", 2)
+    assert result.code == 0, result.err
+    assert ("not cached" if kind == "gguf" else "the cache cannot be written") in result.err
 
 
 def test_f57_f58_an_ascii_locale_and_a_worker_process(

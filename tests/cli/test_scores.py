@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from chat_model import save_model
+from chat_model import TRAINED_LENGTH, save_model
 from safetensors.torch import load_file, save_file
+from sources.documents import make_pdf
 
 from lmi_cli.tasks.passkey import QUESTION
 
@@ -145,15 +147,6 @@ def test_without_a_chat_template_the_prompt_is_plain(
     assert "has no chat template" in result.err
 
 
-def test_a_cache_that_cannot_be_written_is_said(
-    lmi: Run, model: str, document: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LMI_CACHE_DIR", "/dev/null/nowhere")
-    result = lmi("qa", document, "Why?", "-m", model, "-n", 3)
-    assert result.code == 0
-    assert "the cache cannot be written" in result.err
-
-
 def test_no_socket_is_opened_for_a_local_model(
     lmi: Run, model: str, document: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,3 +157,43 @@ def test_no_socket_is_opened_for_a_local_model(
     monkeypatch.setattr(socket, "create_connection", refuse)
     assert lmi("qa", document, "Why?", "-m", model, "-n", 2).code == 0
     assert torch.is_inference_mode_enabled() is False
+
+
+def test_the_first_start_opens_no_socket_either(
+    lmi: Run, document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks transformers about the model, which later starts do not; and a PDF names a page."""
+
+    class Refused(socket.socket):
+        def __init__(self, *arguments: object, **named: object) -> None:
+            raise AssertionError("a socket was opened")
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("a name was looked up")
+
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path / "empty"))
+    monkeypatch.setattr(socket, "socket", Refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    pdf = tmp_path / "b.pdf"
+    pdf.write_bytes(make_pdf([["See http://example.org for more."]]))
+    folder = save_model(tmp_path / "m")
+    result = lmi("qa", document, pdf, "Why?", "-m", folder, "-n", 2)
+    assert result.code == 0, result.err
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_while_a_text_is_scored(
+    start: Callable[..., "subprocess.Popen[bytes]"], model: str
+) -> None:
+    """From 500 to 2,600 trained lengths of text; what grows is less than a few bytes a token."""
+    peaks = []
+    for lines in (8_000, 40_000):
+        process = start("perplexity", "-", "-m", model, "--json", stdin=subprocess.PIPE)
+        text = (b"%d: The grass is green. The sky is blue.\n" % number for number in range(lines))
+        out, err = process.communicate(b"".join(text))
+        assert process.returncode == 0, err
+        report = json.loads(out)
+        peaks.append((report["tokens"]["read"], report["memory"]["peak_rss_bytes"]))
+    (few, low), (many, high) = peaks
+    assert many > 4 * few > 400 * TRAINED_LENGTH
+    assert high - low < 4 * (many - few) + 2**21  # the second term is what allocators keep

@@ -1,5 +1,6 @@
 """Read, score and decode."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -209,6 +210,18 @@ class TestScore:
         assert np.isnan(self.score(lm, random_ids(1), 8)).tolist() == [True]
         engine = Engine(lm, LAMBDA, 8)
         assert list(engine.score(engine.start(), [])) == []
+
+
+def test_the_last_tokens_take_no_longer_than_the_first(lm: CausalLM) -> None:
+    """A thousand windows; the first tenth, which warms up, is left out."""
+    window, times = 16, []
+    engine = Engine(lm, LMInfinite(window, 4, window), 64)
+    clock = time.process_time()
+    for _ in engine.read(engine.start(), [random_ids(1000 * window)]):
+        times.append(time.process_time() - clock)
+        clock = time.process_time()
+    tenth = len(times) // 10
+    assert np.median(times[-tenth:]) < 2.0 * np.median(times[tenth : 2 * tenth])
 
 
 class TestDamage:

@@ -1,5 +1,7 @@
 """What the hook changes in a model, and that it puts everything back."""
 
+import gc
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -72,6 +74,33 @@ def test_closing_twice_is_closing_once() -> None:
     lm.close()
     lm.close()
     assert trace(model) == before
+
+
+@pytest.mark.slow
+def test_opening_a_model_a_thousand_times_leaves_nothing() -> None:
+    model = tiny_model("llama", torch.float32)
+
+    def turn() -> None:
+        with CausalLM(model) as lm:
+            engine = Engine(lm, LMInfinite(4, 2, 4), 8)
+            list(engine.read(engine.start(), [random_ids(8)]))
+
+    def used() -> tuple[int, int]:
+        gc.collect()
+        return len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
+
+    for _ in range(50):  # until whatever is kept on purpose is there
+        turn()
+    tracemalloc.start()
+    try:
+        objects, size = used()
+        for _ in range(1000):
+            turn()
+        more_objects, more_size = used()
+    finally:
+        tracemalloc.stop()
+    assert more_objects - objects < 50
+    assert more_size - size < 100_000
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,18 @@ def test_sums_do_not_depend_on_how_the_losses_come(lengths: list[int], seed: int
     assert sum(bucket.tokens for bucket in total.curve) == total.tokens
 
 
+@pytest.mark.parametrize("size", [7, 300_001])
+def test_sums_are_exact(size: int) -> None:
+    """Sums in float32 would be wrong from the eighth digit on."""
+    losses = np.random.default_rng(0).gamma(2.0, 1.5, 300_001).astype(np.float32)
+    losses[0] = np.nan
+    total = Score()
+    for position in range(0, len(losses), size):
+        total.add(position, losses[position : position + size])
+    exact = math.fsum(map(float, losses[1:])) / (len(losses) - 1)
+    assert total.nll == pytest.approx(exact, rel=1e-12)
+
+
 def test_a_perplexity_beyond_all_floats() -> None:
     total = Score(utf8_bytes=1)
     total.add(0, np.array([900.0, 901.0], dtype=np.float32))
