@@ -8,6 +8,7 @@ PLAIN_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of which our own decoder can run those that are configured as usual."""
 
 
+EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
 
 
@@ -83,7 +84,7 @@ class Blueprint:
             for layer in range(self.layers)
             for name, shape in in_layer.items()
         }
-        shapes["model.embed_tokens.weight"] = (self.vocabulary, self.hidden)
+        shapes[EMBEDDING] = (self.vocabulary, self.hidden)
         shapes["model.norm.weight"] = (self.hidden,)
         if not self.tied:
             shapes[_HEAD] = (self.vocabulary, self.hidden)

@@ -15,13 +15,15 @@ from lmi_cli.checkpoints.validation import CONFIG, CONFIG_LIMIT_BYTES
 from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.errors import ModelError
 from lmi_cli.models import speeds
-from lmi_cli.models.blueprint import Blueprint, declared
+from lmi_cli.models.blueprint import EMBEDDING, Blueprint, declared
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import ModelFacts, facts_of_gguf
 from lmi_cli.models.heads import known_heads
 from lmi_cli.models.placement import AUTOMATIC, Placement, Precision
 from lmi_cli.models.prepared import recall, remember
 from lmi_cli.text.tokenizer import Tokenizer
+
+_QUICKLY_READ_BYTES = 2**29
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
     notes = []
     prepared = recall(files)
     if prepared is None:
-        _require_declared_shapes(files)
+        _require_declared(files)
         from lmi_cli.models.preparing import prepare
 
         prepared = prepare(files.folder)
@@ -102,15 +104,23 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
     )
 
 
-def _require_declared_shapes(files: ModelFiles) -> None:
-    """Refuse tensors of wrong shapes before seconds are spent on importing transformers."""
+def _require_declared(files: ModelFiles) -> None:
+    """Refuse weights that are wrong before seconds are spent on importing transformers.
+
+    Only where the configuration and the names of the tensors leave nothing open.
+    """
     stored = stored_tensors(files.folder)
     blueprint = declared(read_object(files.folder / CONFIG, CONFIG_LIMIT_BYTES))
-    if blueprint is None or blueprint.layers > len(stored):
+    if blueprint is None or blueprint.layers > len(stored) or EMBEDDING not in stored:
         return
-    shapes = blueprint.shapes(stored)
+    import torch
+
+    from lmi_cli.models.weights import Weights
+
     try:
-        require_shapes(stored, {name: shapes[name] for name in shapes.keys() & stored.keys()})
+        require_shapes(stored, blueprint.shapes(stored))
+        if sum(tensor.nbytes for tensor in stored.values()) <= _QUICKLY_READ_BYTES:
+            Weights(files.folder, torch.float32).require_finite()
     except ModelError as error:
         raise ModelError(f"{files.id}: {error.message}") from error
 

@@ -39,6 +39,17 @@ class Weights(Mapping[str, Tensor]):
         """See :func:`lmi_cli.checkpoints.tensors.require_shapes`."""
         require_shapes(self._stored, shapes)
 
+    def require_finite(self) -> None:
+        """Read every tensor of floating-point numbers, and keep none.
+
+        Raises:
+            ModelError: A tensor contains a value that is not finite.
+            OSError: It cannot be read.
+        """
+        for name, stored in self._stored.items():
+            if stored.dtype in FLOATS:
+                self[name]
+
     def __getitem__(self, name: str) -> Tensor:
         """Read a tensor.
 
