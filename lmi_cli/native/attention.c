@@ -9,9 +9,10 @@
 #include "attention.h"
 #include "multiply.h"
 #include "pool.h"
+#include "tiles.h"
 
 enum {
-    ROWS = 24,    /* queries of a tile */
+    ROWS = 24,    /* queries of a tile, by vector instructions; BLOCK_ROWS by the matrix unit */
     BLOCK = 256,  /* keys of a block */
     STEP = 32,    /* columns at the edges of a band: one register of bfloat16 */
     LARGEST = 16  /* exponent of two allowed among the weights of a row */
@@ -45,12 +46,12 @@ static void pack_values(const bf16 *value, int64_t n, int64_t size, bf16 *packed
 
 /* The state of a tile of queries as it passes over the keys. */
 typedef struct {
-    _Alignas(64) bf16 query[ROWS * MAX_SIZE];
-    _Alignas(64) float scores[ROWS * BLOCK];
-    _Alignas(64) bf16 weights[ROWS * BLOCK];
-    _Alignas(64) float output[ROWS * MAX_SIZE];
-    __m512 sum[ROWS]; /* of weights, in sixteen partial sums */
-    float peak[ROWS], shrink[ROWS];
+    _Alignas(64) bf16 query[BLOCK_ROWS * MAX_SIZE];
+    _Alignas(64) float scores[BLOCK_ROWS * BLOCK];
+    _Alignas(64) bf16 weights[BLOCK_ROWS * BLOCK];
+    _Alignas(64) float output[BLOCK_ROWS * MAX_SIZE];
+    __m512 sum[BLOCK_ROWS]; /* of weights, in sixteen partial sums */
+    float peak[BLOCK_ROWS], shrink[BLOCK_ROWS];
 } Tile;
 
 /* Scores of STRIP_ROWS rows with 16 * wide columns from `at` on. */
@@ -137,10 +138,69 @@ static void mask_row(float *scores, int64_t from, int64_t to, int64_t first, int
     }
 }
 
+/* Scores of `count` rows with the keys `first` to `last` of a block. */
+static void score_block(Tile *tile, int64_t count, const bf16 *key, int64_t size, int64_t first,
+                        int64_t last) {
+    int64_t at = first;
+    for (; at + STRIP <= last; at += STRIP) /* its keys stay cached for all rows */
+        for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 4, row, at, key, size);
+    if (at < last)
+        for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 2, row, at, key, size);
+}
+
+/* Shrinks the output of `count` rows and adds the values of a block times their weights. */
+static void add_values(Tile *tile, int64_t count, const bf16 *value, int64_t size, int64_t first,
+                       int64_t last) {
+    for (int row = 0; row < count; row += STRIP_ROWS)
+        for (int64_t column = 0; column < size; column += STRIP) {
+            Sums sums;
+            float *output = tile->output + row * size + column;
+#pragma GCC unroll 6
+            for (int r = 0; r < STRIP_ROWS; r++)
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++)
+                    sums[r][j] = _mm512_mul_ps(_mm512_set1_ps(tile->shrink[row + r]),
+                                               _mm512_loadu_ps(output + r * size + 16 * j));
+            multiply(sums, 4, tile->weights + row * BLOCK + first, BLOCK,
+                     value + first * size + 2 * column, 2 * size, (last - first) / 2);
+#pragma GCC unroll 6
+            for (int r = 0; r < STRIP_ROWS; r++)
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++)
+                    _mm512_storeu_ps(output + r * size + 16 * j, sums[r][j]);
+        }
+}
+
+#ifdef LMI_HAS_TILES
+/* The same by the matrix unit, for BLOCK_ROWS rows. */
+static WITH_TILES void score_block_by_tiles(Tile *tile, const bf16 *key, int64_t size,
+                                            int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; at += BLOCK_COLUMNS)
+        multiply_tiles(tile->scores + at, BLOCK, false, tile->query, size, key + 2 * at, 2 * BLOCK,
+                       size / 2);
+}
+
+static WITH_TILES void add_values_by_tiles(Tile *tile, int64_t count, const bf16 *value,
+                                           int64_t size, int64_t first, int64_t last) {
+    for (int64_t row = 0; row < count; row++)
+        if (tile->shrink[row] != 1.0f)
+            for (int64_t at = row * size; at < (row + 1) * size; at += 16)
+                _mm512_storeu_ps(tile->output + at,
+                                 _mm512_mul_ps(_mm512_set1_ps(tile->shrink[row]),
+                                               _mm512_loadu_ps(tile->output + at)));
+    for (int64_t column = 0; column < size; column += BLOCK_COLUMNS)
+        multiply_tiles(tile->output + column, size, true, tile->weights + first, BLOCK,
+                       value + first * size + 2 * column, 2 * size, (last - first) / 2);
+}
+#endif
+
 /* Adds the visible part of a range to `count` queries at positions from `position` on. */
 static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16 *values,
-                    int64_t count, int64_t position, int64_t size) {
+                    int64_t rows, int64_t count, int64_t position, int64_t size) {
     int64_t begin, end, unused;
+#ifdef LMI_HAS_TILES
+    const bool tiled = rows == BLOCK_ROWS;
+#endif
     band(range, position, &begin, &unused);
     band(range, position + count - 1, &unused, &end);
     for (int64_t block = begin / BLOCK; block * BLOCK < end; block++) {
@@ -148,11 +208,11 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
         const int64_t first = clamp(begin - base, 0, BLOCK) / STEP * STEP;
         const int64_t last = (clamp(end - base, 0, BLOCK) + STEP - 1) / STEP * STEP;
         const bf16 *key = keys + base * size, *value = values + base * size;
-        int64_t at = first;
-        for (; at + STRIP <= last; at += STRIP) /* its keys stay cached for all rows */
-            for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 4, row, at, key, size);
-        if (at < last)
-            for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 2, row, at, key, size);
+#ifdef LMI_HAS_TILES
+        if (tiled) score_block_by_tiles(tile, key, size, first, last);
+        else
+#endif
+            score_block(tile, count, key, size, first, last);
         for (int row = 0; row < count; row++) {
             int64_t from, to;
             band(range, position + row, &from, &to);
@@ -162,24 +222,11 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
                          first, last);
             softmax_row(tile, row, first, last);
         }
-        for (int row = 0; row < count; row += STRIP_ROWS)
-            for (int64_t column = 0; column < size; column += STRIP) {
-                Sums sums;
-                float *output = tile->output + row * size + column;
-#pragma GCC unroll 6
-                for (int r = 0; r < STRIP_ROWS; r++)
-#pragma GCC unroll 4
-                    for (int j = 0; j < 4; j++)
-                        sums[r][j] = _mm512_mul_ps(_mm512_set1_ps(tile->shrink[row + r]),
-                                                   _mm512_loadu_ps(output + r * size + 16 * j));
-                multiply(sums, 4, tile->weights + row * BLOCK + first, BLOCK,
-                         value + first * size + 2 * column, 2 * size, (last - first) / 2);
-#pragma GCC unroll 6
-                for (int r = 0; r < STRIP_ROWS; r++)
-#pragma GCC unroll 4
-                    for (int j = 0; j < 4; j++)
-                        _mm512_storeu_ps(output + r * size + 16 * j, sums[r][j]);
-            }
+#ifdef LMI_HAS_TILES
+        if (tiled) add_values_by_tiles(tile, count, value, size, first, last);
+        else
+#endif
+            add_values(tile, count, value, size, first, last);
     }
 }
 
@@ -187,6 +234,7 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
 typedef struct {
     const Range *ranges;
     int64_t count, heads, key_heads, rows, size, position;
+    int64_t tile_rows; /* ROWS or BLOCK_ROWS */
     int64_t blocks[MAX_RANGES]; /* of keys */
     bf16 *keys[MAX_RANGES], *values[MAX_RANGES];
     Tile *tiles; /* one for each thread */
@@ -212,11 +260,15 @@ static void pack_block(const void *work, int64_t piece, int64_t thread) {
 static void attend_tile(const void *work, int64_t piece, int64_t thread) {
     const Chunk *all = work;
     Tile *tile = all->tiles + thread;
-    const int64_t rows = all->rows, size = all->size, tiles = (rows + ROWS - 1) / ROWS;
-    const int64_t head = piece / tiles, row = piece % tiles * ROWS;
-    const int64_t n = clamp(rows - row, 0, ROWS), group = head / (all->heads / all->key_heads);
-    memset(tile->output, 0, (size_t)(ROWS * size) * sizeof *tile->output);
-    for (int at = 0; at < ROWS; at++)
+    const int64_t rows = all->rows, size = all->size, most = all->tile_rows;
+    const int64_t tiles = (rows + most - 1) / most;
+    const int64_t head = piece / tiles, row = piece % tiles * most;
+    const int64_t n = clamp(rows - row, 0, most), group = head / (all->heads / all->key_heads);
+#ifdef LMI_HAS_TILES
+    if (most == BLOCK_ROWS) open_tiles();
+#endif
+    memset(tile->output, 0, (size_t)(most * size) * sizeof *tile->output);
+    for (int at = 0; at < most; at++)
         tile->peak[at] = -INFINITY, tile->sum[at] = _mm512_setzero_ps(), tile->shrink[at] = 0;
     for (int64_t at = 0; at < all->count; at++) {
         const Range *range = all->ranges + at;
@@ -225,9 +277,12 @@ static void attend_tile(const void *work, int64_t piece, int64_t thread) {
                    range->query + head * range->query_head + (row + r) * range->query_row,
                    size * sizeof(bf16));
         const int64_t place = group * all->blocks[at] * BLOCK * size;
-        take_up(tile, range, all->keys[at] + place, all->values[at] + place, n,
-                all->position + row, size);
+        take_up(tile, range, all->keys[at] + place, all->values[at] + place, most,
+                n, all->position + row, size);
     }
+#ifdef LMI_HAS_TILES
+    if (most == BLOCK_ROWS) close_tiles();
+#endif
     for (int64_t r = 0; r < n; r++) {
         const float sum = _mm512_reduce_add_ps(tile->sum[r]);
         write_row(all->out + ((row + r) * all->heads + head) * size, tile->output + r * size,
@@ -260,7 +315,8 @@ int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_he
         pool_run(key_heads * blocks, pack_block, &all);
         /* Rows beyond the last query are multiplied with the others, but never read. */
         memset(all.tiles, 0, (size_t)threads * sizeof *all.tiles);
-        pool_run(heads * ((rows + ROWS - 1) / ROWS), attend_tile, &all);
+        all.tile_rows = uses_tiles() && rows >= TILE_ROWS ? BLOCK_ROWS : ROWS;
+        pool_run(heads * ((rows + all.tile_rows - 1) / all.tile_rows), attend_tile, &all);
     }
     for (int64_t at = 0; at < count; at++) free(all.keys[at]), free(all.values[at]);
     free(all.tiles);

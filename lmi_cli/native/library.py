@@ -9,8 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lmi_cli.native import cpu
+
 LANES = 32
 """The number of components of a row must be a multiple of this."""
+
+_TILES = frozenset(("amx_tile", "amx_bf16"))
 
 _INTEGER, _POINTER, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _ARGUMENTS = {
@@ -25,6 +29,7 @@ _ARGUMENTS = {
     "lmi_embed": [_POINTER, _POINTER, _INTEGER, _POINTER],
     "lmi_linear": [_POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER, _INTEGER],
     "lmi_threads": [_INTEGER],
+    "lmi_tiles": [_INTEGER],
     "lmi_step": [_POINTER, _POINTER, _POINTER, _INTEGER, _POINTER],
 }  # fmt: skip
 
@@ -48,7 +53,13 @@ def use(path: Path | None) -> None:
     for name, arguments in _ARGUMENTS.items():
         getattr(opened, name).argtypes = arguments
     opened.lmi_threads(torch.get_num_threads())
+    opened.lmi_tiles(has_tiles())
     _library = opened
+
+
+def has_tiles() -> bool:
+    """Whether the processor has a matrix unit (AMX) that multiplies bfloat16."""
+    return cpu.features() >= _TILES
 
 
 def is_open() -> bool:

@@ -6,9 +6,10 @@
  */
 #include "linear.h"
 #include "pool.h"
+#include "tiles.h"
 
 enum {
-    STRIPS = 16, /* strips of rows that are multiplied by a panel at once, approximately */
+    MOST_ROWS = 96, /* rows that are multiplied by a panel at once, approximately */
     IDS = 16     /* rows of an embedding that are copied at once */
 };
 
@@ -141,7 +142,8 @@ typedef struct {
     int64_t count, out_row; /* rows, and bytes from one to the next */
     char *out;
     const Token *tokens;  /* few: their inputs */
-    int64_t blocks, rows; /* many: blocks of rows, and rows in each */
+    int64_t blocks, rows; /* many: blocks of rows, and rows in each, */
+    int64_t unit;         /* of which so many are multiplied at once */
     bf16 *expanded;       /* for int8, many: a panel for each thread, */
     int64_t *known;       /* and which one it is */
 } Product;
@@ -182,6 +184,47 @@ static inline __attribute__((always_inline)) void some_rows(const Product *all, 
     }
 }
 
+#ifdef LMI_HAS_TILES
+/* Like some_rows; all->count is at least BLOCK_ROWS. */
+static inline __attribute__((always_inline)) WITH_TILES void some_blocks(
+    const Product *all, int64_t panel, Ending ending, const bf16 *weight, int64_t from,
+    int64_t to) {
+    const Linear *linear = all->linear;
+    const int64_t columns = linear->columns;
+    _Alignas(64) float block[BLOCK_ROWS][STRIP];
+    open_tiles();
+    for (int64_t row = from; row < to; row += BLOCK_ROWS) {
+        const int64_t first = clamp(row, 0, all->count - BLOCK_ROWS); /* the last one overlaps */
+        for (int64_t column = 0; column < STRIP; column += BLOCK_COLUMNS)
+            multiply_tiles(&block[0][column], STRIP, false, all->x + first * columns, columns,
+                           weight + 2 * column, 2 * STRIP, columns / 2);
+        for (int64_t r = 0; r < BLOCK_ROWS; r++) {
+            if (first + r < row || first + r >= to) continue;
+            __m512 sums[4];
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
+                const __m512 scale =
+                    linear->scale ? scale_of(linear, panel, j) : _mm512_set1_ps(1.0f);
+                sums[j] = _mm512_fmadd_ps(_mm512_load_ps(block[r] + 16 * j), scale,
+                                          bias_of(linear, panel, j));
+            }
+            finish(linear, panel, ending, sums, all->out + (first + r) * all->out_row);
+        }
+    }
+    close_tiles();
+}
+
+static WITH_TILES void by_tiles(const Product *all, int64_t panel, const bf16 *weight,
+                                int64_t from, int64_t to) {
+    switch (all->ending) { /* a separate loop for each */
+    case STORE: some_blocks(all, panel, STORE, weight, from, to); break;
+    case ADD: some_blocks(all, panel, ADD, weight, from, to); break;
+    case GATED: some_blocks(all, panel, GATED, weight, from, to); break;
+    case WIDE: some_blocks(all, panel, WIDE, weight, from, to); break;
+    }
+}
+#endif
+
 static void many_tokens(const void *work, int64_t piece, int64_t thread) {
     const Product *all = work;
     const Linear *linear = all->linear;
@@ -195,6 +238,12 @@ static void many_tokens(const void *work, int64_t piece, int64_t thread) {
         if (all->known[thread] != panel) expand(linear, all->known[thread] = panel, room);
         weight = room;
     }
+#ifdef LMI_HAS_TILES
+    if (all->unit == BLOCK_ROWS) {
+        by_tiles(all, panel, weight, from, to);
+        return;
+    }
+#endif
     switch (all->ending) { /* a separate loop for each */
     case STORE: some_rows(all, panel, STORE, weight, from, to); break;
     case ADD: some_rows(all, panel, ADD, weight, from, to); break;
@@ -209,7 +258,8 @@ static void many_tokens(const void *work, int64_t piece, int64_t thread) {
  */
 int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t count, void *out,
                int64_t out_row) {
-    Product all = {linear, (Ending)ending, x, count, out_row, out, NULL, 1, count, NULL, NULL};
+    Product all = {.linear = linear, .ending = (Ending)ending, .x = x, .count = count,
+                   .out_row = out_row, .out = out};
     if (count < STRIP_ROWS) {
         Token tokens[STRIP_ROWS];
         int16_t *room = NULL; /* only weights of eight bits need it */
@@ -225,9 +275,10 @@ int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t coun
         free(room);
         return 0;
     }
-    const int64_t strips = (count + STRIP_ROWS - 1) / STRIP_ROWS;
-    all.blocks = (strips + STRIPS - 1) / STRIPS;
-    all.rows = (strips + all.blocks - 1) / all.blocks * STRIP_ROWS;
+    all.unit = uses_tiles() && count >= BLOCK_ROWS ? BLOCK_ROWS : STRIP_ROWS;
+    const int64_t units = (count + all.unit - 1) / all.unit, most = MOST_ROWS / all.unit;
+    all.blocks = (units + most - 1) / most;
+    all.rows = (units + all.blocks - 1) / all.blocks * all.unit;
     if (linear->scale != NULL) {
         const int64_t threads = pool_threads();
         const size_t panel = (size_t)(STRIP * linear->columns) * sizeof(bf16);

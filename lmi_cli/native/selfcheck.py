@@ -45,7 +45,7 @@ def _linear(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
     layer, joined = PackedLinear.join([gate], bias), PackedLinear.join_gated(gate, up)
     ids = torch.tensor([[0, 69, 33]])
     yield "embed", layer.embed(ids), gate[ids]
-    for tokens in (1, 13):
+    for tokens in (1, 13, 45):
         x, to = random(tokens, 96), random(tokens, 70)
         plain = functional.linear(x.float(), gate.float(), bias.float())
         added = to + plain
@@ -71,7 +71,7 @@ def _pointwise(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 def _attention(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
     keys = [random(1, 2, count, 64) for count in (7, 7, 61, 61)]
-    for rows in (1, 29):
+    for rows in (1, 9, 29):
         query = random(1, 6, rows, 64) / 8
         near = KeyRange(query, keys[2], keys[3], key_start=7, nearest=0, farthest=23)
         far = KeyRange(query, keys[0], keys[1], key_start=0, nearest=23)

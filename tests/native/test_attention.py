@@ -11,10 +11,7 @@ from lmi_cli.attention.kernel import attend
 from lmi_cli.attention.ranges import KeyRange
 from lmi_cli.native import attention as native
 
-
-@pytest.fixture(autouse=True)
-def _opened(c_library: None) -> None:
-    """Every test here computes with the library."""
+pytestmark = pytest.mark.usefixtures("each_unit")
 
 
 def low(keys: KeyRange) -> KeyRange:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from lmi_cli.native.linear import PackedLinear
 
-pytestmark = pytest.mark.usefixtures("c_library")
+pytestmark = pytest.mark.usefixtures("each_unit")
 
 SHAPES = [(1, 32), (15, 64), (64, 32), (100, 96), (320, 160)]
-COUNTS = [1, 2, 5, 6, 7, 100, 250]
+COUNTS = [1, 2, 5, 6, 7, 32, 33, 100, 250]
 
 
 def close(found: Tensor, expected: Tensor, size: Tensor) -> None:
