@@ -171,7 +171,6 @@ static void add_values(Tile *tile, int64_t count, const bf16 *value, int64_t siz
         }
 }
 
-#ifdef LMI_HAS_TILES
 /* The same by the matrix unit, for BLOCK_ROWS rows. */
 static WITH_TILES void score_block_by_tiles(Tile *tile, const bf16 *key, int64_t size,
                                             int64_t first, int64_t last) {
@@ -192,15 +191,12 @@ static WITH_TILES void add_values_by_tiles(Tile *tile, int64_t count, const bf16
         multiply_tiles(tile->output + column, size, true, tile->weights + first, BLOCK,
                        value + first * size + 2 * column, 2 * size, (last - first) / 2);
 }
-#endif
 
 /* Adds the visible part of a range to `count` queries at positions from `position` on. */
 static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16 *values,
                     int64_t rows, int64_t count, int64_t position, int64_t size) {
-    int64_t begin, end, unused;
-#ifdef LMI_HAS_TILES
     const bool tiled = rows == BLOCK_ROWS;
-#endif
+    int64_t begin, end, unused;
     band(range, position, &begin, &unused);
     band(range, position + count - 1, &unused, &end);
     for (int64_t block = begin / BLOCK; block * BLOCK < end; block++) {
@@ -208,10 +204,9 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
         const int64_t first = clamp(begin - base, 0, BLOCK) / STEP * STEP;
         const int64_t last = (clamp(end - base, 0, BLOCK) + STEP - 1) / STEP * STEP;
         const bf16 *key = keys + base * size, *value = values + base * size;
-#ifdef LMI_HAS_TILES
-        if (tiled) score_block_by_tiles(tile, key, size, first, last);
+        if (tiled)
+            score_block_by_tiles(tile, key, size, first, last);
         else
-#endif
             score_block(tile, count, key, size, first, last);
         for (int row = 0; row < count; row++) {
             int64_t from, to;
@@ -222,10 +217,9 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
                          first, last);
             softmax_row(tile, row, first, last);
         }
-#ifdef LMI_HAS_TILES
-        if (tiled) add_values_by_tiles(tile, count, value, size, first, last);
+        if (tiled)
+            add_values_by_tiles(tile, count, value, size, first, last);
         else
-#endif
             add_values(tile, count, value, size, first, last);
     }
 }
@@ -264,9 +258,7 @@ static void attend_tile(const void *work, int64_t piece, int64_t thread) {
     const int64_t tiles = (rows + most - 1) / most;
     const int64_t head = piece / tiles, row = piece % tiles * most;
     const int64_t n = clamp(rows - row, 0, most), group = head / (all->heads / all->key_heads);
-#ifdef LMI_HAS_TILES
     if (most == BLOCK_ROWS) open_tiles();
-#endif
     memset(tile->output, 0, (size_t)(most * size) * sizeof *tile->output);
     for (int at = 0; at < most; at++)
         tile->peak[at] = -INFINITY, tile->sum[at] = _mm512_setzero_ps(), tile->shrink[at] = 0;
@@ -280,9 +272,7 @@ static void attend_tile(const void *work, int64_t piece, int64_t thread) {
         take_up(tile, range, all->keys[at] + place, all->values[at] + place, most,
                 n, all->position + row, size);
     }
-#ifdef LMI_HAS_TILES
     if (most == BLOCK_ROWS) close_tiles();
-#endif
     for (int64_t r = 0; r < n; r++) {
         const float sum = _mm512_reduce_add_ps(tile->sum[r]);
         write_row(all->out + ((row + r) * all->heads + head) * size, tile->output + r * size,

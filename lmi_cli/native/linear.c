@@ -184,7 +184,6 @@ static inline __attribute__((always_inline)) void some_rows(const Product *all, 
     }
 }
 
-#ifdef LMI_HAS_TILES
 /* Like some_rows; all->count is at least BLOCK_ROWS. */
 static inline __attribute__((always_inline)) WITH_TILES void some_blocks(
     const Product *all, int64_t panel, Ending ending, const bf16 *weight, int64_t from,
@@ -223,7 +222,6 @@ static WITH_TILES void by_tiles(const Product *all, int64_t panel, const bf16 *w
     case WIDE: some_blocks(all, panel, WIDE, weight, from, to); break;
     }
 }
-#endif
 
 static void many_tokens(const void *work, int64_t piece, int64_t thread) {
     const Product *all = work;
@@ -238,12 +236,10 @@ static void many_tokens(const void *work, int64_t piece, int64_t thread) {
         if (all->known[thread] != panel) expand(linear, all->known[thread] = panel, room);
         weight = room;
     }
-#ifdef LMI_HAS_TILES
     if (all->unit == BLOCK_ROWS) {
         by_tiles(all, panel, weight, from, to);
         return;
     }
-#endif
     switch (all->ending) { /* a separate loop for each */
     case STORE: some_rows(all, panel, STORE, weight, from, to); break;
     case ADD: some_rows(all, panel, ADD, weight, from, to); break;

@@ -79,7 +79,7 @@ class PackedLinear:
         packed = _panels(rows, weight)
         _pack(weight, _PANEL, 0, packed)
         if bias is not None:
-            bias = torch.nn.functional.pad(bias, (0, len(packed) * _PANEL - rows))
+            bias = torch.nn.functional.pad(bias, (0, len(packed) * _PANEL - rows)).contiguous()
         return cls(packed, rows, columns, bias)
 
     @classmethod
@@ -149,8 +149,10 @@ class PackedLinear:
         if x.dtype is not torch.bfloat16 or x.shape[-1] != self.columns:
             raise TypeError(f"got {x.dtype} {list(x.shape)} for {self.columns:,} bfloat16 inputs")
         width = self.rows // 2 if ending is _Ending.GATED else self.rows
-        if out.shape != (*x.shape[:-1], width) or not out.is_contiguous():
-            raise ValueError(f"outputs {list(out.shape)} for inputs {list(x.shape)}")
+        dtype = torch.float32 if ending is _Ending.WIDE else torch.bfloat16
+        usual = out.dtype is dtype and out.is_contiguous()
+        if out.shape != (*x.shape[:-1], width) or not usual:
+            raise ValueError(f"outputs {out.dtype} {list(out.shape)} for inputs {list(x.shape)}")
         x = x.contiguous()
         if opened().lmi_linear(
             ctypes.byref(self.struct),

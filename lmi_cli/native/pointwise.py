@@ -20,11 +20,12 @@ def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         epsilon: Added to the mean square.
 
     Raises:
-        ValueError: The weight has another shape or dtype.
+        ValueError: The weight has another shape or dtype, or is not contiguous.
     """
     out = torch.empty_like(x)
     size = x.shape[-1]
-    if weight.shape != (size,) or weight.dtype is not torch.bfloat16:
+    usual = weight.dtype is torch.bfloat16 and weight.is_contiguous()
+    if weight.shape != (size,) or not usual:
         raise ValueError(f"a weight {weight.dtype} {list(weight.shape)} for rows of {size}")
     opened().lmi_norm(
         x.data_ptr(), weight.data_ptr(), epsilon, x.numel() // size, size, out.data_ptr()
@@ -46,11 +47,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         sin: Like ``cos``.
 
     Raises:
-        ValueError: The phases have another shape or dtype.
+        ValueError: The phases have another shape or dtype, or are not contiguous.
     """
     _, heads, tokens, size = x.shape
     for phases in (cos, sin):
-        if phases.shape not in ((tokens, size), (1, size)) or phases.dtype is not torch.float32:
+        usual = phases.dtype is torch.float32 and phases.is_contiguous()
+        if phases.shape not in ((tokens, size), (1, size)) or not usual:
             raise ValueError(f"phases {list(phases.shape)} for {tokens} tokens of {size}")
     out = torch.empty(x.shape, dtype=x.dtype)
     opened().lmi_rotate(

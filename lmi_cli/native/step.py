@@ -131,7 +131,8 @@ class Stepper:
             ValueError: A tensor has another shape or dtype, or a view reaches beyond its tensors.
         """
         shape = self._shape
-        if x.shape != (1, 1, shape.hidden) or x.dtype is not torch.bfloat16:
+        usual = x.dtype is torch.bfloat16 and x.is_contiguous()
+        if x.shape != (1, 1, shape.hidden) or not usual:
             raise ValueError(f"a residual {x.dtype} {list(x.shape)} of {shape.hidden}")
         rotations: dict[int, _Rotation] = {id(None): _Rotation()}
         for seen, view in zip(self._seen, views, strict=True):
@@ -155,7 +156,8 @@ def _require_sizes(
         found != expected
         or heads[0] % heads[1]
         or any(
-            n is not None and (n.shape != s or n.dtype is not torch.bfloat16)
+            n is not None
+            and (n.shape != s or n.dtype is not torch.bfloat16 or not n.is_contiguous())
             for n, s in zip(layer.norms, norms, strict=True)
         )
     ):
@@ -219,7 +221,8 @@ def _rotation(rotation: "Rotation | None", rotations: dict[int, _Rotation], size
     known = rotations.get(id(rotation))
     if known is None and rotation is not None:
         for part in (rotation.cos, rotation.sin):
-            if part.shape != (1, size) or part.dtype is not torch.float32:
+            usual = part.dtype is torch.float32 and part.is_contiguous()
+            if part.shape != (1, size) or not usual:
                 raise ValueError(f"a rotation {part.dtype} {list(part.shape)} of {size}")
         known = _Rotation(rotation.cos.data_ptr(), rotation.sin.data_ptr())
         rotations[id(rotation)] = known

@@ -13,6 +13,8 @@
 #if defined(__linux__) && defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
 #define LMI_HAS_TILES 1
 #define WITH_TILES __attribute__((target("amx-tile,amx-bf16")))
+#else
+#define WITH_TILES
 #endif
 
 enum {
@@ -82,6 +84,17 @@ static inline __attribute__((always_inline)) WITH_TILES void multiply_tiles(
     _tile_stored(2, lower, sums_bytes);
     _tile_stored(3, lower + 16, sums_bytes);
     settle_memory();
+}
+
+#else /* uses_tiles() is false, and these are never called */
+
+static inline void open_tiles(void) {}
+static inline void close_tiles(void) {}
+static inline void multiply_tiles(float *sums, int64_t sums_row, const bool add, const bf16 *left,
+                                  int64_t left_row, const bf16 *right, int64_t right_row,
+                                  int64_t pairs) {
+    (void)sums, (void)sums_row, (void)add, (void)left, (void)left_row, (void)right;
+    (void)right_row, (void)pairs;
 }
 
 #endif

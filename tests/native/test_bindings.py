@@ -49,13 +49,17 @@ def test_ranges_of_different_shape() -> None:
         attention.attend(ranges, query_start=9, with_lse=False)
 
 
-@pytest.mark.parametrize("weight", [numbers(63), numbers(65), numbers(64).float(), numbers(1, 64)])
+@pytest.mark.parametrize(
+    "weight", [numbers(63), numbers(65), numbers(64).float(), numbers(1, 64), numbers(128)[::2]]
+)
 def test_norm(weight: Tensor) -> None:
     with pytest.raises(ValueError, match="a weight"):
         pointwise.norm(numbers(1, 5, 64), weight, 1e-5)
 
 
-@pytest.mark.parametrize("cos", [torch.ones(5, 32), torch.ones(4, 64), torch.ones(5, 64).double()])
+@pytest.mark.parametrize(
+    "cos", [torch.ones(5, 32), torch.ones(4, 64), torch.ones(5, 64).double(), torch.ones(64, 5).T]
+)
 def test_rotate(cos: Tensor) -> None:
     sound = torch.ones(5, 64)
     for pair in ((cos, sound), (sound, cos)):
@@ -103,7 +107,7 @@ def test_linear_layers_of_a_step(place: int, wrong: tuple[int, tuple[int, int]])
 
 @pytest.mark.parametrize("at", range(4))
 def test_norms_of_a_step(at: int) -> None:
-    for norm in (numbers(NORMS[at] - 1), numbers(NORMS[at]).float(), numbers(1, NORMS[at])):
+    for norm in (numbers(NORMS[at] - 1), numbers(NORMS[at]).float(), numbers(2 * NORMS[at])[::2]):
         with pytest.raises(ValueError, match="a layer of"):
             stepper(layer(), layer(at, norm=norm))
 
@@ -170,7 +174,14 @@ def test_views_of_a_step(hostile: Callable[[], TokenView]) -> None:
 
 
 @pytest.mark.parametrize(
-    "x", [numbers(1, 1, 64), numbers(1, 2, HIDDEN), numbers(1, 1, HIDDEN).float(), numbers(HIDDEN)]
+    "x",
+    [
+        numbers(1, 1, 64),
+        numbers(1, 2, HIDDEN),
+        numbers(1, 1, HIDDEN).float(),
+        numbers(HIDDEN),
+        numbers(1, 1, 2 * HIDDEN)[..., ::2],
+    ],
 )
 def test_the_residual_of_a_step(x: Tensor) -> None:
     with pytest.raises(ValueError, match="a residual"):

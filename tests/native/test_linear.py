@@ -206,6 +206,9 @@ def test_sizes_that_do_not_match_are_refused() -> None:
         layer.add(x, torch.zeros(7, 63).bfloat16())
     with pytest.raises(ValueError, match="outputs"):
         layer.add(x, torch.zeros(64, 7).bfloat16().T)
+    for dtype in (torch.int8, torch.float32, torch.float16):
+        with pytest.raises(ValueError, match="outputs"):
+            layer.add(x, torch.zeros(7, 64, dtype=dtype))
     with pytest.raises(TypeError, match="bfloat16 inputs"):
         layer(x.float())
 
