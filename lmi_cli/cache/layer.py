@@ -68,10 +68,8 @@ class StartingTokens(CachedTrack):
         """Restore what :meth:`save` returned."""
         if tensors:
             key, value = tensors["key"], tensors["value"]
-            self._tensors, self._start = (
-                (key.contiguous(), value.contiguous()),
-                int(tensors["start"]),
-            )
+            self._tensors = (key.contiguous(), value.contiguous())
+            self._start = int(tensors["start"])
             kept = min(position - self._start, self.retention.tokens)
             if not 0 < key.shape[2] == value.shape[2] == kept:
                 raise ValueError(f"there are {key.shape[2]:,} of {kept:,} starting tokens")

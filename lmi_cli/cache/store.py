@@ -150,7 +150,7 @@ class TokenStore:
             "int8": self.int8,
         }
         tensors = {
-            self.place(layer, number, part): tensor[:, :, : block.tokens]
+            self.tensor_name(layer, number, part): tensor[:, :, : block.tokens]
             for layer, blocks in self._blocks.items()
             for number, block in enumerate(blocks)
             for part, tensor in block.parts.items()
@@ -167,8 +167,8 @@ class TokenStore:
         names = set[str]()
         for layer, blocks in self._blocks.items():
             start, number = self.first, 0
-            while (place := self.place(layer, number, "key")) in tensors:
-                found = {name: self.place(layer, number, name) for name in self._part_names}
+            while (place := self.tensor_name(layer, number, "key")) in tensors:
+                found = {name: self.tensor_name(layer, number, name) for name in self._part_names}
                 parts = {name: tensors[at] for name, at in found.items()}
                 tokens = parts["key"].shape[2]
                 if blocks and blocks[-1].tokens != BLOCK_TOKENS:
@@ -186,7 +186,7 @@ class TokenStore:
             raise ValueError("its layers do not have the same tokens")
 
     @staticmethod
-    def place(layer: int, block: int, part: str) -> str:
+    def tensor_name(layer: int, block: int, part: str) -> str:
         """Name of a tensor in what :meth:`save` returns."""
         return f"{layer}.{block:06d}.{part}"
 

@@ -7,7 +7,6 @@ from typing import Any
 PLAIN_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of which our own decoder can run those that are configured as usual."""
 
-
 EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
 

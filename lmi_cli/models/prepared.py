@@ -51,6 +51,7 @@ class PreparedTokenizer:
         """The tokenizer of the model in ``folder``, and its chat template.
 
         Raises:
+            ModelError: The tokenizer's library fails with it.
             ValueError: The stored tokenizer is damaged.
         """
         text = self.backend or (folder / _TOKENIZER).read_text(encoding="utf-8")

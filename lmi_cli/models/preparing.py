@@ -1,6 +1,7 @@
 """The first start of a model: what transformers makes of its files, and the self-check."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ def prepare_tokenizer(folder: Path) -> PreparedTokenizer:
 
 
 def _prepared_tokenizer(folder: Path) -> PreparedTokenizer:
-    _require_small_ids(folder)
+    path = folder / "tokenizer.json"
+    stored = json.loads(path.read_bytes()) if path.exists() else {}
+    _require_small_ids(folder, stored)
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
     )
@@ -101,26 +104,19 @@ def _prepared_tokenizer(folder: Path) -> PreparedTokenizer:
         stop_ids=tuple(sorted(_stop_ids(loaded, template, _generation(folder)))),
         template=source,
         special_tokens=special_tokens,
-        backend=None if _as_stored(folder, text) else text,
+        backend=None if _as_stored(stored, text) else text,
     )
     prepared.build(folder)  # which reads it once more, as later starts will
     return prepared
 
 
-def _require_small_ids(folder: Path) -> None:
+def _require_small_ids(folder: Path, stored: Mapping[str, Any]) -> None:
     """Refuse ids for which no model has embeddings; tokenizers walks through all ids below them."""
-    stored = _stored_tokenizer(folder)
     vocabulary = (stored.get("model") or {}).get("vocab")
     ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
     ids += [token["id"] for token in stored.get("added_tokens") or []]
     if (largest := max(ids, default=0)) > _LARGEST_ID:
         raise ModelError(f"{folder}: the tokenizer has the id {largest:,} (limit {_LARGEST_ID:,})")
-
-
-def _stored_tokenizer(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer.json"
-    stored: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-    return stored
 
 
 def _generation(folder: Path) -> GenerationConfig | None:
@@ -130,14 +126,10 @@ def _generation(folder: Path) -> GenerationConfig | None:
         return None
 
 
-def _as_stored(folder: Path, text: str) -> bool:
+def _as_stored(stored: Mapping[str, Any], text: str) -> bool:
     """Whether a tokenizer is that of ``tokenizer.json``, apart from what prompts do not use."""
-    try:
-        stored = _stored_tokenizer(folder)
-    except (OSError, ValueError, RecursionError):
-        return False
     unused = {"post_processor": None, "truncation": None, "padding": None}
-    return bool(stored | unused == json.loads(text) | unused)
+    return bool({**stored, **unused} == json.loads(text) | unused)
 
 
 def _stop_ids(

@@ -79,7 +79,9 @@ def restored(
         blocks, wanted = _part(tensors, name), kept[name].save()[1]
         for place, tensor in blocks.items():
             layer, _, part = place.split(".")
-            _require_like(f"{name}.{place}", tensor, wanted[TokenStore.place(int(layer), 0, part)])
+            _require_like(
+                f"{name}.{place}", tensor, wanted[TokenStore.tensor_name(int(layer), 0, part)]
+            )
         store.restore(blocks)
         if store.tokens != max(0, state.tokens - store.first):
             raise ValueError(f"its {name} has {store.tokens:,} of {state.tokens:,} tokens")
