@@ -24,7 +24,7 @@ from lmi_cli.cli.choices import (
 from lmi_cli.cli.console import message
 from lmi_cli.cli.progress import ProgressDisplay
 from lmi_cli.cli.request import Request
-from lmi_cli.errors import PartialError, StateFileError, UsageError
+from lmi_cli.errors import PartialError, UsageError
 
 if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
@@ -76,7 +76,7 @@ class Session:
 
         def shown(event: object) -> None:
             if isinstance(event, Progress):
-                self.progress.show(activity, event.tokens, event.total)
+                self.progress.show(activity, event.done, event.total, event.unit)
                 return
             self.progress.clear()
             if isinstance(event, Note):
@@ -148,11 +148,7 @@ class Session:
         from lmi_cli.tasks import statefile
 
         header = statefile.header_of(path)
-        if not header.complete:
-            raise StateFileError(
-                f"{path} is an interrupted reading",
-                hint="run the same lmi read command again to continue it",
-            )
+        statefile.require_complete(header)
         asked = self.request.method
         self.request = replace(self.request, method=asked or header.method["name"])
         statefile.check(
@@ -171,11 +167,17 @@ class Session:
         return opened, statefile.restore(path, opened.loaded)
 
     def open_reading(
-        self, paths: Sequence[str], questions: Sequence[str] = (), *, label: str | None = None
+        self,
+        paths: Sequence[str],
+        questions: Sequence[str] = (),
+        *,
+        label: str | None = None,
+        evidence: bool = False,
     ) -> "tuple[Opened, Reading, AnswerOptions]":
         """Read documents or restore a state file, and return the options for asking as well.
 
-        ``label`` is as for :func:`lmi_cli.cli.choices.prompts_of`.
+        ``label`` is as for :func:`lmi_cli.cli.choices.prompts_of`, and ``evidence`` as in
+        :class:`lmi_cli.tasks.plan.ReadingRequest`.
 
         Raises:
             PartialError: Under ``--strict``, part of the input could not be used.
@@ -196,6 +198,7 @@ class Session:
 
             stream = TokenStream(corpus, opened.loaded.tokenizer)
             wanted = reading_request(self.request, prompts, self.chunk(opened))
+            wanted = replace(wanted, evidence=evidence)
             reading = self.follow(read(opened.loaded, stream, wanted, questions), "reading")
         if opened.loaded.template is None:
             self.say("the model has no chat template, so the prompt is plain text")

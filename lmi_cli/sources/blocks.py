@@ -43,6 +43,14 @@ class Block:
     header: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """A title in the outline of a paged source, and the one-based page that it leads to."""
+
+    title: str
+    page: int
+
+
 @dataclass(slots=True)
 class Source:
     """One document that was read; counts are final once the stream has passed it.
@@ -56,6 +64,7 @@ class Source:
         lines: Lines so far, for sources that are counted in lines.
         issues: What was lost or may have been lost, one sentence each.
         remarks: What a reader may want to know although nothing was lost.
+        outline: The document's own outline, in order, for paged sources that have one.
     """
 
     origin: str
@@ -66,6 +75,7 @@ class Source:
     lines: int | None = None
     issues: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    outline: list[Bookmark] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

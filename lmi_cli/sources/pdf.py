@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Self
 
-from lmi_cli.sources.blocks import Piece, Source
+from lmi_cli.sources.blocks import Bookmark, Piece, Source
 from lmi_cli.sources.input import Input
 from lmi_cli.sources.options import PdfLimits, ReadOptions
 from lmi_cli.sources.page_text import PageText
@@ -192,7 +192,21 @@ class _Pages:
             self.next += 1
             if piece := self._piece(number, message):
                 yield piece
+        else:
+            self._outline(worker)
         self.done = True
+
+    def _outline(self, worker: Worker) -> None:
+        """Take the outline, which is no loss where it is missing."""
+        try:
+            message = worker.message(self._limits.page_seconds, self._limits.patience)
+        except WorkerError:
+            return
+        entries = (message or {}).get("outline")
+        for entry in entries if isinstance(entries, list) else ():
+            match entry:
+                case [str(title), int(page)] if 1 <= page <= (self._source.pages or 0):
+                    self._source.outline.append(Bookmark(text_of(title), page))
 
     def _open(self, worker: Worker) -> None:
         try:

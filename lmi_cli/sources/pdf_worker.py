@@ -6,7 +6,8 @@ killed at any time, and limits its own memory and time, because its parent may b
 Protocol: one JSON object on standard input (the request), then frames on standard output, each a
 four-byte big-endian length and a JSON object. The first frame is ``{"pages": n}`` or
 ``{"refused": reason}``; then one frame for each page, in order: ``page`` (one-based), ``label``,
-and ``text`` or ``error``; without text, ``scanned`` says whether the page shows anything else.
+and ``text`` or ``error``; without text, ``scanned`` says whether the page shows anything else. The
+last frame is ``{"outline": [[title, page], ...]}``.
 """
 
 import json
@@ -22,6 +23,7 @@ if CAN_LIMIT:
     import resource
 
 PAGES_BETWEEN_CLEARING = 100
+MOST_BOOKMARKS = 5_000
 
 
 class Warnings(logging.Handler):
@@ -111,6 +113,24 @@ def page_labels(reader: Any) -> list[str]:
     return [str(label)[:32] for label in labels]
 
 
+def outline(reader: Any) -> list[tuple[str, int]]:
+    """Titles and one-based pages of the outline; empty where there is none or a damaged one."""
+    found: list[tuple[str, int]] = []
+    try:
+        waiting = list(reversed(reader.outline))
+        while waiting and len(found) < MOST_BOOKMARKS:
+            item = waiting.pop()
+            if isinstance(item, list):
+                waiting += reversed(item)
+                continue
+            page = reader.get_destination_page_number(item)
+            if page is not None and page >= 0 and (title := one_line(item.title or "")):
+                found.append((title, page + 1))
+    except Exception:
+        return []
+    return found
+
+
 def is_scanned(page: Any) -> bool:
     """Whether a page without text is more than blank: it has an image or much drawing on it."""
     try:
@@ -165,6 +185,8 @@ def main() -> None:
                 reader.resolved_objects.clear()
             message["warning"] = warnings.take()
             send(out, message)
+        limit_cpu(request["page_seconds"])
+        send(out, {"outline": outline(reader)})
 
 
 if __name__ == "__main__":

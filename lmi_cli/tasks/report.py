@@ -146,5 +146,6 @@ def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceRepor
     reports = []
     for source, count in zip(sources, counts, strict=True):
         known = asdict(source)
+        del known["outline"]
         reports.append(SourceReport(bytes=known.pop("size_bytes"), tokens=count, **known))
     return reports

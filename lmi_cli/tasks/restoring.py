@@ -21,7 +21,7 @@ from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.methods import METHODS, Method, MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.models.placement import Precision
-from lmi_cli.sources.blocks import Skipped, Source
+from lmi_cli.sources.blocks import Bookmark, Skipped, Source
 from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.plan import Plan
 from lmi_cli.tasks.reading import Reading, engine_of, new_stores
@@ -87,12 +87,7 @@ def restored(
             raise ValueError(f"its {name} has {store.tokens:,} of {state.tokens:,} tokens")
     state.recording = tuple(stores.values())
 
-    sources = [
-        typed(Source(**{n: s[n] for n in Source.__dataclass_fields__ if n in s}))
-        for s in description["sources"]
-    ]
-    arrays = {name: tensor.numpy() for name, tensor in _part(tensors, "document").items()}
-    document = Document.restored(description["document"], arrays, len(sources))
+    document, sources, skipped = document_in(description, tensors)
     if not _within(torch.from_numpy(document.ids), model.lm.vocab_size):
         raise ValueError("its document contains an id that is not in the vocabulary")
     unread = document.tokens + len(plan.prefix) - state.tokens
@@ -107,8 +102,26 @@ def restored(
         stores=stores,
         heads=heads,
         sources=sources,
-        skipped=[typed(Skipped(**item)) for item in description["skipped"]],
+        skipped=skipped,
     )
+
+
+def document_in(
+    description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[Document, list[Source], list[Skipped]]:
+    """The document of a state file, its sources, and what was skipped.
+
+    Raises:
+        KeyError, TypeError, ValueError: The file contains something that no reading leaves behind.
+    """
+    sources = []
+    for item in description["sources"]:
+        known = {name: item[name] for name in Source.__dataclass_fields__}
+        known["outline"] = [typed(Bookmark(**each)) for each in item["outline"]]
+        sources.append(typed(Source(**known)))
+    arrays = {name: tensor.numpy() for name, tensor in _part(tensors, "document").items()}
+    document = Document.restored(description["document"], arrays, len(sources))
+    return document, sources, [typed(Skipped(**item)) for item in description["skipped"]]
 
 
 def typed(instance: Described) -> Described:

@@ -23,10 +23,12 @@ from lmi_cli.cache.signature import is_state_file
 from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods.base import named_parameters
 from lmi_cli.models.load import Loaded
+from lmi_cli.sources.blocks import Skipped, Source
+from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.plan import Plan, ReadingRequest
 from lmi_cli.tasks.reading import Reading, read
-from lmi_cli.tasks.restoring import restored, typed
+from lmi_cli.tasks.restoring import document_in, restored, typed
 from lmi_cli.text.stream import TokenStream
 
 # What may be raised when content is used that no reading has left behind.
@@ -207,6 +209,34 @@ def restore(path: Path, model: Loaded) -> Reading:
     except _FOREIGN as error:
         message = f"{path} is damaged: its contents do not match its description: {error}"
         raise StateFileError(message) from error
+
+
+def document_of(path: Path) -> tuple[Document, list[Source], list[Skipped]]:
+    """The document in a file with its sources, and what was skipped; no model is needed.
+
+    Raises:
+        StateFileError: The file is damaged, or of an interrupted reading.
+    """
+    description, tensors = statefile.read(path)
+    require_complete(header_of(path, description))
+    try:
+        return document_in(description, tensors)
+    except _FOREIGN as error:
+        message = f"{path} is damaged: its contents do not match its description: {error}"
+        raise StateFileError(message) from error
+
+
+def require_complete(header: StateFileHeader) -> None:
+    """Refuse the file of an interrupted reading.
+
+    Raises:
+        StateFileError: It is one.
+    """
+    if not header.complete:
+        raise StateFileError(
+            f"{header.path} is an interrupted reading",
+            hint="run the same lmi read command again to continue it",
+        )
 
 
 def changes(header: StateFileHeader) -> list[str]:

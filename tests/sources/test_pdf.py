@@ -174,3 +174,38 @@ def test_a_paper_set_in_latin_modern(tmp_path: Path) -> None:
     result = read_all(write(tmp_path, data))
     assert result.text.strip() == "Afin effect\u2014note"
     assert not result.issues
+
+
+class TestOutline:
+    def outlined(self, data: bytes, *titles: tuple[str, int]) -> bytes:
+        writer = pypdf.PdfWriter(clone_from=io.BytesIO(data))
+        parent = None
+        for title, page in titles:
+            item = writer.add_outline_item(title=title, page_number=page, parent=parent)
+            parent = parent or item
+        buffer = io.BytesIO()
+        writer.write(buffer)
+        return buffer.getvalue()
+
+    def test_titles_and_pages_in_order(self, tmp_path, book):
+        data = self.outlined(book, ("First\n chapter", 1), ("Its end", 2), ("", 0))
+        (source,) = read_all(write(tmp_path, data)).corpus.sources
+        assert [(mark.title, mark.page) for mark in source.outline] == [
+            ("First chapter", 2), ("Its end", 3),
+        ]  # fmt: skip
+
+    def test_a_file_without_one(self, tmp_path, book):
+        (source,) = read_all(write(tmp_path, book)).corpus.sources
+        assert source.outline == []
+
+    @pytest.mark.parametrize(
+        "outline",
+        [b"<< /First 4 0 R /Last 4 0 R >>", b"42", b"99 0 R", b"<< /First 1 0 R /Last 1 0 R >>"],
+    )
+    def test_a_damaged_one_costs_nothing(self, tmp_path, book, outline):
+        damaged = book.replace(b"/Type /Catalog", b"/Type /Catalog /Outlines " + outline)
+        assert damaged != book
+        whole = read_all(write(tmp_path, book))
+        result = read_all(write(tmp_path, damaged))
+        assert result.text == whole.text
+        assert result.corpus.sources[0].outline == []
