@@ -203,6 +203,13 @@ class Provenance:
             before = here
         return np.array(found, dtype=np.int64)
 
+    def source_starts(self) -> list[tuple[int, int]]:
+        """Each source and the offset in the stream at which it begins, with the line naming it."""
+        found: dict[int, int] = {}
+        for start, entry in zip(self._starts, self._entries, strict=True):
+            found.setdefault(entry.source, start)
+        return list(found.items())
+
     def behind_header(self, offset: int, end: int) -> int:
         """The first offset at or after ``offset`` that lies in no header; ``end`` at most."""
         index = bisect_right(self._starts, offset) - 1

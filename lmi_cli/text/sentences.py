@@ -1,0 +1,88 @@
+"""Sentences and words of a text, with their places. Imports the standard library only."""
+
+import re
+from collections.abc import Iterator
+
+# The end of a paragraph ends a sentence whatever it looks like, and so does a line of a list.
+_PARAGRAPH = re.compile(r"\n[ \t]*\n\s*|\n(?=[ \t]*(?:[-*•–]|#{1,6}|\d{1,2}[.)])[ \t])")
+# Chinese and Japanese put no space between sentences.
+_END = re.compile(r"[.!?؟।][\"')\]”’»_*]{0,4}(?=\s)|[。！？][\"'”’」』）]{0,4}")
+_OPENING = "\"'([“‘«„「『_*"
+_CLOSING = "\"')]”’»」』）_*"
+_NEXT = re.compile(rf"\s*[{re.escape(_OPENING)}]{{0,4}}(\w)")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(\"'“‘])(?:Mr|Mrs|Ms|Dr|Prof|Rev|Col|Capt|Gen|St|Sr|Jr|No|Nos|Vol|Fig|Figs|Eq|Eqs|"
+    r"Sec|Ch|pp?|cf|vs|etc|al|e\.g|i\.e|approx|resp)\.$"
+    # An initial; "R." at the end of "in R." is none.
+    r"|(?:^|[^\W_a-z\W]\S*\s|[(\"'“‘.]\s?)[A-Z]\.$"
+)
+_INITIAL, _INITIAL_NEXT = re.compile(r"\b[A-Z]\.$"), re.compile(r"\s*[A-Z]\.")
+_NUMBER = re.compile(r"(?:^|\n)[ \t]*(?:[\dIVX]{1,4}|[A-Za-z])(?:\.\d{1,2}){0,3}\.$")
+"""At the beginning of a line: the number of a section or of an item."""
+_LONGEST_ABBREVIATION = 24
+
+# Scripts without spaces between words are compared by pairs of characters.
+_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(
+    rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W\d_{_UNSPACED}](?:[^\W_{_UNSPACED}]|[-'’.](?=[^\W_])){{2,}}"
+)
+
+
+def sentences(text: str, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+    """The sentences of ``text[begin:end]``, as offsets without surrounding white space.
+
+    A full stop ends a sentence if it ends neither a common abbreviation nor an initial, and if what
+    follows does not begin with a small letter. Takes time in proportion to the text.
+    """
+    end = len(text) if end is None else end
+    start = begin
+    for border in _PARAGRAPH.finditer(text, begin, end):
+        yield from _in_paragraph(text, start, border.start())
+        start = border.end()
+    yield from _in_paragraph(text, start, end)
+
+
+def words(text: str) -> list[str]:
+    """The words of three letters or more, in lower case; of unspaced scripts, all pairs of letters.
+
+    A word may contain hyphens, apostrophes and full stops, as names in programs do.
+    """
+    found = []
+    for match in _WORD.finditer(text):
+        word = match[0].lower()
+        if match["unspaced"]:
+            found += [word[at : at + 2] for at in range(max(1, len(word) - 1))]
+        else:
+            found.append(word)
+    return found
+
+
+def is_whole(sentence: str) -> bool:
+    """Whether a sentence has a beginning and an end, as a heading or a fragment has not."""
+    opening = sentence.lstrip(_OPENING)
+    closing = sentence.rstrip(_CLOSING)
+    return bool(opening) and not opening[0].islower() and closing[-1:] in tuple(".!?؟।。！？")
+
+
+def _in_paragraph(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    start = begin
+    for stop in _END.finditer(text, begin, end):
+        here = stop.end()
+        if text[stop.start()] == "." and here == stop.start() + 1:
+            before = text[max(start, here - _LONGEST_ABBREVIATION) : here]
+            if _ABBREVIATION.search(before) or _NUMBER.search(before):
+                continue
+            if _INITIAL.search(before) and _INITIAL_NEXT.match(text, here, end):
+                continue
+        following = _NEXT.match(text, here, end)
+        if following and not following[1].islower():
+            yield from _trimmed(text, start, here)
+            start = here
+    yield from _trimmed(text, start, end)
+
+
+def _trimmed(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    inside = text[begin:end]
+    if content := inside.strip():
+        first = begin + len(inside) - len(inside.lstrip())
+        yield first, first + len(content)

@@ -1,0 +1,89 @@
+"""Headings, and the parts of a document."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmi_cli.text.parts import Heading, find_title, headings, parts_of
+
+
+def titles(text: str) -> list[str]:
+    return [heading.title for heading in headings(text)]
+
+
+@pytest.mark.parametrize(
+    ("line", "title"),
+    [
+        ("## Install it", "Install it"),
+        ("CHAPTER XII", "CHAPTER XII"),
+        ("Chapter 3: The Return", "Chapter 3: The Return"),
+        ("VOLUME I", "VOLUME I"),
+        ("Appendix A References", "Appendix A References"),
+        ("2.1 Variations on read", "2.1 Variations on read"),
+        ("4 Relational databases 17", "4 Relational databases"),
+    ],
+)
+def test_headings(line: str, title: str) -> None:
+    assert titles(f"Some text.\n\n{line}\n\nMore text.\n") == [title]
+
+
+@pytest.mark.parametrize(
+    "line", ["Chapter and verse.", "3 of them came.", "1.5 metres", "#hashtag", "12 34 56", "A B"]
+)
+def test_other_lines_are_none(line: str) -> None:
+    assert titles(f"Some text.\n\n{line}\n\nMore text.\n") == []
+
+
+def test_tables_of_contents_and_running_titles_are_none() -> None:
+    contents = "".join(f"{number} Chapter about it\n" for number in range(1, 9))
+    dotted = "1 Introduction . . . . . . 3\n\n"
+    body = "".join(f"1 The beginning {page}\n\nText of a page.\n\n" for page in range(1, 4))
+    assert titles(contents + dotted + body) == ["1 The beginning"]
+
+
+def test_a_title_is_found_however_it_is_spaced() -> None:
+    text = "Page of text\n2.1 Variations\n  on   read\nMore"
+    assert find_title(text, "Variations on read", 0, len(text)) == text.index("2.1")
+    assert find_title(text, "Nowhere", 5, len(text)) == 5
+    assert find_title(text, " ", 5, len(text)) == 5
+
+
+def starts_of(text: str) -> np.ndarray:
+    """As if every character were a token."""
+    return np.arange(len(text), dtype=np.int64)
+
+
+def test_parts_end_at_headings_and_sources() -> None:
+    sections = ["# One\n" + "word " * 80, "# Two\n" + "word " * 10, "# Three\n" + "word " * 10]
+    text = "\n\n".join(sections)
+    found = parts_of(text, starts_of(text), [0], headings(text), 240)
+    assert [part.titles for part in found] == [("One",), ("One",), ("Two", "Three")]
+    assert [part.continues for part in found] == [False, True, False]
+    other = text.index("# Three")
+    found = parts_of(text, starts_of(text), [0, other], headings(text), 240)
+    assert [part.titles for part in found][-2:] == [("Two",), ("Three",)]
+
+
+def test_a_section_does_not_go_on_in_another_source() -> None:
+    text = "# One\n" + "word " * 40 + "\n" + "other " * 40
+    at = text.index("other")
+    found = parts_of(text, starts_of(text), [0, at], headings(text), 1000)
+    assert [(part.titles, part.continues) for part in found] == [(("One",), False), ((), False)]
+
+
+@given(st.lists(st.sampled_from(["# A\n", "word ", "\n\n", "CHAPTER I\n", "x. "]), max_size=200))
+def test_parts_hold_every_token_once(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    found = parts_of(text, starts_of(text), [0], headings(text), 10)
+    edges = [0, *(part.stop for part in found)]
+    assert [part.first for part in found] == edges[:-1]
+    assert edges[-1] == len(starts_of(text))
+    assert [part.number for part in found] == list(range(len(found)))
+    assert all(0 < len(part) <= 20 for part in found)
+
+
+def test_a_given_heading_that_no_line_shows() -> None:
+    text = "word " * 50
+    found = parts_of(text, starts_of(text), [0], [Heading(0, "All of it")], 1000)
+    assert [part.titles for part in found] == [("All of it",)]
