@@ -152,7 +152,7 @@ class Engine:
                 nll[rows] = losses.cpu().numpy()
                 scored = rows.stop
             if not np.isfinite(nll[len(ids) - len(before) :]).all():
-                raise _not_finite(state)
+                raise not_finite(state)
             last = hidden[-1].clone()
             yield Scored(state.tokens, nll)
 
@@ -215,7 +215,7 @@ class Engine:
         while True:
             (logits,) = self.model.logits_in_slices(last[None], 1)
             if not bool(logits.max().isfinite()):  # nan, +inf, or -inf everywhere
-                raise _not_finite(state)
+                raise not_finite(state)
             token = sampling.choose(logits[0], generator)
             tokens.append(token)
             reason = None
@@ -265,7 +265,8 @@ def loops(tokens: list[int]) -> bool:
     return False
 
 
-def _not_finite(state: StreamState) -> ModelError:
+def not_finite(state: StreamState) -> ModelError:
+    """The error of a logit that is not finite, somewhere in what a state has read."""
     return ModelError(
         f"the model gave non-finite logits within the first {state.tokens:,} tokens",
         hint="its weights may be damaged; try --dtype float32",
