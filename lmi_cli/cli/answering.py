@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lmi_cli.cli import envelope, summary
+from lmi_cli.cli import closing, envelope
 from lmi_cli.cli.console import Output
 from lmi_cli.cli.dry_run import dry_run
 from lmi_cli.cli.request import Request
@@ -46,7 +46,7 @@ def answer_and_print(
                 return
             if not request.json:
                 printer.end(event.answer)
-            for line in summary.evidence_lines(event, reading.report()):
+            for line in closing.evidence_lines(event, reading.report()):
                 session.say(line)
 
         asker = Asker(opened.loaded, reading, options)
@@ -54,7 +54,7 @@ def answer_and_print(
         if request.json:
             sink.write(_as_json(command, opened, report, request))
         sink.close()
-        for line in summary.reading_lines(opened, report.reading, report.timing, report.answers):
+        for line in closing.reading_lines(opened, report.reading, report.timing, report.answers):
             session.say(line)
 
 

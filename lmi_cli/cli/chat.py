@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lmi_cli.cli import summary
+from lmi_cli.cli import closing
 from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.console import Output, message
 from lmi_cli.cli.dry_run import dry_run
@@ -48,7 +48,7 @@ def command(request: ChatRequest) -> None:
     from lmi_cli.tasks.asking import Asker
 
     asker = Asker(opened.loaded, reading, options)
-    for line in summary.work_lines(opened, reading.report(), reading.timing()):
+    for line in closing.work_lines(opened, reading.report(), reading.timing()):
         session.say(line)
     session.say("type a question, or /help")
     conversation = _Conversation(opened.loaded, asker)
@@ -101,7 +101,7 @@ class _Conversation:
                 self._turns.clear()
             case "/evidence":
                 last, report = self._last, self._asker.reading.report()
-                lines = summary.evidence_lines(last, report) if last else []
+                lines = closing.evidence_lines(last, report) if last else []
                 for text in lines or ["there is no evidence"]:
                     message(text)
             case "/save" if argument.strip():

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmi_cli.cli import envelope, summary
+from lmi_cli.cli import closing, envelope
 from lmi_cli.cli.choices import memory_choice, method_choice, prompts_of, reading_request
 from lmi_cli.cli.console import Output, mebibytes, one_line
 from lmi_cli.cli.request import Request
@@ -20,10 +20,20 @@ if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
     from lmi_cli.tasks.inspect import InspectReport
     from lmi_cli.tasks.plan import Plan
+    from lmi_cli.tasks.summary import Length
 
 _NAMED_SKIPS = 10
 
-Planner = Callable[["KnownModel", int], "Plan"]
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """How a document is summarised: the strategy, and the usual size of a part in tokens."""
+
+    strategy: str
+    tokens: int
+
+
+Planner = Callable[["KnownModel", int], "Plan | Parts"]
 """From a model and a number of tokens to a plan."""
 
 
@@ -68,6 +78,23 @@ def dry_run_of_scoring(request: Request, paths: Sequence[str], length: int | Non
     _report("perplexity", request, paths, planned)
 
 
+def dry_run_of_parts(
+    request: Request, paths: Sequence[str], strategy: str, length: "Length"
+) -> None:
+    """Report on ``paths`` as ``lmi summarize`` would divide them, or on a state file."""
+    if (path := state_file(paths)) is not None:
+        _show_state_file(path, request)
+        return
+    from lmi_cli.tasks.divided import part_size
+    from lmi_cli.tasks.summary import strategy_of
+
+    def planned(known: "KnownModel", tokens: int) -> "Parts":
+        name = strategy_of(strategy, known.facts.weights)
+        return Parts(name, part_size(tokens, length.entries if name == "extract" else None))
+
+    _report("summarize", request, paths, planned)
+
+
 def _report(command: str, request: Request, paths: Sequence[str], planned: Planner) -> None:
     corpus = open_sources(paths, request)
     sink = Output(request.output)
@@ -82,7 +109,7 @@ def _report(command: str, request: Request, paths: Sequence[str], planned: Plann
         if request.json:
             sink.write(_as_json(command, known, plan, report))
         else:
-            for line in _as_text(known, plan, report):
+            for line in (*_contents(report), *_forecast(known, plan, report)):
                 sink.write(line + "\n")
         sink.close()
         speed = report.tokens / report.seconds if report.seconds else 0.0
@@ -92,7 +119,7 @@ def _report(command: str, request: Request, paths: Sequence[str], planned: Plann
         )
         for note in report.notes:
             session.say(note)
-        for line in summary.issue_lines(report.sources):
+        for line in closing.issue_lines(report.sources):
             session.say(line)
 
 
@@ -164,29 +191,38 @@ def planned_objects(known: "KnownModel", plan: "Plan") -> dict[str, Any]:
     return {"model": model, "method": method, "memory": envelope.memory_object(*sizes)}
 
 
-def _as_json(command: str, known: "KnownModel", plan: "Plan", report: "InspectReport") -> str:
-    objects = planned_objects(known, plan)
+def _as_json(
+    command: str, known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
+) -> str:
+    inspected: dict[str, Any] = {
+        "chars": report.chars,
+        "tokenizer": report.engine,
+        "notes": report.notes,
+    }
+    if isinstance(plan, Parts):
+        model = envelope.known_model_object(known)
+        method = envelope.parts_object(plan.strategy, plan.tokens)
+        memory, prefill_s = envelope.memory_object(0, None), None
+    else:
+        objects = planned_objects(known, plan)
+        model, method, memory = objects["model"], objects["method"], objects["memory"]
+        inspected["fits"], prefill_s = plan.fits, plan.prefill_s
     return envelope.dump(
         command,
         dry_run=True,
-        model=objects["model"],
-        method=objects["method"],
+        model=model,
+        method=method,
         sources=[asdict(item) for item in report.sources],
         skipped=[asdict(item) for item in report.skipped],
         tokens=envelope.tokens_object(report.tokens, generated=0),
         sampling=None,
-        timing={"tokenise_s": report.seconds, "prefill_s": plan.prefill_s},
-        memory=objects["memory"],
-        inspect={
-            "fits": plan.fits,
-            "chars": report.chars,
-            "tokenizer": report.engine,
-            "notes": report.notes,
-        },
+        timing={"tokenise_s": report.seconds, "prefill_s": prefill_s},
+        memory=memory,
+        inspect=inspected,
     )
 
 
-def _as_text(known: "KnownModel", plan: "Plan", report: "InspectReport") -> Iterator[str]:
+def _contents(report: "InspectReport") -> Iterator[str]:
     yield from tree_lines(report.sources)
     inside, files = sum(item.tokens for item in report.sources), len(report.sources)
     headers = report.tokens - inside
@@ -204,6 +240,13 @@ def _as_text(known: "KnownModel", plan: "Plan", report: "InspectReport") -> Iter
             yield one_line(f"         {item.origin}: {item.reason}")
         if len(report.skipped) > _NAMED_SKIPS:
             yield f"         {len(report.skipped) - _NAMED_SKIPS:,} more (see --json)"
+
+
+def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport") -> Iterator[str]:
+    if isinstance(plan, Parts):
+        who = "no model reads them" if plan.strategy == "extract" else "the model reads each"
+        yield f"parts    of about {plan.tokens:,} tokens ({plan.strategy}: {who})"
+        return
     facts, dtype = known.facts, plan.precision.dtype
     length = f"the trained length of {facts.trained_length:,} tokens of {one_line(known.files.id)}"
     if plan.fits:

@@ -9,7 +9,10 @@ from lmi_cli.cli.session import Opened
 from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
+    from lmi_cli.models.known import KnownModel
     from lmi_cli.tasks.report import ReadingReport, Timing
+    from lmi_cli.tasks.statefile import StateFileHeader
+    from lmi_cli.tasks.summary import SummaryReport
 
 SCHEMA_VERSION = 1
 
@@ -29,6 +32,35 @@ def model_object(opened: Opened) -> dict[str, Any]:
     }
 
 
+def known_model_object(known: "KnownModel") -> dict[str, Any]:
+    """``model``, for one whose weights stay unread."""
+    files, facts = known.files, known.facts
+    return {
+        "id": files.id,
+        "kind": files.kind,
+        "identity": files.identity,
+        "family": facts.family,
+        "trained_length": facts.trained_length,
+        "dtype": known.precision.dtype,
+        "quantize": known.precision.quantize,
+        "device_map": None,
+    }
+
+
+def stored_model_object(header: "StateFileHeader") -> dict[str, Any]:
+    """``model``, for one of which only a state file is here."""
+    return {
+        "id": header.model,
+        "kind": None,
+        "identity": header.identity,
+        "family": None,
+        "trained_length": None,
+        "dtype": header.dtype,
+        "quantize": header.quantize,
+        "device_map": None,
+    }
+
+
 def memory_object(
     weights: int, cache: int | None, store: int | None = 0, device_peak: int | None = None
 ) -> dict[str, Any]:
@@ -40,6 +72,11 @@ def memory_object(
         "store_bytes": store,
         "device_peak_bytes": device_peak,
     }
+
+
+def parts_object(strategy: str, part_tokens: int) -> dict[str, Any]:
+    """``method``, where a document is treated in parts of at most so many tokens."""
+    return {"name": strategy, "bound_tokens": part_tokens, "form": "parts"}
 
 
 def tokens_object(
@@ -89,6 +126,33 @@ def dump_reading(
         sampling=sampling,
         timing=timing_object(opened, timing),
         memory=memory_object(*sizes),
+        **parts,
+    )
+
+
+def dump_summary(
+    model: dict[str, Any],
+    opened: Opened | None,
+    report: "SummaryReport",
+    request: Request,
+    parts: dict[str, Any],
+) -> str:
+    """The object of ``lmi summarize``; ``opened`` is None where no weights were loaded."""
+    lm = None if opened is None else opened.loaded.lm
+    return dump(
+        "summarize",
+        model=model,
+        method=parts_object(report.strategy, report.part_tokens),
+        sources=[asdict(source) for source in report.sources],
+        skipped=[asdict(item) for item in report.skipped],
+        tokens=tokens_object(report.tokens, report.generated, report.tokens),
+        sampling=sampling_object(request),
+        timing={**asdict(report.timing), "load_s": 0.0 if opened is None else opened.load_s},
+        memory=memory_object(
+            0 if lm is None else lm.weights_bytes,
+            None,
+            device_peak=None if lm is None else lm.device_peak_bytes(),
+        ),
         **parts,
     )
 

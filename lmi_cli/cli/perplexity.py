@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lmi_cli.cli import envelope, summary
+from lmi_cli.cli import closing, envelope
 from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import method_choice
 from lmi_cli.cli.console import Output, mebibytes, require_writable, write_file
@@ -79,7 +79,7 @@ def command(request: PerplexityRequest) -> None:
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
     peak = mebibytes(peak_rss_bytes())
     session.say(f"scored in {seconds:.1f} s ({speed:,.0f} tok/s), peak memory {peak}")
-    for line in summary.input_lines(report.reading):
+    for line in closing.input_lines(report.reading):
         session.say(line)
 
 

@@ -77,6 +77,11 @@ class ProgressDisplay:
         self._task: TaskID | None = None
         self._last_line = 0.0
 
+    @property
+    def shows(self) -> bool:
+        """Whether anything is shown at all."""
+        return self._bar is not None or self._lines
+
     def __enter__(self) -> "ProgressDisplay":
         if self._bar is not None:
             self._bar.start()

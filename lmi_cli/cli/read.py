@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lmi_cli.cli import envelope, summary
+from lmi_cli.cli import closing, envelope
 from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.choices import memory_choice, prompts_of, reading_request
 from lmi_cli.cli.console import Output, one_line
@@ -102,5 +102,5 @@ def command(request: ReadRequest) -> None:
             f"{one_line(str(target))}: {report.document_tokens:,} tokens, "
             f"{size / 2**20:,.1f} MiB ({kept})"
         )
-        for line in summary.work_lines(opened, report, timing):
+        for line in closing.work_lines(opened, report, timing):
             session.say(line)

@@ -103,8 +103,7 @@ class Asker:
         started = time.monotonic()
         self.require_fit(question)
         # A follow-up question is rarely clear without the one before it.
-        asked = " ".join([*(asked for asked, _ in earlier[-1:]), question])
-        ranked = [] if self._finder is None else self._finder.rank(asked)
+        ranked = self.ranked(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
         tail = self._tail(question, earlier)
         hidden = self._hidden_spans(len(tail))
         source = answer_from or self.options.answer_from
@@ -127,6 +126,10 @@ class Asker:
         self.timing.add_decode(self._generated, time.monotonic() - started)
         evidence = evidence_of(self.reading.document, self.reading.sources, ranked)
         return Answer(question, text, reason, count, visible, source, evidence)
+
+    def ranked(self, question: str) -> list[Ranked]:
+        """The passages of the document, best first; none without an index of retrieval heads."""
+        return [] if self._finder is None else self._finder.rank(question)
 
     def require_fit(self, *questions: str) -> None:
         """Refuse questions that are longer than the window, with a ``UsageError``."""

@@ -14,10 +14,11 @@ Report = TypeVar("Report")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The number of tokens read so far, and the total if it is known."""
+    """How much is done so far, and how much there is if that is known, in tokens or ``unit``."""
 
-    tokens: int
+    done: int
     total: int | None = None
+    unit: str = "tok"
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ def passkey(
     def in_grid(event: Progress | Note) -> Progress | Note | None:
         """Convert progress to that of the whole grid, and pass each note on once."""
         if isinstance(event, Progress):
-            return Progress(done + event.tokens, total)
+            return Progress(done + event.done, total)
         new = event.text not in noted
         noted.add(event.text)
         return event if new else None

@@ -77,6 +77,7 @@ class ReadingRequest:
     """The options that decide how a document is read.
 
     ``answer_tokens`` is the longest answer, and ``chunk`` the size of a forward pass, in tokens.
+    ``evidence`` asks for the retrieval heads even if the document is read whole.
     """
 
     prompts: Prompts
@@ -84,6 +85,7 @@ class ReadingRequest:
     memory: MemoryChoice = field(default_factory=MemoryChoice)
     answer_tokens: int = ANSWER_TOKENS
     chunk: int = CHUNK
+    evidence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ def plan_reading(
         precision=known.precision,
         longest=tokens + length - limit if fits and tokens is not None else None,
         index=memory.index and heads is not None and bool(heads.heads),
-        needs_heads=memory.index and not fits and bounded and heads is None,
+        needs_heads=memory.index and (request.evidence or (not fits and bounded)) and heads is None,
         searching=searching,
         int8=memory.int8,
     )

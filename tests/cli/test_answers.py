@@ -33,7 +33,7 @@ FIELDS = {
 }  # fmt: skip
 RESULTS = {
     "qa": {"answers"},
-    "summarize": {"summary", "finish_reason", "visible", "answered_from", "evidence"},
+    "summarize": {"summary", "strategy", "statements", "outline", "parts", "dropped"},
     "perplexity": {"perplexity"},
     "passkey": {"cells"},
     "bench": {"machine", "rows"},

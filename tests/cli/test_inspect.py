@@ -43,7 +43,8 @@ def test_a_tree_with_tokens_totals_and_the_forecast(
 def test_the_object_and_that_it_is_the_stock_count(
     lmi: Callable[..., object], model: str, document: Path
 ) -> None:
-    asked = ("summarize", document, "-m", model, "-n", 99, "--dry-run", "--json")
+    asked = ("summarize", document, "--strategy", "window", "-m", model, "-n", 99)
+    asked += ("--dry-run", "--json")
     report = json.loads(lmi(*asked).out)
     count = _totals(Path(model), document.read_text())
     assert report["command"] == "summarize"
@@ -72,7 +73,7 @@ def test_a_dry_run_reads_as_the_command_would_and_loads_nothing(
     window: int,
 ) -> None:
     monkeypatch.setattr("lmi_cli.models.load.load_known", lambda *_: pytest.fail("was loaded"))
-    question = ["What is green?"] if command == "qa" else []
+    question = {"qa": ["What is green?"], "summarize": ["--strategy", "window"]}.get(command, [])
     result = lmi(command, long_document, *question, "-m", model, "--dry-run", "--json")
     report = json.loads(result.out)
     assert (report["command"], report["dry_run"]) == (command, True)

@@ -36,7 +36,7 @@ def ours(report: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "command",
-    [("qa", QUESTION), ("summarize",), ("perplexity",), ("inspect",)],
+    [("qa", QUESTION), ("summarize", "--strategy", "window"), ("perplexity",), ("inspect",)],
     ids=lambda command: command[0],
 )
 def test_commands_that_read(

@@ -129,7 +129,7 @@ def test_the_grid(loaded: Loaded) -> None:
     assert report.tokens == 2 * 2 * sum(lengths) > report.read
     progress = [event for event in events if isinstance(event, Progress)]
     assert progress[-1] == Progress(report.tokens, report.tokens)
-    assert [p.tokens for p in progress] == sorted(p.tokens for p in progress)
+    assert [p.done for p in progress] == sorted(p.done for p in progress)
     assert report.methods[150].parameters["window"] == 256
     assert report.methods[400].parameters["window"] < 256
     assert 0 < report.generated <= 4 * len(report.cells) * 2

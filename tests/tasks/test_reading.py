@@ -177,7 +177,7 @@ def test_progress_counts_the_document(loaded: Loaded, corpus: Corpora) -> None:
     for text in (LINE, LINE * 100):
         events = settings.events(loaded, corpus(text), ["Why?"])
         progress = [event for event in events if isinstance(event, Progress)]
-        counts = [event.tokens for event in progress]
+        counts = [event.done for event in progress]
         total = len(loaded.tokenizer.encode(text))
         assert counts == sorted(counts) and counts[-1] == total
         assert {event.total for event in progress} == {total if text is LINE else None}

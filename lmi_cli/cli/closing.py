@@ -9,6 +9,7 @@ from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.report import Answer, ReadingReport, SourceReport, Timing, Visible
+    from lmi_cli.tasks.summary import SummaryReport
     from lmi_cli.text.provenance import Place
 
 _QUOTED_CHARS = 90
@@ -47,7 +48,7 @@ def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing", *more:
     return [f"{line}, peak memory {mebibytes(peak_rss_bytes())}", *more, *input_lines(report)]
 
 
-def input_lines(report: "ReadingReport") -> list[str]:
+def input_lines(report: "ReadingReport | SummaryReport") -> list[str]:
     """Input that was skipped, or read with losses."""
     lines = [f"skipped {item.origin}: {item.reason}" for item in report.skipped[:5]]
     if len(report.skipped) > 5:

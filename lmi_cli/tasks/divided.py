@@ -1,0 +1,194 @@
+"""A document divided into the parts that a summary treats one by one."""
+
+from bisect import bisect_right
+from collections.abc import Generator, Sequence
+from itertools import pairwise
+from pathlib import PurePath
+from statistics import median
+
+import numpy as np
+
+from lmi_cli.engine.engine import Ids
+from lmi_cli.sources.blocks import Bookmark, Source
+from lmi_cli.tasks.document import Document
+from lmi_cli.tasks.events import Progress
+from lmi_cli.tasks.picking import Picker, Sentence
+from lmi_cli.tasks.summary import Entry, Statement
+from lmi_cli.text.comments import SOURCE_SUFFIXES
+from lmi_cli.text.parts import Heading, Part, find_title, headings, parts_of
+from lmi_cli.text.stream import TokenStream
+
+_LINE_CHARS = 200
+_GROWTH = 4
+"""Where there are too many parts, they grow by one in so many tokens."""
+PART_TOKENS = 1024
+"""Usual size of a part; see ``docs/summaries.md``."""
+
+
+def read_document(stream: TokenStream) -> Generator[Progress, None, Document]:
+    """The whole document of a stream, which no model reads.
+
+    Raises:
+        NoInputError: There is no text.
+    """
+    document = Document()
+    for block in stream.blocks(document.provenance):
+        document.add(block)
+        yield Progress(document.tokens)
+    return document
+
+
+def part_size(tokens: int, most_parts: int | None = None) -> int:
+    """Size, in tokens, of the parts of a document of ``tokens`` tokens; see `DividedDocument`."""
+    return PART_TOKENS if most_parts is None else max(PART_TOKENS, -(-tokens // most_parts))
+
+
+class DividedDocument:
+    """A document, its parts, and the sentences in them.
+
+    Args:
+        document: The document.
+        sources: Its sources.
+        part_tokens: Target size of a part, in tokens.
+        most_parts: Larger parts are made where there would be more; every source has at least one.
+
+    Attributes:
+        parts: The parts, in order.
+        picker: Picks sentences of them.
+        listed: Whether an outline should list files rather than parts: there are several, most of
+            them code or short.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        sources: Sequence[Source],
+        part_tokens: int = PART_TOKENS,
+        most_parts: int | None = None,
+    ) -> None:
+        self.document = document
+        self.sources = sources
+        self._begins = document.provenance.source_starts()
+        starts = [begin for _, begin in self._begins]
+        titled = self.headings()
+        while True:
+            self.parts = parts_of(document.text, document.starts, starts, titled, part_tokens)
+            most = document.tokens if most_parts is None else max(most_parts, len(starts))
+            if len(self.parts) <= most or part_tokens > document.tokens:
+                break
+            part_tokens += part_tokens // _GROWTH
+        self._spans = [self.span(part) for part in self.parts]
+        code = [PurePath(source.origin).suffix.lower() in SOURCE_SUFFIXES for source in sources]
+        self.picker = Picker(
+            document.text,
+            self._spans,
+            [len(part) for part in self.parts],
+            {part.number for part in self.parts if code[self.source(part)]},
+            document.provenance.sections().tolist(),
+        )
+        counts = document.source_tokens
+        short = bool(counts) and median(counts) <= PART_TOKENS
+        self.listed = len(self._begins) > 1 and (short or 2 * sum(code) > len(code))
+
+    def span(self, part: Part) -> tuple[int, int]:
+        """Offsets in the text of a part, without the line that names its source."""
+        document = self.document
+        begin, end = int(document.starts[part.first]), len(document.text)
+        if part.stop < document.tokens:
+            end = int(document.starts[part.stop])
+        end = max(end, begin + 1)
+        inside = document.provenance.behind_header(begin, end)
+        return (inside, end) if inside < end else (begin, end)
+
+    def source(self, part: Part) -> int:
+        """Index of the source of a part."""
+        return self.document.provenance.locate(self.span(part)[0]).source
+
+    def statement(self, part: int, sentence: Sentence) -> Statement:
+        """A sentence of the text as a statement about its part."""
+        return self.written(part, sentence.said, sentence.begin, sentence.end)
+
+    def written(
+        self, part: int, text: str, begin: int, end: int, support: float | None = None
+    ) -> Statement:
+        """A statement about a part, with a place in the text."""
+        locate = self.document.provenance.locate
+        first = locate(begin)
+        origin = self.sources[first.source].origin
+        return Statement(text, part, origin, first, locate(max(begin, end - 1)), support)
+
+    def part_of(self, sentence: Sentence) -> int:
+        """Number of the part that a sentence is in."""
+        return bisect_right(self._spans, sentence.begin, key=lambda span: span[0]) - 1
+
+    def ids(self, part: Part) -> Ids:
+        """The tokens of a part."""
+        return self.document.ids[part.first : part.stop]
+
+    def first_line(self, part: Part) -> Statement | None:
+        """The first line with a letter in a part, for what has no sentences."""
+        text, (begin, end) = self.document.text, self.span(part)
+        while begin < end:
+            stop = text.find("\n", begin, end)
+            stop = end if stop < 0 else stop
+            if any(map(str.isalnum, line := text[begin:stop])):
+                said = " ".join(line.split())
+                said = said if len(said) <= _LINE_CHARS else f"{said[: _LINE_CHARS - 3]}..."
+                return self.written(part.number, said, begin, stop)
+            begin = stop + 1
+        return None
+
+    def entry(self, parts: Sequence[Part], statements: Sequence[Statement]) -> Entry:
+        """An entry of the outline for consecutive parts of one source."""
+        begin, (_, end) = self.span(parts[0])[0], self.span(parts[-1])
+        end = begin + max(1, len(self.document.text[begin:end].rstrip()))
+        locate = self.document.provenance.locate
+        first = locate(begin)
+        return Entry(
+            kind="part",
+            titles=parts[0].titles,
+            parts=tuple(part.number for part in parts),
+            tokens=sum(map(len, parts)),
+            source=self.sources[first.source].origin,
+            first=first,
+            last=locate(end - 1),
+            statements=tuple(statements),
+        )
+
+    def headings(self) -> list[Heading]:
+        """The headings of all sources: those of their own outlines where they have any."""
+        text, behind = self.document.text, self.document.provenance.behind_header
+        ends = [begin for _, begin in self._begins[1:]] + [len(text)]
+        found: list[Heading] = []
+        for (source, begin), end in zip(self._begins, ends, strict=True):
+            outline = self.sources[source].outline
+            here = self._outlined(outline, begin, end) if outline else headings(text, begin, end)
+            # With a heading at its very beginning, a section has the line that names the source.
+            if here and not text[behind(begin, end) : here[0].offset].strip():
+                here[0] = Heading(begin, here[0].title)
+            found += here
+        return found
+
+    def _outlined(self, outline: Sequence[Bookmark], begin: int, end: int) -> list[Heading]:
+        """The headings that a source's own outline names."""
+        pages = self._pages(begin, end)
+        found = (
+            Heading(find_title(self.document.text, mark.title, *pages[mark.page]), mark.title)
+            for mark in outline
+            if mark.page in pages
+        )
+        return sorted(found, key=lambda heading: heading.offset)
+
+    def _pages(self, begin: int, end: int) -> dict[int, tuple[int, int]]:
+        """Offsets in the text of the pages of the source at ``begin`` to ``end``."""
+        sections = self.document.provenance.sections()
+        low, high = np.searchsorted(sections, [begin, end]).tolist()
+        bounds = [*sections[low:high].tolist(), end]
+        locate = self.document.provenance.locate
+        behind = self.document.provenance.behind_header
+        found = {}
+        for first, stop in pairwise(bounds):
+            first = behind(first, stop)
+            if first < stop and (page := locate(first).page) is not None:
+                found[page] = (first, stop)
+        return found
