@@ -133,9 +133,9 @@ def require_writable(path: Path) -> None:
     folder = Path(os.path.realpath(path)).parent
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file to write")
-    if not _is_special(path) and not folder.is_dir():
+    if not is_special(path) and not folder.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {folder}")
-    if not os.access(path if _is_special(path) else folder, os.W_OK):
+    if not os.access(path if is_special(path) else folder, os.W_OK):
         raise ResourceError(f"{path} cannot be written: {folder} is read-only")
 
 
@@ -148,7 +148,7 @@ def write_file(path: Path, data: bytes) -> None:
         ResourceError: It cannot be written.
     """
     try:
-        if _is_special(path):
+        if is_special(path):
             path.write_bytes(data)
         else:
             write_atomically(Path(os.path.realpath(path)), data)
@@ -158,7 +158,8 @@ def write_file(path: Path, data: bytes) -> None:
         raise _unwritable(str(path), error) from error
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
+    """Whether a path names a device or a pipe, which is written to directly."""
     return path.exists() and not path.is_file()
 
 

@@ -10,7 +10,7 @@ from lmi_cli.cli import closing, envelope, outline
 from lmi_cli.cli.answering import answer_and_print
 from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import memory_choice, prompts_of, sampling_of
-from lmi_cli.cli.console import Output, mebibytes
+from lmi_cli.cli.console import Output, is_special, mebibytes
 from lmi_cli.cli.dry_run import dry_run, dry_run_of_parts
 from lmi_cli.cli.request import READS, Request
 from lmi_cli.cli.session import (
@@ -117,6 +117,7 @@ class _Summarizing:
         self._opened: Opened | None = None
         self._model: dict[str, Any] = {}
         self._streamed = 0
+        self._several = False
 
     def run(self) -> None:
         """Summarise and print."""
@@ -127,7 +128,7 @@ class _Summarizing:
                 session.say("options of the method and the memory apply to --strategy window only")
             with self._task(session) as task:
                 report = session.follow(
-                    task, "summarizing", lambda entry: self._show(session, entry)
+                    task, "summarising", lambda entry: self._show(session, entry)
                 )
                 self._print(report)
             for line in self._closing_lines(report):
@@ -141,6 +142,7 @@ class _Summarizing:
             return
         strategy, found = self._stored(session, path) if path else self._read(session)
         require_whole_input(found[1], found[2], request)
+        self._several = len(found[1]) > 1
         if strategy == "extract":
             yield self._extract(*found)
         else:
@@ -186,6 +188,7 @@ class _Summarizing:
         self._opened, self._model = opened, envelope.model_object(opened)
         from lmi_cli.tasks.asking import Asker
 
+        self._several = len(reading.sources) > 1
         ranked = Asker(opened.loaded, reading, options).ranked(focus)
         if not ranked:
             raise UsageError(
@@ -233,18 +236,17 @@ class _Summarizing:
             session.chunk(self._opened),
         )
         divided = DividedDocument(document, sources, writing.part_tokens(model, options))
-        beside = request.output
-        finished = FinishedParts(
-            None if beside is None else beside.with_name(beside.name + ".parts"),
-            writing.identity_of(model, divided, strategy, options),
-        )
+        kept = None
+        if request.output is not None and not is_special(request.output):
+            kept = request.output.with_name(request.output.name + ".parts")
+        identity = writing.identity_of(model, divided, strategy, options)
+        finished = FinishedParts(kept, identity)
         yield writing.write_summary(model, divided, skipped, strategy, options, finished)
         finished.remove()
 
     def _show(self, session: Session, entry: "Entry") -> None:
         """An entry that is done: on stdout if streamed, else on stderr where progress is shown."""
-        several = len(self._paths) > 1 or Path(self._paths[0]).is_dir()
-        lines = list(outline.entry_lines(entry, several=several))
+        lines = list(outline.entry_lines(entry, several=self._several))
         if self._request.stream:
             self._sink.write("\n".join(lines) + "\n")
             self._streamed += 1

@@ -27,7 +27,7 @@ _LEAST_LETTERS = 0.85
 _NOT_PROSE = re.compile(
     r"://|[=<>{}\\|]|\(.{60}|\.\.\.|…|Permission is|[Cc]opyright|[Aa]ll rights reserved"
 )
-# Speech, and whoever speaks of himself or to the reader, says little without its context.
+# Speech, and a sentence in the first or second person says little without its context.
 _SPEECH = re.compile(r"[\"“”«»]|--[A-Z]|\b(?:I|you|your|my|me|You|Your|My)\b")
 # What a sentence refers to stands before it. English only: in other languages nothing matches.
 _REFERS_BACK = re.compile(
@@ -150,7 +150,7 @@ class Picker:
                 sentences get.
         """
         tokens = sum(self._tokens[part] for part in among)
-        spans = 1 if bonus else max(1, min(count, len(among), tokens // _SPAN_TOKENS))
+        spans = 1 if bonus is not None else max(1, min(count, len(among), tokens // _SPAN_TOKENS))
         picked: list[Sentence] = []
         for span in range(spans):
             here = among[span * len(among) // spans : (span + 1) * len(among) // spans]
