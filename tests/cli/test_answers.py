@@ -70,7 +70,8 @@ def test_every_command_prints_the_same_object(
             assert set(report[name]) == fields, name
     assert {"name", "bound_tokens"} <= set(report["method"])
     assert report["model"]["id"] == model and report["model"]["trained_length"] == 256
-    assert report["timing"]["load_s"] > 0 and report["timing"]["prefill_s"] > 0
+    if command != "summarize":  # no model reads for that
+        assert report["timing"]["load_s"] > 0 and report["timing"]["prefill_s"] > 0
     assert report["tokens"]["read"] > 0
     if command in ("qa", "passkey", "bench"):
         assert report["tokens"]["generated"] > 0 and report["timing"]["decode_tok_per_s"] > 0
