@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lmi_cli import __version__
-from lmi_cli.cli import bench, chat, inspect, models, passkey, perplexity, qa, read, summarize
+from lmi_cli.cli import bench, chat, find, inspect, models, passkey, perplexity, qa, read, summarize
 from lmi_cli.cli.arguments import parsed
 from lmi_cli.cli.console import Output, message
 
@@ -48,7 +48,7 @@ def build() -> typer.Typer:
         epilog=_EPILOG,
     )
     app.callback(invoke_without_command=True)(root)
-    for module in (qa, chat, read, summarize, perplexity, inspect, passkey, bench):
+    for module in (qa, chat, find, read, summarize, perplexity, inspect, passkey, bench):
         app.command(module.__name__.rpartition(".")[2])(parsed(module.command))
     app.add_typer(models.app, name="models")
     return app

@@ -1,18 +1,29 @@
 """The report after the result: what was read, what the model could see, the time and the memory."""
 
+import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lmi_cli.cli.console import mebibytes
+from lmi_cli.cli.console import columns, mebibytes
 from lmi_cli.cli.session import Opened
 from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
-    from lmi_cli.tasks.report import Answer, ReadingReport, SourceReport, Timing, Visible
+    from lmi_cli.tasks.report import (
+        Answer,
+        Evidence,
+        ReadingReport,
+        SourceReport,
+        Timing,
+        Visible,
+    )
     from lmi_cli.tasks.summary import SummaryReport
     from lmi_cli.text.provenance import Place
 
-_QUOTED_CHARS = 90
+_INDENT = "    "
+_GAP = " ... "
+"""Between two sentences that are quoted."""
 _ENDINGS = {
     "length": "reached the limit set by -n and is cut off",
     "loop": "began to repeat itself and was stopped",
@@ -96,20 +107,35 @@ def _point(report: "ReadingReport", place: "Place") -> str:
 
 
 def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
-    """The passages that the question is about, one per line, best first."""
-    lines = []
+    """The passages that the question is about, best first, with the sentences that matter most."""
+    width, lines = columns(sys.stderr), list[str]()
     for item in answer.evidence:
-        if item.page is not None:
-            place = f"page {item.page}"
-            place += f" ({item.label})" if item.label not in (None, str(item.page)) else ""
-        elif item.line_start is not None:
-            end = item.line_end or item.line_start
-            place = f"line {item.line_start:,}"
-            place = f"lines {item.line_start:,}-{end:,}" if end != item.line_start else place
+        place, quote = place_of(item, report.sources), quote_of(item)
+        if width is None:
+            lines.append(f"  {place}: {quote}")
         else:
-            place = f"character {item.start:,}"
-        place = f"{item.source} {place}" if len(report.sources) > 1 else place
-        text = " ".join(item.text.split())
-        cut = f"{text[: _QUOTED_CHARS - 3]}..." if len(text) > _QUOTED_CHARS else text
-        lines.append(f"  {place}: {cut}")
+            lines.append(f"  {place}")
+            lines += textwrap.wrap(
+                quote, max(20, width - 1), initial_indent=_INDENT, subsequent_indent=_INDENT
+            )
     return ["most relevant passages, best first:", *lines] if lines else []
+
+
+def place_of(item: "Evidence", sources: "Sequence[SourceReport]") -> str:
+    """The place of a passage, with its source if there are several."""
+    if item.page is not None:
+        place = f"page {item.page}"
+        place += f" ({item.label})" if item.label not in (None, str(item.page)) else ""
+    elif item.line_start is not None:
+        end = item.line_end or item.line_start
+        place = f"line {item.line_start:,}"
+        place = f"lines {item.line_start:,}-{end:,}" if end != item.line_start else place
+    else:
+        place = f"character {item.start:,}"
+    return f"{item.source} {place}" if len(sources) > 1 else place
+
+
+def quote_of(item: "Evidence") -> str:
+    """The sentences of a passage that are looked at most, in one line."""
+    quotes = [" ".join(quote.text.split()) for quote in item.quotes]
+    return _GAP.join(quotes) or " ".join(item.text.split())

@@ -5,7 +5,9 @@ Imports the standard library and ``disk``.
 
 import contextlib
 import os
+import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -65,6 +67,23 @@ def open_missing_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
+def has_colours() -> bool:
+    """Whether stdout is a terminal that shows bold text, and the user has not forbidden it."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def columns(stream: TextIO | None) -> int | None:
+    """Width of the terminal behind a stream; None if it is none."""
+    try:
+        if stream is None or not stream.isatty():
+            return None
+        return shutil.get_terminal_size().columns
+    except (OSError, ValueError):
+        return None
+
+
 class Output:
     """The destination of a result: stdout (None), or a file that is written whole or not at all.
 
@@ -102,6 +121,16 @@ class Output:
             raise
         except OSError as error:
             raise _unwritable("the output", error) from error
+
+    def write_marked(self, pieces: Iterable[tuple[str, bool]]) -> None:
+        """Add pieces of text; on a terminal with colours, those with True are set off in bold."""
+        bold = self._path is None and has_colours()
+        for text, marked in pieces:
+            if bold and marked and text and sys.stdout is not None:
+                _write_whole(sys.stdout, f"\x1b[1m{sanitize(text)}\x1b[0m")
+                self._ended = False
+            else:
+                self.write(text)
 
     def end_line(self) -> None:
         """End the line unless it has just been ended."""

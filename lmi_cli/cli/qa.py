@@ -37,16 +37,19 @@ def command(request: QARequest) -> None:
     asked = list(request.question or [])
     if not asked and (preset := os.environ.get("LMI_QUESTION")):
         asked = [preset]
-    paths, asked = _split_arguments(request.arguments or [], asked, request.questions)
+    paths, asked = split_arguments(request.arguments or [], asked, request.questions)
     answer_and_print("qa", request, paths, asked)
 
 
-def _split_arguments(
-    arguments: list[str], questions: list[str], file: Path | None
+def split_arguments(
+    arguments: list[str], questions: list[str], file: Path | None, command: str = "qa"
 ) -> tuple[list[str], list[str]]:
-    """Split the arguments into sources and questions.
+    """Split the arguments of a command into sources and questions.
 
     Without ``-q`` or ``--questions``, the last argument is the question.
+
+    Raises:
+        UsageError: There is no question, or what stands in its place is a source.
     """
     paths, asked = list(arguments), list(questions)
     if file is not None:
@@ -56,12 +59,14 @@ def _split_arguments(
         asked += lines
     if not asked:
         if not paths:
-            raise UsageError("no question", hint='try: lmi qa paper.pdf "Which dataset was used?"')
+            raise UsageError(
+                "no question", hint=f'try: lmi {command} paper.pdf "Which dataset was used?"'
+            )
         last = paths.pop()
         if last == "-" or _exists(last):
             raise UsageError(
                 f"the last argument is the question, but {last!r} is a source",
-                hint=f'try: lmi qa {" ".join([*paths, last])} "Your question?"',
+                hint=f'try: lmi {command} {" ".join([*paths, last])} "Your question?"',
             )
         asked = [last]
     if not all(text.strip() for text in asked):

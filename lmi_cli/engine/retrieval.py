@@ -6,6 +6,7 @@ index of a document; :mod:`lmi_cli.tasks.calibrate` finds out which heads they a
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -48,15 +49,29 @@ def key_index(
     return TokenStore(kept, with_values=False, first=first, pool=pool)
 
 
-def attention_shares(
-    engine: Engine,
-    state: StreamState,
-    ids: Ids,
-    index: TokenStore,
-    retrieval: RetrievalHeads,
-    borders: NDArray[np.int64],
-) -> Tensor:
-    """The share of each head's attention that each passage receives while a question is read.
+@dataclass(frozen=True, slots=True)
+class HeadQueries:
+    """The queries of a question in the retrieval heads that share a key head.
+
+    Attributes:
+        layer: Index of the layer.
+        slot: Place of the key head among those of the layer in the index.
+        rows: Numbers of the heads among the retrieval heads.
+        query: ``[heads, tokens of the question, D]``, rotated to the distance of the heads, scaled.
+        softcap: See :func:`lmi_cli.attention.kernel.attend`.
+    """
+
+    layer: int
+    slot: int
+    rows: list[int]
+    query: Tensor
+    softcap: float | None
+
+
+def head_queries(
+    engine: Engine, state: StreamState, ids: Ids, index: TokenStore, retrieval: RetrievalHeads
+) -> list[HeadQueries]:
+    """The queries of the retrieval heads while a question is read.
 
     Args:
         engine: Runs the model.
@@ -64,14 +79,7 @@ def attention_shares(
         ids: The question, with the template around it.
         index: Keys of the document.
         retrieval: The heads, and the distance at which every key is scored.
-        borders: Positions in the stream at which passages begin, and that of its end. Tokens before
-            the first one of the index count for no passage.
-
-    Returns:
-        float32 ``[heads, passages]``: the smoothed logarithm of the share, averaged over the tokens
-        of ``ids``.
     """
-    borders = np.maximum(borders - index.first, 0)
     observed: dict[int, list[QKV]] = {}
 
     def observe(layer: int, qkv: QKV) -> None:
@@ -80,11 +88,10 @@ def attention_shares(
 
     for _ in engine.read(state, [ids], observe):
         pass
-    result = torch.empty(len(retrieval.heads), len(borders) - 1)
+    found = []
     for layer, chunks in observed.items():
         query = torch.cat([qkv.query for qkv in chunks], 2)[0]
         rotary = engine.layers[layer].rotary
-        scale, softcap = chunks[0].scale, chunks[0].softcap
         wide = phase_dtype(query.dtype)
         query = query.to(wide)
         if rotary is not None:
@@ -98,10 +105,65 @@ def attention_shares(
                 if at == layer and head // folds == key_head
             ]
             if rows:
-                mine = query[[retrieval.heads[row].head for row in rows]] * scale
-                keys = (block[0, slot] for block in index.keys(layer))
-                shares = log_shares(mine.flatten(0, 1), keys, borders, softcap)
-                result[rows] = shares.view(len(rows), -1, len(borders) - 1).mean(1).cpu().float()
+                mine = query[[retrieval.heads[row].head for row in rows]] * chunks[0].scale
+                found.append(HeadQueries(layer, slot, rows, mine, chunks[0].softcap))
+    return found
+
+
+def attention_shares(
+    queries: Sequence[HeadQueries], index: TokenStore, borders: NDArray[np.int64]
+) -> Tensor:
+    """The share of each head's attention that each passage receives while a question is read.
+
+    Args:
+        queries: Of the question; see :func:`head_queries`.
+        index: Keys of the document.
+        borders: Positions in the stream at which passages begin, and that of its end. Tokens before
+            the first one of the index count for no passage.
+
+    Returns:
+        float32 ``[heads, passages]``: the smoothed logarithm of the share, averaged over the tokens
+        of the question.
+    """
+    borders = np.maximum(borders - index.first, 0)
+    passages = len(borders) - 1
+    result = torch.empty(sum(len(each.rows) for each in queries), passages)
+    for each in queries:
+        keys = (block[0, each.slot] for block in index.keys(each.layer))
+        shares = log_shares(each.query.flatten(0, 1), keys, borders, each.softcap)
+        result[each.rows] = shares.view(len(each.rows), -1, passages).mean(1).cpu().float()
+    return result
+
+
+def token_scores(
+    queries: Sequence[HeadQueries], index: TokenStore, first: int, stop: int
+) -> Tensor:
+    """How much the heads look at single tokens while a question is read.
+
+    Args:
+        queries: Of the question; see :func:`head_queries`.
+        index: Keys of the document.
+        first: Position in the stream of the first token.
+        stop: Position behind the last.
+
+    Returns:
+        float32 ``[stop - first]``: the score of each token, before the softmax, averaged over heads
+        and over the tokens of the question, in nats; 0 for tokens that are not in the index.
+    """
+    result = torch.zeros(stop - first)
+    heads = sum(len(each.rows) for each in queries)
+    for each in queries:
+        at = index.first
+        for block in index.keys(each.layer):
+            low, high = max(first, at), min(stop, at + block.shape[2])
+            if low < high:
+                key = block[0, each.slot, low - at : high - at]
+                scores = each.query @ key.to(each.query.device, each.query.dtype).T
+                if each.softcap is not None:
+                    scores = each.softcap * torch.tanh(scores / each.softcap)
+                share = scores.mean(1).sum(0).cpu().float() / heads
+                result[low - first : high - first] += share
+            at += block.shape[2]
     return result
 
 

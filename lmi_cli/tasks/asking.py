@@ -21,10 +21,10 @@ from lmi_cli.methods.base import visible_in_any
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta
-from lmi_cli.tasks.evidence import Finder, Ranked, evidence_of, nearest_last
+from lmi_cli.tasks.evidence import LISTED, Finder, Ranked, evidence_of, nearest_last
 from lmi_cli.tasks.plan import require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
-from lmi_cli.tasks.report import Answer, Visible
+from lmi_cli.tasks.report import Answer, Evidence, Visible
 from lmi_cli.text.prompts import Prompts, Turn
 from lmi_cli.text.tokenizer import IncrementalDecoder
 
@@ -124,12 +124,19 @@ class Asker:
         text, reason, count = yield from self._answer(engine, state, last, index, started)
         self._generated += count
         self.timing.add_decode(self._generated, time.monotonic() - started)
-        evidence = evidence_of(self.reading.document, self.reading.sources, ranked)
+        evidence = self.evidence(ranked)
         return Answer(question, text, reason, count, visible, source, evidence)
 
     def ranked(self, question: str) -> list[Ranked]:
         """The passages of the document, best first; none without an index of retrieval heads."""
         return [] if self._finder is None else self._finder.rank(question)
+
+    def evidence(
+        self, ranked: Sequence[Ranked], count: int = LISTED, around: int = 0
+    ) -> list[Evidence]:
+        """The best of the passages ranked last, with the sentences that matter in them."""
+        reading = self.reading
+        return evidence_of(reading.document, reading.sources, ranked, self._finder, count, around)
 
     def require_fit(self, *questions: str) -> None:
         """Refuse questions that are longer than the window, with a ``UsageError``."""

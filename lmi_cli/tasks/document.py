@@ -135,6 +135,13 @@ class Document:
             raise IndexError("beyond the document")
         return self.provenance.locate(int(self.starts[token]))
 
+    def section(self, offset: int) -> tuple[int, int]:
+        """Offsets in the text at which the page or source around an offset begins and ends."""
+        sections = self.provenance.sections()
+        at = int(np.searchsorted(sections, offset, side="right"))
+        begin = self.provenance.behind_header(int(sections[at - 1]), offset)
+        return begin, int(sections[at]) if at < len(sections) else self.provenance.chars
+
     def span(self, passage: Passage) -> tuple[int, int]:
         """Offsets of a passage in the text, without surrounding white space and source headers.
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmi_cli.text.comments import comments
-from lmi_cli.text.sentences import is_whole, sentences, words
+from lmi_cli.text.sentences import behind_headings, is_whole, sentences, words
 
 _FEWEST_WORDS, _MOST_WORDS = 7, 40
 _LEAST_LETTERS = 0.85
@@ -35,8 +35,6 @@ _REFERS_BACK = re.compile(
     r"Hence|Moreover|Furthermore|Also|So|Then|Such|Here|There|Similarly|Instead|Yet|Both|Finally|"
     r"Second|Third|Figure|Fig|Table)\b"
 )
-_HEADING_CHARS = 70
-_RUNNING_TITLE = re.compile(r"^[^\W\d_a-z].* \d{1,4}$")
 _LENGTH_POWER = 0.75
 """Between no preference for short sentences (0) and the mean weight of their words (1)."""
 _REFERRING_PENALTY = 0.7
@@ -234,30 +232,8 @@ def _said_in_prose(
     inside = borders[bisect_right(borders, begin) : bisect_left(borders, end)]
     for low, high in pairwise([begin, *inside, end]):
         for first, last in sentences(text, low, high):
-            first = _behind_headings(text, first, last)
+            first = behind_headings(text, first, last)
             yield first, last, " ".join(text[first:last].split())
-
-
-def _behind_headings(text: str, begin: int, end: int) -> int:
-    """The offset behind lines that stand in front of a sentence like headings.
-
-    The text of a PDF has no blank line there. A heading is a short line of its own, and the next
-    one begins with a capital. A line that ends with a page number is no part of a sentence either.
-    """
-    while (stop := text.find("\n", begin, end)) >= 0:
-        line, following = text[begin:stop], stop + 1
-        own_line = begin == 0 or text[begin - 1] == "\n"
-        if any(map(str.isalpha, line)):
-            ends = text.find("\n", following, end)
-            longer = ends < 0 or ends - following >= len(line)
-            heads = longer and text[following : following + 1].isupper()
-            running = _RUNNING_TITLE.search(line) is not None
-            if not own_line or len(line) > _HEADING_CHARS or not (heads or running):
-                return begin
-        elif not any(map(str.isdigit, line)):
-            return begin
-        begin = following
-    return begin
 
 
 def _said_in_code(text: str, begin: int, end: int) -> Iterable[tuple[int, int, str]]:

@@ -46,6 +46,25 @@ class Visible:
     reread: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A sentence of a source.
+
+    Attributes:
+        text: As it stands in the source.
+        start: Offset in the extracted text of the source.
+        page: One-based page, for paged sources.
+        line: One-based line, for sources counted in lines.
+        words: Offsets in ``text`` at which the words begin and end that are looked at most.
+    """
+
+    text: str
+    start: int
+    page: int | None
+    line: int | None
+    words: list[tuple[int, int]]
+
+
 @dataclass(slots=True)
 class Evidence:
     """A passage that a question is about, and its place in the sources.
@@ -60,6 +79,7 @@ class Evidence:
         end: Offset of its end (exclusive).
         score: Attention of the retrieval heads for this question relative to that for questions
             without content: mean log ratio over heads and tokens, in nats.
+        quotes: The one or two sentences that the heads look at most, whole, in order.
     """
 
     source: str
@@ -72,6 +92,7 @@ class Evidence:
     text: str
     score: float
     tokens: int
+    quotes: list[Quote] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -20,6 +20,8 @@ _INITIAL, _INITIAL_NEXT = re.compile(r"\b[A-Z]\.$"), re.compile(r"\s*[A-Z]\.")
 _NUMBER = re.compile(r"(?:^|\n)[ \t]*(?:[\dIVX]{1,4}|[A-Za-z])(?:\.\d{1,2}){0,3}\.$")
 """At the beginning of a line: the number of a section or of an item."""
 _LONGEST_ABBREVIATION = 24
+_HEADING_CHARS = 70
+_RUNNING_TITLE = re.compile(r"^[^\W\d_a-z].* \d{1,4}$")
 
 # Scripts without spaces between words are compared by pairs of characters.
 _UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -62,6 +64,28 @@ def is_whole(sentence: str) -> bool:
     opening = sentence.lstrip(_OPENING)
     closing = sentence.rstrip(_CLOSING)
     return bool(opening) and not opening[0].islower() and closing[-1:] in tuple(".!?؟।。！？")
+
+
+def behind_headings(text: str, begin: int, end: int) -> int:
+    """The offset behind lines that stand in front of a sentence like headings.
+
+    The text of a PDF has no blank line there. A heading is a short line of its own, and the next
+    one begins with a capital. A line that ends with a page number is no part of a sentence either.
+    """
+    while (stop := text.find("\n", begin, end)) >= 0:
+        line, following = text[begin:stop], stop + 1
+        own_line = begin == 0 or text[begin - 1] == "\n"
+        if any(map(str.isalpha, line)):
+            ends = text.find("\n", following, end)
+            longer = ends < 0 or ends - following >= len(line)
+            heads = longer and text[following : following + 1].isupper()
+            running = _RUNNING_TITLE.search(line) is not None
+            if not own_line or len(line) > _HEADING_CHARS or not (heads or running):
+                return begin
+        elif not any(map(str.isdigit, line)):
+            return begin
+        begin = following
+    return begin
 
 
 def _in_paragraph(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,13 @@ from lmi_cli.attention.ranges import QKV
 from lmi_cli.engine import retrieval
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
-from lmi_cli.engine.retrieval import attention_shares, contrast, key_index, log_shares
+from lmi_cli.engine.retrieval import (
+    attention_shares,
+    contrast,
+    head_queries,
+    key_index,
+    log_shares,
+)
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
 
@@ -73,9 +79,9 @@ def test_heads_look_where_their_scores_say(name: str, chunk: int) -> None:
         state.recording = (index, every)
         list(engine.read(state, [ids[:count]]))
         assert index.nbytes < every.nbytes or name == "llama-mqa"
-        found = attention_shares(
-            engine, state.fork(), ids[count:], index, RetrievalHeads(heads, distance), borders
-        )
+        retrieval_heads = RetrievalHeads(heads, distance)
+        queries = head_queries(engine, state.fork(), ids[count:], index, retrieval_heads)
+        found = attention_shares(queries, index, borders)
         seen: dict[int, list[QKV]] = {0: [], 1: []}
         fork = state.fork()
         for _ in engine.read(fork, [ids[count:]], lambda at, it: seen[at].append(it)):
