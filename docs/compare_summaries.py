@@ -103,7 +103,7 @@ class Subject:
     def _written(self, strategy: str) -> Output:
         prompts = prompts_of(self.model.tokenizer, self.model.template, None, "")
         options = writing.WritingOptions(prompts, LENGTH, chunk=self.model.lm.chunk)
-        size = writing.part_tokens(self.model, options)
+        size = writing.part_tokens(self.model.known, prompts, LENGTH)
         divided = DividedDocument(self.document, self.corpus.sources, size)
         return _output(
             follow(writing.write_summary(self.model, divided, [], strategy, options)),

@@ -37,7 +37,8 @@ def run(model: Loaded, name: str, strategy: str) -> SummaryReport:
         return follow(summarize(document, corpus.sources, corpus.skipped, length))
     prompts = prompts_of(model.tokenizer, model.template, None, "")
     options = WritingOptions(prompts, length, chunk=model.lm.chunk)
-    divided = DividedDocument(document, corpus.sources, part_tokens(model, options))
+    size = part_tokens(model.known, prompts, length)
+    divided = DividedDocument(document, corpus.sources, size)
     return follow(write_summary(model, divided, corpus.skipped, strategy, options))
 
 

@@ -90,7 +90,11 @@ def dry_run_of_parts(
 
     def planned(known: "KnownModel", tokens: int) -> "Parts":
         name = strategy_of(strategy, known.facts.weights)
-        return Parts(name, part_size(tokens, length.entries if name == "extract" else None))
+        if name == "extract":
+            return Parts(name, part_size(tokens, length.entries))
+        from lmi_cli.tasks.writing import part_tokens
+
+        return Parts(name, part_tokens(known, prompts_of(request, known, label=""), length))
 
     _report("summarize", request, paths, planned)
 

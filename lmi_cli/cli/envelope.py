@@ -146,7 +146,7 @@ def dump_summary(
         sources=[asdict(source) for source in report.sources],
         skipped=[asdict(item) for item in report.skipped],
         tokens=tokens_object(report.tokens, report.generated, report.tokens),
-        sampling=sampling_object(request),
+        sampling=None if report.strategy == "extract" else sampling_object(request),
         timing={**asdict(report.timing), "load_s": 0.0 if opened is None else opened.load_s},
         memory=memory_object(
             0 if lm is None else lm.weights_bytes,

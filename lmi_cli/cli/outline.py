@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lmi_cli.cli.console import one_line
+
 if TYPE_CHECKING:
     from lmi_cli.tasks.summary import Entry, Statement, SummaryReport
     from lmi_cli.text.provenance import Place
 
 _MOST_TITLES = 3
-_MARKS = re.compile(r"[\\`*_<\[]")
+_MARKS = re.compile(r"[\\`*_<&\[]")
+_BLOCK_MARK = re.compile(r"^(\d*)([#>+.)-])")
 
 
 def as_text(report: "SummaryReport", *, outline_only: bool = False) -> Iterator[str]:
@@ -39,7 +42,7 @@ def entry_lines(entry: "Entry", *, several: bool) -> Iterator[str]:
 def as_markdown(report: "SummaryReport", *, outline_only: bool = False) -> Iterator[str]:
     """Lines of a Markdown document."""
     several = len(report.sources) > 1
-    names = ", ".join(source.origin for source in report.sources[:_MOST_TITLES])
+    names = ", ".join(one_line(source.origin) for source in report.sources[:_MOST_TITLES])
     more = f" and {len(report.sources) - _MOST_TITLES:,} more"
     yield f"# {_plain(names)}{more if len(report.sources) > _MOST_TITLES else ''}"
     if not outline_only:
@@ -105,7 +108,7 @@ def _shown(report: "SummaryReport", *, outline_only: bool) -> list["Entry"]:
 
 
 def _title(entry: "Entry") -> str:
-    titles = entry.titles
+    titles = [one_line(title) for title in entry.titles]
     if len(titles) <= _MOST_TITLES:
         return "; ".join(titles)
     return f"{titles[0]} ... {titles[-1]}"
@@ -128,7 +131,7 @@ def _places(first: "Place", last: "Place", source: str) -> str:
         place = _range("line", first.line, last.line)
     else:
         place = f"character {first.char or 0:,}"
-    return f"{source} {place}".strip()
+    return f"{one_line(source)} {place}".strip()
 
 
 def _range(unit: str, first: int, last: int | None) -> str:
@@ -137,4 +140,4 @@ def _range(unit: str, first: int, last: int | None) -> str:
 
 def _plain(text: str) -> str:
     """Text with escapes for what Markdown would act on."""
-    return _MARKS.sub(r"\\\g<0>", text)
+    return _BLOCK_MARK.sub(r"\1\\\2", _MARKS.sub(r"\\\g<0>", text))

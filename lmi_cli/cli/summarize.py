@@ -21,6 +21,7 @@ from lmi_cli.cli.session import (
     require_whole_input,
     state_file,
 )
+from lmi_cli.engine import ANSWER_TOKENS
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import peak_rss_bytes
 
@@ -74,6 +75,8 @@ def command(request: SummarizeRequest) -> None:
         raise UsageError(
             f"unknown value {request.format!r} for --format", hint="one of " + ", ".join(_FORMATS)
         )
+    if request.json and request.format == "markdown":
+        raise UsageError("--json cannot be combined with --format markdown")
     request = replace(request, json=request.json or request.format == "json")
     length_of(request.length)
     strategy_of(request.strategy, 0)
@@ -82,6 +85,8 @@ def command(request: SummarizeRequest) -> None:
             raise UsageError("--focus is empty")
         if request.strategy not in ("auto", "extract"):
             raise UsageError(f"--focus cannot be combined with --strategy {request.strategy}")
+        if request.no_memory:
+            raise UsageError("--focus needs the index, which --no-memory leaves out")
         request = replace(request, strategy="extract")
     if request.stream and (request.json or request.output or request.format == "markdown"):
         raise UsageError("--stream prints text on standard output, and nothing else")
@@ -125,7 +130,9 @@ class _Summarizing:
         sampling_of(request)
         with Session(request) as session:
             if request.focus is None and (request.method or request.given or request.no_memory):
-                session.say("options of the method and the memory apply to --strategy window only")
+                session.say("the options of the method and the memory do not apply here")
+            if request.max_new_tokens != ANSWER_TOKENS:
+                session.say("--max-new-tokens applies to --strategy window; see --length")
             with self._task(session) as task:
                 report = session.follow(
                     task, "summarising", lambda entry: self._show(session, entry)
@@ -168,11 +175,9 @@ class _Summarizing:
         from lmi_cli.tasks import statefile
         from lmi_cli.tasks.summary import strategy_of
 
-        header, strategy = statefile.header_of(path), self._request.strategy
+        header = statefile.header_of(path)
+        strategy = strategy_of(self._request.strategy, header.weights)
         self._model = envelope.stored_model_object(header)
-        if strategy == "auto":
-            known = session.known_model(self._request.model or header.model)
-            strategy = strategy_of(strategy, known.facts.weights)
         if strategy != "extract":
             self._opened, reading = session.open_state_file(path)
             return strategy, (reading.document, reading.sources, reading.skipped)
@@ -192,8 +197,8 @@ class _Summarizing:
         ranked = Asker(opened.loaded, reading, options).ranked(focus)
         if not ranked:
             raise UsageError(
-                "the model has no retrieval heads, which --focus needs",
-                hint='lmi qa SOURCE "QUESTION" asks without them',
+                "--focus needs an index of the keys of retrieval heads",
+                hint="the model has no such heads, or the state file was written without an index",
             )
         return self._extract(reading.document, reading.sources, reading.skipped, reading, ranked)
 
@@ -235,7 +240,8 @@ class _Summarizing:
             sampling_of(request),
             session.chunk(self._opened),
         )
-        divided = DividedDocument(document, sources, writing.part_tokens(model, options))
+        size = writing.part_tokens(model.known, options.prompts, options.length)
+        divided = DividedDocument(document, sources, size)
         kept = None
         if request.output is not None and not is_special(request.output):
             kept = request.output.with_name(request.output.name + ".parts")

@@ -15,7 +15,7 @@ from lmi_cli.tasks.events import Progress
 from lmi_cli.tasks.picking import Picker, Sentence
 from lmi_cli.tasks.summary import Entry, Statement
 from lmi_cli.text.comments import SOURCE_SUFFIXES
-from lmi_cli.text.parts import Heading, Part, find_title, headings, parts_of
+from lmi_cli.text.parts import Heading, PageWords, Part, headings, parts_of
 from lmi_cli.text.stream import TokenStream
 
 _LINE_CHARS = 200
@@ -50,7 +50,7 @@ class DividedDocument:
         document: The document.
         sources: Its sources.
         part_tokens: Target size of a part, in tokens.
-        most_parts: Larger parts are made where there would be more; every source has at least one.
+        most_parts: Larger parts are made where there would be more, beside one for each source.
 
     Attributes:
         parts: The parts, in order.
@@ -73,17 +73,22 @@ class DividedDocument:
         titled = self.headings()
         while True:
             self.parts = parts_of(document.text, document.starts, starts, titled, part_tokens)
-            most = document.tokens if most_parts is None else max(most_parts, len(starts))
+            most = document.tokens if most_parts is None else most_parts + len(starts) - 1
             if len(self.parts) <= most or part_tokens > document.tokens:
                 break
-            part_tokens += part_tokens // _GROWTH
+            part_tokens += max(1, part_tokens // _GROWTH)
         self._spans = [self.span(part) for part in self.parts]
-        code = [PurePath(source.origin).suffix.lower() in SOURCE_SUFFIXES for source in sources]
+        suffixes = [PurePath(source.origin).suffix.lower() for source in sources]
+        code = [suffix in SOURCE_SUFFIXES for suffix in suffixes]
         self.picker = Picker(
             document.text,
             self._spans,
             [len(part) for part in self.parts],
-            {part.number for part in self.parts if code[self.source(part)]},
+            {
+                part.number: suffixes[self.source(part)]
+                for part in self.parts
+                if code[self.source(part)]
+            },
             document.provenance.sections().tolist(),
         )
         counts = document.source_tokens
@@ -125,6 +130,14 @@ class DividedDocument:
         """The tokens of a part."""
         return self.document.ids[part.first : part.stop]
 
+    def unwritten(self, count: int) -> list[Statement]:
+        """A summary of sentences of the text, or of its first lines where it has none."""
+        picked = self.picker.of_document(count, range(len(self.parts)))
+        if picked:
+            return [self.statement(self.part_of(sentence), sentence) for sentence in picked]
+        lines = map(self.first_line, self.parts)
+        return [line for line in lines if line is not None][:count]
+
     def first_line(self, part: Part) -> Statement | None:
         """The first line with a letter in a part, for what has no sentences."""
         text, (begin, end) = self.document.text, self.span(part)
@@ -162,7 +175,7 @@ class DividedDocument:
         found: list[Heading] = []
         for (source, begin), end in zip(self._begins, ends, strict=True):
             outline = self.sources[source].outline
-            here = self._outlined(outline, begin, end) if outline else headings(text, begin, end)
+            here = self._outlined(outline, begin, end) or headings(text, begin, end)
             # With a heading at its very beginning, a section has the line that names the source.
             if here and not text[behind(begin, end) : here[0].offset].strip():
                 here[0] = Heading(begin, here[0].title)
@@ -172,11 +185,13 @@ class DividedDocument:
     def _outlined(self, outline: Sequence[Bookmark], begin: int, end: int) -> list[Heading]:
         """The headings that a source's own outline names."""
         pages = self._pages(begin, end)
-        found = (
-            Heading(find_title(self.document.text, mark.title, *pages[mark.page]), mark.title)
-            for mark in outline
-            if mark.page in pages
-        )
+        read: dict[int, PageWords] = {}
+        found = []
+        for mark in outline:
+            if mark.page in pages:
+                if mark.page not in read:
+                    read[mark.page] = PageWords(self.document.text, *pages[mark.page])
+                found.append(Heading(read[mark.page].find(mark.title), mark.title))
         return sorted(found, key=lambda heading: heading.offset)
 
     def _pages(self, begin: int, end: int) -> dict[int, tuple[int, int]]:

@@ -8,6 +8,7 @@ also of what the model's hidden states, loss and attention would add: nothing th
 
 import math
 import re
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from lmi_cli.text.comments import comments
 from lmi_cli.text.sentences import behind_headings, is_whole, sentences, words
 
 _FEWEST_WORDS, _MOST_WORDS = 7, 40
+_PAIR = 2
 _LEAST_LETTERS = 0.85
 """White space included: formulas, tables and code have fewer."""
 _NOT_PROSE = re.compile(
@@ -78,7 +80,8 @@ class Picker:
         text: The document.
         parts: Offsets in the text at which each part begins and ends.
         tokens: The length of each part.
-        code: Numbers of the parts that are code, of which only comments are sentences.
+        code: The suffix of the file of each part that is code, by number; only its comments are
+            sentences.
         borders: Offsets that no sentence crosses, ascending, such as those of pages, which repeat
             the titles of their chapters.
 
@@ -91,7 +94,7 @@ class Picker:
         text: str,
         parts: Sequence[tuple[int, int]],
         tokens: Sequence[int],
-        code: Collection[int] = (),
+        code: Mapping[int, str] | None = None,
         borders: Sequence[int] = (),
     ) -> None:
         self.sentences: list[list[Sentence]] = []
@@ -99,8 +102,9 @@ class Picker:
         self._among: Counter[str] = Counter()
         self._count = 0
         self._tokens = tokens
+        code = code or {}
         self._said = [
-            partial(_said_in_code, text, *span)
+            partial(_said_in_code, text, *span, code[number])
             if number in code
             else partial(_said_in_prose, text, *span, borders)
             for number, span in enumerate(parts)
@@ -114,12 +118,16 @@ class Picker:
                 self._count += 1
                 # A comment may begin with the name of what it describes.
                 begins = sentence[:1].upper() + sentence[1:] if number in code else sentence
-                if _FEWEST_WORDS <= len(found) <= _MOST_WORDS and _is_prose(begins):
+                # Two pairs of letters of an unspaced script are about a word.
+                count = len(found) - sum(len(word) == _PAIR for word in found) // 2
+                if _FEWEST_WORDS <= count <= _MOST_WORDS and _is_prose(begins):
                     kind = others if _SPEECH.search(sentence) else candidates
                     kind.append(Sentence(first, last, sentence, unique))
             self.sentences.append(candidates or others)
             self._words.append(counts)
-        self._total: Counter[str] = sum(self._words, Counter())
+        self._total: Counter[str] = Counter()
+        for counts in self._words:
+            self._total.update(counts)
 
     def of_part(self, number: int, count: int, besides: Sequence[Sentence] = ()) -> list[Sentence]:
         """The sentences that say the most about one part, in order.
@@ -236,16 +244,17 @@ def _said_in_prose(
             yield first, last, " ".join(text[first:last].split())
 
 
-def _said_in_code(text: str, begin: int, end: int) -> Iterable[tuple[int, int, str]]:
+def _said_in_code(text: str, begin: int, end: int, suffix: str) -> Iterable[tuple[int, int, str]]:
     """The first sentence of each comment."""
-    for first, last, content in comments(text, begin, end):
+    for first, last, content in comments(text, begin, end, suffix):
         for start, stop in sentences(content):
             yield first, last, " ".join(content[start:stop].split())
             break
 
 
 def _is_prose(sentence: str) -> bool:
-    letters = sum(char.isalpha() or char.isspace() for char in sentence)
+    # Vowel signs are marks (M), not letters (L).
+    letters = sum(char.isspace() or unicodedata.category(char)[0] in "LM" for char in sentence)
     enough = letters > _LEAST_LETTERS * len(sentence)
     return enough and is_whole(sentence) and not _NOT_PROSE.search(sentence)
 

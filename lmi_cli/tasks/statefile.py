@@ -47,6 +47,7 @@ class StateFileHeader:
     Attributes:
         model: The value of ``--model`` that selects its model.
         identity: Identity of the model's files.
+        weights: Number of weights of the model.
         quantize: ``int8`` or ``none``.
         method: Name and parameters.
         chunk: Tokens in one forward pass.
@@ -60,6 +61,7 @@ class StateFileHeader:
     path: Path
     model: str
     identity: str
+    weights: int
     dtype: str
     quantize: str
     method: dict[str, Any]
@@ -89,6 +91,7 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
             path=path,
             model=str(model["id"]),
             identity=str(model["identity"]),
+            weights=int(model["weights"]),
             dtype=str(plan["precision"]["dtype"]),
             quantize=str(plan["precision"]["quantize"]),
             method={**plan["method"], "name": str(plan["method"]["name"])},
@@ -121,7 +124,11 @@ def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) 
         tensors |= {f"{name}.{place}": tensor for place, tensor in parts.items()}
     description = {
         "lmi": __version__,
-        "model": {"id": model.files.id, "identity": model.files.identity},
+        "model": {
+            "id": model.files.id,
+            "identity": model.files.identity,
+            "weights": model.known.facts.weights,
+        },
         "choice": {"name": reading.choice.name, "given": reading.choice.fixed},
         "plan": {field: getattr(plan, field) for field in Plan.__dataclass_fields__}
         | {

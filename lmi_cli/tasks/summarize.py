@@ -80,8 +80,7 @@ def summarize(
     statements = [divided.statement(divided.part_of(item), item) for item in picked]
     if not statements:
         yield Note("the text has no sentences that stand alone, so its first lines are shown")
-        lines = map(divided.first_line, divided.parts)
-        statements = [line for line in lines if line is not None][: length.sentences]
+        statements = divided.unwritten(length.sentences)
     return SummaryReport(
         strategy="extract",
         statements=tuple(statements),

@@ -24,8 +24,8 @@ class Length:
 
     Attributes:
         sentences: Of the overall summary, at most.
-        entries: Of the outline, at most; longer documents are cut into larger parts. None means
-            that parts have their usual size whatever their number.
+        entries: Of the outline, at most, beside one for each source; longer documents are cut into
+            larger parts. None means that parts have their usual size whatever their number.
         per_entry: Sentences of each entry of the outline.
     """
 

@@ -20,6 +20,7 @@ from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError
 from lmi_cli.methods import MethodChoice
+from lmi_cli.models.known import KnownModel
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.blocks import Skipped
 from lmi_cli.tasks.divided import PART_TOKENS, DividedDocument
@@ -28,7 +29,7 @@ from lmi_cli.tasks.finished import FinishedParts
 from lmi_cli.tasks.report import Timing, source_reports
 from lmi_cli.tasks.summary import Entry, Length, Statement, SummaryReport
 from lmi_cli.text.parts import Part
-from lmi_cli.text.prompts import Prompts
+from lmi_cli.text.prompts import Prompt, Prompts
 from lmi_cli.text.sentences import is_whole, sentences, words
 
 PART_INSTRUCTION = "What is the text above about? Answer in one sentence."
@@ -87,15 +88,7 @@ class Writer:
         Raises:
             ModelError: There is no room for any text.
         """
-        around = len(self._prompt.prefix) + len(self._prompt.tail(instruction))
-        length = self._model.known.facts.trained_length
-        room = length // _PART_SHARE - around - count * _SENTENCE_TOKENS
-        if room < 1:
-            raise ModelError(
-                f"the trained length of {length:,} tokens leaves no room for parts of a text",
-                hint="--strategy extract summarises without a model",
-            )
-        return room
+        return _room(self._model.known, self._prompt, instruction, count)
 
     def ids(self, text: str) -> Ids:
         """The tokens of a text that has been written."""
@@ -182,6 +175,7 @@ def write_summary(
     """
     writer = Writer(model, options)
     finished = finished or FinishedParts(None, "")
+    finished.keep_only(len(divided.parts))
     if finished.parts:
         yield Note(f"{len(finished.parts):,} parts come from an interrupted run")
     task = _tree if strategy == "tree" else _chain
@@ -197,9 +191,7 @@ def write_summary(
     statements = _supported(writer, divided, summary, outline)
     if not statements:
         yield Note("the model wrote nothing that the text supports, so sentences of it are shown")
-        everything = range(len(divided.parts))
-        picked = divided.picker.of_document(options.length.sentences, everything)
-        statements = [divided.statement(divided.part_of(item), item) for item in picked]
+        statements = divided.unwritten(options.length.sentences)
     document = divided.document
     return SummaryReport(
         strategy=strategy,
@@ -217,16 +209,28 @@ def write_summary(
     )
 
 
-def part_tokens(model: Loaded, options: WritingOptions) -> int:
-    """Size of the parts of a document that the model is to write about.
+def part_tokens(known: KnownModel, prompts: Prompts, length: Length) -> int:
+    """Size of the parts of a document that a model is to write about.
 
     Raises:
         ModelError: The model is too small for parts of a text.
     """
-    count = options.length.sentences
-    room = Writer(model, options).room(NOTES_INSTRUCTION.format(count=count), count)
-    # Parts are cut evenly: one may be a third larger than asked for, and notes stand before it.
+    count = length.sentences
+    room = _room(known, prompts.whole(), NOTES_INSTRUCTION.format(count=count), count)
+    # A part may be almost twice as large as asked for.
     return max(1, min(PART_TOKENS, room // 2))
+
+
+def _room(known: KnownModel, prompt: Prompt, instruction: str, count: int) -> int:
+    length = known.facts.trained_length
+    around = len(prompt.prefix) + len(prompt.tail(instruction))
+    room = length // _PART_SHARE - around - count * _SENTENCE_TOKENS
+    if room < 1:
+        raise ModelError(
+            f"the trained length of {length:,} tokens leaves no room for parts of a text",
+            hint="--strategy extract summarises without a model",
+        )
+    return room
 
 
 def identity_of(
@@ -277,11 +281,14 @@ def _tree(
         for group in groups:
             shorter += writer.write([group], instruction, count, number)[0]
             number += 1
-        if len(groups) == 1 or len(shorter) >= len(written):
-            written = shorter or written
+        if not shorter or len(shorter) >= len(written):
             break
         written = shorter
-    yield written[:count]
+        if len(groups) == 1:
+            break
+    # If it did not get short enough, sentences from all of it are left.
+    count = min(count, len(written))
+    yield [written[at * len(written) // count] for at in range(count)]
 
 
 def _chain(

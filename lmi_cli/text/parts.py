@@ -4,9 +4,10 @@ Imports numpy and this package.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,16 @@ from lmi_cli.text.passages import cut
 
 _HEADING = re.compile(
     r"^(?:"
-    r"#{1,6}[ \t]+\S.{0,100}"
-    r"|(?:CHAPTER|Chapter|VOLUME|Volume|PART|Part|BOOK|Book|APPENDIX|Appendix)[ \t]+"
-    r"(?:[IVXLC]{1,8}|\d{1,3}|[A-Z]|[A-Z][a-z]{2,10})(?:[.:]?|[.:]?[ \t]+[^\W\d_a-z].{1,80})"
-    r"|\d{1,2}(?:\.\d{1,2}){0,3}\.?[ \t]+[^\W\d_a-z][^.\n]{2,70}"
+    r"#{1,6}[ \t]{1,8}\S.{0,100}"
+    r"|(?:CHAPTER|Chapter|VOLUME|Volume|PART|Part|BOOK|Book|APPENDIX|Appendix)[ \t]{1,8}"
+    r"(?:[IVXLC]{1,8}|\d{1,3}|[A-Z]|[A-Z][a-z]{2,10})(?:[.:]?|[.:]?[ \t]{1,8}[^\W\d_a-z].{1,80})"
+    r"|\d{1,2}(?:\.\d{1,2}){0,3}\.?[ \t]{1,8}[^\W\d_a-z][^.\n]{2,70}"
     r")$",
     re.M,
 )
-_PAGE_NUMBER = re.compile(r"[ \t]+\d{1,4}$")
+_PAGE_NUMBER = re.compile(r"[ \t]{1,8}\d{1,4}$")
 _LEADERS = re.compile(r"(?:\. ?){3}")
+_WORDS = re.compile(r"\S+")
 _LONGEST_NUMBER = 12
 _SEARCHED_CHARS = 20_000
 _SMALLEST_SHARE = 16
@@ -81,19 +83,30 @@ def headings(text: str, begin: int = 0, end: int | None = None) -> list[Heading]
     return kept + (run if len(run) < _LIST_LINES else [])
 
 
-def find_title(text: str, title: str, begin: int, end: int) -> int:
-    """The offset of a title in ``text[begin:end]``, or ``begin`` where it is not found.
+class PageWords:
+    """The words of a page, in which titles are looked for however they are spaced there."""
 
-    Its words may be spaced in any way.
-    """
-    pattern = r"\s+".join(map(re.escape, title.split()))
-    stop = min(end, begin + _SEARCHED_CHARS)
-    match = re.compile(pattern).search(text, begin, stop) if pattern else None
-    if match is None:
-        return begin
-    # The number of a section stands before its title, on the same line.
-    line = text.rfind("\n", begin, match.start()) + 1
-    return line if 0 < match.start() - line <= _LONGEST_NUMBER else match.start()
+    def __init__(self, text: str, begin: int, end: int) -> None:
+        self._text, self._begin = text, begin
+        stop = min(end, begin + _SEARCHED_CHARS)
+        spans = [match.span() for match in _WORDS.finditer(text, begin, stop)]
+        self._joined = " ".join(text[first:last] for first, last in spans)
+        self._places = [first for first, _ in spans]
+        lengths = [last - first + 1 for first, last in spans]
+        self._offsets = [0, *accumulate(lengths)]
+
+    def find(self, title: str) -> int:
+        """The offset in the text of a title, with its number; else where the page begins."""
+        wanted, at = " ".join(title.split()), -1
+        while wanted and (at := self._joined.find(wanted, at + 1)) >= 0:
+            around = self._joined[max(0, at - 1) : at], self._joined[at + len(wanted) :][:1]
+            if not any(char.isalnum() for char in around):
+                word = bisect_right(self._offsets, at) - 1
+                place = self._places[word] + at - self._offsets[word]
+                # The number of a section stands before its title, on the same line.
+                line = max(self._begin, self._text.rfind("\n", self._begin, place) + 1)
+                return line if place - line <= _LONGEST_NUMBER else place
+        return self._begin
 
 
 def parts_of(
@@ -103,7 +116,7 @@ def parts_of(
     titled: Sequence[Heading],
     most_tokens: int,
 ) -> list[Part]:
-    """Cut a document into parts of at most about ``most_tokens`` tokens.
+    """Cut a document into parts of about ``most_tokens`` tokens, and less than twice that.
 
     Sections longer than that are cut evenly at paragraphs; neighbouring sections of one source that
     fit together make one part.
@@ -117,9 +130,9 @@ def parts_of(
     """
     if not len(starts):
         return []
-    fixed = np.searchsorted(starts, np.array([0, *sources], dtype=np.int64))
+    fixed = _tokens_at(starts, np.array([0, *sources], dtype=np.int64))
     opened = np.array([heading.offset for heading in titled], dtype=np.int64)
-    borders = np.union1d(fixed, np.searchsorted(starts, opened)).astype(np.int64)
+    borders = np.union1d(fixed, _tokens_at(starts, opened)).astype(np.int64)
     bounds = cut(text, starts, borders[borders < len(starts)], most_tokens).tolist()
     of_sources = set(fixed.tolist())
     merged = [bounds[0]]
@@ -140,3 +153,10 @@ def parts_of(
         titles = tuple(heading.title for heading in inside) or tuple(before)
         found.append(Part(number, first, stop, titles, not inside and not new_source))
     return found
+
+
+def _tokens_at(starts: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The tokens in which the characters at some offsets lie, or that begin there."""
+    tokens = np.searchsorted(starts, offsets)
+    begins = starts[np.minimum(tokens, len(starts) - 1)] == offsets
+    return np.maximum(0, np.where(begins, tokens, tokens - 1))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*|\n(?=[ \t]*(?:[-*•–]|#{1,6}|\d{1,2}[.)])[ \t])")
 # Chinese and Japanese put no space between sentences.
 _END = re.compile(r"[.!?؟।][\"')\]”’»_*]{0,4}(?=\s)|[。！？][\"'”’」』）]{0,4}")
-_OPENING = "\"'([“‘«„「『_*"
+_OPENING = "\"'([“‘«„「『_*¿¡"
 _CLOSING = "\"')]”’»」』）_*"
 _NEXT = re.compile(rf"\s*[{re.escape(_OPENING)}]{{0,4}}(\w)")
 _ABBREVIATION = re.compile(
@@ -25,8 +25,11 @@ _RUNNING_TITLE = re.compile(r"^[^\W\d_a-z].* \d{1,4}$")
 
 # Scripts without spaces between words are compared by pairs of characters.
 _UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff"
+"""Accents, points and vowel signs, which are not letters of their own."""
 _WORD = re.compile(
-    rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W\d_{_UNSPACED}](?:[^\W_{_UNSPACED}]|[-'’.](?=[^\W_])){{2,}}"
+    rf"(?P<unspaced>[{_UNSPACED}]+)"
+    rf"|[^\W\d_{_UNSPACED}](?:[^\W_{_UNSPACED}]|[{_MARKS}]|[-'’.](?=[^\W_])){{2,}}"
 )
 
 
@@ -34,7 +37,8 @@ def sentences(text: str, begin: int = 0, end: int | None = None) -> Iterator[tup
     """The sentences of ``text[begin:end]``, as offsets without surrounding white space.
 
     A full stop ends a sentence if it ends neither a common abbreviation nor an initial, and if what
-    follows does not begin with a small letter. Takes time in proportion to the text.
+    follows begins with a digit or with a letter that is not small. Takes time in proportion to the
+    text.
     """
     end = len(text) if end is None else end
     start = begin

@@ -15,8 +15,15 @@ Run = Callable[..., Any]
 QUERY = "What is green?"
 
 
+@pytest.fixture(scope="module")
+def cache_with_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of our own: other tests rely on a model whose heads are not known."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _heads(lmi: Run, model: str) -> None:
+def _heads(lmi: Run, model: str, cache_with_heads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMI_CACHE_DIR", str(cache_with_heads))
     remember_heads(
         resolve(model), RetrievalHeads((AttentionHead(1, 0), AttentionHead(0, 2)), 32), []
     )

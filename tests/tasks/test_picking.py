@@ -57,7 +57,7 @@ def test_no_sentence_crosses_a_border() -> None:
 
 def test_code_speaks_in_comments() -> None:
     text = f'"""{GREEN} {BLUE}"""\nx = "{ROADS}"\n'
-    assert candidates(text, code={0}) == [GREEN]
+    assert candidates(text, code={0: ".py"}) == [GREEN]
 
 
 def test_what_many_sentences_are_about_comes_first() -> None:

@@ -215,12 +215,20 @@ class TestFiles:
         ]
 
 
-def test_the_outline_of_a_source_names_its_parts(loaded: Loaded, book: str) -> None:
+def test_bookmarks_that_lead_nowhere_give_way_to_headings(loaded: Loaded, book: str) -> None:
     corpus = piped(book)
     document = document_of(loaded, corpus)
     (source,) = corpus.sources
     source.outline = [Bookmark("Of no page", 7)]
-    assert DividedDocument(document, [source]).headings() == []
+    found = DividedDocument(document, [source]).headings()
+    assert [heading.title for heading in found] == [f"Chapter {letter}" for letter in "ABCDEF"]
+
+
+def test_a_long_document_among_many_short_ones(
+    loaded: Loaded, book: str, corpus: Callable[..., Corpus]
+) -> None:
+    report, _ = run(loaded, corpus(*[f"{sentence(n)}" for n in range(20)], book), Length(3, 10, 1))
+    assert report.parts > 24 and report.part_tokens < report.tokens / 4
 
 
 def test_with_a_focus_passages_decide(loaded: Loaded, book: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from chat_model import save_model
 
 from lmi_cli.checkpoints.resolve import resolve
-from lmi_cli.errors import ModelError
+from lmi_cli.errors import ModelError, ResourceError, UsageError
 from lmi_cli.models.load import Loaded, load
 from lmi_cli.models.placement import Placement
 from lmi_cli.sources import open_corpus
@@ -256,10 +256,10 @@ class TestWriter:
 
     def test_a_model_that_is_too_short(self, loaded: Loaded) -> None:
         with pytest.raises(ModelError, match="leaves no room"):
-            writing.part_tokens(loaded, options_of(loaded))
+            writing.part_tokens(loaded.known, options_of(loaded).prompts, SHORT)
 
     def test_parts_leave_room_for_notes(self, model: Loaded) -> None:
-        size = writing.part_tokens(model, options_of(model))
+        size = writing.part_tokens(model.known, options_of(model).prompts, SHORT)
         assert 100 < size <= 2048 // 4
 
 
@@ -279,9 +279,35 @@ class TestFinishedParts:
         assert FinishedParts(path, "other").parts == {}
         assert FinishedParts(path, "id").parts == {}
 
+    @pytest.mark.parametrize("other", ["my own notes\n", "{}", "\x00"])
+    def test_a_file_of_the_user_stays(self, tmp_path: Path, other: str) -> None:
+        path = tmp_path / "x.parts"
+        path.write_text(other)
+        with pytest.raises(UsageError, match="in the way"):
+            FinishedParts(path, "id")
+        assert path.read_text() == other
+        with pytest.raises(UsageError, match="in the way"):
+            FinishedParts(tmp_path, "id")
+        with pytest.raises(ResourceError, match="cannot be written"):
+            FinishedParts(tmp_path / "none" / "x.parts", "id")
+
+    def test_parts_that_the_document_does_not_have(self) -> None:
+        finished = FinishedParts(None, "id")
+        finished.parts = {-1: [], 0: ["One."], 7: ["Eight."]}
+        finished.keep_only(7)
+        assert finished.parts == {0: ["One."]}
+
     @pytest.mark.parametrize(
         "torn",
-        ['{"part": 1, "sa', "null", "[]", '{"part": "1", "said": []}', "\x00\xff", "[" * 9999],
+        [
+            '{"part": 1, "sa',
+            "null",
+            "[]",
+            '{"part": "1", "said": []}',
+            '{"part": true, "said": []}',
+            "\x00\xff",
+            "[" * 9999,
+        ],
     )
     def test_a_damaged_line_ends_it(self, tmp_path: Path, torn: str) -> None:
         path = tmp_path / "x.parts"

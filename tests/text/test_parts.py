@@ -1,11 +1,13 @@
 """Headings, and the parts of a document."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmi_cli.text.parts import Heading, find_title, headings, parts_of
+from lmi_cli.text.parts import Heading, PageWords, headings, parts_of
 
 
 def titles(text: str) -> list[str]:
@@ -42,11 +44,47 @@ def test_tables_of_contents_and_running_titles_are_none() -> None:
     assert titles(contents + dotted + body) == ["1 The beginning"]
 
 
-def test_a_title_is_found_however_it_is_spaced() -> None:
-    text = "Page of text\n2.1 Variations\n  on   read\nMore"
-    assert find_title(text, "Variations on read", 0, len(text)) == text.index("2.1")
-    assert find_title(text, "Nowhere", 5, len(text)) == 5
-    assert find_title(text, " ", 5, len(text)) == 5
+@pytest.mark.parametrize(
+    ("title", "found"),
+    [
+        ("Variations on read", "2.1 Variations"),
+        ("Page of", "Page of"),
+        ("More", "More:"),
+        ("Nowhere", "Page of"),
+        ("Vari", "Page of"),  # no whole word
+        (" ", "Page of"),
+    ],
+)
+def test_a_title_is_found_however_it_is_spaced(title: str, found: str) -> None:
+    page = "Page of text\n2.1 Variations\n  on   read\nMore: this"
+    text = "before " + page + " behind More"
+    assert PageWords(text, 7, 7 + len(page)).find(title) == text.index(found)
+
+
+def test_the_number_of_a_section_at_the_beginning_of_a_page() -> None:
+    text = "x" * 50 + "3.1 Introduction\nfoo"
+    assert PageWords(text, 50, len(text)).find("Introduction") == 50
+
+
+def test_a_heading_within_a_token_belongs_to_the_part_with_that_token() -> None:
+    text = "word " * 20 + "Title of it " + "word " * 20
+    at = text.index("Title")
+    starts = np.arange(0, len(text), 7, dtype=np.int64)
+    found = parts_of(text, starts, [0], [Heading(at, "Title of it")], 15)
+    (part,) = [part for part in found if "Title of it" in part.titles and not part.continues]
+    assert starts[part.first] <= at < starts[part.first] + 7
+
+
+def test_hostile_lines_take_linear_time() -> None:
+    def seconds(count: int) -> float:
+        text = "CHAPTER" + " " * count + "I\n" + "a " * count
+        started = time.perf_counter()
+        headings(text)
+        PageWords(text, 0, len(text)).find("a " * 99 + "b")
+        return time.perf_counter() - started
+
+    seconds(100)
+    assert seconds(80_000) < 40 * max(seconds(8_000), 0.002)
 
 
 def starts_of(text: str) -> np.ndarray:
