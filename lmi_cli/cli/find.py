@@ -61,10 +61,8 @@ def command(request: FindRequest) -> None:
                 "nothing can be found without an index of the keys of retrieval heads",
                 hint="the model has no such heads, or the state file was written without an index",
             )
-        found, report = (
-            asker.evidence(ranked, request.count, max(0, request.context)),
-            reading.report(),
-        )
+        found = asker.evidence(ranked, request.count, max(0, request.context))
+        report = reading.report()
         if request.json:
             places = [asdict(item) for item in found]
             sink.write(

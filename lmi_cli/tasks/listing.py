@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 from lmi_cli.tasks.divided import DividedDocument
@@ -30,11 +31,7 @@ def files_and_folders(divided: DividedDocument, length: Length) -> Iterator[Entr
     def entry(kind: str, title: str, sources: Sequence[int], about: int | None) -> Entry:
         statements = [] if about is None else _statements(divided, by_source[about], length, seen)
         parts = [part for source in sources for part in by_source[source]]
-        found = divided.entry(parts, statements)
-        return Entry(
-            kind, (title,), found.parts, found.tokens, found.source, found.first, found.last,
-            found.statements,
-        )  # fmt: skip
+        return replace(divided.entry(parts, statements), kind=kind, titles=(title,))
 
     for folder, inside in folders.items():
         about = _about(inside, paths)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lmi_cli.engine import CHUNK
 from lmi_cli.engine.batch import decode_batch
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.sampling import Sampling
@@ -59,7 +60,7 @@ class WritingOptions:
     prompts: Prompts
     length: Length
     sampling: Sampling = field(default_factory=Sampling)
-    chunk: int = 512
+    chunk: int = CHUNK
 
 
 class Writer:
@@ -188,7 +189,7 @@ def write_summary(
         if isinstance(event, Entry):
             outline.append(event)
         yield event
-    statements = _supported(writer, divided, summary, outline)
+    statements = _supported(writer, divided, summary, range(len(divided.parts)))
     if not statements:
         yield Note("the model wrote nothing that the text supports, so sentences of it are shown")
         statements = divided.unwritten(options.length.sentences)
@@ -330,14 +331,7 @@ def _entry(
     writer: Writer, divided: DividedDocument, part: Part, said: Sequence[str], length: Length
 ) -> Entry:
     """The entry of a part: what was written and is supported, else sentences of the part."""
-    statements = []
-    for sentence in said:
-        support, nearest = divided.picker.support(sentence, [part.number], _ASKED)
-        if support >= LEAST_SUPPORT and nearest is not None:
-            place = nearest.begin, nearest.end
-            statements.append(divided.written(part.number, sentence, *place, support))
-        else:
-            writer.dropped += 1
+    statements = _supported(writer, divided, said, [part.number])
     if not statements:
         picked = divided.picker.of_part(part.number, length.per_entry)
         statements = [divided.statement(part.number, sentence) for sentence in picked]
@@ -347,10 +341,9 @@ def _entry(
 
 
 def _supported(
-    writer: Writer, divided: DividedDocument, said: Sequence[str], outline: Sequence[Entry]
+    writer: Writer, divided: DividedDocument, said: Sequence[str], numbers: Sequence[int]
 ) -> list[Statement]:
-    """The sentences of a summary that some part of the document supports, each once."""
-    numbers = [number for entry in outline for number in entry.parts]
+    """The written sentences that one of some parts supports, with the place they are nearest to."""
     found: list[Statement] = []
     for sentence in said:
         support, nearest = divided.picker.support(sentence, numbers, _ASKED)

@@ -14,7 +14,7 @@ _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"'“‘])(?:Mr|Mrs|Ms|Dr|Prof|Rev|Col|Capt|Gen|St|Sr|Jr|No|Nos|Vol|Fig|Figs|Eq|Eqs|"
     r"Sec|Ch|pp?|cf|vs|etc|al|e\.g|i\.e|approx|resp)\.$"
     # An initial; "R." at the end of "in R." is none.
-    r"|(?:^|[^\W_a-z\W]\S*\s|[(\"'“‘.]\s?)[A-Z]\.$"
+    r"|(?:^|[^\W_a-z]\S*\s|[(\"'“‘.]\s?)[A-Z]\.$"
 )
 _INITIAL, _INITIAL_NEXT = re.compile(r"\b[A-Z]\.$"), re.compile(r"\s*[A-Z]\.")
 _NUMBER = re.compile(r"(?:^|\n)[ \t]*(?:[\dIVX]{1,4}|[A-Za-z])(?:\.\d{1,2}){0,3}\.$")
