@@ -184,16 +184,17 @@ static inline __attribute__((always_inline)) void some_rows(const Product *all, 
     }
 }
 
-/* Like some_rows; all->count is at least BLOCK_ROWS. */
+/* Like some_rows; all->x has at least BLOCK_ROWS rows. */
 static inline __attribute__((always_inline)) WITH_TILES void some_blocks(
     const Product *all, int64_t panel, Ending ending, const bf16 *weight, int64_t from,
     int64_t to) {
     const Linear *linear = all->linear;
     const int64_t columns = linear->columns;
+    const int64_t last = all->count > BLOCK_ROWS ? all->count - BLOCK_ROWS : 0;
     _Alignas(64) float block[BLOCK_ROWS][STRIP];
     open_tiles();
     for (int64_t row = from; row < to; row += BLOCK_ROWS) {
-        const int64_t first = clamp(row, 0, all->count - BLOCK_ROWS); /* the last one overlaps */
+        const int64_t first = clamp(row, 0, last); /* the last one overlaps */
         for (int64_t column = 0; column < STRIP; column += BLOCK_COLUMNS)
             multiply_tiles(&block[0][column], STRIP, false, all->x + first * columns, columns,
                            weight + 2 * column, 2 * STRIP, columns / 2);
@@ -271,7 +272,14 @@ int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t coun
         free(room);
         return 0;
     }
-    all.unit = uses_tiles() && count >= BLOCK_ROWS ? BLOCK_ROWS : STRIP_ROWS;
+    all.unit = uses_tiles() ? BLOCK_ROWS : STRIP_ROWS;
+    bf16 *padded = NULL; /* a block that is not full is still faster than strips */
+    if (all.unit == BLOCK_ROWS && count < BLOCK_ROWS) {
+        padded = calloc((size_t)(BLOCK_ROWS * linear->columns), sizeof *padded);
+        if (padded == NULL) return 1;
+        memcpy(padded, x, (size_t)(count * linear->columns) * sizeof *padded);
+        all.x = padded;
+    }
     const int64_t units = (count + all.unit - 1) / all.unit, most = MOST_ROWS / all.unit;
     all.blocks = (units + most - 1) / most;
     all.rows = (units + all.blocks - 1) / all.blocks * all.unit;
@@ -286,5 +294,6 @@ int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t coun
     if (!failed) pool_run(panels_of(linear) * all.blocks, many_tokens, &all);
     free(all.expanded);
     free(all.known);
+    free(padded);
     return failed;
 }
