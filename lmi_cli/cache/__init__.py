@@ -2,3 +2,6 @@
 
 Imports ``attention`` and ``methods``; knows no model.
 """
+
+MEAN_TOKENS = 16
+"""Tokens over which hidden states are averaged; see :mod:`lmi_cli.cache.means`."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import Segment
 from lmi_cli.cache.layer import LayerCache
+from lmi_cli.cache.means import StateMeans
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.methods import Method
 
@@ -24,6 +25,7 @@ class StreamState:
 
     Attributes:
         recording: Stores that record every token that is read.
+        means: Averages the final hidden states of all tokens that are read.
         searched: Stores that segments with a top-k search, by name of the segment's track.
         segments: What a query of each layer attends to.
         searches: Whether some segment searches a store.
@@ -38,6 +40,7 @@ class StreamState:
         self.origin = origin
         self.position = origin
         self.recording: tuple[TokenStore, ...] = ()
+        self.means: StateMeans | None = None
         self.searched: Mapping[str, TokenStore] = {}
         self.caches = [LayerCache(method.tracks(layer), chunk) for layer in layers]
         self._torn = False

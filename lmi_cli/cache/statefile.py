@@ -20,7 +20,7 @@ from lmi_cli.cache.signature import FORMAT
 from lmi_cli.disk import is_full, replacing
 from lmi_cli.errors import ResourceError, StateFileError
 
-VERSION = 5
+VERSION = 6
 _READ_AGAIN = "read the sources again with lmi read"
 
 

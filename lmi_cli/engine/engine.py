@@ -34,11 +34,16 @@ class Read:
 
     Attributes:
         tokens: Tokens read since the state began.
-        last: Hidden state of the newest token, ``[hidden]``.
+        hidden: Final hidden states of the chunk, ``[n, hidden]``.
     """
 
     tokens: int
-    last: Tensor
+    hidden: Tensor
+
+    @property
+    def last(self) -> Tensor:
+        """Hidden state of the newest token, ``[hidden]``."""
+        return self.hidden[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ class Engine:
         chunk: Largest number of tokens in one forward pass.
         longest: Tokens of the whole stream, answer included, if that is known. Models with one set
             of frequencies for short texts and one for long texts choose by it.
+        depth: Layers that are run; None runs all of them. Fewer serve only to observe attention or
+            to record keys.
     """
 
     def __init__(
@@ -87,14 +94,17 @@ class Engine:
         chunk: int = CHUNK,
         *,
         longest: int | None = None,
+        depth: int | None = None,
     ) -> None:
         self.model = model
         self.method = method
         self.chunk = chunk
+        self.depth = depth
         self._halved = False
         # Within its window a method is the stock model, so the window chooses the frequencies.
         horizon = method.local_window or model.trained_length
-        self.layers = model.layers(horizon if longest is None else min(horizon, longest))
+        layers = model.layers(horizon if longest is None else min(horizon, longest))
+        self.layers = layers[:depth]
 
     def start(self, *, origin: int = 0) -> StreamState:
         """A state that has read nothing; see :class:`StreamState` for ``origin``."""
@@ -120,7 +130,10 @@ class Engine:
             )
         state.begin_pass()
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
-        hidden = self.model.hidden(tokens, ForwardPass(state, self.layers, len(ids), observe))
+        attention = ForwardPass(state, self.layers, len(ids), observe)
+        hidden = self.model.hidden(tokens, attention, self.depth)
+        if state.means is not None:
+            state.means.append(hidden[0], state.position)
         state.end_pass(len(ids))
         return hidden[0]
 
@@ -130,7 +143,7 @@ class Engine:
         """Prefill: read blocks of ids of any size, chunk by chunk."""
         for block in rechunk(blocks, self.chunk):
             for _, hidden in self._passes(state, block, observe):
-                yield Read(state.tokens, hidden[-1])
+                yield Read(state.tokens, hidden)
 
     def score(self, state: StreamState, blocks: Iterable[Ids]) -> Iterator[Scored]:
         """Read blocks of ids and score each token given those before it.

@@ -74,8 +74,12 @@ class LanguageModel(ABC):
         """The attention layers, as the stock model has them for a text of ``horizon`` tokens."""
 
     @abstractmethod
-    def hidden(self, ids: Tensor, attention: Attention) -> Tensor:
-        """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``)."""
+    def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
+        """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``).
+
+        With ``depth``, only so many layers are run, and of the last of them no more than its
+        attention has to be; the states are then of no use.
+        """
 
     @abstractmethod
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
@@ -83,6 +87,10 @@ class LanguageModel(ABC):
 
         Each slice is ``[<= rows, vocab]`` in float32 or wider.
         """
+
+    @abstractmethod
+    def output_rows(self, first: int, stop: int) -> Tensor:
+        """Rows ``first`` to ``stop`` of the output projection, ``[stop - first, hidden]``."""
 
     @abstractmethod
     def layer_device(self, index: int) -> torch.device:

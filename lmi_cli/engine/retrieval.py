@@ -5,7 +5,7 @@ Mechanistically Explains Long-Context Factuality", arXiv 2404.15574). Their keys
 index of a document; :mod:`lmi_cli.tasks.calibrate` finds out which heads they are.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,26 +68,44 @@ class HeadQueries:
     softcap: float | None
 
 
-def head_queries(
-    engine: Engine, state: StreamState, ids: Ids, index: TokenStore, retrieval: RetrievalHeads
-) -> list[HeadQueries]:
-    """The queries of the retrieval heads while a question is read.
+def read_question(
+    engine: Engine,
+    state: StreamState,
+    ids: Ids,
+    index: TokenStore | None,
+    retrieval: RetrievalHeads | None,
+) -> tuple[list[HeadQueries], Tensor]:
+    """Read a question behind a document.
 
     Args:
         engine: Runs the model.
         state: Behind the document; it is consumed.
         ids: The question, with the template around it.
-        index: Keys of the document.
+        index: Keys of the document; None without retrieval heads.
         retrieval: The heads, and the distance at which every key is scored.
+
+    Returns:
+        The queries of the retrieval heads, and the final hidden states ``[tokens, hidden]``.
     """
     observed: dict[int, list[QKV]] = {}
 
     def observe(layer: int, qkv: QKV) -> None:
-        if layer in index.heads:
+        if index is not None and layer in index.heads:
             observed.setdefault(layer, []).append(qkv)
 
-    for _ in engine.read(state, [ids], observe):
-        pass
+    hidden = torch.cat([event.hidden for event in engine.read(state, [ids], observe)])
+    if index is None or retrieval is None:
+        return [], hidden
+    return _head_queries(engine, observed, index, retrieval), hidden
+
+
+def _head_queries(
+    engine: Engine,
+    observed: Mapping[int, list[QKV]],
+    index: TokenStore,
+    retrieval: RetrievalHeads,
+) -> list[HeadQueries]:
+    """The queries of the retrieval heads, from what their layers were given chunk by chunk."""
     found = []
     for layer, chunks in observed.items():
         query = torch.cat([qkv.query for qkv in chunks], 2)[0]
@@ -116,7 +134,7 @@ def attention_shares(
     """The share of each head's attention that each passage receives while a question is read.
 
     Args:
-        queries: Of the question; see :func:`head_queries`.
+        queries: Of the question; see :func:`read_question`.
         index: Keys of the document.
         borders: Positions in the stream at which passages begin, and that of its end. Tokens before
             the first one of the index count for no passage.
@@ -141,7 +159,7 @@ def token_scores(
     """How much the heads look at single tokens while a question is read.
 
     Args:
-        queries: Of the question; see :func:`head_queries`.
+        queries: Of the question; see :func:`read_question`.
         index: Keys of the document.
         first: Position in the stream of the first token.
         stop: Position behind the last.

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,8 @@ class CausalLM(LanguageModel):
         return layer_specs(self.model, horizon)
 
     @torch.inference_mode()
-    def hidden(self, ids: Tensor, attention: Attention) -> Tensor:
-        """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``).
+    def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
+        """See :meth:`LanguageModel.hidden`.
 
         Raises:
             RuntimeError: This object is closed; the model's own attention would see no positions.
@@ -105,7 +105,7 @@ class CausalLM(LanguageModel):
         arguments: dict[str, Any] = {hook.ARGUMENT: attention}
         device = self.device
         ids = ids.to("cpu" if device.type == "meta" else device)
-        with onednn.linear_layers(ids.numel(), ids.device):
+        with onednn.linear_layers(ids.numel(), ids.device), self._only(depth):
             output = self.model.base_model(
                 input_ids=ids,
                 position_ids=torch.zeros_like(ids),
@@ -118,6 +118,22 @@ class CausalLM(LanguageModel):
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""
         return self._output.slices(hidden.reshape(-1, hidden.shape[-1]), rows)
+
+    def output_rows(self, first: int, stop: int) -> Tensor:
+        """See :meth:`LanguageModel.output_rows`."""
+        return self._output.rows(first, stop)
+
+    @contextmanager
+    def _only(self, depth: int | None) -> Iterator[None]:
+        """Leave the model its first ``depth`` layers for a while; None leaves it all of them."""
+        base: Any = self.model.base_model
+        layers = base.layers
+        if depth is not None:
+            base.layers = layers[:depth]
+        try:
+            yield
+        finally:
+            base.layers = layers
 
 
 class OutputHead:
@@ -136,16 +152,26 @@ class OutputHead:
 
         Offloaded weights are fetched once for the whole call.
         """
-        offload = getattr(self._projection, "_hf_hook", None)
-        if offload is not None:
-            (hidden,), _ = offload.pre_forward(self._projection, hidden)
-        weight = self._projection.weight
         bias = getattr(self._projection, "bias", None)
-        try:
+        with self._weight(hidden) as (weight, hidden):
             for part in hidden.split(rows):
                 with onednn.linear_layers(len(part), part.device):
                     logits = nn.functional.linear(part, weight, bias)
                 yield self._finish(logits if logits.dtype == torch.float64 else logits.float())
+
+    def rows(self, first: int, stop: int) -> Tensor:
+        """Rows of the projection, ``[stop - first, hidden]``."""
+        with self._weight(torch.empty(0)) as (weight, _):
+            return weight[first:stop].clone()
+
+    @contextmanager
+    def _weight(self, hidden: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The weight, fetched if it is offloaded, and hidden states moved to its device."""
+        offload = getattr(self._projection, "_hf_hook", None)
+        if offload is not None:
+            (hidden,), _ = offload.pre_forward(self._projection, hidden)
+        try:
+            yield self._projection.weight, hidden
         finally:
             if offload is not None:
                 offload.post_forward(self._projection, hidden)

@@ -67,6 +67,10 @@ class TorchLinear:
         out = self(x)
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
+    def weights(self, first: int, stop: int) -> Tensor:
+        """Rows ``first`` to ``stop`` of the weight."""
+        return self._weight[first:stop]
+
     def embed(self, ids: Tensor) -> Tensor:
         """Rows of the weight by index."""
         return functional.embedding(ids, self._weight)
@@ -161,13 +165,17 @@ class Decoder(LanguageModel):
         return inner, self._head.rows * self._head.columns
 
     @torch.inference_mode()
-    def hidden(self, ids: Tensor, attention: Attention) -> Tensor:
-        """Final hidden states ``[B, n, hidden]`` of new tokens ``ids`` (int64, ``[B, n]``)."""
+    def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
+        """See :meth:`LanguageModel.hidden`."""
         x = self._embedding.embed(ids)
-        if ids.numel() > 1 or not self._stepped(x, attention):
-            for index, layer in enumerate(self._layers):
+        whole = depth is None
+        if ids.numel() > 1 or not whole or not self._stepped(x, attention):
+            for index, layer in enumerate(self._layers[:depth]):
                 qkv = layer.qkv(self._normed(x, layer.norms[0]))
-                layer.output.add(self._attend(index, layer, qkv, attention), x)
+                attended = self._attend(index, layer, qkv, attention)
+                if index + 1 == depth:
+                    break
+                layer.output.add(attended, x)
                 layer.down.add(layer.gate_up.gated(self._normed(x, layer.norms[1])), x)
         return self._normed(x, self._norm)
 
@@ -176,6 +184,10 @@ class Decoder(LanguageModel):
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""
         for part in hidden.reshape(-1, hidden.shape[-1]).split(rows):
             yield self._head.wide(part)
+
+    def output_rows(self, first: int, stop: int) -> Tensor:
+        """See :meth:`LanguageModel.output_rows`."""
+        return self._head.weights(first, stop)
 
     def _stepped(self, x: Tensor, attention: Attention) -> bool:
         """Take one token (``[1, 1, hidden]``) through all layers in C; False if not possible."""

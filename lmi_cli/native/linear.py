@@ -145,6 +145,14 @@ class PackedLinear:
         opened().lmi_embed(ctypes.byref(self.struct), ids.data_ptr(), ids.numel(), out.data_ptr())
         return out
 
+    def weights(self, first: int, stop: int) -> Tensor:
+        """Rows ``first`` to ``stop`` of the weight, ``[stop - first, in]``, float32 if quantized."""
+        low, high = first // _PANEL, -(-stop // _PANEL)
+        panels = self._packed[low:high].permute(0, 2, 1, 3).reshape(-1, self.columns)
+        if self._scale is not None:
+            panels = panels * self._scale[low * _PANEL : high * _PANEL, None]
+        return panels[first - low * _PANEL : stop - low * _PANEL]
+
     def _into(self, out: Tensor, x: Tensor, ending: _Ending) -> Tensor:
         if x.dtype is not torch.bfloat16 or x.shape[-1] != self.columns:
             raise TypeError(f"got {x.dtype} {list(x.shape)} for {self.columns:,} bfloat16 inputs")

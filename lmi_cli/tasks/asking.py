@@ -21,7 +21,8 @@ from lmi_cli.methods.base import visible_in_any
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta
-from lmi_cli.tasks.evidence import LISTED, Finder, Ranked, evidence_of, nearest_last
+from lmi_cli.tasks.evidence import LISTED, evidence_of
+from lmi_cli.tasks.finder import RANKS, Finder, Ranked, nearest_last
 from lmi_cli.tasks.plan import require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
 from lmi_cli.tasks.report import Answer, Evidence, Visible
@@ -37,12 +38,13 @@ class AnswerOptions:
     """How questions are asked and answered.
 
     Of the method, only options that reading does not fix are used; ``answer_from`` is one of
-    ``plan.ANSWER_FROM``.
+    ``plan.ANSWER_FROM``, and ``rank`` one of ``finder.RANKS``.
     """
 
     prompts: Prompts
     method: MethodChoice = field(default_factory=MethodChoice)
     answer_from: str = "auto"
+    rank: str = RANKS[0]
     max_new_tokens: int = ANSWER_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -76,8 +78,8 @@ class Asker:
             layers = len(model.known.facts.layers)
             self._searching = options.method.searching(reading.plan.method, layers)
         self._finder: Finder | None = None
-        if reading.heads is not None and "index" in reading.stores:
-            self._finder = Finder(self._engine, reading, reading.heads, self._prompt)
+        if reading.means is not None or "index" in reading.stores:
+            self._finder = Finder(model, self._engine, reading, self._prompt, options.rank)
         self._generated = 0
 
     def ask(
@@ -128,7 +130,7 @@ class Asker:
         return Answer(question, text, reason, count, visible, source, evidence)
 
     def ranked(self, question: str) -> list[Ranked]:
-        """The passages of the document, best first; none without an index of retrieval heads."""
+        """The passages of the document, best first; none without an index."""
         return [] if self._finder is None else self._finder.rank(question)
 
     def evidence(

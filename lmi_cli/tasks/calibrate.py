@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lmi_cli.engine.engine import Engine, Ids, Read
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
-from lmi_cli.engine.retrieval import attention_shares, head_queries, key_index
+from lmi_cli.engine.retrieval import attention_shares, key_index, read_question
 from lmi_cli.methods import LMInfinite
 from lmi_cli.methods.lm_infinite import LEAST_SINKS
 from lmi_cli.models.heads import remember_heads
@@ -230,7 +230,7 @@ class _Text:
         """The result of :func:`attention_shares` for a question, ``[candidates, passages]``."""
         state, tail = self._state.fork(), _ids(self._prompt.tail(question))
         borders = self.borders + len(self._prompt.prefix)
-        queries = head_queries(self._engine, state, tail, self._index, self._candidates)
+        queries, _ = read_question(self._engine, state, tail, self._index, self._candidates)
         return attention_shares(queries, self._index, borders)
 
 

@@ -1,29 +1,15 @@
-"""The passages of a document that a question is about, ranked by the model's retrieval heads."""
+"""Evidence: the best passages with their places in the sources, and the sentences that matter."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lmi_cli.engine.engine import Engine
-from lmi_cli.engine.heads import RetrievalHeads
-from lmi_cli.engine.retrieval import (
-    HeadQueries,
-    attention_shares,
-    contrast,
-    head_queries,
-    token_scores,
-)
 from lmi_cli.sources.blocks import Source
-from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
 from lmi_cli.tasks.document import Document, Passage
-from lmi_cli.tasks.reading import Reading
+from lmi_cli.tasks.finder import Finder, Ranked
 from lmi_cli.tasks.report import Evidence, Quote
-from lmi_cli.text.prompts import Prompt
 from lmi_cli.text.sentences import behind_headings, sentences
 
 LISTED = 5
@@ -36,80 +22,6 @@ _AROUND_CHARS = 500
 _MARKED = 1.5
 """Standard deviations above the mean of its passage from which on a word is set off."""
 _WORD = re.compile(r"\w[\w.'-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A passage and its score, in nats; see :class:`lmi_cli.tasks.report.Evidence`."""
-
-    passage: Passage
-    score: float
-
-
-class Finder:
-    """Ranks the passages of a reading, with its index of the keys of ``heads``.
-
-    ``engine`` is the one that read the document, and ``prompt`` the prompt around it.
-    """
-
-    def __init__(
-        self, engine: Engine, reading: Reading, heads: RetrievalHeads, prompt: Prompt
-    ) -> None:
-        self._engine, self._reading, self._heads, self._prompt = engine, reading, heads, prompt
-        self._borders = reading.document.borders
-        self._empty: list[list[HeadQueries]] = []
-        self._usual: list[Tensor] = []
-        self._asked: list[HeadQueries] = []
-
-    def rank(self, question: str) -> list[Ranked]:
-        """Rank all passages, best first; there are none if the index is empty."""
-        index = self._reading.stores["index"]
-        if not index.tokens:
-            return []
-        borders = self._borders + len(self._reading.plan.prefix)
-        if not self._empty:
-            self._empty = [self._queries(empty) for empty in EMPTY_QUESTIONS]
-            self._usual = [attention_shares(each, index, borders) for each in self._empty]
-        self._asked = self._queries(question)
-        scores = contrast(attention_shares(self._asked, index, borders), self._usual)
-        order = torch.argsort(scores, descending=True, stable=True).tolist()
-        bounds = self._borders.tolist()
-        return [Ranked(Passage(n, bounds[n], bounds[n + 1]), float(scores[n])) for n in order]
-
-    def looked_at(self, first: int, stop: int) -> NDArray[np.float32]:
-        """How much the last ranked question is about tokens ``first`` to ``stop`` of the document.
-
-        Returns:
-            float32 ``[stop - first]``: in nats, relative to questions without content.
-        """
-        index, before = self._reading.stores["index"], len(self._reading.plan.prefix)
-        asked, *empty = (
-            token_scores(queries, index, first + before, stop + before)
-            for queries in (self._asked, *self._empty)
-        )
-        found: NDArray[np.float32] = (asked - torch.stack(empty).mean(0)).numpy()
-        return found
-
-    def _queries(self, question: str) -> list[HeadQueries]:
-        ids = np.array(self._prompt.tail(question), dtype=np.int32)
-        state, index = self._reading.state.fork(), self._reading.stores["index"]
-        return head_queries(self._engine, state, ids, index, self._heads)
-
-
-def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
-    """Reorder passages that are sorted best first, so that the best one comes last.
-
-    It then stands next to the question. Neighbours in the document stay together and in order.
-    """
-    runs: list[list[Passage]] = []
-    for passage in sorted(ranked, key=lambda item: item.number):
-        if runs and runs[-1][-1].stop == passage.first:
-            runs[-1].append(passage)
-        else:
-            runs.append([passage])
-    place = {passage.number: rank for rank, passage in enumerate(ranked)}
-    runs.sort(key=lambda run: -min(place[passage.number] for passage in run))
-    return [passage for run in runs for passage in run]
 
 
 def evidence_of(

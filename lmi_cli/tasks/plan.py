@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from lmi_cli.cache import MEAN_TOKENS
 from lmi_cli.engine import ANSWER_TOKENS, CHUNK
 from lmi_cli.engine.heads import key_heads_of
 from lmi_cli.errors import UsageError
@@ -45,7 +46,9 @@ class MemoryChoice:
     Attributes:
         answer_from: ``passages`` (the best are read again), ``memory`` (each query head searches
             the store), ``window`` (neither), or ``auto``: the best of these that is possible.
-        index: Whether the keys of the retrieval heads are kept.
+        index: Whether an index is kept, by which passages are found.
+        embeddings: Whether the index has embeddings beside the keys of retrieval heads. Without
+            them nothing behind the deepest of these heads is computed, if nothing else needs it.
         store: Whether all keys and values are kept.
         int8: Whether the store keeps keys and values in eight bits.
         budget_bytes: RAM for index and store; the rest goes to files. None means no limit.
@@ -56,6 +59,7 @@ class MemoryChoice:
 
     answer_from: str = "auto"
     index: bool = True
+    embeddings: bool = True
     store: bool = False
     int8: bool = False
     budget_bytes: int | None = None
@@ -102,6 +106,8 @@ class Plan:
         longest: Tokens of the whole sequence, answer included, if known. Models with one set of
             rotary frequencies for short texts and another for long ones choose by it.
         index: Whether the keys of the retrieval heads are kept.
+        embeddings: Whether mean hidden states are kept, from which passages get embeddings.
+        depth: Layers that are run while reading; None for all.
         needs_heads: Whether the retrieval heads must be found first, and the plan made again.
         searching: The method as it searches the store; None if there is no store.
         int8: Whether the store keeps keys and values in eight bits.
@@ -121,6 +127,8 @@ class Plan:
     precision: Precision
     longest: int | None = None
     index: bool = False
+    embeddings: bool = False
+    depth: int | None = None
     needs_heads: bool = False
     searching: Method | None = None
     int8: bool = False
@@ -185,11 +193,15 @@ def plan_reading(
     require_fit(method, prompt, questions)
     layers, memory, heads = known.facts.layers, request.memory, known.heads
     bounded = bound(method, layers, request.chunk) is not None
-    no_heads = memory.index and heads is not None and not heads.heads
-    wanted = memory.store or (memory.answer_from == "auto" and no_heads and bounded)
+    indexed = memory.index and heads is not None and bool(heads.heads)
+    embedded = memory.index and (memory.embeddings or not indexed)
     searching = None
-    if wanted and not fits and any(map(method.may_search, layers)):
+    if memory.store and not fits and any(map(method.may_search, layers)):
         searching = request.method.searching(method, len(layers))
+    depth = None
+    if heads is not None and indexed and not (fits or embedded or searching):
+        if memory.answer_from in ("auto", "passages"):
+            depth = max(head.layer for head in heads.heads) + 1
     plan = Plan(
         fits=fits,
         prefix=prompt.prefix,
@@ -197,7 +209,9 @@ def plan_reading(
         chunk=request.chunk,
         precision=known.precision,
         longest=tokens + length - limit if fits and tokens is not None else None,
-        index=memory.index and heads is not None and bool(heads.heads),
+        index=indexed,
+        embeddings=embedded,
+        depth=depth,
         needs_heads=memory.index and (request.evidence or (not fits and bounded)) and heads is None,
         searching=searching,
         int8=memory.int8,
@@ -251,9 +265,10 @@ def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) 
     facts = known.facts
     total = None if tokens is None else len(plan.prefix) + tokens
     growing = math.inf if total is None else round(_GROWTH * max(total, plan.longest or 0))
-    bounds = (layer_bound(plan.method, layer, plan.chunk) for layer in facts.layers)
+    layers = facts.layers[: plan.depth]
+    bounds = (layer_bound(plan.method, layer, plan.chunk) for layer in layers)
     kept = sum(growing if size is None else min(size, growing) for size in bounds)
-    setting = setting_of(use, plan.precision.name, named_parameters(plan.method))
+    setting = speed_setting(use, plan)
     rate = known.speeds.get(setting)
     unknown = tokens is None or plan.needs_heads
     layer_bytes = facts.layer_bytes_per_token(plan.precision.dtype)
@@ -267,6 +282,14 @@ def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) 
     )
 
 
+def speed_setting(use: str, plan: Plan) -> str:
+    """What the speed of reading by a plan depends on; ``use`` is ``read`` or ``score``."""
+    parameters = named_parameters(plan.method)
+    if plan.depth is not None:
+        parameters["depth"] = plan.depth
+    return setting_of(use, plan.precision.name, parameters)
+
+
 def _kept_bytes_per_token(plan: Plan, known: KnownModel) -> int:
     """Size of index and store per token of a text."""
     facts, item = known.facts, plan.precision.itemsize
@@ -274,6 +297,8 @@ def _kept_bytes_per_token(plan: Plan, known: KnownModel) -> int:
     if plan.index and known.heads is not None:
         by_layer = key_heads_of(known.heads.heads, facts.heads, facts.kv_heads)
         kept += sum(map(len, by_layer.values())) * facts.head_dim * item
+    if plan.embeddings:
+        kept += facts.hidden * item // MEAN_TOKENS
     if plan.searching is not None:
         layers = sum(map(plan.method.may_search, facts.layers))
         number = facts.head_dim + item if plan.int8 else facts.head_dim * item

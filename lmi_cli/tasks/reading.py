@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lmi_cli import memory
+from lmi_cli.cache.means import StateMeans
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
@@ -30,7 +31,14 @@ from lmi_cli.sources.blocks import Skipped, Source
 from lmi_cli.tasks.calibrate import find_heads
 from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Note, Progress
-from lmi_cli.tasks.plan import Plan, ReadingRequest, document_limit, plan_reading, warnings
+from lmi_cli.tasks.plan import (
+    Plan,
+    ReadingRequest,
+    document_limit,
+    plan_reading,
+    speed_setting,
+    warnings,
+)
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
 from lmi_cli.text.stream import TokenBlock, TokenStream
 
@@ -46,6 +54,7 @@ class Reading:
         state: The state after its last token. Questions are asked on a fork of it.
         last: Hidden state of its last token, ``[hidden]``.
         stores: ``index``, ``store``, both or neither.
+        means: Mean hidden states, from which passages get embeddings.
         heads: The retrieval heads whose keys are in the index.
         sources: The sources that were read.
         skipped: The sources that were not read, with reasons.
@@ -59,6 +68,7 @@ class Reading:
     state: StreamState
     last: Tensor
     stores: Mapping[str, TokenStore]
+    means: StateMeans | None
     heads: RetrievalHeads | None
     sources: list[Source]
     skipped: list[Skipped]
@@ -70,7 +80,10 @@ class Reading:
         stores = {name: store.fork(store.pool.fresh()) for name, store in self.stores.items()}
         state = self.state.fork()
         state.recording = tuple(stores.values())
-        return replace(self, state=state, stores=stores, fresh_tokens=0, prefill_s=0.0)
+        state.means = means = None if self.means is None else self.means.fork()
+        return replace(
+            self, state=state, stores=stores, means=means, fresh_tokens=0, prefill_s=0.0
+        )
 
     def timing(self) -> Timing:
         """Time and speed of the reading done by this process."""
@@ -94,13 +107,14 @@ class Reading:
             skipped=list(self.skipped),
             stored_tokens=0 if store is None else store.tokens,
             indexed_tokens=0 if index is None else index.tokens,
-            store_bytes=sum(store.nbytes for store in self.stores.values()),
+            store_bytes=sum(store.nbytes for store in self.stores.values())
+            + (0 if self.means is None else self.means.nbytes),
         )
 
 
 def engine_of(model: Loaded, plan: Plan) -> Engine:
     """The engine that reads by a plan."""
-    return Engine(model.lm, plan.method, plan.chunk, longest=plan.longest)
+    return Engine(model.lm, plan.method, plan.chunk, longest=plan.longest, depth=plan.depth)
 
 
 def require_memory(model: Loaded, plan: Plan) -> None:
@@ -126,8 +140,7 @@ def remember_speed(model: Loaded, plan: Plan, use: str, tokens: int, seconds: fl
     If the cache grows with the text, the speed depends on the length and is not remembered.
     """
     if plan.bound_tokens is not None:
-        setting = speeds.setting_of(use, plan.precision.name, named_parameters(plan.method))
-        speeds.remember(model.files, setting, tokens, seconds)
+        speeds.remember(model.files, speed_setting(use, plan), tokens, seconds)
 
 
 def read(
@@ -196,13 +209,15 @@ def read(
     engine = engine_of(model, plan)
     difference = None if earlier is None else _difference(model, earlier, plan)
     if earlier is not None and difference is None:
-        state, stores, heads, last = earlier.state, earlier.stores, earlier.heads, earlier.last
+        state, stores, means = earlier.state, earlier.stores, earlier.means
+        heads, last = earlier.heads, earlier.last
     elif earlier is not None and not append:
         raise StateFileError(f"it was read with {difference}")
     else:
         state, heads = engine.start(), known.heads if plan.index else None
         stores = new_stores(model, plan, heads, request.memory.budget_bytes)
         state.recording = tuple(stores.values())
+        state.means = means = new_means(plan)
         last = torch.empty(0)
     done = max(0, state.tokens - len(plan.prefix))
 
@@ -230,6 +245,7 @@ def read(
             state=state,
             last=last,
             stores=stores,
+            means=means,
             heads=heads,
             sources=corpus.sources,
             skipped=corpus.skipped,
@@ -253,8 +269,13 @@ def _with_fixed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
     memory, store = request.memory, earlier.stores.get("store")
     if not earlier.plan.fits:
         int8 = store is not None and store.int8
-        index = "index" in earlier.stores
-        memory = replace(memory, index=index, store=store is not None, int8=int8)
+        embeddings = earlier.means is not None
+        index = "index" in earlier.stores or embeddings
+        memory = replace(
+            memory, index=index, embeddings=embeddings, store=store is not None, int8=int8
+        )
+        if earlier.plan.depth is not None:
+            memory = replace(memory, answer_from="passages")
     return replace(request, method=earlier.choice, memory=memory)
 
 
@@ -265,6 +286,7 @@ def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
     was, now = (
         {"method": each.method.name, **each.method.parameters()}
         | {"chunk": each.chunk, "prefix": each.prefix, "keep": ", ".join(sorted(stores))}
+        | {"index": _index_name(each)}
         for each, stores in ((old, earlier.stores), (plan, kept))
     )
     for name in was | now:
@@ -279,6 +301,16 @@ def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
     )
     same = all(map(torch.equal, *frequencies))
     return None if same else "the rotary frequencies of a shorter text"
+
+
+def _index_name(plan: Plan) -> str:
+    """The value of ``--index`` by which a plan has been made."""
+    return "full" if plan.embeddings else "heads" if plan.index else "none"
+
+
+def new_means(plan: Plan) -> StateMeans | None:
+    """The empty mean states of a plan; like the index, they leave out the starting tokens."""
+    return StateMeans(first=len(plan.prefix) + LEAST_SINKS) if plan.embeddings else None
 
 
 def new_stores(

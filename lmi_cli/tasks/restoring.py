@@ -24,7 +24,7 @@ from lmi_cli.models.placement import Precision
 from lmi_cli.sources.blocks import Bookmark, Skipped, Source
 from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.plan import Plan
-from lmi_cli.tasks.reading import Reading, engine_of, new_stores
+from lmi_cli.tasks.reading import Reading, engine_of, new_means, new_stores
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -57,6 +57,7 @@ def restored(
     ids = torch.tensor(plan.prefix, dtype=torch.int64)
     if not 1 <= plan.chunk <= MOST_CHUNK or not _within(ids, model.lm.vocab_size):
         raise ValueError("its plan contains a number that is out of range")
+    _require_depth(plan, heads, len(model.known.facts.layers))
     engine = engine_of(model, plan)
     stores = new_stores(model, plan, heads)
     if {name: store.save()[0] for name, store in stores.items()} != description["stores"]:
@@ -87,6 +88,15 @@ def restored(
             raise ValueError(f"its {name} has {store.tokens:,} of {state.tokens:,} tokens")
     state.recording = tuple(stores.values())
 
+    state.means = means = new_means(plan)
+    if means is not None:
+        saved = _part(tensors, "means")
+        for name, dtype in (("rows", hidden.dtype), ("rest", torch.float32)):
+            if len(tensor := saved.get(name, last[:0])):
+                largest = tensor.abs().amax(0) if name == "rows" else tensor
+                _require_like(f"means.{name}", largest, hidden[-1].cpu().to(dtype))
+        means.restore(saved, max(0, state.tokens - means.first))
+
     document, sources, skipped = document_in(description, tensors)
     if not _within(torch.from_numpy(document.ids), model.lm.vocab_size):
         raise ValueError("its document contains an id that is not in the vocabulary")
@@ -100,6 +110,7 @@ def restored(
         state=state,
         last=last,
         stores=stores,
+        means=means,
         heads=heads,
         sources=sources,
         skipped=skipped,
@@ -188,6 +199,17 @@ def _heads(described: Mapping[str, Any] | None, model: Loaded) -> RetrievalHeads
     if found.distance < 1:
         raise ValueError("the distance of the retrieval heads is out of range")
     return found
+
+
+def _require_depth(plan: Plan, heads: RetrievalHeads | None, layers: int) -> None:
+    """Refuse a plan that leaves out layers which its own index needs."""
+    if plan.depth is not None and (
+        heads is None
+        or plan.embeddings
+        or plan.searching is not None
+        or not max(head.layer for head in heads.heads) < plan.depth <= layers
+    ):
+        raise ValueError(f"{plan.depth} layers are not those that its index needs")
 
 
 def _state(

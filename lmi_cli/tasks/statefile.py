@@ -122,6 +122,8 @@ def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) 
     for name, store in reading.stores.items():
         stores[name], parts = store.save()
         tensors |= {f"{name}.{place}": tensor for place, tensor in parts.items()}
+    if reading.means is not None:
+        tensors |= {f"means.{name}": tensor for name, tensor in reading.means.save().items()}
     description = {
         "lmi": __version__,
         "model": {

@@ -20,6 +20,12 @@ QUESTION_LABEL = "Question: "
 SUMMARY_INSTRUCTION = "Summarize the text above in three sentences."
 """The wording that measured best; see ``docs/prompts.md``."""
 
+LIKELIHOOD_PROMPT = (
+    "Passage: ",
+    ", write a question based on this passage, Question:",
+)
+"""Before and after a passage, in front of a question whose likelihood is wanted."""
+
 _DOCUMENT = "\ue000document\ue000"
 _QUESTION = "\ue000question\ue000"
 _SYSTEM = "\ue000system\ue000"

@@ -1,0 +1,238 @@
+"""The passages of a document that a question is about, ranked by up to four signals.
+
+Each is a number for every passage, made comparable by its mean and standard deviation:
+
+* *heads*: the attention of the model's retrieval heads (:mod:`lmi_cli.engine.retrieval`); for a
+  model without such heads, shared words (:mod:`lmi_cli.text.words`);
+* *embeddings* of the question and of the answer that the model is about to give, compared with
+  those of passages (:mod:`lmi_cli.engine.embedding`);
+* *likelihood* of the question behind a passage (:mod:`lmi_cli.engine.likelihood`), for the best
+  passages only, since each has to be read again.
+
+``docs/memory.md`` has the measurements behind the weights.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmi_cli.engine.embedding import embed_passages, embed_question
+from lmi_cli.engine.engine import Engine
+from lmi_cli.engine.heads import RetrievalHeads
+from lmi_cli.engine.likelihood import mean_log_likelihood
+from lmi_cli.engine.retrieval import (
+    HeadQueries,
+    attention_shares,
+    contrast,
+    read_question,
+    token_scores,
+)
+from lmi_cli.errors import UsageError
+from lmi_cli.methods import MethodChoice
+from lmi_cli.models.directions import known_directions
+from lmi_cli.models.load import Loaded
+from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
+from lmi_cli.tasks.document import Passage
+from lmi_cli.tasks.reading import Reading
+from lmi_cli.text.prompts import LIKELIHOOD_PROMPT, Prompt
+from lmi_cli.text.words import WordIndex
+
+RANKS = ("careful", "fast")
+"""Ways of ranking: with or without the likelihood of the question. The first is the default."""
+
+QUESTION_WEIGHT = 0.7
+ANSWER_WEIGHT = 1.0
+LIKELIHOOD_WEIGHT = 1.0
+"""For a nat of likelihood; the other two are for a standard deviation of similarity."""
+
+SHORTLIST = 16
+"""Passages whose likelihood is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A passage and its score; see :class:`lmi_cli.tasks.report.Evidence`."""
+
+    passage: Passage
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What reading a question has left.
+
+    Attributes:
+        queries: Those of the retrieval heads.
+        question: Mean final hidden state of the question's own tokens, ``[hidden]``.
+        answer: Final hidden state from which the answer would be generated, ``[hidden]``.
+    """
+
+    queries: list[HeadQueries]
+    question: Tensor
+    answer: Tensor
+
+
+class Finder:
+    """Ranks the passages of a reading that has an index.
+
+    Args:
+        model: The model that read the document.
+        engine: Runs it as it was run while reading.
+        reading: The reading.
+        prompt: The prompt around the document.
+        rank: One of ``RANKS``.
+    """
+
+    def __init__(
+        self, model: Loaded, engine: Engine, reading: Reading, prompt: Prompt, rank: str = RANKS[0]
+    ) -> None:
+        if rank not in RANKS:
+            raise UsageError(
+                f"unknown value {rank!r} for --rank", hint="one of " + ", ".join(RANKS)
+            )
+        self._model, self._engine, self._reading = model, engine, reading
+        self._prompt, self._careful = prompt, rank == RANKS[0]
+        self._borders = reading.document.borders
+        self._empty: list[_Asked] = []
+        self._asked: _Asked | None = None
+        self._usual: list[Tensor] = []
+        self._words: WordIndex | None = None
+        self._embeddings: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def _heads(self) -> RetrievalHeads | None:
+        return self._reading.heads if "index" in self._reading.stores else None
+
+    def rank(self, question: str) -> list[Ranked]:
+        """Rank all passages, best first; there are none if the index is empty."""
+        if not self._indexed_tokens():
+            return []
+        if not self._empty:
+            self._empty = [self._ask(empty) for empty in EMPTY_QUESTIONS]
+        self._asked = asked = self._ask(question)
+        scores = _standard(self._head_scores(asked) if self._heads else self._word_scores(question))
+        if self._reading.means is not None:
+            for weight, similarity in zip(
+                (QUESTION_WEIGHT, ANSWER_WEIGHT), self._similarities(asked), strict=True
+            ):
+                scores += weight * _standard(similarity)
+        order = np.argsort(-scores, kind="stable")
+        if self._careful:
+            best = order[:SHORTLIST]
+            likelihoods = self._likelihoods(question, best.tolist())
+            scores[best] += LIKELIHOOD_WEIGHT * (likelihoods - likelihoods.mean())
+            best = best[np.argsort(-scores[best], kind="stable")]
+            order = np.concatenate([best, order[SHORTLIST:]])
+        bounds = self._borders.tolist()
+        return [
+            Ranked(Passage(n, bounds[n], bounds[n + 1]), float(scores[n])) for n in order.tolist()
+        ]
+
+    def looked_at(self, first: int, stop: int) -> NDArray[np.float32]:
+        """How much the last ranked question is about tokens ``first`` to ``stop`` of the document.
+
+        Returns:
+            float32 ``[stop - first]``: in nats, relative to questions without content; zeros
+            without retrieval heads.
+        """
+        if self._asked is None or self._heads is None:
+            return np.zeros(stop - first, dtype=np.float32)
+        index, before = self._reading.stores["index"], len(self._reading.plan.prefix)
+        asked, *empty = (
+            token_scores(each.queries, index, first + before, stop + before)
+            for each in (self._asked, *self._empty)
+        )
+        found: NDArray[np.float32] = (asked - torch.stack(empty).mean(0)).numpy()
+        return found
+
+    def _indexed_tokens(self) -> int:
+        means, index = self._reading.means, self._reading.stores.get("index")
+        return index.tokens if index is not None else 0 if means is None else means.tokens
+
+    def _ask(self, question: str) -> _Asked:
+        prompt = self._prompt
+        ids = np.array(prompt.tail(question), dtype=np.int32)
+        state, index = self._reading.state.fork(), self._reading.stores.get("index")
+        queries, hidden = read_question(self._engine, state, ids, index, self._heads)
+        hidden = hidden.cpu().float()
+        own = hidden[len(prompt.opening) : len(hidden) - len(prompt.closing)]
+        return _Asked(queries, own.mean(0), hidden[-1])
+
+    def _head_scores(self, asked: _Asked) -> NDArray[np.float64]:
+        index = self._reading.stores["index"]
+        borders = self._borders + len(self._reading.plan.prefix)
+        if not self._usual:
+            self._usual = [attention_shares(each.queries, index, borders) for each in self._empty]
+        shares = attention_shares(asked.queries, index, borders)
+        return contrast(shares, self._usual).double().numpy()
+
+    def _word_scores(self, question: str) -> NDArray[np.float64]:
+        if self._words is None:
+            document, bounds = self._reading.document, self._borders.tolist()
+            spans = [
+                document.span(Passage(number, bounds[number], bounds[number + 1]))
+                for number in range(len(bounds) - 1)
+            ]
+            self._words = WordIndex(document.text[begin:end] for begin, end in spans)
+        return self._words.scores(question).astype(np.float64)
+
+    def _similarities(self, asked: _Asked) -> list[NDArray[np.float64]]:
+        """Cosines ``[passages]`` of question and of answer with each passage."""
+        means = self._reading.means
+        if self._embeddings is None and means is not None:
+            directions = known_directions(self._model.files, self._model.lm)
+            borders = self._borders + len(self._reading.plan.prefix)
+            embedded = embed_passages(means.of_passages(borders), directions)
+            self._embeddings = embedded, directions
+        if self._embeddings is None:
+            return []
+        embedded, directions = self._embeddings
+        found = []
+        kinds: list[Callable[[_Asked], Tensor]] = [lambda it: it.question, lambda it: it.answer]
+        for kind in kinds:
+            empty = torch.stack([kind(each) for each in self._empty])
+            found.append((embedded @ embed_question(kind(asked), empty, directions)).double())
+        return [similarity.numpy() for similarity in found]
+
+    def _likelihoods(self, question: str, passages: Sequence[int]) -> NDArray[np.float64]:
+        """Mean log-likelihood of the question behind each of some passages, in nats."""
+        tokenizer, document = self._model.tokenizer, self._reading.document
+        length = self._model.lm.trained_length
+        method = MethodChoice().build(length, len(tokenizer.prefix))
+        engine = Engine(self._model.lm, method, self._engine.chunk, longest=length)
+        before, after = (tokenizer.encode(text).ids for text in LIKELIHOOD_PROMPT)
+        before = np.concatenate([np.array(tokenizer.prefix, dtype=np.int32), before])
+        asked = tokenizer.encode(" " + question).ids
+        bounds = self._borders
+        contexts = (
+            np.concatenate([before, document.ids[bounds[n] : bounds[n + 1]], after])
+            for n in passages
+        )
+        return np.array([mean_log_likelihood(engine, context, asked) for context in contexts])
+
+
+def _standard(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores with mean 0 and standard deviation 1; zeros if they are all alike."""
+    centred = scores - scores.mean()
+    deviation = float(centred.std())
+    return centred / deviation if deviation > 0.0 else centred
+
+
+def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
+    """Reorder passages that are sorted best first, so that the best one comes last.
+
+    It then stands next to the question. Neighbours in the document stay together and in order.
+    """
+    runs: list[list[Passage]] = []
+    for passage in sorted(ranked, key=lambda item: item.number):
+        if runs and runs[-1][-1].stop == passage.first:
+            runs[-1].append(passage)
+        else:
+            runs.append([passage])
+    place = {passage.number: rank for rank, passage in enumerate(ranked)}
+    runs.sort(key=lambda run: -min(place[passage.number] for passage in run))
+    return [passage for run in runs for passage in run]
