@@ -108,7 +108,7 @@ class StateMeans:
         if not tokens and not tensors:
             return
         rows, rest = tensors["rows"], tensors["rest"]
-        if len(tensors) != 2 or rows.shape != (tokens // MEAN_TOKENS, *rest.shape):  # noqa: PLR2004
+        if len(tensors) != 2 or rows.shape != (tokens // MEAN_TOKENS, *rest.shape):
             raise ValueError(f"there are {len(rows):,} mean states of {tokens:,} tokens")
         self.tokens, self._rest, self._rows = tokens, rest, [rows] if len(rows) else []
 

@@ -43,11 +43,15 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
     """
     import psutil
 
-    from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
+    from lmi_cli.tasks.plan import INDEXES, NO_MEMORY, MemoryChoice
 
     asked, budget = request.answer_from, request.memory_budget
     if keep not in (None, "index", "store", "both"):
         raise UsageError(f"unknown value {keep!r} for --keep", hint="one of index, store, both")
+    if request.index not in INDEXES:
+        raise UsageError(
+            f"unknown value {request.index!r} for --index", hint="one of " + ", ".join(INDEXES)
+        )
     if request.no_memory:
         if asked not in ("auto", "window"):
             raise UsageError(f"--answer-from {asked} cannot be combined with --no-memory")
@@ -61,7 +65,14 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
         asked = "memory"  # an option of the store's search implies that it is to be searched
     if keep is None:
         keep = "both" if asked == "memory" else "index"
-    return MemoryChoice(asked, keep != "store", keep != "index", request.memory_int8, budget)
+    return MemoryChoice(
+        asked,
+        index=keep != "store",
+        embeddings=request.index == "full",
+        store=keep != "index",
+        int8=request.memory_int8,
+        budget_bytes=budget,
+    )
 
 
 def sampling_of(request: Request) -> "Sampling":
@@ -99,7 +110,9 @@ def answer_options(request: Request, prompts: "Prompts") -> "AnswerOptions":
     from lmi_cli.tasks.asking import AnswerOptions
 
     method, source = method_choice(request), memory_choice(request).answer_from
-    return AnswerOptions(prompts, method, source, request.max_new_tokens, sampling_of(request))
+    return AnswerOptions(
+        prompts, method, source, request.max_new_tokens, sampling_of(request), request.rank
+    )
 
 
 def placement_of(request: Request) -> "Placement":

@@ -65,6 +65,7 @@ def command(request: PasskeyRequest) -> None:
             memory=memory,
             max_new_tokens=request.max_new_tokens,
             seed=request.seed,
+            rank=request.rank,
             chunk=session.chunk(opened),
         )
         report = session.follow(task, "passkey", show)

@@ -64,6 +64,16 @@ class Request:
         "Basis of answers about a long text: auto, passages, memory or window.",
         "auto",
     )
+    index: str = MEMORY(
+        "--index NAME",
+        "full; or heads: keys of retrieval heads alone, read faster, found less well.",
+        "full",
+    )
+    rank: str = MEMORY(
+        "--rank NAME",
+        "careful; or fast: passages are ranked without being read again.",
+        "careful",
+    )
     no_memory: bool = MEMORY("--no-memory", "Keep neither an index nor a store.", False)
     memory_int8: bool = MEMORY("--memory-int8", "Store keys and values in eight bits.", False)
     memory_budget: Count = MEMORY(

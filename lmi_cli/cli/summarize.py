@@ -28,7 +28,7 @@ from lmi_cli.memory import peak_rss_bytes
 if TYPE_CHECKING:
     from lmi_cli.sources.blocks import Skipped, Source
     from lmi_cli.tasks.document import Document
-    from lmi_cli.tasks.evidence import Ranked
+    from lmi_cli.tasks.finder import Ranked
     from lmi_cli.tasks.reading import Reading
     from lmi_cli.tasks.summary import Entry, SummaryReport
 

@@ -3,7 +3,7 @@
 Works on token ids and yields events; knows neither text nor terminal.
 """
 
-CHUNK = 512
+CHUNK = 1024
 """Tokens in one forward pass: enough for matrix products at their full rate, few enough for small
 tensors."""
 

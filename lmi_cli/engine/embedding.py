@@ -38,7 +38,8 @@ def middle_directions(model: LanguageModel) -> Tensor:
 
 def embed_passages(states: Tensor, directions: Tensor) -> Tensor:
     """Unit vectors ``[passages, directions]`` of mean states ``[passages, hidden]``."""
-    return normalize((states - states.mean(0)) @ directions, dim=-1)
+    unit: Tensor = normalize((states - states.mean(0)) @ directions, dim=-1)
+    return unit
 
 
 def embed_question(state: Tensor, empty: Tensor, directions: Tensor) -> Tensor:
@@ -46,4 +47,5 @@ def embed_question(state: Tensor, empty: Tensor, directions: Tensor) -> Tensor:
 
     ``empty`` (``[n, hidden]``) are the same states of questions without content.
     """
-    return normalize((state - empty.mean(0)) @ directions, dim=-1)
+    unit: Tensor = normalize((state - empty.mean(0)) @ directions, dim=-1)
+    return unit

@@ -27,7 +27,6 @@ def known_directions(files: ModelFiles, model: LanguageModel) -> Tensor:
         found = torch.frombuffer(data, dtype=torch.bfloat16)
         return found.view(stored["shape"]).float()
     directions = middle_directions(model).bfloat16()
-    data = directions.view(torch.uint8).numpy().tobytes()
-    text = base64.b64encode(data).decode("ascii")
+    text = base64.b64encode(directions.view(torch.uint8).numpy().tobytes()).decode("ascii")
     record.write({"shape": list(directions.shape), "bfloat16": text})
     return directions.float()

@@ -146,7 +146,7 @@ class PackedLinear:
         return out
 
     def weights(self, first: int, stop: int) -> Tensor:
-        """Rows ``first`` to ``stop`` of the weight, ``[stop - first, in]``, float32 if quantized."""
+        """Rows ``first`` to ``stop`` of the weight, ``[stop - first, in]``."""
         low, high = first // _PANEL, -(-stop // _PANEL)
         panels = self._packed[low:high].permute(0, 2, 1, 3).reshape(-1, self.columns)
         if self._scale is not None:

@@ -32,6 +32,8 @@ from lmi_cli.text.tokenizer import IncrementalDecoder
 REREAD_PASSAGES = 2
 """Number of passages that are read again before a question; see ``docs/memory.md``."""
 
+_CONVERSATION_SHARE = 8
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
@@ -44,9 +46,9 @@ class AnswerOptions:
     prompts: Prompts
     method: MethodChoice = field(default_factory=MethodChoice)
     answer_from: str = "auto"
-    rank: str = RANKS[0]
     max_new_tokens: int = ANSWER_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
+    rank: str = RANKS[0]
 
 
 class Asker:
@@ -180,6 +182,11 @@ class Asker:
         """The basis of the answer if the document is not seen whole."""
         if wanted == "auto":
             wanted = "passages" if ranked else "memory" if self._searching else "window"
+        if wanted != "passages" and self.reading.plan.depth is not None:
+            raise UsageError(
+                "the document was read only for the index of retrieval heads",
+                hint="read it with --index full to answer in another way",
+            )
         if wanted == "passages" and not ranked:
             raise UsageError(
                 "there are no passages to answer from",
@@ -208,12 +215,17 @@ class Asker:
         window = self.reading.plan.method.local_window
         return (window or self._model.known.facts.trained_length) // 2
 
+    @property
+    def _reread_conversation_limit(self) -> int:
+        """The same in a prompt of passages, which is shorter than the trained length."""
+        return self._model.known.facts.trained_length // _CONVERSATION_SHARE
+
     def _reread(
         self, passages: Sequence[Passage], question: str, earlier: Sequence[Turn]
     ) -> tuple[Engine, Ids]:
         """The ids of a prompt with these passages, and an engine that attends to all of it."""
         prompt = self.options.prompts.around_passages(earlier)
-        if earlier and len(prompt.prefix) > self._conversation_limit:
+        if earlier and len(prompt.prefix) > self._reread_conversation_limit:
             return self._reread(passages, question, earlier[1:])
         tokenizer, document = self._model.tokenizer, self.reading.document
         gap = tokenizer.encode("\n\n").ids

@@ -212,7 +212,8 @@ class Finder:
             np.concatenate([before, document.ids[bounds[n] : bounds[n + 1]], after])
             for n in passages
         )
-        return np.array([mean_log_likelihood(engine, context, asked) for context in contexts])
+        found = [mean_log_likelihood(engine, context, asked) for context in contexts]
+        return np.array(found, dtype=np.float64)
 
 
 def _standard(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.calibrate import find_heads
 from lmi_cli.tasks.events import Note, Progress, follow, relay
+from lmi_cli.tasks.finder import RANKS
 from lmi_cli.tasks.plan import MemoryChoice, Plan, ReadingRequest, plan_reading
 from lmi_cli.tasks.reading import Reading, read
 from lmi_cli.tasks.report import ReadingReport, Timing
@@ -185,6 +186,7 @@ def passkey(
     memory: MemoryChoice,
     max_new_tokens: int,
     seed: int,
+    rank: str = RANKS[0],
     chunk: int = CHUNK,
 ) -> Generator[Progress | Note | Cell, None, PasskeyReport]:
     """Run the grid, and yield each cell when it is done.
@@ -199,7 +201,7 @@ def passkey(
         build_text(model.tokenizer, length, 0, "10000")
     prompts = ContinuationPrompts(model.tokenizer, PREFIX)
     request = ReadingRequest(prompts, choice, memory, max_new_tokens, chunk)
-    options = AnswerOptions(prompts, choice, memory.answer_from, max_new_tokens)
+    options = AnswerOptions(prompts, choice, memory.answer_from, max_new_tokens, rank=rank)
     total = sum(lengths) * len(depths) * trials
     cells: list[Cell] = []
     methods: dict[int, MethodUsed] = {}
@@ -236,7 +238,7 @@ def passkey(
                 timing.add_decode(generated, seconds)
                 yield Progress(done, total)
                 result = Trial(key, answer.answer, is_right(answer.answer, key), seconds)
-                if answer.answered_from not in ("whole", "window"):
+                if answer.answered_from not in ("whole", "window") and reading.plan.depth is None:
                     alone = follow(asker.ask(QUESTION, answer_from="window")).answer
                     right = is_right(alone, key)
                     result = replace(result, window_answer=alone, window_correct=right)

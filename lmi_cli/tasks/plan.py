@@ -26,6 +26,12 @@ STREAM_SHARE = 4
 A model is weakest at its largest distances: see ``docs/defaults.md``.
 """
 
+INDEX_WINDOW = 1024
+"""The largest default window, in tokens, of a stream that is read only for its index.
+
+A wider one finds no more; see ``docs/memory.md``.
+"""
+
 QUESTION_SHARE = 16
 """A document that is read whole leaves the trained length divided by this to questions.
 
@@ -34,6 +40,9 @@ That much is left even if the known questions are short, since later ones need r
 
 ANSWER_FROM = ("auto", "passages", "memory", "window")
 """Possible sources of answers about a stream."""
+
+INDEXES = ("full", "heads")
+"""Possible indexes of a stream: with embeddings, or of the keys of retrieval heads alone."""
 
 # A growing cache is allocated half as large again as its contents.
 _GROWTH = 1.5
@@ -63,6 +72,11 @@ class MemoryChoice:
     store: bool = False
     int8: bool = False
     budget_bytes: int | None = None
+
+    @property
+    def only_index(self) -> bool:
+        """Whether a stream is read for nothing but its index."""
+        return self.index and not self.store and self.answer_from in ("auto", "passages")
 
     def __post_init__(self) -> None:
         if self.answer_from not in ANSWER_FROM:
@@ -188,7 +202,8 @@ def plan_reading(
     limit = document_limit(known, request, questions)
     fits = tokens is not None and tokens <= limit
     prompt = request.prompts.whole() if fits else request.prompts.after_stream()
-    window = length if fits else _stream_window(known)
+    longest = max((len(prompt.tail(question)) for question in questions), default=0)
+    window = length if fits else _stream_window(known, request.memory, longest)
     method = request.method.build(window, len(prompt.tokenizer.prefix))
     require_fit(method, prompt, questions)
     layers, memory, heads = known.facts.layers, request.memory, known.heads
@@ -199,9 +214,8 @@ def plan_reading(
     if memory.store and not fits and any(map(method.may_search, layers)):
         searching = request.method.searching(method, len(layers))
     depth = None
-    if heads is not None and indexed and not (fits or embedded or searching):
-        if memory.answer_from in ("auto", "passages"):
-            depth = max(head.layer for head in heads.heads) + 1
+    if heads is not None and indexed and memory.only_index and not (fits or embedded):
+        depth = max(head.layer for head in heads.heads) + 1
     plan = Plan(
         fits=fits,
         prefix=prompt.prefix,
@@ -242,7 +256,8 @@ def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) 
     Raises:
         UsageError: Parameters contradict each other.
     """
-    plan = Plan(False, (), choice.build(_stream_window(known), 0), chunk, known.precision)
+    window = _stream_window(known, MemoryChoice())
+    plan = Plan(False, (), choice.build(window, 0), chunk, known.precision)
     return _with_forecast(plan, known, None, "read")
 
 
@@ -255,9 +270,13 @@ def warnings(choice: MethodChoice, known: KnownModel) -> list[str]:
     return []
 
 
-def _stream_window(known: KnownModel) -> int:
-    """Default window, in tokens, of a document beyond the trained length."""
-    return max(1, known.facts.trained_length // STREAM_SHARE)
+def _stream_window(known: KnownModel, memory: MemoryChoice, longest: int = 0) -> int:
+    """Default window, in tokens, of a document beyond the trained length.
+
+    ``longest`` are the tokens of the longest question that is known.
+    """
+    window = max(1, known.facts.trained_length // STREAM_SHARE)
+    return min(window, max(INDEX_WINDOW, longest)) if memory.only_index else window
 
 
 def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) -> Plan:

@@ -23,7 +23,7 @@ from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.retrieval import key_index
 from lmi_cli.errors import StateFileError
 from lmi_cli.methods import MethodChoice
-from lmi_cli.methods.base import named_parameters, starting_tokens
+from lmi_cli.methods.base import starting_tokens
 from lmi_cli.methods.lm_infinite import LEAST_SINKS
 from lmi_cli.models import speeds
 from lmi_cli.models.load import Loaded
@@ -81,9 +81,7 @@ class Reading:
         state = self.state.fork()
         state.recording = tuple(stores.values())
         state.means = means = None if self.means is None else self.means.fork()
-        return replace(
-            self, state=state, stores=stores, means=means, fresh_tokens=0, prefill_s=0.0
-        )
+        return replace(self, state=state, stores=stores, means=means, fresh_tokens=0, prefill_s=0.0)
 
     def timing(self) -> Timing:
         """Time and speed of the reading done by this process."""

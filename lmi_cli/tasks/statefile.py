@@ -72,6 +72,8 @@ class StateFileHeader:
     sources: list[dict[str, Any]]
     skipped: list[dict[str, str]]
     form: str
+    depth: int | None
+    embeddings: bool
 
 
 def header_of(path: Path, description: Mapping[str, Any] | None = None) -> StateFileHeader:
@@ -102,6 +104,8 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
             sources=list(description["sources"]),
             skipped=list(description["skipped"]),
             form="fits" if plan["fits"] else "stream",
+            embeddings=bool(plan["embeddings"]),
+            depth=None if plan["depth"] is None else int(plan["depth"]),
         )
     except _FOREIGN as error:
         raise StateFileError(f"{path} is damaged: in its description: {error}") from error
@@ -191,17 +195,28 @@ def check(
 
 
 def require_kept(header: StateFileHeader, answer_from: str) -> None:
-    """Refuse to answer from an index or a store that is not in the file.
+    """Refuse to answer from what is not in the file.
 
     Raises:
-        StateFileError: It is not in the file.
+        StateFileError: There is no such index or store, or only the layers that an index needs.
     """
+    embedded = ("index",) if header.embeddings else ()
     for kind, wanted in (("store", "memory"), ("index", "passages")):
-        if answer_from == wanted and kind not in header.kept and header.form == "stream":
+        if (
+            answer_from == wanted
+            and kind not in (*header.kept, *embedded)
+            and header.form == "stream"
+        ):
             raise StateFileError(
                 f"{header.path} contains no {kind}, which --answer-from {wanted} needs",
                 hint=f"read the documents again with --keep {kind}",
             )
+    if answer_from in ("window", "memory") and header.depth is not None:
+        raise StateFileError(
+            f"{header.path} was read for its index only, so nothing can be answered from "
+            f"{answer_from}",
+            hint=f"read the documents again without --index heads: lmi read ... -o {header.path}",
+        )
 
 
 def restore(path: Path, model: Loaded) -> Reading:

@@ -14,7 +14,7 @@ from lmi_cli.sources.blocks import Skipped, Source
 from lmi_cli.tasks.divided import DividedDocument, part_size
 from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Note
-from lmi_cli.tasks.evidence import Ranked
+from lmi_cli.tasks.finder import Ranked
 from lmi_cli.tasks.listing import files_and_folders, introduction
 from lmi_cli.tasks.picking import Sentence
 from lmi_cli.tasks.reading import Reading

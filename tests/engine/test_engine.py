@@ -44,7 +44,7 @@ class Script:
     def layers(self, horizon: int) -> list[LayerSpec]:
         return []
 
-    def hidden(self, ids: Tensor, forward: ForwardPass) -> Tensor:
+    def hidden(self, ids: Tensor, forward: ForwardPass, depth: int | None = None) -> Tensor:
         return self.follow[ids][..., None].float()
 
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:

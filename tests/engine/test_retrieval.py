@@ -14,9 +14,9 @@ from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.engine.retrieval import (
     attention_shares,
     contrast,
-    head_queries,
     key_index,
     log_shares,
+    read_question,
 )
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
@@ -80,7 +80,7 @@ def test_heads_look_where_their_scores_say(name: str, chunk: int) -> None:
         list(engine.read(state, [ids[:count]]))
         assert index.nbytes < every.nbytes or name == "llama-mqa"
         retrieval_heads = RetrievalHeads(heads, distance)
-        queries = head_queries(engine, state.fork(), ids[count:], index, retrieval_heads)
+        queries, _ = read_question(engine, state.fork(), ids[count:], index, retrieval_heads)
         found = attention_shares(queries, index, borders)
         seen: dict[int, list[QKV]] = {0: [], 1: []}
         fork = state.fork()

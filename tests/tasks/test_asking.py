@@ -11,7 +11,7 @@ from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Note, follow
-from lmi_cli.tasks.evidence import nearest_last
+from lmi_cli.tasks.finder import nearest_last
 from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
 
 Corpora = Callable[..., Corpus]

@@ -155,7 +155,7 @@ def test_long_prompts_are_answered_as_long_documents_are(
     seen: list[int] = []
     original = model.lm.hidden
 
-    def hidden(ids: torch.Tensor, attention: object) -> torch.Tensor:
+    def hidden(ids: torch.Tensor, attention: object, depth: int | None = None) -> torch.Tensor:
         seen.append(ids.numel())
         return original(ids, attention)  # type: ignore[arg-type]
 

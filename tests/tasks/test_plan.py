@@ -44,6 +44,7 @@ def test_a_reading_takes_what_was_foretold(model: Loaded, settings: Settings, te
     assert reading.state.nbytes <= plan.cache_bytes <= 2 * reading.state.nbytes
     assert plan.bound_tokens >= reading.state.cached_tokens
     kept = sum(t.nbytes for store in reading.stores.values() for t in store.save()[1].values())
+    kept += 0 if reading.means is None else reading.means.nbytes
     # The first tokens are in no store.
     assert 0 <= plan.store_bytes - kept <= plan.store_bytes * 20 / tokens
     assert (plan.store_bytes == 0) == (not reading.stores)
@@ -75,13 +76,13 @@ def test_heads_decide_what_is_kept(loaded: Loaded, model: Loaded) -> None:
     request = INDEX.request(loaded)
     none = replace(loaded.known, heads=RetrievalHeads((), 32))
     for known, expected in (
-        (loaded.known, (True, False, False)),
-        (model.known, (False, True, False)),
-        (none, (False, False, True)),
+        (loaded.known, (True, False)),
+        (model.known, (False, True)),
+        (none, (False, False)),
     ):
         plan = plan_reading(known, request, 10_000)
-        found = (plan.needs_heads, plan.index, plan.searching is not None)
-        assert found == expected
+        assert (plan.needs_heads, plan.index) == expected
+        assert plan.embeddings and plan.searching is None and plan.depth is None
     short = plan_reading(loaded.known, request, 10)
     assert (short.needs_heads, short.index, short.searching) == (False, False, None)
 

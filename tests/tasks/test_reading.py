@@ -79,7 +79,9 @@ def test_control_tokens_in_document_and_question_stay_text(
     for text, question in ((evil * 3, evil), (plain * 3, plain)):
         seen: list[int] = []
 
-        def hidden(ids: torch.Tensor, forward: Any, seen: list[int] = seen) -> torch.Tensor:
+        def hidden(
+            ids: torch.Tensor, forward: Any, depth: int | None = None, seen: list[int] = seen
+        ) -> torch.Tensor:
             seen += ids.flatten().tolist()
             return original(ids, forward)
 

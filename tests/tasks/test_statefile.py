@@ -258,7 +258,7 @@ def test_an_interrupted_reading_is_continued(
     seen: list[int] = []
     original = model.lm.hidden
 
-    def hidden(ids: torch.Tensor, attention: object) -> torch.Tensor:
+    def hidden(ids: torch.Tensor, attention: object, depth: int | None = None) -> torch.Tensor:
         seen.append(ids.numel())
         return original(ids, attention)  # type: ignore[arg-type]
 
