@@ -46,7 +46,9 @@ def answer_and_print(
                 return
             if not request.json:
                 printer.end(event.answer)
-            for line in closing.evidence_lines(event, reading.report()):
+            for line in closing.prompt_lines(event) + closing.evidence_lines(
+                event, reading.report()
+            ):
                 session.say(line)
 
         asker = Asker(opened.loaded, reading, options)

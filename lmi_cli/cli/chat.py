@@ -90,6 +90,8 @@ class _Conversation:
         self._turns.append((question, self._last.answer))
         self._asked += 1
         sink.end_line()
+        for text in closing.prompt_lines(self._last):
+            message(text)
 
     def obey(self, line: str) -> bool:
         """Carry out a command; return whether the conversation continues."""

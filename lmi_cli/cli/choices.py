@@ -111,7 +111,14 @@ def answer_options(request: Request, prompts: "Prompts") -> "AnswerOptions":
 
     method, source = method_choice(request), memory_choice(request).answer_from
     return AnswerOptions(
-        prompts, method, source, request.max_new_tokens, sampling_of(request), request.rank
+        prompts,
+        method,
+        source,
+        request.max_new_tokens,
+        sampling_of(request),
+        rank=request.rank,
+        contrast=request.contrast,
+        show_prompt=request.show_prompt,
     )
 
 

@@ -121,6 +121,11 @@ def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
     return ["most relevant passages, best first:", *lines] if lines else []
 
 
+def prompt_lines(answer: "Answer") -> list[str]:
+    """What the model was given, if that was asked for."""
+    return [] if answer.prompt is None else ["prompt:", *answer.prompt.splitlines()]
+
+
 def place_of(item: "Evidence", sources: "Sequence[SourceReport]") -> str:
     """The place of a passage, with its source if there are several."""
     if item.page is not None:

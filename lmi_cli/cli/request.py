@@ -89,7 +89,15 @@ class Request:
     )
     top_k: int = GENERATION("--top-k N", "Sample from the N likeliest tokens; 0 means all.", 0)
     seed: int = GENERATION("--seed N", "Seed for sampling.", 0)
+    contrast: float = GENERATION(
+        "--contrast X",
+        "How much less counts what the model would answer without the passages; 0 is off.",
+        0.5,
+    )
     system: Text = GENERATION("--system -s TEXT", "System text of the prompt.")
+    show_prompt: bool = GENERATION(
+        "--show-prompt", "Also show what the model was given, word for word.", False
+    )
 
     json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)
     output: File = OUTPUT("--output -o FILE", "Write the result to this file, whole or not at all.")

@@ -33,7 +33,8 @@ def middle_directions(model: LanguageModel) -> Tensor:
     directions = torch.linalg.eigh(gram.double()).eigenvectors.float()
     hidden = len(directions)
     first = (hidden - hidden // KEPT) // 2
-    return directions[:, first : first + hidden // KEPT].contiguous()
+    middle: Tensor = directions[:, first : first + hidden // KEPT].contiguous()
+    return middle
 
 
 def embed_passages(states: Tensor, directions: Tensor) -> Tensor:

@@ -5,34 +5,43 @@ read again, on the store, or on the window alone.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 from torch import Tensor
 
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine import ANSWER_TOKENS
+from lmi_cli.engine.batch import Contrast, decode_batch
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import Method, MethodChoice
-from lmi_cli.methods.base import visible_in_any
 from lmi_cli.models.load import Loaded
+from lmi_cli.tasks.answer_text import AnswerText
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta
-from lmi_cli.tasks.evidence import LISTED, evidence_of
+from lmi_cli.tasks.evidence import LISTED, evidence_of, quotes_of
 from lmi_cli.tasks.finder import RANKS, Finder, Ranked, nearest_last
 from lmi_cli.tasks.plan import require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
 from lmi_cli.tasks.report import Answer, Evidence, Visible
+from lmi_cli.tasks.sight import hidden_spans, prompt_text, visible_beside, visible_passages
 from lmi_cli.text.prompts import Prompts, Turn
-from lmi_cli.text.tokenizer import IncrementalDecoder
 
-REREAD_PASSAGES = 2
-"""Number of passages that are read again before a question; see ``docs/memory.md``."""
+REREAD_PASSAGES = 1
+"""Number of passages that are read again before a question; see ``docs/prompts.md``."""
+
+CONTRAST = 0.5
+"""Weight of the contrast with the prompt without passages; see ``docs/prompts.md``."""
+
+_TOGETHER = 8
+"""Questions that are answered at the same time."""
 
 _CONVERSATION_SHARE = 8
+_LARGEST_CONTRAST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,11 @@ class AnswerOptions:
     """How questions are asked and answered.
 
     Of the method, only options that reading does not fix are used; ``answer_from`` is one of
-    ``plan.ANSWER_FROM``, and ``rank`` one of ``finder.RANKS``.
+    ``plan.ANSWER_FROM``, and ``rank`` one of ``finder.RANKS``. ``contrast`` is the weight of
+    :class:`lmi_cli.engine.batch.Contrast` in answers from passages.
+
+    Raises:
+        UsageError: The contrast is out of range.
     """
 
     prompts: Prompts
@@ -49,6 +62,35 @@ class AnswerOptions:
     max_new_tokens: int = ANSWER_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
     rank: str = RANKS[0]
+    contrast: float = CONTRAST
+    show_prompt: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.contrast <= _LARGEST_CONTRAST:
+            raise UsageError(
+                f"--contrast {self.contrast:g}: the range is 0 to {_LARGEST_CONTRAST:g}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A question, before its answer is generated.
+
+    Attributes:
+        answer: Without its text.
+        index: Number of the question.
+        source: The basis of the answer.
+        ids: What is read before it is generated.
+        without: The same without passages, if these are in it.
+        started: When ranking began, in seconds of the monotonic clock.
+    """
+
+    answer: Answer
+    index: int
+    source: str
+    ids: Ids
+    without: Ids | None
+    started: float
 
 
 class Asker:
@@ -104,32 +146,38 @@ class Asker:
             UsageError: The question does not fit the window, or the index or store that the answer
                 needs was not kept.
         """
-        started = time.monotonic()
         self.require_fit(question)
-        # A follow-up question is rarely clear without the one before it.
-        ranked = self.ranked(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
-        tail = self._tail(question, earlier)
-        hidden = self._hidden_spans(len(tail))
-        source = answer_from or self.options.answer_from
-        source = self._source(ranked, source) if hidden else "whole"
-        engine, ids, reread = self._engine, np.array(tail, dtype=np.int32), list[Passage]()
-        if source == "passages":
-            reread = nearest_last([item.passage for item in ranked[:REREAD_PASSAGES]])
-            engine, ids = self._reread(reread, question, earlier)
-            state = engine.start()
-        elif source == "memory":
-            state = self.reading.state.fork(self._searching, self.reading.stores)
-        else:
-            state = self.reading.state.fork()
-        visible = self._visible(source, hidden, reread)
-        last = self.reading.last
-        for event in engine.read(state, [ids]):
-            last = event.last
-        text, reason, count = yield from self._answer(engine, state, last, index, started)
-        self._generated += count
-        self.timing.add_decode(self._generated, time.monotonic() - started)
-        evidence = self.evidence(ranked)
-        return Answer(question, text, reason, count, visible, source, evidence)
+        answer: Answer | None = None
+        for event in self._answer([self._begin(question, index, earlier, answer_from)]):
+            if isinstance(event, Answer):
+                answer = event
+            else:
+                yield event
+        if answer is None:
+            raise RuntimeError("there is no answer")
+        return answer
+
+    def ask_all(self, questions: Sequence[str]) -> Generator[Delta | Answer, None, list[Answer]]:
+        """Answer questions in their order, each as if it were asked alone.
+
+        Those that are answered from passages are decoded several at a time.
+
+        Raises:
+            UsageError: See :meth:`ask`.
+        """
+        self.require_fit(*questions)
+        answers: list[Answer] = []
+        for first in range(0, len(questions), _TOGETHER):
+            some = questions[first : first + _TOGETHER]
+            begun = (self._begin(question, first + at) for at, question in enumerate(some))
+            for rereads, group in groupby(begun, lambda it: it.source == "passages"):
+                # The others have large states of their own.
+                for each in [list(group)] if rereads else ([one] for one in group):
+                    for event in self._answer(each):
+                        if isinstance(event, Answer):
+                            answers.append(event)
+                        yield event
+        return answers
 
     def ranked(self, question: str) -> list[Ranked]:
         """The passages of the document, best first; none without an index."""
@@ -146,37 +194,101 @@ class Asker:
         """Refuse questions that are longer than the window, with a ``UsageError``."""
         require_fit(self.reading.plan.method, self._prompt, questions)
 
-    def _answer(
-        self, engine: Engine, state: StreamState, last: Tensor, index: int, started: float
-    ) -> Generator[Delta, None, tuple[str, str, int]]:
-        """Decode; return the text of the answer, its finish reason and its number of tokens."""
-        tokenizer = self._model.tokenizer
-        decoder = IncrementalDecoder(tokenizer)
-        parts: list[str] = []
-        count, reason = 0, "length"
-        for generated in engine.decode(
-            state,
+    def _begin(
+        self,
+        question: str,
+        index: int,
+        earlier: Sequence[Turn] = (),
+        answer_from: str | None = None,
+    ) -> "_Begun":
+        """Rank the passages for a question, and decide what its answer is based on."""
+        started = time.monotonic()
+        # A follow-up question is rarely clear without the one before it.
+        ranked = self.ranked(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
+        evidence = self.evidence(ranked)
+        tail = self._tail(question, earlier)
+        hidden = hidden_spans(self.reading, self._model.known.facts.layers, len(tail))
+        source = answer_from or self.options.answer_from
+        source = self._source(ranked, source) if hidden else "whole"
+        ids, without, reread = np.array(tail, dtype=np.int32), None, list[Passage]()
+        if source == "passages":
+            reread = nearest_last([item.passage for item in ranked[:REREAD_PASSAGES]])
+            ids, without = self._reread(reread, question, earlier)
+        visible = self._visible(source, hidden, reread)
+        prompt = None
+        if self.options.show_prompt:
+            whole = None if source == "passages" else self.reading
+            prompt = prompt_text(self._model.tokenizer, whole, hidden, ids)
+        answer = Answer(question, "", "", 0, visible, source, evidence, prompt)
+        return _Begun(answer, index, source, ids, without, started)
+
+    def _answer(self, group: Sequence["_Begun"]) -> Iterator[Delta | Answer]:
+        """Generate the answers to some questions together; yield them in their order."""
+        source = group[0].source
+        engine = self._engine
+        if source == "passages":
+            engine = self._passage_engine(max(len(begun.ids) for begun in group))
+        states, last, contrasts = [], [], list[Contrast | None]()
+        for begun in group:
+            state = self._state(engine, source)
+            states.append(state)
+            last.append(_read(engine, state, begun.ids, self.reading.last))
+            contrast = None
+            if begun.without is not None and self.options.contrast:
+                other = engine.start()
+                prior = _read(engine, other, begun.without, self.reading.last)
+                contrast = Contrast(other, prior, self.options.contrast)
+            contrasts.append(contrast)
+        stop_ids = self._model.tokenizer.stop_ids
+        texts = [AnswerText(self._model.tokenizer) for _ in group]
+        current, waiting, done = 0, [""] * len(group), [False] * len(group)
+        for stream, generated in decode_batch(
+            engine,
+            states,
             last,
-            stop_ids=tokenizer.stop_ids,
+            stop_ids=stop_ids,
             limit=self.options.max_new_tokens,
             sampling=self.options.sampling,
-            index=index,
+            first=group[0].index,
+            contrasts=contrasts,
+            enough=lambda stream, tokens: texts[stream].push(tokens[-1]),
         ):
             if self.timing.first_token_s is None:
-                self.timing.first_token_s = time.monotonic() - started
-            text = ""
-            if generated.finish_reason != "stop":
-                count += 1
-                text = decoder.push(generated.token)
-            if generated.finish_reason is not None:
-                reason = generated.finish_reason
-                text += decoder.flush()
-            if not parts:
-                text = text.lstrip()
-            if text:
-                parts.append(text)
-                yield Delta(index, text)
-        return "".join(parts), reason, count
+                self.timing.first_token_s = time.monotonic() - group[0].started
+            reason, answer = generated.finish_reason, group[stream].answer
+            waiting[stream] += texts[stream].take(final=reason is not None)
+            if reason is not None:
+                done[stream] = True
+                answer.answer, answer.tokens = texts[stream].text, texts[stream].tokens
+                answer.finish_reason = "loop" if texts[stream].repeats else reason
+            while current < len(group):
+                if waiting[current]:
+                    yield Delta(group[current].index, waiting[current])
+                    waiting[current] = ""
+                if not done[current]:
+                    break
+                if current == len(group) - 1:
+                    self._generated += sum(text.tokens for text in texts)
+                    seconds = time.monotonic() - group[0].started
+                    self.timing.add_decode(self._generated, seconds)
+                yield group[current].answer
+                current += 1
+
+    def _state(self, engine: Engine, source: str) -> StreamState:
+        """The state behind which a question is asked."""
+        if source == "passages":
+            return engine.start()
+        if source == "memory":
+            return self.reading.state.fork(self._searching, self.reading.stores)
+        return self.reading.state.fork()
+
+    def _passage_engine(self, tokens: int) -> Engine:
+        """An engine that attends to all of a prompt of so many tokens."""
+        method = MethodChoice().build(
+            self._model.known.facts.trained_length, len(self._model.tokenizer.prefix)
+        )
+        longest = tokens + self.options.max_new_tokens
+        return Engine(self._model.lm, method, self.reading.plan.chunk, longest=longest)
 
     def _source(self, ranked: Sequence[Ranked], wanted: str) -> str:
         """The basis of the answer if the document is not seen whole."""
@@ -222,8 +334,11 @@ class Asker:
 
     def _reread(
         self, passages: Sequence[Passage], question: str, earlier: Sequence[Turn]
-    ) -> tuple[Engine, Ids]:
-        """The ids of a prompt with these passages, and an engine that attends to all of it."""
+    ) -> tuple[Ids, Ids]:
+        """The ids of a prompt with these passages, and of the same prompt without them.
+
+        Behind the passages, the sentences of the best one that matter most are said again.
+        """
         prompt = self.options.prompts.around_passages(earlier)
         if earlier and len(prompt.prefix) > self._reread_conversation_limit:
             return self._reread(passages, question, earlier[1:])
@@ -234,27 +349,12 @@ class Asker:
             if number and passages[number - 1].stop != passage.first:
                 parts.append(gap)
             parts.append(document.ids[passage.first : passage.stop])
-        parts.append(np.array(prompt.tail(question), dtype=np.int32))
-        ids = np.concatenate(parts)
-        method = MethodChoice().build(self._model.known.facts.trained_length, len(tokenizer.prefix))
-        longest = len(ids) + self.options.max_new_tokens
-        return Engine(self._model.lm, method, self.reading.plan.chunk, longest=longest), ids
-
-    def _hidden_spans(self, tail: int) -> list[tuple[int, int]]:
-        """Ranges of document tokens that the first token of an answer does not attend to.
-
-        ``tail`` is the number of tokens between the document and the answer.
-        """
-        prefix, tokens = len(self.reading.plan.prefix), self.reading.document.tokens
-        position = prefix + tokens + tail - 1
-        layers = self._model.known.facts.layers
-        hidden, edge = [], 0
-        for start, stop in visible_in_any(self.reading.plan.method, layers, position):
-            start, stop = min(tokens, max(0, start - prefix)), min(tokens, stop - prefix)
-            if edge < start:
-                hidden.append((edge, start))
-            edge = max(edge, stop)
-        return hidden if edge >= tokens else [*hidden, (edge, tokens)]
+        if self._finder is not None:
+            quotes = quotes_of(document, passages[-1], self._finder)
+            said = " ".join(quote.text.strip() for quote in quotes)
+            parts += [gap, tokenizer.encode(said).ids] if said else []
+        tail = np.array(prompt.tail(question), dtype=np.int32)
+        return np.concatenate([*parts, tail]), np.concatenate([parts[0], tail])
 
     def _visible(
         self, source: str, hidden: Sequence[tuple[int, int]], reread: Sequence[Passage]
@@ -262,18 +362,19 @@ class Asker:
         """The document tokens that the first token of an answer sees."""
         document = self.reading.document
         if source == "passages":
-            again = sum(map(len, reread))
-            searched = self.reading.stores["index"].tokens
-            return Visible(0, 0, document.tokens - again, searched=searched, reread=again)
-        if not hidden:
-            return Visible(0, document.tokens, 0)
-        first, stop = hidden[0][0], hidden[-1][1]
-        unseen, window = sum(end - begin for begin, end in hidden), document.tokens - stop
-        places = document.place(first), document.place(stop - 1)
-        visible = Visible(document.tokens - unseen - window, window, unseen, *places)
+            searched = 0 if self._finder is None else self._finder.tokens
+            return visible_passages(document, reread, searched)
+        visible = visible_beside(document, hidden)
         if source == "memory" and self._searching is not None:
             layers = self._model.known.facts.layers
             segments = (item for layer in layers for item in self._searching.segments(layer))
             topk = max(segment.topk or 0 for segment in segments)
-            visible.searched, visible.attended = unseen, min(topk, unseen)
+            visible.searched, visible.attended = visible.unseen, min(topk, visible.unseen)
         return visible
+
+
+def _read(engine: Engine, state: StreamState, ids: Ids, last: Tensor) -> Tensor:
+    """Read ids; return the hidden state of the newest token, ``last`` if there are none."""
+    for event in engine.read(state, [ids]):
+        last = event.last
+    return last

@@ -49,7 +49,7 @@ ANSWER_WEIGHT = 1.0
 LIKELIHOOD_WEIGHT = 1.0
 """For a nat of likelihood; the other two are for a standard deviation of similarity."""
 
-SHORTLIST = 16
+SHORTLIST = 10
 """Passages whose likelihood is computed."""
 
 
@@ -109,7 +109,7 @@ class Finder:
 
     def rank(self, question: str) -> list[Ranked]:
         """Rank all passages, best first; there are none if the index is empty."""
-        if not self._indexed_tokens():
+        if not self.tokens:
             return []
         if not self._empty:
             self._empty = [self._ask(empty) for empty in EMPTY_QUESTIONS]
@@ -121,7 +121,7 @@ class Finder:
             ):
                 scores += weight * _standard(similarity)
         order = np.argsort(-scores, kind="stable")
-        if self._careful:
+        if self._careful and len(order) > 1:
             best = order[:SHORTLIST]
             likelihoods = self._likelihoods(question, best.tolist())
             scores[best] += LIKELIHOOD_WEIGHT * (likelihoods - likelihoods.mean())
@@ -149,7 +149,9 @@ class Finder:
         found: NDArray[np.float32] = (asked - torch.stack(empty).mean(0)).numpy()
         return found
 
-    def _indexed_tokens(self) -> int:
+    @property
+    def tokens(self) -> int:
+        """Tokens that are in the index."""
         means, index = self._reading.means, self._reading.stores.get("index")
         return index.tokens if index is not None else 0 if means is None else means.tokens
 
@@ -220,7 +222,8 @@ def _standard(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scores with mean 0 and standard deviation 1; zeros if they are all alike."""
     centred = scores - scores.mean()
     deviation = float(centred.std())
-    return centred / deviation if deviation > 0.0 else centred
+    standard: NDArray[np.float64] = centred / deviation if deviation > 0.0 else centred
+    return standard
 
 
 def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:

@@ -18,14 +18,10 @@ class QAReport:
 
 
 def answer(asker: Asker, questions: Sequence[str]) -> Generator[Delta | Answer, None, QAReport]:
-    """Answer each question, all from the state after reading.
+    """Answer the questions in their order, all from the state after reading.
 
     Raises:
         UsageError: See :meth:`Asker.ask`.
     """
-    asker.require_fit(*questions)
-    answers: list[Answer] = []
-    for index, question in enumerate(questions):
-        answers.append((yield from asker.ask(question, index)))
-        yield answers[-1]
+    answers = yield from asker.ask_all(questions)
     return QAReport(asker.reading.report(), answers, asker.timing)

@@ -123,6 +123,7 @@ class Answer:
     Attributes:
         answered_from: ``whole`` (the whole document was visible), ``passages`` (the best were read
             again), ``memory`` (the store was searched) or ``window``.
+        prompt: What stood before the model when it began to answer, if that was asked for.
     """
 
     question: str
@@ -132,6 +133,7 @@ class Answer:
     visible: Visible
     answered_from: str
     evidence: list[Evidence] = field(default_factory=list)
+    prompt: str | None = None
 
 
 @dataclass(slots=True)

@@ -73,9 +73,9 @@ class Tokenizer:
         """Encode text of our own or of the chat template, in which special tokens count."""
         return list(_call(self._template.encode, text, add_special_tokens=False).ids)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``; special tokens give nothing, broken bytes give U+FFFD."""
-        return str(_call(self._template.decode, list(ids), skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], *, template: bool = False) -> str:
+        """Text of ``ids``; broken bytes give U+FFFD, special tokens nothing but in a template."""
+        return str(_call(self._template.decode, list(ids), skip_special_tokens=not template))
 
     def _encode_spelled_out(self, text: str, encoding: Any, bad: set[int]) -> Encoded:
         """Replace each forbidden token by the tokens of its characters, one by one."""

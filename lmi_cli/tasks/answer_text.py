@@ -1,0 +1,40 @@
+"""The text of an answer, while its tokens are generated."""
+
+from lmi_cli.text.repeats import RepeatGuard
+from lmi_cli.text.tokenizer import IncrementalDecoder, Tokenizer
+
+
+class AnswerText:
+    """Turns tokens into text, without white space in front, and ends it before it repeats itself.
+
+    Attributes:
+        text: What has been returned so far.
+        tokens: Number of tokens taken.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.text = ""
+        self.tokens = 0
+        self._decoder = IncrementalDecoder(tokenizer)
+        self._guard = RepeatGuard()
+        self._new = ""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the text has begun to repeat itself."""
+        return self._guard.repeats
+
+    def push(self, token: int) -> bool:
+        """Take a token; return whether the text repeats itself."""
+        self.tokens += 1
+        self._new += self._guard.push(self._decoder.push(token))
+        return self._guard.repeats
+
+    def take(self, *, final: bool) -> str:
+        """The text that is new since the last call; with ``final``, all that is left."""
+        if final:
+            self._new += self._guard.push(self._decoder.flush()) + self._guard.flush()
+        new, self._new = self._new, ""
+        new = new if self.text else new.lstrip()
+        self.text += new
+        return new
