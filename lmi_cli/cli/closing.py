@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _INDENT = "    "
 _GAP = " ... "
 """Between two sentences that are quoted."""
+_ABOVE = " > "
+"""Between the definitions that a line of code stands in."""
 _ENDINGS = {
     "length": "reached the limit set by -n and is cut off",
     "loop": "began to repeat itself and was stopped",
@@ -114,7 +116,9 @@ def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
         if width is None:
             lines.append(f"  {place}: {quote}")
         else:
-            lines.append(f"  {place}")
+            lines += textwrap.wrap(
+                place, max(20, width - 1), initial_indent="  ", subsequent_indent=_INDENT
+            )
             lines += textwrap.wrap(
                 quote, max(20, width - 1), initial_indent=_INDENT, subsequent_indent=_INDENT
             )
@@ -127,7 +131,7 @@ def prompt_lines(answer: "Answer") -> list[str]:
 
 
 def place_of(item: "Evidence", sources: "Sequence[SourceReport]") -> str:
-    """The place of a passage, with its source if there are several."""
+    """The place of a passage, with its source if there are several, and what it stands under."""
     if item.page is not None:
         place = f"page {item.page}"
         place += f" ({item.label})" if item.label not in (None, str(item.page)) else ""
@@ -137,7 +141,8 @@ def place_of(item: "Evidence", sources: "Sequence[SourceReport]") -> str:
         place = f"lines {item.line_start:,}-{end:,}" if end != item.line_start else place
     else:
         place = f"character {item.start:,}"
-    return f"{item.source} {place}" if len(sources) > 1 else place
+    place = f"{item.source} {place}" if len(sources) > 1 else place
+    return ": ".join([place, _ABOVE.join(item.headings)]) if item.headings else place
 
 
 def quote_of(item: "Evidence") -> str:

@@ -24,7 +24,7 @@ _LINE_EVERY_S = 5.0
 
 
 class _Tokens(ProgressColumn):
-    """Such as ``12,288/29,000 tok  410 tok/s``."""
+    """Such as ``42 % of 29,000 tok  410 tok/s``, or ``12,288 tok  410 tok/s``."""
 
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
@@ -32,7 +32,7 @@ class _Tokens(ProgressColumn):
             return Text()
         done = f"{int(task.completed):,}"
         if task.total is not None:
-            done += f"/{int(task.total):,}"
+            done = f"{task.percentage:.0f} % of {int(task.total):,}"
         speed = f"  {task.speed:,.0f} {unit}/s" if task.speed else ""
         return Text(f"{done} {unit}{speed}", style="progress.data.speed")
 

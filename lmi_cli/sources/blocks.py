@@ -91,11 +91,14 @@ class Corpus:
     """A stream of blocks, and a record of where they came from.
 
     ``blocks`` can be iterated once, in order; ``sources`` and ``skipped`` grow meanwhile.
+    ``share`` is the part of the input that the blocks so far come from, by bytes and pages; None if
+    the size of the input is not known.
     """
 
     blocks: Iterable[Block]
     sources: list[Source] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    share: float | None = None
 
 
 def text_corpus(text: str, origin: str = "<text>") -> Corpus:

@@ -30,10 +30,11 @@ LISTED_SKIPS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One document to be read: its name in the report, how to open it, and who chose it."""
+    """One document to be read: its name in the report, how to open it, its size, who chose it."""
 
     origin: str
     open: Callable[[], AbstractContextManager[Input]]
+    size_bytes: int = 0
     named: bool = True
 
 
@@ -103,15 +104,27 @@ class _Reading:
         folders = any(Path(path).is_dir() for path in named)
         self._headers = follows or len(named) > 1 or folders
         self._has_text = False
+        self._total_bytes = 0
+        self._done_bytes = 0
         self._last = " " if follows else ""
 
     def blocks(self) -> Iterator[Block]:
+        if "-" not in self._named:
+            self._total_bytes = sum(map(self._size_of, self._named))
         for target in self._targets():
             yield from self._read(target)
+            self._done_bytes += target.size_bytes
         for reason, count in self._unlisted.items():
             self._corpus.skipped.append(Skipped(f"{count:,} more files", reason))
         if not self._has_text:
             raise self._no_text()
+
+    def _size_of(self, path: str) -> int:
+        """Bytes of a file, or of the files of a folder that will be opened."""
+        if not Path(path).is_dir():
+            return _bytes_of(Path(path))
+        found = walk(Path(path), self._options)
+        return sum(_bytes_of(each.path) for each in found if each.reason is None)
 
     def _targets(self) -> Iterator[_Target]:
         for path in self._named:
@@ -125,12 +138,14 @@ class _Reading:
                         yield _Target(
                             printable(found.path),
                             partial(open_file, found.path, follow=False),
+                            _bytes_of(found.path),
                             named=False,
                         )
             else:
                 yield _Target(
                     printable(Path(path)),
                     partial(open_file, Path(path), follow=True),
+                    _bytes_of(Path(path)),
                 )
 
     def _open_stdin(self) -> AbstractContextManager[Input]:
@@ -156,6 +171,7 @@ class _Reading:
                     raise UnreadableError(reason)
                 for piece in _pieces(data, source, self._options):
                     source.size_bytes = data.consumed_bytes
+                    self._count(target, source, piece)
                     held.append(piece)
                     if index == len(self._corpus.sources):
                         # White space alone is not a document: hold it until text comes.
@@ -176,6 +192,14 @@ class _Reading:
         else:
             if index == len(self._corpus.sources):
                 self._skip(target.origin, BLANK if source.size_bytes else EMPTY)
+
+    def _count(self, target: _Target, source: Source, piece: Piece) -> None:
+        """Say which part of the input has been read, up to a piece of a source."""
+        if self._total_bytes:
+            done = float(min(source.size_bytes, target.size_bytes))
+            if piece.page is not None and source.pages:
+                done = target.size_bytes * piece.page / source.pages
+            self._corpus.share = min(1.0, (self._done_bytes + done) / self._total_bytes)
 
     def _fail(self, index: int, source: Source, reason: str) -> None:
         if index < len(self._corpus.sources):
@@ -220,6 +244,14 @@ class _Reading:
             counts[reason.partition(" (")[0]] += count
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
         return NoInputError(f"no text in {what}; skipped: {reasons}")
+
+
+def _bytes_of(path: Path) -> int:
+    """Size of a file; 0 if it is not known."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
 
 
 def _pieces(data: Input, source: Source, options: ReadOptions) -> Iterator[Piece]:

@@ -25,6 +25,7 @@ from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta
 from lmi_cli.tasks.evidence import LISTED, evidence_of, quotes_of
 from lmi_cli.tasks.finder import RANKS, Finder, Ranked, nearest_last
+from lmi_cli.tasks.headings import Sections
 from lmi_cli.tasks.plan import require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
 from lmi_cli.tasks.report import Answer, Evidence, Visible
@@ -124,6 +125,7 @@ class Asker:
         self._finder: Finder | None = None
         if reading.means is not None or "index" in reading.stores:
             self._finder = Finder(model, self._engine, reading, self._prompt, options.rank)
+        self._sections = Sections(reading.document, reading.sources)
         self._generated = 0
 
     def ask(
@@ -188,7 +190,15 @@ class Asker:
     ) -> list[Evidence]:
         """The best of the passages ranked last, with the sentences that matter in them."""
         reading = self.reading
-        return evidence_of(reading.document, reading.sources, ranked, self._finder, count, around)
+        return evidence_of(
+            reading.document,
+            reading.sources,
+            ranked,
+            self._finder,
+            count,
+            around,
+            self._sections,
+        )
 
     def require_fit(self, *questions: str) -> None:
         """Refuse questions that are longer than the window, with a ``UsageError``."""
@@ -241,6 +251,7 @@ class Asker:
             contrasts.append(contrast)
         stop_ids = self._model.tokenizer.stop_ids
         texts = [AnswerText(self._model.tokenizer) for _ in group]
+        decoding = time.monotonic()
         current, waiting, done = 0, [""] * len(group), [False] * len(group)
         for stream, generated in decode_batch(
             engine,
@@ -269,8 +280,7 @@ class Asker:
                     break
                 if current == len(group) - 1:
                     self._generated += sum(text.tokens for text in texts)
-                    seconds = time.monotonic() - group[0].started
-                    self.timing.add_decode(self._generated, seconds)
+                    self.timing.add_decode(self._generated, time.monotonic() - decoding)
                 yield group[current].answer
                 current += 1
 

@@ -2,20 +2,18 @@
 
 from bisect import bisect_right
 from collections.abc import Generator, Sequence
-from itertools import pairwise
 from pathlib import PurePath
 from statistics import median
 
-import numpy as np
-
 from lmi_cli.engine.engine import Ids
-from lmi_cli.sources.blocks import Bookmark, Source
+from lmi_cli.sources.blocks import Source
 from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Progress
+from lmi_cli.tasks.headings import headings_of
 from lmi_cli.tasks.picking import Picker, Sentence
 from lmi_cli.tasks.summary import Entry, Statement
 from lmi_cli.text.comments import SOURCE_SUFFIXES
-from lmi_cli.text.parts import Heading, PageWords, Part, headings, parts_of
+from lmi_cli.text.parts import Part, parts_of
 from lmi_cli.text.stream import TokenStream
 
 _LINE_CHARS = 200
@@ -70,7 +68,7 @@ class DividedDocument:
         self.sources = sources
         self._begins = document.provenance.source_starts()
         starts = [begin for _, begin in self._begins]
-        titled = self.headings()
+        titled = headings_of(document, sources)
         while True:
             self.parts = parts_of(document.text, document.starts, starts, titled, part_tokens)
             most = document.tokens if most_parts is None else most_parts + len(starts) - 1
@@ -167,43 +165,3 @@ class DividedDocument:
             last=locate(end - 1),
             statements=tuple(statements),
         )
-
-    def headings(self) -> list[Heading]:
-        """The headings of all sources: those of their own outlines where they have any."""
-        text, behind = self.document.text, self.document.provenance.behind_header
-        ends = [begin for _, begin in self._begins[1:]] + [len(text)]
-        found: list[Heading] = []
-        for (source, begin), end in zip(self._begins, ends, strict=True):
-            outline = self.sources[source].outline
-            here = self._outlined(outline, begin, end) or headings(text, begin, end)
-            # With a heading at its very beginning, a section has the line that names the source.
-            if here and not text[behind(begin, end) : here[0].offset].strip():
-                here[0] = Heading(begin, here[0].title)
-            found += here
-        return found
-
-    def _outlined(self, outline: Sequence[Bookmark], begin: int, end: int) -> list[Heading]:
-        """The headings that a source's own outline names."""
-        pages = self._pages(begin, end)
-        read: dict[int, PageWords] = {}
-        found = []
-        for mark in outline:
-            if mark.page in pages:
-                if mark.page not in read:
-                    read[mark.page] = PageWords(self.document.text, *pages[mark.page])
-                found.append(Heading(read[mark.page].find(mark.title), mark.title))
-        return sorted(found, key=lambda heading: heading.offset)
-
-    def _pages(self, begin: int, end: int) -> dict[int, tuple[int, int]]:
-        """Offsets in the text of the pages of the source at ``begin`` to ``end``."""
-        sections = self.document.provenance.sections()
-        low, high = np.searchsorted(sections, [begin, end]).tolist()
-        bounds = [*sections[low:high].tolist(), end]
-        locate = self.document.provenance.locate
-        behind = self.document.provenance.behind_header
-        found = {}
-        for first, stop in pairwise(bounds):
-            first = behind(first, stop)
-            if first < stop and (page := locate(first).page) is not None:
-                found[page] = (first, stop)
-        return found

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from lmi_cli.sources.blocks import Source
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.finder import Finder, Ranked
+from lmi_cli.tasks.headings import Sections
 from lmi_cli.tasks.report import Evidence, Quote
 from lmi_cli.text.sentences import behind_headings, sentences
 
@@ -31,6 +32,7 @@ def evidence_of(
     finder: Finder | None,
     count: int = LISTED,
     around: int = 0,
+    sections: Sections | None = None,
 ) -> list[Evidence]:
     """The best passages with their places in the sources; of each page, only the best passage.
 
@@ -41,6 +43,7 @@ def evidence_of(
         finder: Chooses the sentences that are quoted.
         count: How many at most.
         around: Passages on either side that belong to the text of each.
+        sections: Say what each stands under.
     """
     borders = document.borders.tolist()
     found: list[Evidence] = []
@@ -56,6 +59,8 @@ def evidence_of(
             pages.add((first.source, first.page))
         last = document.provenance.locate(end - 1)
         start = first.char or 0
+        quotes = [] if finder is None else quotes_of(document, item.passage, finder)
+        at = begin + quotes[0].start - start if quotes else begin
         found.append(
             Evidence(
                 source=sources[first.source].origin,
@@ -68,7 +73,8 @@ def evidence_of(
                 text=document.text[begin:end],
                 score=round(item.score, 4),
                 tokens=len(item.passage),
-                quotes=[] if finder is None else quotes_of(document, item.passage, finder),
+                quotes=quotes,
+                headings=[] if sections is None else sections.above(at),
             )
         )
     return found

@@ -232,7 +232,8 @@ def read(
             document.add(block)
             yield block.ids[read_before:]
 
-    total = document.tokens + sum(len(block.ids) for block in ahead) if plan.fits else None
+    first_tokens = document.tokens
+    whole = first_tokens + sum(len(block.ids) for block in ahead) if plan.fits else None
     before, started = state.tokens, time.monotonic()
 
     def reading() -> Reading:
@@ -254,12 +255,18 @@ def read(
     for event in engine.read(state, ids()):
         last = event.last
         after_chunk(reading())
-        yield Progress(min(event.tokens, document.tokens), total or None)
+        total = whole or _estimated(first_tokens, document.tokens, corpus.share)
+        yield Progress(min(event.tokens, document.tokens), total)
     result = reading()
     remember_speed(model, plan, "read", result.fresh_tokens, result.prefill_s)
     for note in stream.notes:
         yield Note(note)
     return result
+
+
+def _estimated(before: int, tokens: int, share: float | None) -> int | None:
+    """Tokens of a whole text whose first ``before`` tokens are followed by a known share of it."""
+    return None if not share or tokens <= before else before + round((tokens - before) / share)
 
 
 def _with_fixed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:

@@ -77,9 +77,10 @@ class Evidence:
         line_end: Line of the last character.
         start: Offset of the passage in the extracted text of the source.
         end: Offset of its end (exclusive).
-        score: Attention of the retrieval heads for this question relative to that for questions
-            without content: mean log ratio over heads and tokens, in nats.
+        score: Sum of standard scores; see :mod:`lmi_cli.tasks.finder`.
         quotes: The one or two sentences that the heads look at most, whole, in order.
+        headings: What the first of them stands under: the last heading before it; in source code,
+            the definitions around it, the outermost first.
     """
 
     source: str
@@ -93,6 +94,7 @@ class Evidence:
     score: float
     tokens: int
     quotes: list[Quote] = field(default_factory=list)
+    headings: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

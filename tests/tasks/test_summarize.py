@@ -13,10 +13,11 @@ from lmi_cli.errors import NoInputError, UsageError
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus, open_corpus
 from lmi_cli.sources.blocks import Bookmark
-from lmi_cli.tasks.divided import DividedDocument, read_document
+from lmi_cli.tasks.divided import read_document
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.events import Note, follow
 from lmi_cli.tasks.evidence import Ranked
+from lmi_cli.tasks.headings import headings_of
 from lmi_cli.tasks.summarize import summarize
 from lmi_cli.tasks.summary import LENGTHS, Entry, Length, SummaryReport, length_of, strategy_of
 from lmi_cli.text.stream import TokenStream
@@ -220,7 +221,7 @@ def test_bookmarks_that_lead_nowhere_give_way_to_headings(loaded: Loaded, book: 
     document = document_of(loaded, corpus)
     (source,) = corpus.sources
     source.outline = [Bookmark("Of no page", 7)]
-    found = DividedDocument(document, [source]).headings()
+    found = headings_of(document, [source])
     assert [heading.title for heading in found] == [f"Chapter {letter}" for letter in "ABCDEF"]
 
 
