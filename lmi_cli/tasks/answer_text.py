@@ -7,16 +7,20 @@ from lmi_cli.text.tokenizer import IncrementalDecoder, Tokenizer
 class AnswerText:
     """Turns tokens into text, without white space in front, and ends it before it repeats itself.
 
+    Args:
+        tokenizer: The model's.
+        question: What is answered; an answer that asks it again repeats itself too.
+
     Attributes:
         text: What has been returned so far.
         tokens: Number of tokens taken.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, question: str) -> None:
         self.text = ""
         self.tokens = 0
         self._decoder = IncrementalDecoder(tokenizer)
-        self._guard = RepeatGuard()
+        self._guard = RepeatGuard(question)
         self._new = ""
 
     @property

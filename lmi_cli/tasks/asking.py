@@ -250,7 +250,7 @@ class Asker:
                 contrast = Contrast(other, prior, self.options.contrast)
             contrasts.append(contrast)
         stop_ids = self._model.tokenizer.stop_ids
-        texts = [AnswerText(self._model.tokenizer) for _ in group]
+        texts = [AnswerText(self._model.tokenizer, begun.answer.question) for begun in group]
         decoding = time.monotonic()
         current, waiting, done = 0, [""] * len(group), [False] * len(group)
         for stream, generated in decode_batch(

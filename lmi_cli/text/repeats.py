@@ -21,16 +21,23 @@ class RepeatGuard:
     While the words of a sentence are those of an earlier one, its text is held back; so nothing
     that repeats has been passed on when the repetition is noticed.
 
+    Args:
+        asked: A question; behind the first sentence, it counts as said as well.
+
     Attributes:
         repeats: Whether a repetition has been noticed; from then on nothing is passed on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked: str = "") -> None:
         self.repeats = False
+        words = _words(asked)
+        self._asked = [words, ["question", *words]] if len(words) >= _LEAST else []
         self._earlier: list[list[str]] = []
         self._sentence = ""
         self._shown = 0
         """Characters of the sentence that have been passed on."""
+        self._differs = False
+        """Whether the sentence has begun in another way than all before it."""
 
     def push(self, text: str) -> str:
         """Take the next piece of text and return what can be shown by now."""
@@ -45,14 +52,18 @@ class RepeatGuard:
                 self.repeats = True
                 break
             shown.append(whole[self._shown :])
-            self._earlier.append(words)
-            self._sentence, self._shown = rest, 0
+            self._earlier += [words, *self._asked] if words else []
+            self._asked = [] if words else self._asked
+            # White space behind the end may have been passed on already.
+            self._sentence, self._shown = rest, max(0, self._shown - len(whole))
+            self._differs = False
         if not self.repeats:
             # The last word may go on.
             words = _words(_UNFINISHED.sub("", self._sentence))
             self.repeats = self._is_repeated(words, whole=False)
-            begins = any(each[: len(words)] == words for each in self._earlier)
-            if not self.repeats and (self._shown or (words and not begins) or not self._earlier):
+            if words and not any(each[: len(words)] == words for each in self._earlier):
+                self._differs = True
+            if not self.repeats and (self._differs or not self._earlier):
                 shown.append(self._sentence[self._shown :])
                 self._shown = len(self._sentence)
         return "".join(shown)
@@ -64,7 +75,7 @@ class RepeatGuard:
         return self._sentence[self._shown :]
 
     def _is_repeated(self, words: list[str], *, whole: bool) -> bool:
-        if self._shown:  # it has gone on in another way
+        if self._differs:
             return False
         if len(words) >= ALIKE:
             return any(each[:ALIKE] == words[:ALIKE] for each in self._earlier)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import random_ids, tiny_model
 
-from lmi_cli.engine.batch import decode_batch
+from lmi_cli.cache.state import StreamState
+from lmi_cli.engine.batch import PLAUSIBLE, Contrast, decode_batch
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError
@@ -103,3 +104,50 @@ def test_logits_that_are_not_finite(lm: CausalLM) -> None:
     )
     with pytest.raises(ModelError, match="non-finite"):
         list(task)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_a_contrast_takes_off_what_the_model_says_without_the_text(
+    lm: CausalLM, weight: float
+) -> None:
+    """Token by token, against the formula on logits of whole sequences."""
+    engine = Engine(lm, Full(), 8)
+    asked = random_ids(4, seed=3)
+    prompts = [np.concatenate([random_ids(9 + 4 * n, seed=n), asked]) for n in range(3)]
+
+    def last_logits(ids: np.ndarray) -> torch.Tensor:
+        (*_, event) = engine.read(engine.start(), [ids])
+        return lm.logits(event.last[None])[0].log_softmax(-1)
+
+    def begun(ids: np.ndarray) -> tuple[StreamState, torch.Tensor]:
+        state = engine.start()
+        (*_, event) = engine.read(state, [ids])
+        return state, event.last
+
+    want = []
+    for prompt in prompts[:2]:
+        said: list[int] = []
+        for _ in range(5):
+            new = np.array(said, dtype=np.int32)
+            given = last_logits(np.concatenate([prompt, new]))
+            prior = last_logits(np.concatenate([asked, new]))
+            combined = (1 + weight) * given - weight * prior
+            combined[given < given.max() + np.log(PLAUSIBLE)] = -torch.inf
+            said.append(int(combined.argmax()))
+        want.append(said)
+    plain = [int(last_logits(prompts[2]).argmax())]
+    states, last = zip(*map(begun, prompts), strict=True)
+    contrasts = [Contrast(*begun(asked), weight) for _ in range(2)]
+    found: list[list[int]] = [[], [], []]
+    for stream, generated in decode_batch(
+        engine,
+        states,
+        last,
+        stop_ids=frozenset(),
+        limit=5,
+        sampling=Sampling(),
+        contrasts=[*contrasts, None],
+    ):
+        found[stream].append(generated.token)
+    assert found[:2] == want
+    assert found[2][:1] == plain

@@ -1,18 +1,23 @@
 """Answers from passages, store and window: where they come from, and what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from reading_helpers import Settings
 
+from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
-from lmi_cli.sources import Corpus
+from lmi_cli.sources import Corpus, open_corpus
+from lmi_cli.tasks.asking import Asker
 from lmi_cli.tasks.document import Passage
-from lmi_cli.tasks.events import Note, follow
-from lmi_cli.tasks.finder import nearest_last
+from lmi_cli.tasks.events import Delta, Note, follow
+from lmi_cli.tasks.finder import SHORTLIST, nearest_last
 from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
+from lmi_cli.tasks.report import Answer
 
 Corpora = Callable[..., Corpus]
 TEXT = "".join(f"{n}: The grass is green. The sky is blue.\n" for n in range(120))
@@ -94,12 +99,15 @@ def test_what_was_not_kept_cannot_be_answered_from(model: Loaded, corpus: Corpor
         PLAIN.ask(model, PLAIN.read(model, corpus(TEXT)), source="passages")
 
 
-def test_a_model_without_retrieval_heads_answers_from_memory(
+def test_a_model_without_retrieval_heads_finds_passages_by_words_and_embeddings(
     headless: Loaded, corpus: Corpora
 ) -> None:
-    reading = INDEX.read(headless, corpus(TEXT))
-    assert set(reading.stores) == {"store"}
-    assert INDEX.ask(headless, reading).answered_from == "memory"
+    reading = INDEX.read(headless, corpus(TEXT + "A walrus sleeps.\n" + TEXT))
+    assert not reading.stores and reading.means is not None
+    asker = INDEX.asker(headless, reading)
+    assert "walrus" in asker.evidence(asker.ranked("Where is the walrus?"))[0].text
+    assert INDEX.ask(headless, reading).answered_from == "passages"
+    assert INDEX.asker(headless, reading).ranked("Qwxyz?")
 
 
 def test_heads_that_are_not_known_are_looked_for_once(
@@ -124,3 +132,102 @@ def test_a_conversation_goes_on(
     )
     assert alone != later
     assert long.answered_from == later.answered_from  # the oldest turns are dropped
+
+
+QUESTIONS = ["What is green?", "Where is the walrus?", "Why?", *(f"Who is {n}?" for n in range(8))]
+
+
+@pytest.mark.parametrize("settings", [INDEX, PLAIN])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_questions_asked_together_are_answered_as_if_alone(
+    model: Loaded, corpus: Corpora, settings: Settings, temperature: float
+) -> None:
+    settings = settings.but(sampling=Sampling(temperature), max_new_tokens=9)
+    reading = settings.read(model, corpus(TEXT))
+    alone = []
+    for index, question in enumerate(QUESTIONS):
+        alone.append(follow(settings.asker(model, reading).ask(question, index)))
+    events: list[Delta | Answer] = []
+    together = follow(settings.asker(model, reading).ask_all(QUESTIONS), events.append)
+    assert together == alone
+    assert [event for event in events if isinstance(event, Answer)] == together
+    # Each answer comes after all of its text, and before any text of the next one.
+    texts = [""] * len(QUESTIONS)
+    current = 0
+    for event in events:
+        if isinstance(event, Answer):
+            assert texts[current] == event.answer
+            current += 1
+        else:
+            assert event.index == current
+            texts[current] += event.text
+
+
+def test_the_prompt_is_what_the_model_was_given(model: Loaded, corpus: Corpora) -> None:
+    settings = INDEX.but(max_new_tokens=2)
+    for text, source in ((SHORT, "whole"), (TEXT, "passages"), (TEXT, "window")):
+        reading = settings.read(model, corpus(text))
+        options = replace(settings.options(model), show_prompt=True, answer_from="auto")
+        asker = Asker(model, reading, options)
+        wanted = None if source == "whole" else source
+        answer = follow(asker.ask("What is green?", answer_from=wanted))
+        assert answer.answered_from == source
+        prompt = answer.prompt or ""
+        assert prompt.count("What is green?") == 1
+        unseen = answer.visible.unseen
+        assert (f"[{unseen:,} tokens that the model does not see]" in prompt) == (
+            source == "window"
+        )
+        if source == "passages":
+            quotes = " ".join(quote.text for quote in answer.evidence[0].quotes)
+            assert quotes in prompt and answer.evidence[0].text in prompt
+        else:
+            assert text[-30:] in prompt
+    assert follow(settings.asker(model, reading).ask("Why?")).prompt is None
+
+
+@pytest.mark.parametrize("contrast", [-0.1, 11.0, float("nan")])
+def test_a_contrast_out_of_range_is_refused(model: Loaded, contrast: float) -> None:
+    with pytest.raises(UsageError, match="--contrast"):
+        replace(INDEX.options(model), contrast=contrast)
+
+
+def test_what_was_read_for_its_index_alone_answers_from_passages_alone(
+    model: Loaded, corpus: Corpora
+) -> None:
+    heads = INDEX.but(memory=MemoryChoice(embeddings=False))
+    reading = heads.read(model, corpus(TEXT))
+    assert reading.plan.depth is not None and len(reading.state.caches) == reading.plan.depth
+    assert heads.ask(model, reading).answered_from == "passages"
+    with pytest.raises(UsageError, match="index"):
+        heads.ask(model, reading, source="window")
+    short = heads.read(model, corpus(SHORT))
+    assert short.plan.depth is None and heads.ask(model, short).answered_from == "whole"
+
+
+def test_an_unknown_way_of_ranking_is_refused(model: Loaded, corpus: Corpora) -> None:
+    reading = INDEX.read(model, corpus(TEXT))
+    with pytest.raises(UsageError, match="--rank"):
+        Asker(model, reading, replace(INDEX.options(model), rank="guess"))
+
+
+def test_careful_ranking_reorders_the_best_of_fast_ranking(model: Loaded, corpus: Corpora) -> None:
+    reading = INDEX.read(model, corpus(TEXT))
+    orders = []
+    for rank in ("fast", "careful"):
+        asker = Asker(model, reading, replace(INDEX.options(model), rank=rank))
+        orders.append([item.passage.number for item in asker.ranked("What is green?")])
+    fast, careful = orders
+    assert sorted(fast[:SHORTLIST]) == sorted(careful[:SHORTLIST])
+    assert fast[SHORTLIST:] == careful[SHORTLIST:]
+    assert sorted(fast) == list(range(len(reading.document.borders) - 1))
+
+
+def test_evidence_says_what_it_stands_under(model: Loaded, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Animals\n\nA walrus sleeps.\n\n# Plants\n\n" + TEXT)
+    (tmp_path / "b.py").write_text("class Zoo:\n    def feed(self):\n        return 'fish'\n")
+    reading = INDEX.read(model, open_corpus([str(tmp_path)]))
+    asker = INDEX.asker(model, reading)
+    found = asker.evidence(asker.ranked("Why?"), 100)
+    titles = {name: [e.headings for e in found if e.source.endswith(name)] for name in ("md", "py")}
+    assert ["Plants"] in titles["md"] and titles["py"] in ([[]], [["Zoo"]], [["Zoo", "feed"]])

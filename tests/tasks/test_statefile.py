@@ -19,6 +19,7 @@ from lmi_cli.methods import MethodChoice
 from lmi_cli.models import speeds
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus, open_corpus
+from lmi_cli.tasks import reading as reading_task
 from lmi_cli.tasks import statefile
 from lmi_cli.tasks.events import Note, follow
 from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
@@ -32,6 +33,7 @@ PLAIN = Settings(memory=NO_MEMORY)
 INDEX = Settings(memory=MemoryChoice())
 BOTH = Settings(memory=MemoryChoice(store=True))
 EIGHT_BITS = Settings(memory=MemoryChoice(store=True, int8=True))
+HEADS = Settings(memory=MemoryChoice(embeddings=False))
 
 
 def stream(model: Loaded, corpus: Corpus) -> TokenStream:
@@ -39,7 +41,7 @@ def stream(model: Loaded, corpus: Corpus) -> TokenStream:
 
 
 @pytest.mark.parametrize("text", [SHORT, TEXT])
-@pytest.mark.parametrize("settings", [PLAIN, INDEX, BOTH, EIGHT_BITS])
+@pytest.mark.parametrize("settings", [PLAIN, INDEX, HEADS, BOTH, EIGHT_BITS])
 def test_a_state_file_gives_the_same_answers(
     model: Loaded, corpus: Corpora, tmp_path: Path, text: str, settings: Settings
 ) -> None:
@@ -51,6 +53,8 @@ def test_a_state_file_gives_the_same_answers(
     restored = statefile.restore(path, model)
     assert restored.plan == direct.plan
     sources = ["auto", "window", *(["memory"] if settings.memory.store else [])]
+    if settings is HEADS:
+        sources = ["auto"]
     for source in sources if text is TEXT else ["auto"]:
         for question in ("What is green?", "Where?"):
             one, two = (settings.ask(model, r, question, source) for r in (restored, direct))
@@ -376,7 +380,7 @@ def test_what_is_appended_is_read_like_everything_else(
     settings = INDEX.but(choice=MethodChoice(given={"window": 300}))
     reading = settings.read(model, corpus(TEXT))
     before = speeds.recall(model.files)
-    monkeypatch.setattr(speeds, "setting_of", lambda *_: "this setting")
+    monkeypatch.setattr(reading_task, "speed_setting", lambda *_: "this setting")
     more = tmp_path / "more.txt"
     more.write_text(TEXT)
     source = stream(model, open_corpus([str(more)], follows=True))
@@ -388,3 +392,45 @@ def test_what_is_appended_is_read_like_everything_else(
     assert "window 300 is beyond the trained length of 256 tokens" in notes
     assert "something about the encoding" in notes
     assert speeds.recall(model.files).keys() - before.keys() == {"this setting"}
+
+
+def test_a_file_of_the_index_alone_says_what_it_cannot_do(
+    model: Loaded, corpus: Corpora, tmp_path: Path
+) -> None:
+    path, whole = tmp_path / "heads.lmi", tmp_path / "full.lmi"
+    reading = HEADS.read(model, corpus(TEXT))
+    assert reading.plan.depth == 2 and reading.means is None
+    statefile.save(model, reading, path)
+    statefile.save(model, INDEX.read(model, corpus(TEXT)), whole)
+    for answer_from in ("window", "memory"):
+        with pytest.raises(StateFileError, match="index") as refused:
+            statefile.require_kept(statefile.header_of(path), answer_from)
+        assert "lmi read" in (refused.value.hint or "") or "--keep" in (refused.value.hint or "")
+    for answer_from in ("auto", "passages"):
+        statefile.require_kept(statefile.header_of(path), answer_from)
+        statefile.require_kept(statefile.header_of(whole), answer_from)
+    statefile.require_kept(statefile.header_of(whole), "window")
+
+
+def test_an_index_is_continued_as_it_was_begun(
+    model: Loaded, corpus: Corpora, tmp_path: Path
+) -> None:
+    """Mean states included, whose blocks do not end where an interruption does."""
+    for settings in (INDEX, HEADS):
+        whole = settings.read(model, corpus(TEXT))
+        half, path = [], tmp_path / "half.lmi"
+        task = settings.task(model, corpus(TEXT), after_chunk=half.append)
+        for event in task:
+            if not isinstance(event, Note) and event.done > 900:
+                break
+        statefile.save(model, half[-1], path, complete=False)
+        task.close()
+        again = settings.read(model, corpus(TEXT), earlier=statefile.restore(path, model))
+        assert again.plan == whole.plan
+        questions = ("What is green?", "Where?")
+        assert [settings.ask(model, again, q) for q in questions] == [
+            settings.ask(model, whole, q) for q in questions
+        ]
+        with pytest.raises(StateFileError, match="index"):
+            other = HEADS if settings is INDEX else INDEX
+            other.read(model, corpus(TEXT), earlier=statefile.restore(path, model))

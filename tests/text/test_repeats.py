@@ -1,0 +1,56 @@
+"""Repetition is noticed before it is shown, however the text arrives."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmi_cli.text.repeats import RepeatGuard
+
+
+def shown(text: str, step: int, said: str = "") -> tuple[str, bool]:
+    guard, parts = RepeatGuard(said), []
+    for at in range(0, len(text), step):
+        parts.append(guard.push(text[at : at + step]))
+    return "".join(parts) + guard.flush(), guard.repeats
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 500])
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("The limit is 65536. The limit is 65536. The limit is", "The limit is 65536."),
+        ("The limit is 65536. The limit is 65536.", "The limit is 65536."),
+        ("So f.g reads a list of it. So f.g reads a list of all", "So f.g reads a list of it."),
+        ("一二三。四五六。", "一二三。四五六。"),
+        ("Yes. Yes. It is so.", "Yes. Yes. It is so."),
+        ("One two three four five six. One two three four five seven.", None),
+        ("def f():\n    return 1\ndef f():\n    return 1\n", None),
+        ("It is a list.\n\nIt is a list.\n\nIt", "It is a list."),
+        ("", None),
+        ("\n\n\n  ", None),
+        ("no end", None),
+    ],
+)  # fmt: skip
+def test_a_sentence_is_not_said_twice(text: str, kept: str | None, step: int) -> None:
+    found, repeats = shown(text, step)
+    assert found == (text if kept is None else kept)
+    assert repeats == (kept is not None and kept != text) or text.endswith("65536.")
+
+
+@pytest.mark.parametrize("step", [1, 4, 500])
+def test_the_question_is_not_repeated_behind_the_answer(step: int) -> None:
+    asked = "Which port is used by default?"
+    text = f"Port 8080.\n\nQuestion: {asked}\nPort 8080"
+    assert shown(text, step, asked) == ("Port 8080.", True)
+    restated = "Which port is used by default? Port 8080 is."
+    assert shown(restated, step, asked) == (restated, False)
+
+
+@given(text=st.text(alphabet="ab. \n!", max_size=80), step=st.integers(1, 9))
+def test_what_is_shown_is_the_beginning_of_the_text_whatever_the_pieces(
+    text: str, step: int
+) -> None:
+    found, repeats = shown(text, step)
+    assert text.startswith(found)
+    assert repeats or found == text or text.startswith(found)
+    assert found == shown(text, 100)[0]
