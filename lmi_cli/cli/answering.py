@@ -95,7 +95,7 @@ def _as_json(command: str, opened: Opened, report: "QAReport", request: Request)
     result: dict[str, Any] = {"answers": [asdict(answer) for answer in report.answers]}
     if command == "summarize":
         (only,) = result["answers"]
-        names = ("finish_reason", "visible", "answered_from", "evidence")
+        names = ("finish_reason", "visible", "answered_from", "evidence", "prompt")
         result = {"summary": only["answer"]} | {name: only[name] for name in names}
     return envelope.dump_reading(
         command,

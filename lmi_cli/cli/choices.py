@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.plan import MemoryChoice, ReadingRequest
     from lmi_cli.text.prompts import Prompts
 
+_LARGEST_CONTRAST = 10.0
+
 _BUDGET_SHARE = 4
 """By default, index and store may take one part in this many of the machine's memory."""
 
@@ -43,15 +45,19 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
     """
     import psutil
 
-    from lmi_cli.tasks.plan import INDEXES, NO_MEMORY, MemoryChoice
+    from lmi_cli.tasks.plan import INDEXES, NO_MEMORY, RANKS, MemoryChoice
 
     asked, budget = request.answer_from, request.memory_budget
     if keep not in (None, "index", "store", "both"):
         raise UsageError(f"unknown value {keep!r} for --keep", hint="one of index, store, both")
-    if request.index not in INDEXES:
-        raise UsageError(
-            f"unknown value {request.index!r} for --index", hint="one of " + ", ".join(INDEXES)
-        )
+    for flag, value, known in (
+        ("--index", request.index or INDEXES[0], INDEXES),
+        ("--rank", request.rank, RANKS),
+    ):
+        if value not in known:
+            raise UsageError(
+                f"unknown value {value!r} for {flag}", hint="one of " + ", ".join(known)
+            )
     if request.no_memory:
         if asked not in ("auto", "window"):
             raise UsageError(f"--answer-from {asked} cannot be combined with --no-memory")
@@ -68,7 +74,7 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
     return MemoryChoice(
         asked,
         index=keep != "store",
-        embeddings=request.index == "full",
+        embeddings=request.index != "heads",
         store=keep != "index",
         int8=request.memory_int8,
         budget_bytes=budget,
@@ -81,6 +87,10 @@ def sampling_of(request: Request) -> "Sampling":
 
     if request.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens {request.max_new_tokens}: the smallest is 1")
+    if not 0.0 <= request.contrast <= _LARGEST_CONTRAST:
+        raise UsageError(
+            f"--contrast {request.contrast:g}: the range is 0 to {_LARGEST_CONTRAST:g}"
+        )
     return Sampling(request.temperature, request.top_p, request.top_k, request.seed)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
     from lmi_cli.tasks.inspect import InspectReport
     from lmi_cli.tasks.plan import Plan
+    from lmi_cli.tasks.statefile import StateFileHeader
     from lmi_cli.tasks.summary import Length
 
 _NAMED_SKIPS = 10
@@ -144,7 +145,7 @@ def _show_state_file(path: Path, request: Request) -> None:
             "read": f"{header.tokens:,} tokens{interrupted}",
             "model": f"{one_line(header.model)} ({header.dtype}), {header.identity[:12]}",
             "method": method_text(header.method),
-            "kept": ", ".join(header.kept) or "no index, so no evidence and no passages",
+            "kept": _kept_text(header),
         }
         for label, text in lines.items():
             sink.write(f"{label:<16}{text}\n")
@@ -260,8 +261,7 @@ def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
         yield f"fits     no, not within {length} (prompt included): read with {used}"
     per_token = len(facts.layers) * facts.layer_bytes_per_token(dtype)
     bound = "growing" if plan.bound_tokens is None else f"{plan.bound_tokens:,} tokens per layer"
-    stores = (("index", plan.index), ("store", plan.searching))
-    kept = " and ".join(name for name, wanted in stores if wanted)
+    kept = " and ".join(plan.kept)
     stored = f", {kept} {mebibytes(plan.store_bytes)}" if plan.store_bytes else ""
     yield (
         f"memory   weights {mebibytes(plan.weights_bytes)}, cache {cache_text(plan)} ({bound}, "
@@ -272,6 +272,14 @@ def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
     else:
         speed = report.tokens / plan.prefill_s if plan.prefill_s else 0.0
         yield f"time     about {_duration(plan.prefill_s)}, at {speed:,.0f} tok/s as last time"
+
+
+def _kept_text(header: "StateFileHeader") -> str:
+    """What a state file holds of the tokens that it was read from."""
+    if not header.kept:
+        return "no index, so no evidence and no passages"
+    kept = ", ".join(header.kept)
+    return kept if header.depth is None else f"{kept} of retrieval heads, and nothing else"
 
 
 def _duration(seconds: float) -> str:

@@ -58,8 +58,8 @@ def command(request: FindRequest) -> None:
         ranked = asker.ranked(query)
         if not ranked:
             raise UsageError(
-                "nothing can be found without an index of the keys of retrieval heads",
-                hint="the model has no such heads, or the state file was written without an index",
+                "nothing can be found without an index",
+                hint="the state file was written without one, or there are too few tokens",
             )
         found = asker.evidence(ranked, request.count, max(0, request.context))
         report = reading.report()

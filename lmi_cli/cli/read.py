@@ -31,7 +31,7 @@ class ReadRequest(Request):
     """Options of ``lmi read``."""
 
     panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != GENERATION)
-    omitted: ClassVar[tuple[str, ...]] = ("no_stream",)
+    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "rank")
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
     keep: str | None = MEMORY("--keep NAME", "What to keep of each token: index, store or both.")
@@ -92,12 +92,12 @@ def command(request: ReadRequest) -> None:
             written = {
                 "path": str(target),
                 "bytes": size,
-                "kept": list(reading.stores),
+                "kept": list(reading.plan.kept),
                 "indexed_tokens": report.indexed_tokens,
             }
             text = envelope.dump_reading("read", opened, report, timing, state_file=written)
             Output(None).write(text)
-        kept = ", ".join(reading.stores) or "no index"
+        kept = ", ".join(reading.plan.kept) or "no index"
         session.say(
             f"{one_line(str(target))}: {report.document_tokens:,} tokens, "
             f"{size / 2**20:,.1f} MiB ({kept})"

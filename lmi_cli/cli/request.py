@@ -64,14 +64,13 @@ class Request:
         "Basis of answers about a long text: auto, passages, memory or window.",
         "auto",
     )
-    index: str = MEMORY(
+    index: Text = MEMORY(
         "--index NAME",
-        "full; or heads: keys of retrieval heads alone, read faster, found less well.",
-        "full",
+        "full (default), or heads: only keys of retrieval heads; reads faster, finds less.",
     )
     rank: str = MEMORY(
         "--rank NAME",
-        "careful; or fast: passages are ranked without being read again.",
+        "careful, or fast: passages are ranked without reading the best of them again.",
         "careful",
     )
     no_memory: bool = MEMORY("--no-memory", "Keep neither an index nor a store.", False)

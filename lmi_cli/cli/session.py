@@ -158,6 +158,7 @@ class Session:
             dtype=self.request.dtype,
             quantize=self.request.quantize,
             keep=keep,
+            index=self.request.index,
         )
         statefile.require_kept(header, memory_choice(self.request).answer_from)
         for change in statefile.changes(header):

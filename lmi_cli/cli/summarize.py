@@ -129,10 +129,13 @@ class _Summarizing:
         request = self._request
         sampling_of(request)
         with Session(request) as session:
-            if request.focus is None and (request.method or request.given or request.no_memory):
+            unused = (request.method, request.given, request.no_memory, request.index)
+            if request.focus is None and any(unused):
                 session.say("the options of the method and the memory do not apply here")
             if request.max_new_tokens != ANSWER_TOKENS:
                 session.say("--max-new-tokens applies to --strategy window; see --length")
+            if request.show_prompt:
+                session.say("--show-prompt applies to --strategy window")
             with self._task(session) as task:
                 report = session.follow(
                     task, "summarising", lambda entry: self._show(session, entry)
@@ -198,7 +201,7 @@ class _Summarizing:
         if not ranked:
             raise UsageError(
                 "--focus needs an index of the keys of retrieval heads",
-                hint="the model has no such heads, or the state file was written without an index",
+                hint="the state file was written without one, or there are too few tokens",
             )
         return self._extract(reading.document, reading.sources, reading.skipped, reading, ranked)
 

@@ -18,6 +18,7 @@ KEPT = 2
 _ROWS = 8192
 
 
+@torch.inference_mode()
 def middle_directions(model: LanguageModel) -> Tensor:
     """The middle right singular vectors of the output projection, half of them.
 
@@ -38,8 +39,13 @@ def middle_directions(model: LanguageModel) -> Tensor:
 
 
 def embed_passages(states: Tensor, directions: Tensor) -> Tensor:
-    """Unit vectors ``[passages, directions]`` of mean states ``[passages, hidden]``."""
-    unit: Tensor = normalize((states - states.mean(0)) @ directions, dim=-1)
+    """Unit vectors ``[passages, directions]`` of mean states ``[passages, hidden]``.
+
+    States of zero, those of passages without a token that counts, give zero.
+    """
+    counts = states.any(-1, keepdim=True)
+    usual = states.sum(0) / counts.sum().clamp_min(1)
+    unit: Tensor = normalize(((states - usual) * counts) @ directions, dim=-1)
     return unit
 
 

@@ -159,6 +159,7 @@ class OutputHead:
                     logits = nn.functional.linear(part, weight, bias)
                 yield self._finish(logits if logits.dtype == torch.float64 else logits.float())
 
+    @torch.inference_mode()
     def rows(self, first: int, stop: int) -> Tensor:
         """Rows of the projection, ``[stop - first, hidden]``."""
         with self._weight(torch.empty(0)) as (weight, _):

@@ -196,9 +196,11 @@ class _Reading:
     def _count(self, target: _Target, source: Source, piece: Piece) -> None:
         """Say which part of the input has been read, up to a piece of a source."""
         if self._total_bytes:
-            done = float(min(source.size_bytes, target.size_bytes))
+            done = 0.0  # of an archive, it is not known
             if piece.page is not None and source.pages:
                 done = target.size_bytes * piece.page / source.pages
+            elif piece.line is not None:
+                done = min(source.size_bytes, target.size_bytes)
             self._corpus.share = min(1.0, (self._done_bytes + done) / self._total_bytes)
 
     def _fail(self, index: int, source: Source, reason: str) -> None:

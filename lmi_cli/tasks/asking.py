@@ -24,9 +24,9 @@ from lmi_cli.tasks.answer_text import AnswerText
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta
 from lmi_cli.tasks.evidence import LISTED, evidence_of, quotes_of
-from lmi_cli.tasks.finder import RANKS, Finder, Ranked, nearest_last
+from lmi_cli.tasks.finder import Finder, Ranked, nearest_last
 from lmi_cli.tasks.headings import Sections
-from lmi_cli.tasks.plan import require_fit
+from lmi_cli.tasks.plan import RANKS, require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
 from lmi_cli.tasks.report import Answer, Evidence, Visible
 from lmi_cli.tasks.sight import hidden_spans, prompt_text, visible_beside, visible_passages
@@ -42,7 +42,6 @@ _TOGETHER = 8
 """Questions that are answered at the same time."""
 
 _CONVERSATION_SHARE = 8
-_LARGEST_CONTRAST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,8 @@ class AnswerOptions:
     """How questions are asked and answered.
 
     Of the method, only options that reading does not fix are used; ``answer_from`` is one of
-    ``plan.ANSWER_FROM``, and ``rank`` one of ``finder.RANKS``. ``contrast`` is the weight of
+    ``plan.ANSWER_FROM``, and ``rank`` one of ``plan.RANKS``. ``contrast`` is the weight of
     :class:`lmi_cli.engine.batch.Contrast` in answers from passages.
-
-    Raises:
-        UsageError: The contrast is out of range.
     """
 
     prompts: Prompts
@@ -65,12 +61,6 @@ class AnswerOptions:
     rank: str = RANKS[0]
     contrast: float = CONTRAST
     show_prompt: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.contrast <= _LARGEST_CONTRAST:
-            raise UsageError(
-                f"--contrast {self.contrast:g}: the range is 0 to {_LARGEST_CONTRAST:g}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +150,7 @@ class Asker:
         return answer
 
     def ask_all(self, questions: Sequence[str]) -> Generator[Delta | Answer, None, list[Answer]]:
-        """Answer questions in their order, each as if it were asked alone.
+        """Answer questions in their order, each as if it were asked alone, apart from rounding.
 
         Those that are answered from passages are decoded several at a time.
 
@@ -219,7 +209,8 @@ class Asker:
         tail = self._tail(question, earlier)
         hidden = hidden_spans(self.reading, self._model.known.facts.layers, len(tail))
         source = answer_from or self.options.answer_from
-        source = self._source(ranked, source) if hidden else "whole"
+        unseen = hidden or self.reading.plan.depth is not None
+        source = self._source(ranked, source) if unseen else "whole"
         ids, without, reread = np.array(tail, dtype=np.int32), None, list[Passage]()
         if source == "passages":
             reread = nearest_last([item.passage for item in ranked[:REREAD_PASSAGES]])
@@ -228,7 +219,9 @@ class Asker:
         prompt = None
         if self.options.show_prompt:
             whole = None if source == "passages" else self.reading
-            prompt = prompt_text(self._model.tokenizer, whole, hidden, ids)
+            prompt = prompt_text(
+                self._model.tokenizer, whole, hidden, ids, searched=source == "memory"
+            )
         answer = Answer(question, "", "", 0, visible, source, evidence, prompt)
         return _Begun(answer, index, source, ids, without, started)
 

@@ -193,7 +193,7 @@ def find_heads(model: Loaded, chunk: int) -> Generator[Progress | Note, None, Re
     found = yield from calibrate(model, chunk=chunk)
     remember_heads(model.files, found.retrieval, found.ranks)
     if not found.retrieval.heads:
-        yield Note("this model has no retrieval heads, so it finds no evidence and no passages")
+        yield Note("this model has no retrieval heads: passages are found by words and embeddings")
     return found.retrieval
 
 

@@ -90,8 +90,11 @@ def quotes_of(document: Document, passage: Passage, finder: Finder) -> list[Quot
     """The sentences of a passage that the last question of a finder is about most, in order.
 
     A sentence counts by those of its tokens that are looked at most; see ``docs/memory.md``. One
-    that begins before the passage or ends behind it is whole, if it is not long.
+    that begins before the passage or ends behind it is whole, if it is not long. Without retrieval
+    heads there is nothing to choose by, and none is chosen.
     """
+    if not finder.looks:
+        return []
     text, (begin, end) = document.text, document.span(passage)
     scores = finder.looked_at(passage.first, passage.stop)
     starts = document.starts[passage.first : passage.stop]

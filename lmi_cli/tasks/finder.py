@@ -31,23 +31,23 @@ from lmi_cli.engine.retrieval import (
     read_question,
     token_scores,
 )
-from lmi_cli.errors import UsageError
 from lmi_cli.methods import MethodChoice
 from lmi_cli.models.directions import known_directions
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.calibrate import EMPTY_QUESTIONS
 from lmi_cli.tasks.document import Passage
+from lmi_cli.tasks.plan import RANKS
 from lmi_cli.tasks.reading import Reading
 from lmi_cli.text.prompts import LIKELIHOOD_PROMPT, Prompt
 from lmi_cli.text.words import WordIndex
-
-RANKS = ("careful", "fast")
-"""Ways of ranking: with or without the likelihood of the question. The first is the default."""
 
 QUESTION_WEIGHT = 0.7
 ANSWER_WEIGHT = 1.0
 LIKELIHOOD_WEIGHT = 1.0
 """For a nat of likelihood; the other two are for a standard deviation of similarity."""
+
+DECISIVE = 4.0
+"""Standard deviations from which on the first signal counts twice: it then knows the place."""
 
 SHORTLIST = 10
 """Passages whose likelihood is computed."""
@@ -90,10 +90,6 @@ class Finder:
     def __init__(
         self, model: Loaded, engine: Engine, reading: Reading, prompt: Prompt, rank: str = RANKS[0]
     ) -> None:
-        if rank not in RANKS:
-            raise UsageError(
-                f"unknown value {rank!r} for --rank", hint="one of " + ", ".join(RANKS)
-            )
         self._model, self._engine, self._reading = model, engine, reading
         self._prompt, self._careful = prompt, rank == RANKS[0]
         self._borders = reading.document.borders
@@ -107,6 +103,11 @@ class Finder:
     def _heads(self) -> RetrievalHeads | None:
         return self._reading.heads if "index" in self._reading.stores else None
 
+    @property
+    def looks(self) -> bool:
+        """Whether there are retrieval heads that look at the document."""
+        return self._heads is not None
+
     def rank(self, question: str) -> list[Ranked]:
         """Rank all passages, best first; there are none if the index is empty."""
         if not self.tokens:
@@ -115,6 +116,7 @@ class Finder:
             self._empty = [self._ask(empty) for empty in EMPTY_QUESTIONS]
         self._asked = asked = self._ask(question)
         scores = _standard(self._head_scores(asked) if self._heads else self._word_scores(question))
+        scores += np.maximum(0.0, scores - DECISIVE)
         if self._reading.means is not None:
             for weight, similarity in zip(
                 (QUESTION_WEIGHT, ANSWER_WEIGHT), self._similarities(asked), strict=True
@@ -125,8 +127,7 @@ class Finder:
             best = order[:SHORTLIST]
             likelihoods = self._likelihoods(question, best.tolist())
             scores[best] += LIKELIHOOD_WEIGHT * (likelihoods - likelihoods.mean())
-            best = best[np.argsort(-scores[best], kind="stable")]
-            order = np.concatenate([best, order[SHORTLIST:]])
+            order = np.argsort(-scores, kind="stable")
         bounds = self._borders.tolist()
         return [
             Ranked(Passage(n, bounds[n], bounds[n + 1]), float(scores[n])) for n in order.tolist()
@@ -136,11 +137,13 @@ class Finder:
         """How much the last ranked question is about tokens ``first`` to ``stop`` of the document.
 
         Returns:
-            float32 ``[stop - first]``: in nats, relative to questions without content; zeros
-            without retrieval heads.
+            float32 ``[stop - first]``: in nats, relative to questions without content.
+
+        Raises:
+            RuntimeError: There are no retrieval heads, or nothing has been asked.
         """
-        if self._asked is None or self._heads is None:
-            return np.zeros(stop - first, dtype=np.float32)
+        if self._asked is None or not self.looks:
+            raise RuntimeError("no heads have looked at the document")
         index, before = self._reading.stores["index"], len(self._reading.plan.prefix)
         asked, *empty = (
             token_scores(each.queries, index, first + before, stop + before)

@@ -61,6 +61,8 @@ def _outlined(
     document: Document, outline: Sequence[Bookmark], begin: int, end: int
 ) -> list[Heading]:
     """The headings that a source's own outline names."""
+    if not outline:
+        return []
     pages = _pages(document, begin, end)
     read: dict[int, PageWords] = {}
     found = []

@@ -20,8 +20,7 @@ from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.calibrate import find_heads
 from lmi_cli.tasks.events import Note, Progress, follow, relay
-from lmi_cli.tasks.finder import RANKS
-from lmi_cli.tasks.plan import MemoryChoice, Plan, ReadingRequest, plan_reading
+from lmi_cli.tasks.plan import RANKS, MemoryChoice, Plan, ReadingRequest, plan_reading
 from lmi_cli.tasks.reading import Reading, read
 from lmi_cli.tasks.report import ReadingReport, Timing
 from lmi_cli.text.encoded import Encoded

@@ -44,6 +44,9 @@ ANSWER_FROM = ("auto", "passages", "memory", "window")
 INDEXES = ("full", "heads")
 """Possible indexes of a stream: with embeddings, or of the keys of retrieval heads alone."""
 
+RANKS = ("careful", "fast")
+"""Ways of ranking: with or without the likelihood of the question. The first is the default."""
+
 # A growing cache is allocated half as large again as its contents.
 _GROWTH = 1.5
 
@@ -121,6 +124,7 @@ class Plan:
             rotary frequencies for short texts and another for long ones choose by it.
         index: Whether the keys of the retrieval heads are kept.
         embeddings: Whether mean hidden states are kept, from which passages get embeddings.
+        only_index: Whether a stream is read for nothing but its index.
         depth: Layers that are run while reading; None for all.
         needs_heads: Whether the retrieval heads must be found first, and the plan made again.
         searching: The method as it searches the store; None if there is no store.
@@ -142,6 +146,7 @@ class Plan:
     longest: int | None = None
     index: bool = False
     embeddings: bool = False
+    only_index: bool = False
     depth: int | None = None
     needs_heads: bool = False
     searching: Method | None = None
@@ -151,6 +156,17 @@ class Plan:
     store_bytes: int | None = None
     weights_bytes: int = 0
     prefill_s: float | None = None
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """``index``, ``store``, both or neither, as in ``--keep``."""
+        wanted = {"index": self.index or self.embeddings, "store": self.searching is not None}
+        return tuple(name for name, kept in wanted.items() if kept)
+
+    @property
+    def index_name(self) -> str | None:
+        """``full`` or ``heads``, as in ``--index``; None without an index."""
+        return "full" if self.embeddings else "heads" if self.index else None
 
     @property
     def form(self) -> str:
@@ -214,7 +230,8 @@ def plan_reading(
     if memory.store and not fits and any(map(method.may_search, layers)):
         searching = request.method.searching(method, len(layers))
     depth = None
-    if heads is not None and indexed and memory.only_index and not (fits or embedded):
+    only_index = memory.only_index and not fits
+    if heads is not None and indexed and only_index and bounded and not embedded:
         depth = max(head.layer for head in heads.heads) + 1
     plan = Plan(
         fits=fits,
@@ -225,6 +242,7 @@ def plan_reading(
         longest=tokens + length - limit if fits and tokens is not None else None,
         index=indexed,
         embeddings=embedded,
+        only_index=only_index,
         depth=depth,
         needs_heads=memory.index and (request.evidence or (not fits and bounded)) and heads is None,
         searching=searching,

@@ -233,7 +233,8 @@ def read(
             yield block.ids[read_before:]
 
     first_tokens = document.tokens
-    whole = first_tokens + sum(len(block.ids) for block in ahead) if plan.fits else None
+    buffered = first_tokens + sum(len(block.ids) for block in ahead)
+    whole = buffered if plan.fits else None
     before, started = state.tokens, time.monotonic()
 
     def reading() -> Reading:
@@ -255,7 +256,8 @@ def read(
     for event in engine.read(state, ids()):
         last = event.last
         after_chunk(reading())
-        total = whole or _estimated(first_tokens, document.tokens, corpus.share)
+        taken = max(buffered, document.tokens)
+        total = whole or _estimated(first_tokens, taken, corpus.share)
         yield Progress(min(event.tokens, document.tokens), total)
     result = reading()
     remember_speed(model, plan, "read", result.fresh_tokens, result.prefill_s)
@@ -279,20 +281,20 @@ def _with_fixed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
         memory = replace(
             memory, index=index, embeddings=embeddings, store=store is not None, int8=int8
         )
-        if earlier.plan.depth is not None:
-            memory = replace(memory, answer_from="passages")
+        if store is None:
+            source = "passages" if earlier.plan.only_index else "window"
+            memory = replace(memory, answer_from=source)
     return replace(request, method=earlier.choice, memory=memory)
 
 
 def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
     """The first difference between an earlier reading and a plan that prevents continuing it."""
     old = earlier.plan
-    kept = [name for name, keep in (("index", plan.index), ("store", plan.searching)) if keep]
     was, now = (
         {"method": each.method.name, **each.method.parameters()}
-        | {"chunk": each.chunk, "prefix": each.prefix, "keep": ", ".join(sorted(stores))}
-        | {"index": _index_name(each)}
-        for each, stores in ((old, earlier.stores), (plan, kept))
+        | {"chunk": each.chunk, "prefix": each.prefix, "keep": ", ".join(each.kept)}
+        | {"index": each.index_name, "layers": each.depth or len(model.known.facts.layers)}
+        for each in (old, plan)
     )
     for name in was | now:
         if was.get(name) != now.get(name):
@@ -306,11 +308,6 @@ def _difference(model: Loaded, earlier: Reading, plan: Plan) -> str | None:
     )
     same = all(map(torch.equal, *frequencies))
     return None if same else "the rotary frequencies of a shorter text"
-
-
-def _index_name(plan: Plan) -> str:
-    """The value of ``--index`` by which a plan has been made."""
-    return "full" if plan.embeddings else "heads" if plan.index else "none"
 
 
 def new_means(plan: Plan) -> StateMeans | None:

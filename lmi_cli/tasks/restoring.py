@@ -91,10 +91,10 @@ def restored(
     state.means = means = new_means(plan)
     if means is not None:
         saved = _part(tensors, "means")
-        for name, dtype in (("rows", hidden.dtype), ("rest", torch.float32)):
-            if len(tensor := saved.get(name, last[:0])):
-                largest = tensor.abs().amax(0) if name == "rows" else tensor
-                _require_like(f"means.{name}", largest, hidden[-1].cpu().to(dtype))
+        if (rows := saved.get("rows")) is not None and len(rows):
+            _require_like("means.rows", rows.abs().amax(0), hidden[-1].cpu())
+        if (rest := saved.get("rest")) is not None:
+            _require_like("means.rest", rest, hidden[-1].cpu().float())
         means.restore(saved, max(0, state.tokens - means.first))
 
     document, sources, skipped = document_in(description, tensors)
@@ -206,6 +206,7 @@ def _require_depth(plan: Plan, heads: RetrievalHeads | None, layers: int) -> Non
     if plan.depth is not None and (
         heads is None
         or plan.embeddings
+        or plan.fits
         or plan.searching is not None
         or not max(head.layer for head in heads.heads) < plan.depth <= layers
     ):

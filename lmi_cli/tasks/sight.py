@@ -51,6 +51,8 @@ def prompt_text(
     reading: Reading | None,
     hidden: Sequence[tuple[int, int]],
     ids: Ids,
+    *,
+    searched: bool = False,
 ) -> str:
     """The text that stands before the model when it begins to answer, template tokens included.
 
@@ -59,7 +61,9 @@ def prompt_text(
         reading: What comes before ``ids``; None if they are all.
         hidden: Ranges of document tokens that are not visible; their number stands in their place.
         ids: What is read before the answer is generated.
+        searched: Whether the hidden tokens are searched.
     """
+    unseen = "are searched" if searched else "the model does not see"
     text: list[str] = []
     if reading is not None:
         document, edge = reading.document, 0
@@ -67,6 +71,6 @@ def prompt_text(
         for first, stop in [*hidden, (document.tokens, document.tokens)]:
             text.append(tokenizer.decode(document.ids[edge:first].tolist()))
             if stop > first:
-                text.append(f"\n[{stop - first:,} tokens that the model does not see]\n")
+                text.append(f"\n[{stop - first:,} tokens that {unseen}]\n")
             edge = stop
     return "".join([*text, tokenizer.decode(ids.tolist(), template=True)])

@@ -73,7 +73,7 @@ class StateFileHeader:
     skipped: list[dict[str, str]]
     form: str
     depth: int | None
-    embeddings: bool
+    index: str | None
 
 
 def header_of(path: Path, description: Mapping[str, Any] | None = None) -> StateFileHeader:
@@ -100,15 +100,24 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
             chunk=int(plan["chunk"]),
             tokens=int(description["document"]["tokens"]),
             complete=bool(description["complete"]),
-            kept=tuple(map(str, description["stores"])),
+            kept=tuple(
+                sorted(
+                    {*map(str, description["stores"]), *(["index"] if plan["embeddings"] else [])}
+                )
+            ),
             sources=list(description["sources"]),
             skipped=list(description["skipped"]),
             form="fits" if plan["fits"] else "stream",
-            embeddings=bool(plan["embeddings"]),
+            index=_index_name(plan),
             depth=None if plan["depth"] is None else int(plan["depth"]),
         )
     except _FOREIGN as error:
         raise StateFileError(f"{path} is damaged: in its description: {error}") from error
+
+
+def _index_name(plan: Mapping[str, Any]) -> str | None:
+    """The value of ``--index`` by which a plan in a description has been made."""
+    return "full" if plan["embeddings"] else "heads" if plan["index"] else None
 
 
 def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) -> int:
@@ -165,11 +174,13 @@ def check(
     quantize: str | None = None,
     identity: str | None = None,
     keep: Sequence[str] | None = None,
+    index: str | None = None,
 ) -> None:
     """Refuse to use a file with other settings than those it was read with.
 
     None and the dtype ``auto`` accept any value. ``given`` are the method's options that reading
-    fixes, ``identity`` is that of the model's files, and ``keep`` names the stores.
+    fixes, ``identity`` is that of the model's files, ``keep`` names the stores, and ``index`` is
+    ``full`` or ``heads``.
 
     Raises:
         StateFileError: A setting differs.
@@ -182,6 +193,7 @@ def check(
         "quantize": (quantize, header.quantize),
         "model": (identity, header.identity),
         "keep": (stores, ", ".join(sorted(header.kept))),
+        "index": (index, header.index),
     }
     for name, (wanted, actual) in settings.items():
         if wanted is not None and wanted != actual:
@@ -200,13 +212,8 @@ def require_kept(header: StateFileHeader, answer_from: str) -> None:
     Raises:
         StateFileError: There is no such index or store, or only the layers that an index needs.
     """
-    embedded = ("index",) if header.embeddings else ()
     for kind, wanted in (("store", "memory"), ("index", "passages")):
-        if (
-            answer_from == wanted
-            and kind not in (*header.kept, *embedded)
-            and header.form == "stream"
-        ):
+        if answer_from == wanted and kind not in header.kept and header.form == "stream":
             raise StateFileError(
                 f"{header.path} contains no {kind}, which --answer-from {wanted} needs",
                 hint=f"read the documents again with --keep {kind}",

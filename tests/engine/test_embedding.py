@@ -17,6 +17,7 @@ def test_directions_are_the_middle_singular_vectors_of_the_output_projection() -
     model = tiny_model("llama")
     with CausalLM(model) as lm:
         found = middle_directions(lm)
+        assert not (found.requires_grad or lm.output_rows(0, 3).requires_grad)
     weight = model.get_output_embeddings().weight.double()
     vectors = torch.linalg.svd(weight, full_matrices=False).Vh.T
     hidden = weight.shape[1]
@@ -73,3 +74,11 @@ def test_fewer_layers_give_the_same_keys(name: str) -> None:
         again = whole.start()
         assert [e.last for e in whole.read(again, [ids])][-1].isfinite().all()
         torch.testing.assert_close(again.caches[1].save(), states[0].caches[1].save())
+
+
+def test_passages_without_a_token_that_counts_change_nothing() -> None:
+    states, directions = torch.randn(4, 6), torch.eye(6)[:, :3]
+    with_empty = torch.cat((torch.zeros(1, 6), states))
+    found = embed_passages(with_empty, directions)
+    torch.testing.assert_close(found[1:], embed_passages(states, directions))
+    assert (found[0] == 0).all()

@@ -107,6 +107,8 @@ def test_a_model_without_retrieval_heads_finds_passages_by_words_and_embeddings(
     asker = INDEX.asker(headless, reading)
     assert "walrus" in asker.evidence(asker.ranked("Where is the walrus?"))[0].text
     assert INDEX.ask(headless, reading).answered_from == "passages"
+    # Nothing says which sentence matters.
+    assert not asker.evidence(asker.ranked("Where?"))[0].quotes
     assert INDEX.asker(headless, reading).ranked("Qwxyz?")
 
 
@@ -186,12 +188,6 @@ def test_the_prompt_is_what_the_model_was_given(model: Loaded, corpus: Corpora) 
     assert follow(settings.asker(model, reading).ask("Why?")).prompt is None
 
 
-@pytest.mark.parametrize("contrast", [-0.1, 11.0, float("nan")])
-def test_a_contrast_out_of_range_is_refused(model: Loaded, contrast: float) -> None:
-    with pytest.raises(UsageError, match="--contrast"):
-        replace(INDEX.options(model), contrast=contrast)
-
-
 def test_what_was_read_for_its_index_alone_answers_from_passages_alone(
     model: Loaded, corpus: Corpora
 ) -> None:
@@ -201,14 +197,12 @@ def test_what_was_read_for_its_index_alone_answers_from_passages_alone(
     assert heads.ask(model, reading).answered_from == "passages"
     with pytest.raises(UsageError, match="index"):
         heads.ask(model, reading, source="window")
+    wide = heads.but(choice=MethodChoice(given={"window": 5000}))
+    assert wide.ask(model, wide.read(model, corpus(TEXT))).answered_from == "passages"
+    full = heads.but(choice=MethodChoice("full"))
+    assert full.read(model, corpus(TEXT)).plan.depth is None
     short = heads.read(model, corpus(SHORT))
     assert short.plan.depth is None and heads.ask(model, short).answered_from == "whole"
-
-
-def test_an_unknown_way_of_ranking_is_refused(model: Loaded, corpus: Corpora) -> None:
-    reading = INDEX.read(model, corpus(TEXT))
-    with pytest.raises(UsageError, match="--rank"):
-        Asker(model, reading, replace(INDEX.options(model), rank="guess"))
 
 
 def test_careful_ranking_reorders_the_best_of_fast_ranking(model: Loaded, corpus: Corpora) -> None:
@@ -218,8 +212,9 @@ def test_careful_ranking_reorders_the_best_of_fast_ranking(model: Loaded, corpus
         asker = Asker(model, reading, replace(INDEX.options(model), rank=rank))
         orders.append([item.passage.number for item in asker.ranked("What is green?")])
     fast, careful = orders
-    assert sorted(fast[:SHORTLIST]) == sorted(careful[:SHORTLIST])
-    assert fast[SHORTLIST:] == careful[SHORTLIST:]
+    assert set(fast) == set(careful)
+    shortlist = set(fast[:SHORTLIST])
+    assert [n for n in careful if n not in shortlist] == fast[SHORTLIST:]
     assert sorted(fast) == list(range(len(reading.document.borders) - 1))
 
 

@@ -29,6 +29,7 @@ Description = dict[str, Any]
 TEXT = "".join(f"{n}: The grass is green. The sky is blue.\n" for n in range(120))
 SETTINGS = {
     "whole": (Settings(memory=MemoryChoice()), "The grass is green.\n"),
+    "heads": (Settings(memory=MemoryChoice(embeddings=False)), TEXT),
     "both": (Settings(memory=MemoryChoice(store=True)), TEXT),
     "eight bits": (Settings(memory=MemoryChoice(store=True, int8=True)), TEXT),
 }

@@ -1,5 +1,7 @@
 """Repetition is noticed before it is shown, however the text arrives."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,10 @@ def shown(text: str, step: int, said: str = "") -> tuple[str, bool]:
         ("The limit is 65536. The limit is 65536. The limit is", "The limit is 65536."),
         ("The limit is 65536. The limit is 65536.", "The limit is 65536."),
         ("So f.g reads a list of it. So f.g reads a list of all", "So f.g reads a list of it."),
+        (
+            "The capital of the state of Ohio is Columbus. The capital of the state of Texas is",
+            "The capital of the state of Ohio is Columbus. The capital of the state of Texas is",
+        ),
         ("一二三。四五六。", "一二三。四五六。"),
         ("Yes. Yes. It is so.", "Yes. Yes. It is so."),
         ("One two three four five six. One two three four five seven.", None),
@@ -54,3 +60,14 @@ def test_what_is_shown_is_the_beginning_of_the_text_whatever_the_pieces(
     assert text.startswith(found)
     assert repeats or found == text or text.startswith(found)
     assert found == shown(text, 100)[0]
+
+
+def test_time_is_linear_in_a_sentence_without_end() -> None:
+    """A list without full stops, and one endless word."""
+    for text in ("a,b\n" * 20_000, "0f" * 40_000):
+        guard = RepeatGuard("What is in the list?")
+        assert guard.push("It is this.") + guard.push("\n") == "It is this."
+        started = time.process_time()
+        shown = "".join(guard.push(text[at : at + 4]) for at in range(0, len(text), 4))
+        assert shown + guard.flush() == "\n" + text
+        assert time.process_time() - started < 5
