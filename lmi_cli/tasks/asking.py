@@ -24,16 +24,13 @@ from lmi_cli.tasks.answer_text import AnswerText
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta
 from lmi_cli.tasks.evidence import LISTED, evidence_of, quotes_of
-from lmi_cli.tasks.finder import Finder, Ranked, nearest_last
+from lmi_cli.tasks.finder import Finder, Ranked, read_again
 from lmi_cli.tasks.headings import Sections
 from lmi_cli.tasks.plan import RANKS, require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
 from lmi_cli.tasks.report import Answer, Evidence, Visible
 from lmi_cli.tasks.sight import hidden_spans, prompt_text, visible_beside, visible_passages
 from lmi_cli.text.prompts import Prompts, Turn
-
-REREAD_PASSAGES = 1
-"""Number of passages that are read again before a question; see ``docs/prompts.md``."""
 
 CONTRAST = 0.5
 """Weight of the contrast with the prompt without passages; see ``docs/prompts.md``."""
@@ -213,8 +210,8 @@ class Asker:
         source = self._source(ranked, source) if unseen else "whole"
         ids, without, reread = np.array(tail, dtype=np.int32), None, list[Passage]()
         if source == "passages":
-            reread = nearest_last([item.passage for item in ranked[:REREAD_PASSAGES]])
-            ids, without = self._reread(reread, question, earlier)
+            reread = read_again(ranked)
+            ids, without = self._reread(reread, ranked[0].passage, question, earlier)
         visible = self._visible(source, hidden, reread)
         prompt = None
         if self.options.show_prompt:
@@ -336,24 +333,27 @@ class Asker:
         return self._model.known.facts.trained_length // _CONVERSATION_SHARE
 
     def _reread(
-        self, passages: Sequence[Passage], question: str, earlier: Sequence[Turn]
+        self,
+        passages: Sequence[Passage],
+        best: Passage,
+        question: str,
+        earlier: Sequence[Turn],
     ) -> tuple[Ids, Ids]:
-        """The ids of a prompt with these passages, and of the same prompt without them.
+        """The ids of a prompt with these consecutive passages, and of the same without them.
 
         Behind the passages, the sentences of the best one that matter most are said again.
         """
         prompt = self.options.prompts.around_passages(earlier)
         if earlier and len(prompt.prefix) > self._reread_conversation_limit:
-            return self._reread(passages, question, earlier[1:])
+            return self._reread(passages, best, question, earlier[1:])
         tokenizer, document = self._model.tokenizer, self.reading.document
         gap = tokenizer.encode("\n\n").ids
-        parts: list[Ids] = [np.array(prompt.prefix, dtype=np.int32)]
-        for number, passage in enumerate(passages):
-            if number and passages[number - 1].stop != passage.first:
-                parts.append(gap)
-            parts.append(document.ids[passage.first : passage.stop])
+        parts: list[Ids] = [
+            np.array(prompt.prefix, dtype=np.int32),
+            document.ids[passages[0].first : passages[-1].stop],
+        ]
         if self._finder is not None:
-            quotes = quotes_of(document, passages[-1], self._finder)
+            quotes = quotes_of(document, best, self._finder)
             said = " ".join(quote.text.strip() for quote in quotes)
             parts += [gap, tokenizer.encode(said).ids] if said else []
         tail = np.array(prompt.tail(question), dtype=np.int32)

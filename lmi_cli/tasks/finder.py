@@ -52,6 +52,8 @@ DECISIVE = 4.0
 SHORTLIST = 10
 """Passages whose likelihood is computed."""
 
+_CLOSE = 0.6
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
@@ -229,17 +231,16 @@ def _standard(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return standard
 
 
-def nearest_last(ranked: Sequence[Passage]) -> list[Passage]:
-    """Reorder passages that are sorted best first, so that the best one comes last.
+def read_again(ranked: Sequence[Ranked]) -> list[Passage]:
+    """The passages that are read again for an answer, in the order of the document.
 
-    It then stands next to the question. Neighbours in the document stay together and in order.
+    Beside the best one, that is the second best if it is its neighbour and scores nearly as high:
+    what answers may lie on both sides of the border.
     """
-    runs: list[list[Passage]] = []
-    for passage in sorted(ranked, key=lambda item: item.number):
-        if runs and runs[-1][-1].stop == passage.first:
-            runs[-1].append(passage)
-        else:
-            runs.append([passage])
-    place = {passage.number: rank for rank, passage in enumerate(ranked)}
-    runs.sort(key=lambda run: -min(place[passage.number] for passage in run))
-    return [passage for run in runs for passage in run]
+    best = ranked[0]
+    if len(ranked) > 1:
+        second = ranked[1]
+        close = second.score >= _CLOSE * best.score
+        if close and abs(second.passage.number - best.passage.number) == 1:
+            return sorted((best.passage, second.passage), key=lambda it: it.number)
+    return [best.passage]

@@ -15,7 +15,7 @@ from lmi_cli.sources import Corpus, open_corpus
 from lmi_cli.tasks.asking import Asker
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta, Note, follow
-from lmi_cli.tasks.finder import SHORTLIST, nearest_last
+from lmi_cli.tasks.finder import SHORTLIST, Ranked, read_again
 from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
 from lmi_cli.tasks.report import Answer
 
@@ -43,12 +43,17 @@ def test_a_stream_is_answered_from_passages(model: Loaded, corpus: Corpora) -> N
         assert item.text in "\n".join(lines)
 
 
-def test_the_best_passage_stands_next_to_the_question() -> None:
-    first, second, third, fourth = (Passage(n, 10 * n, 10 * n + 10) for n in (2, 3, 7, 9))
-    assert nearest_last([third, first]) == [first, third]
-    assert nearest_last([first, third]) == [third, first]
-    assert nearest_last([second, fourth, first]) == [fourth, first, second]
-    assert nearest_last([]) == []
+def test_a_neighbour_that_ranks_next_and_as_high_is_read_too() -> None:
+    first, second, third = (Passage(n, 10 * n, 10 * n + 10) for n in (2, 3, 7))
+    for scores, order, want in (
+        ((5.0, 4.0), (second, first), [first, second]),
+        ((5.0, 4.0), (first, second), [first, second]),
+        ((5.0, 2.0), (first, second), [first]),
+        ((5.0, 4.0), (first, third), [first]),
+        ((5.0,), (third,), [third]),
+    ):
+        ranked = [Ranked(*item) for item in zip(order, scores, strict=True)]
+        assert read_again(ranked) == want
 
 
 def test_memory_sees_more_than_the_window_and_says_so(model: Loaded, corpus: Corpora) -> None:
