@@ -89,7 +89,7 @@ def _line(item: "Evidence") -> str:
 def _shown(item: "Evidence", report: "ReadingReport", *, whole: bool) -> Iterator[tuple[str, bool]]:
     """The place, then the sentences with the words set off that are looked at most."""
     yield f"{closing.place_of(item, report.sources)}\n", False
-    if whole:
+    if whole or not item.quotes:
         yield "".join(f"  {line}\n" for line in item.text.splitlines()), False
         return
     yield "  ", False

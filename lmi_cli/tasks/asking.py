@@ -302,7 +302,7 @@ class Asker:
         if wanted == "passages" and not ranked:
             raise UsageError(
                 "there are no passages to answer from",
-                hint="passages need an index, kept while reading, and a model with retrieval heads",
+                hint="passages need an index, which --no-memory and --keep store leave out",
             )
         if wanted == "memory" and self._searching is None:
             raise UsageError(

@@ -23,7 +23,7 @@ FIELDS = {
         "id", "kind", "identity", "family", "trained_length", "dtype", "quantize", "device_map",
     },
     "tokens": {"read", "visible", "stored", "generated"},
-    "sampling": {"temperature", "top_p", "top_k", "seed", "max_new_tokens"},
+    "sampling": {"temperature", "top_p", "top_k", "seed", "max_new_tokens", "contrast", "rank"},
     "timing": {
         "load_s", "prefill_s", "prefill_tok_per_s", "decode_s", "decode_tok_per_s", "first_token_s",
     },

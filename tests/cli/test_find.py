@@ -128,6 +128,8 @@ def test_without_retrieval_heads(
 ) -> None:
     monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path / "other"))
     remember_heads(resolve(model), RetrievalHeads((), 32), [])
-    result = lmi("find", document, QUERY, "-m", model)
-    assert (result.code, result.out) == (2, "")
-    assert "nothing can be found" in result.err
+    result = lmi("find", document, QUERY, "-m", model, "-n", "1")
+    assert result.code == 0
+    # Which sentence matters is not known, so the passage is shown whole.
+    place, *lines = result.out.splitlines()
+    assert place.startswith("line") and "".join(lines).strip()

@@ -117,7 +117,7 @@ def test_native_windows_are_shown(lmi: Callable[..., object], tmp_path: Path) ->
     result = lmi("inspect", folder)
     assert "native windows  2 of 32" in result.out
     report = json.loads(lmi("inspect", folder, "--json").out)
-    assert report["method"]["bound_tokens"] == 31 + 512
+    assert report["method"]["bound_tokens"] == 31 + 1024
 
 
 def test_wrong_uses(lmi: Callable[..., object], model: str, document: Path, tmp_path: Path) -> None:

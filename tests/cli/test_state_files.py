@@ -55,7 +55,7 @@ def test_the_answer_comes_with_its_places(lmi: Run, book: Path) -> None:
     first = answer["evidence"][0]
     assert set(first) == {
         "source", "page", "label", "line_start", "line_end", "start", "end", "text", "score",
-        "tokens", "quotes",
+        "tokens", "quotes", "headings",
     }  # fmt: skip
     result = lmi("qa", book, QUESTION, "-n", 4)
     assert "most relevant passages" in result.err

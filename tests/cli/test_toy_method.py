@@ -48,8 +48,8 @@ def test_commands_that_read(
     assert result.code == 0, result.err
     report = json.loads(result.out)
     assert ours(report) == TOY
-    # Chunks of 512: neighbours, groups with their neighbours, and three starting tokens.
-    assert report["method"]["bound_tokens"] == (59 + 512) + (89 + 512) + 3
+    # Chunks of 1,024: neighbours, groups with their neighbours, and three starting tokens.
+    assert report["method"]["bound_tokens"] == (59 + 1024) + (89 + 1024) + 3
     if name != "inspect":
         dry = lmi(name, long_document, *question, *GIVEN, "-m", model, "--json", "--dry-run")
         assert json.loads(dry.out)["method"] == report["method"]
