@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lmi_cli.cli.arguments import Panel, method_options
-from lmi_cli.engine import ANSWER_TOKENS
+from lmi_cli.engine import ANSWER_TOKENS, CONTRAST
 from lmi_cli.methods import METHODS
 
 SOURCES, MODEL, METHOD, MEMORY = map(Panel, ("Sources", "Model", "Method", "Memory"))
@@ -66,11 +66,11 @@ class Request:
     )
     index: Text = MEMORY(
         "--index NAME",
-        "full (default), or heads: only keys of retrieval heads; reads faster, finds less.",
+        "What finds passages: full (default), or heads, which reads faster and finds less.",
     )
     rank: str = MEMORY(
         "--rank NAME",
-        "careful, or fast: passages are ranked without reading the best of them again.",
+        "How passages are ranked: careful reads the best of them again, fast does not.",
         "careful",
     )
     no_memory: bool = MEMORY("--no-memory", "Keep neither an index nor a store.", False)
@@ -90,8 +90,8 @@ class Request:
     seed: int = GENERATION("--seed N", "Seed for sampling.", 0)
     contrast: float = GENERATION(
         "--contrast X",
-        "How much less counts what the model would answer without the passages; 0 is off.",
-        0.5,
+        "Weight against what the model would say without the passages; 0 turns this off.",
+        CONTRAST,
     )
     system: Text = GENERATION("--system -s TEXT", "System text of the prompt.")
     show_prompt: bool = GENERATION(

@@ -16,3 +16,6 @@ MOST_CHUNK = 2**16
 
 ANSWER_TOKENS = 256
 """Longest answer, in tokens, unless the user says otherwise."""
+
+CONTRAST = 0.5
+"""Weight of :class:`lmi_cli.engine.batch.Contrast` in answers, unless the user says otherwise."""

@@ -25,14 +25,12 @@ def middle_directions(model: LanguageModel) -> Tensor:
     Returns:
         float32 ``[hidden, hidden / KEPT]``, orthonormal.
     """
-    gram: Tensor | None = None
+    hidden = model.output_rows(0, 1).shape[1]
+    gram = torch.zeros(hidden, hidden)
     for first in range(0, model.vocab_size, _ROWS):
         rows = model.output_rows(first, min(model.vocab_size, first + _ROWS)).cpu().float()
-        gram = rows.T @ rows if gram is None else gram.addmm_(rows.T, rows)
-    if gram is None:
-        raise ValueError("the model has no output projection")
+        gram.addmm_(rows.T, rows)
     directions = torch.linalg.eigh(gram.double()).eigenvectors.float()
-    hidden = len(directions)
     first = (hidden - hidden // KEPT) // 2
     middle: Tensor = directions[:, first : first + hidden // KEPT].contiguous()
     return middle
@@ -50,9 +48,9 @@ def embed_passages(states: Tensor, directions: Tensor) -> Tensor:
 
 
 def embed_question(state: Tensor, empty: Tensor, directions: Tensor) -> Tensor:
-    """Unit vector ``[directions]`` of a state ``[hidden]`` of a question.
+    """Unit vectors ``[..., directions]`` of states ``[..., hidden]`` of a question.
 
-    ``empty`` (``[n, hidden]``) are the same states of questions without content.
+    ``empty`` (``[n, ..., hidden]``) are the same states of questions without content.
     """
     unit: Tensor = normalize((state - empty.mean(0)) @ directions, dim=-1)
     return unit

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from lmi_cli.cache.state import StreamState
-from lmi_cli.engine import ANSWER_TOKENS
+from lmi_cli.engine import ANSWER_TOKENS, CONTRAST
 from lmi_cli.engine.batch import Contrast, decode_batch
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.sampling import Sampling
@@ -23,17 +23,14 @@ from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.answer_text import AnswerText
 from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.events import Delta
-from lmi_cli.tasks.evidence import LISTED, evidence_of, quotes_of
+from lmi_cli.tasks.evidence import LISTED, evidence_of
 from lmi_cli.tasks.finder import Finder, Ranked, read_again
 from lmi_cli.tasks.headings import Sections
 from lmi_cli.tasks.plan import RANKS, require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
-from lmi_cli.tasks.report import Answer, Evidence, Visible
+from lmi_cli.tasks.report import Answer, Evidence, Quote, Visible
 from lmi_cli.tasks.sight import hidden_spans, prompt_text, visible_beside, visible_passages
 from lmi_cli.text.prompts import Prompts, Turn
-
-CONTRAST = 0.5
-"""Weight of the contrast with the prompt without passages; see ``docs/prompts.md``."""
 
 _TOGETHER = 8
 """Questions that are answered at the same time."""
@@ -211,7 +208,7 @@ class Asker:
         ids, without, reread = np.array(tail, dtype=np.int32), None, list[Passage]()
         if source == "passages":
             reread = read_again(ranked)
-            ids, without = self._reread(reread, ranked[0].passage, question, earlier)
+            ids, without = self._reread(reread, evidence[0].quotes, question, earlier)
         visible = self._visible(source, hidden, reread)
         prompt = None
         if self.options.show_prompt:
@@ -335,27 +332,25 @@ class Asker:
     def _reread(
         self,
         passages: Sequence[Passage],
-        best: Passage,
+        quotes: Sequence[Quote],
         question: str,
         earlier: Sequence[Turn],
     ) -> tuple[Ids, Ids]:
         """The ids of a prompt with these consecutive passages, and of the same without them.
 
-        Behind the passages, the sentences of the best one that matter most are said again.
+        Behind the passages, the sentences of the best one that matter most are said again
+        (``quotes``).
         """
         prompt = self.options.prompts.around_passages(earlier)
         if earlier and len(prompt.prefix) > self._reread_conversation_limit:
-            return self._reread(passages, best, question, earlier[1:])
+            return self._reread(passages, quotes, question, earlier[1:])
         tokenizer, document = self._model.tokenizer, self.reading.document
-        gap = tokenizer.encode("\n\n").ids
         parts: list[Ids] = [
             np.array(prompt.prefix, dtype=np.int32),
             document.ids[passages[0].first : passages[-1].stop],
         ]
-        if self._finder is not None:
-            quotes = quotes_of(document, best, self._finder)
-            said = " ".join(quote.text.strip() for quote in quotes)
-            parts += [gap, tokenizer.encode(said).ids] if said else []
+        if said := " ".join(quote.text.strip() for quote in quotes):
+            parts += [tokenizer.encode("\n\n").ids, tokenizer.encode(said).ids]
         tail = np.array(prompt.tail(question), dtype=np.int32)
         return np.concatenate([*parts, tail]), np.concatenate([parts[0], tail])
 

@@ -93,7 +93,7 @@ def quotes_of(document: Document, passage: Passage, finder: Finder) -> list[Quot
     that begins before the passage or ends behind it is whole, if it is not long. Without retrieval
     heads there is nothing to choose by, and none is chosen.
     """
-    if not finder.looks:
+    if not finder.has_heads:
         return []
     text, (begin, end) = document.text, document.span(passage)
     scores = finder.looked_at(passage.first, passage.stop)

@@ -3,7 +3,7 @@
 Each is a number for every passage, made comparable by its mean and standard deviation:
 
 * *heads*: the attention of the model's retrieval heads (:mod:`lmi_cli.engine.retrieval`); for a
-  model without such heads, shared words (:mod:`lmi_cli.text.words`);
+  model without such heads, shared words (:mod:`lmi_cli.text.word_index`);
 * *embeddings* of the question and of the answer that the model is about to give, compared with
   those of passages (:mod:`lmi_cli.engine.embedding`);
 * *likelihood* of the question behind a passage (:mod:`lmi_cli.engine.likelihood`), for the best
@@ -12,7 +12,7 @@ Each is a number for every passage, made comparable by its mean and standard dev
 ``docs/memory.md`` has the measurements behind the weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,12 +39,13 @@ from lmi_cli.tasks.document import Passage
 from lmi_cli.tasks.plan import RANKS
 from lmi_cli.tasks.reading import Reading
 from lmi_cli.text.prompts import LIKELIHOOD_PROMPT, Prompt
-from lmi_cli.text.words import WordIndex
+from lmi_cli.text.word_index import WordIndex
 
-QUESTION_WEIGHT = 0.7
-ANSWER_WEIGHT = 1.0
+_WEIGHTS = (0.7, 1.0)
+"""Of a standard deviation of similarity with the question, and with the answer."""
+
 LIKELIHOOD_WEIGHT = 1.0
-"""For a nat of likelihood; the other two are for a standard deviation of similarity."""
+"""Of a nat."""
 
 DECISIVE = 4.0
 """Standard deviations from which on the first signal counts twice: it then knows the place."""
@@ -53,6 +54,7 @@ SHORTLIST = 10
 """Passages whose likelihood is computed."""
 
 _CLOSE = 0.6
+"""Part of the best score from which on a neighbour is read again too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,12 @@ class _Asked:
 
     Attributes:
         queries: Those of the retrieval heads.
-        question: Mean final hidden state of the question's own tokens, ``[hidden]``.
-        answer: Final hidden state from which the answer would be generated, ``[hidden]``.
+        states: ``[2, hidden]``: the mean final hidden state of the question's own tokens, and the
+            state from which the answer would be generated.
     """
 
     queries: list[HeadQueries]
-    question: Tensor
-    answer: Tensor
+    states: Tensor
 
 
 class Finder:
@@ -106,7 +107,7 @@ class Finder:
         return self._reading.heads if "index" in self._reading.stores else None
 
     @property
-    def looks(self) -> bool:
+    def has_heads(self) -> bool:
         """Whether there are retrieval heads that look at the document."""
         return self._heads is not None
 
@@ -120,9 +121,7 @@ class Finder:
         scores = _standard(self._head_scores(asked) if self._heads else self._word_scores(question))
         scores += np.maximum(0.0, scores - DECISIVE)
         if self._reading.means is not None:
-            for weight, similarity in zip(
-                (QUESTION_WEIGHT, ANSWER_WEIGHT), self._similarities(asked), strict=True
-            ):
+            for weight, similarity in zip(_WEIGHTS, self._similarities(asked), strict=True):
                 scores += weight * _standard(similarity)
         order = np.argsort(-scores, kind="stable")
         if self._careful and len(order) > 1:
@@ -144,7 +143,7 @@ class Finder:
         Raises:
             RuntimeError: There are no retrieval heads, or nothing has been asked.
         """
-        if self._asked is None or not self.looks:
+        if self._asked is None or not self.has_heads:
             raise RuntimeError("no heads have looked at the document")
         index, before = self._reading.stores["index"], len(self._reading.plan.prefix)
         asked, *empty = (
@@ -167,7 +166,7 @@ class Finder:
         queries, hidden = read_question(self._engine, state, ids, index, self._heads)
         hidden = hidden.cpu().float()
         own = hidden[len(prompt.opening) : len(hidden) - len(prompt.closing)]
-        return _Asked(queries, own.mean(0), hidden[-1])
+        return _Asked(queries, torch.stack((own.mean(0), hidden[-1])))
 
     def _head_scores(self, asked: _Asked) -> NDArray[np.float64]:
         index = self._reading.stores["index"]
@@ -187,23 +186,21 @@ class Finder:
             self._words = WordIndex(document.text[begin:end] for begin, end in spans)
         return self._words.scores(question).astype(np.float64)
 
-    def _similarities(self, asked: _Asked) -> list[NDArray[np.float64]]:
-        """Cosines ``[passages]`` of question and of answer with each passage."""
-        means = self._reading.means
-        if self._embeddings is None and means is not None:
+    def _similarities(self, asked: _Asked) -> NDArray[np.float64]:
+        """Cosines ``[2, passages]`` of question and of answer with each passage."""
+        if self._embeddings is None:
+            means = self._reading.means
+            if means is None:
+                raise RuntimeError("the index has no embeddings")
             directions = known_directions(self._model.files, self._model.lm)
             borders = self._borders + len(self._reading.plan.prefix)
             embedded = embed_passages(means.of_passages(borders), directions)
             self._embeddings = embedded, directions
-        if self._embeddings is None:
-            return []
         embedded, directions = self._embeddings
-        found = []
-        kinds: list[Callable[[_Asked], Tensor]] = [lambda it: it.question, lambda it: it.answer]
-        for kind in kinds:
-            empty = torch.stack([kind(each) for each in self._empty])
-            found.append((embedded @ embed_question(kind(asked), empty, directions)).double())
-        return [similarity.numpy() for similarity in found]
+        empty = torch.stack([each.states for each in self._empty])
+        unit = embed_question(asked.states, empty, directions)
+        found: NDArray[np.float64] = (unit @ embedded.T).double().numpy()
+        return found
 
     def _likelihoods(self, question: str, passages: Sequence[int]) -> NDArray[np.float64]:
         """Mean log-likelihood of the question behind each of some passages, in nats."""

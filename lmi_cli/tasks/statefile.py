@@ -85,6 +85,7 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
     description = statefile.read_description(path) if description is None else description
     try:
         model, plan = description["model"], description["plan"]
+        embedded = ["index"] if plan["embeddings"] else []
         for source in description["sources"]:
             typed(_Fingerprint(**{name: source[name] for name in _Fingerprint.__slots__}))
         for item in (*description["sources"], *description["skipped"]):
@@ -100,11 +101,7 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
             chunk=int(plan["chunk"]),
             tokens=int(description["document"]["tokens"]),
             complete=bool(description["complete"]),
-            kept=tuple(
-                sorted(
-                    {*map(str, description["stores"]), *(["index"] if plan["embeddings"] else [])}
-                )
-            ),
+            kept=tuple(sorted({*map(str, description["stores"]), *embedded})),
             sources=list(description["sources"]),
             skipped=list(description["skipped"]),
             form="fits" if plan["fits"] else "stream",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lmi_cli.text.words import WordIndex
+from lmi_cli.text.word_index import WordIndex
 
 
 def test_rare_shared_words_count_most() -> None:
