@@ -3,7 +3,7 @@
 Also the pieces from which ``corpus`` makes blocks. Imports only the standard library.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 BLOCK_CHARS = 32768
@@ -91,14 +91,20 @@ class Corpus:
     """A stream of blocks, and a record of where they came from.
 
     ``blocks`` can be iterated once, in order; ``sources`` and ``skipped`` grow meanwhile.
-    ``share`` is the part of the input that the blocks so far come from, by bytes and pages; None if
-    the size of the input is not known.
     """
 
     blocks: Iterable[Block]
     sources: list[Source] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    share: float | None = None
+    measure: Callable[[], float | None] = lambda: None
+
+    @property
+    def share(self) -> float | None:
+        """The part of the input that the blocks so far come from, by bytes and pages.
+
+        None if the size of the input is not known. The files are measured when this is first asked.
+        """
+        return self.measure()
 
 
 def text_corpus(text: str, origin: str = "<text>") -> Corpus:

@@ -68,7 +68,8 @@ def open_corpus(
         raise UsageError("'-' (standard input) is named more than once")
     named = [found for path in paths for found in _expand(path)]
     corpus = Corpus(blocks=())
-    corpus.blocks = _Reading(corpus, named, options, stdin, follows=follows).blocks()
+    reading = _Reading(corpus, named, options, stdin, follows=follows)
+    corpus.blocks, corpus.measure = reading.blocks(), reading.share
     return corpus
 
 
@@ -104,20 +105,28 @@ class _Reading:
         folders = any(Path(path).is_dir() for path in named)
         self._headers = follows or len(named) > 1 or folders
         self._has_text = False
-        self._total_bytes = 0
+        self._total_bytes: int | None = None
         self._done_bytes = 0
+        self._part_bytes = 0.0
         self._last = " " if follows else ""
 
     def blocks(self) -> Iterator[Block]:
-        if "-" not in self._named:
-            self._total_bytes = sum(map(self._size_of, self._named))
         for target in self._targets():
             yield from self._read(target)
-            self._done_bytes += target.size_bytes
+            self._done_bytes, self._part_bytes = self._done_bytes + target.size_bytes, 0.0
         for reason, count in self._unlisted.items():
             self._corpus.skipped.append(Skipped(f"{count:,} more files", reason))
         if not self._has_text:
             raise self._no_text()
+
+    def share(self) -> float | None:
+        """See :attr:`Corpus.share`."""
+        if self._total_bytes is None:
+            known = "-" not in self._named
+            self._total_bytes = sum(map(self._size_of, self._named)) if known else 0
+        if not self._total_bytes:
+            return None
+        return min(1.0, (self._done_bytes + self._part_bytes) / self._total_bytes)
 
     def _size_of(self, path: str) -> int:
         """Bytes of a file, or of the files of a folder that will be opened."""
@@ -194,14 +203,11 @@ class _Reading:
                 self._skip(target.origin, BLANK if source.size_bytes else EMPTY)
 
     def _count(self, target: _Target, source: Source, piece: Piece) -> None:
-        """Say which part of the input has been read, up to a piece of a source."""
-        if self._total_bytes:
-            done = 0.0  # of an archive, it is not known
-            if piece.page is not None and source.pages:
-                done = target.size_bytes * piece.page / source.pages
-            elif piece.line is not None:
-                done = min(source.size_bytes, target.size_bytes)
-            self._corpus.share = min(1.0, (self._done_bytes + done) / self._total_bytes)
+        """Note how much of a source has been read, up to a piece; unknown for an archive."""
+        if piece.page is not None and source.pages:
+            self._part_bytes = target.size_bytes * piece.page / source.pages
+        elif piece.line is not None:
+            self._part_bytes = min(source.size_bytes, target.size_bytes)
 
     def _fail(self, index: int, source: Source, reason: str) -> None:
         if index < len(self._corpus.sources):

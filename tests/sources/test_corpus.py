@@ -207,3 +207,17 @@ def test_the_locale_does_not_matter(tmp_path, locale):
     assert "Gr\\xfc\\xdfe \\u65e5\\u672c" in done.stdout
     assert "\\xe9.txt" in done.stdout
     assert done.stderr == ""
+
+
+def test_the_share_grows_to_the_whole(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("The grass is green.\n" * 5_000)
+    corpus = open_corpus([str(tmp_path)])
+    shares = [corpus.share for _ in corpus.blocks]
+    assert shares == sorted(shares, key=float) and 0.0 < min(shares[1:]) < 0.5
+    assert corpus.share == 1.0
+
+
+def test_the_share_of_a_pipe_is_not_known() -> None:
+    corpus = open_corpus(["-"], stdin=io.BytesIO(b"The grass is green.\n"))
+    assert [corpus.share for _ in corpus.blocks] == [None]
