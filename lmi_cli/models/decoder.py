@@ -261,7 +261,7 @@ class Decoder(LanguageModel):
 
     def _rounded(self, linear: Linear) -> Linear:
         if self.quantize == "int8" and isinstance(linear, PackedLinear):
-            return linear.quantized()
+            return linear.quantized(8)
         return linear
 
 

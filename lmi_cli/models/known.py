@@ -21,6 +21,7 @@ from lmi_cli.models.facts import ModelFacts, facts_of_gguf
 from lmi_cli.models.heads import known_heads
 from lmi_cli.models.placement import AUTOMATIC, Placement, Precision
 from lmi_cli.models.prepared import recall, remember
+from lmi_cli.native import compiling
 from lmi_cli.text.tokenizer import Tokenizer
 
 _QUICKLY_READ_BYTES = 2**29
@@ -94,7 +95,10 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
         files=files,
         facts=prepared.facts,
         placement=placement,
-        precision=placement.precision(prepared.facts.dtype),
+        precision=placement.precision(
+            prepared.facts.dtype,
+            in_c=prepared.blueprint is not None and compiling.will_compute(),
+        ),
         stored_tokenizer=tokenizer,
         template=template,
         blueprint=prepared.blueprint,

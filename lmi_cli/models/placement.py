@@ -98,11 +98,15 @@ class Placement:
             _check_device(self.device)
         return self.device
 
-    def precision(self, stored: str) -> Precision:
+    def precision(self, stored: str, *, in_c: bool = False) -> Precision:
         """The precision in which a model computes whose weights are stored as ``stored``.
 
-        On a CPU, bfloat16 where the processor multiplies it and float32 where it would be emulated;
-        on an accelerator the stored dtype, or bfloat16 if that has four bytes.
+        On a CPU, bfloat16 where the library in C or the processor multiplies it, and float32 where
+        it would be emulated; on an accelerator the stored dtype, or bfloat16 if that has four bytes.
+
+        Args:
+            stored: A key of ``DTYPE_BYTES``.
+            in_c: Whether the library in C computes the model on a CPU.
 
         Raises:
             UsageError: There is no such device.
@@ -110,7 +114,7 @@ class Placement:
         if self.dtype != "auto":
             return Precision(self.dtype, self.quantize)
         if self.resolved_device().partition(":")[0] == "cpu":
-            dtype = "bfloat16" if cpu.computes_bfloat16() else "float32"
+            dtype = "bfloat16" if in_c or cpu.computes_bfloat16() else "float32"
         else:
             dtype = stored if DTYPE_BYTES[stored] == 2 else "bfloat16"
         return Precision(dtype, self.quantize)

@@ -1,4 +1,4 @@
-/* Windowed softmax attention for bfloat16 on processors with AVX512-BF16.
+/* Windowed softmax attention for bfloat16.
  *
  * Computes the same as kernel.py, with scores and sums in float32: one softmax over several ranges
  * of keys, each in its own band of true distance. Keys and values are packed in pairs, as the dot
@@ -14,93 +14,85 @@
 enum {
     ROWS = 24,    /* queries of a tile, by vector instructions; BLOCK_ROWS by the matrix unit */
     BLOCK = 256,  /* keys of a block */
-    STEP = 32,    /* columns at the edges of a band: one register of bfloat16 */
+    STEP = 32,    /* columns at the edges of a band */
     LARGEST = 16  /* exponent of two allowed among the weights of a row */
 };
 
-/* Keys [n, size] to [size / 2][BLOCK][2], pairs of components side by side; zeros beyond n. */
-static void pack_keys(const bf16 *key, int64_t n, int64_t size, bf16 *packed) {
-    for (int64_t column = 0; column < BLOCK; column += 16)
-        for (int64_t at = 0; at < size; at += 32)
-            pack(key + column * size + at, clamp(n - column, 0, 16), size,
-                 packed + (at / 2 * BLOCK + column) * 2, 2 * BLOCK);
+/* Keys [n, size] to a right side with a column for each, by strips; zeros beyond n. */
+static void pack_keys(const bf16 *key, int64_t n, int64_t size, Side *packed) {
+    for (int64_t column = 0; column < BLOCK; column += LANES)
+        for (int64_t at = 0; at < size; at += TOGETHER * LANES)
+            pack_right(key + column * size + at, clamp(n - column, 0, LANES), size,
+                       strip_at(packed, size, column) + at * STRIP, STRIP);
 }
 
-/* Values [n, size] to [BLOCK / 2][size][2]: components of two neighbouring keys side by side. */
-static void pack_values(const bf16 *value, int64_t n, int64_t size, bf16 *packed) {
-    _Alignas(64) uint16_t order[32];
-    for (int at = 0; at < 32; at++) order[at] = (uint16_t)(at / 2 + at % 2 * 32);
-    const __m512i low = _mm512_load_si512(order);
-    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    const __m512i zero = _mm512_setzero_si512();
-    for (int64_t row = 0; row < BLOCK; row += 2)
-        for (int64_t at = 0; at < size; at += 32) {
+/* Values [n, size] to a right side with a column for each component, by strips. */
+static void pack_values(const bf16 *value, int64_t n, int64_t size, Side *packed) {
+    for (int64_t row = 0; row < BLOCK; row += TOGETHER)
+        for (int64_t at = 0; at < size; at += LANES) {
             const bf16 *from = value + row * size + at;
-            const __m512i one = row < n ? _mm512_loadu_si512(from) : zero;
-            const __m512i next = row + 1 < n ? _mm512_loadu_si512(from + size) : zero;
-            bf16 *to = packed + row * size + 2 * at;
-            _mm512_storeu_si512(to, _mm512_permutex2var_epi16(one, low, next));
-            _mm512_storeu_si512(to + 32, _mm512_permutex2var_epi16(one, high, next));
+            bits32 found = row < n ? (bits32)widened(from) : (bits32){0};
+            if (TOGETHER == 2)
+                found = found >> 16 | (row + 1 < n ? (bits32)widened(from + size) : (bits32){0});
+            store_bits(strip_at(packed, BLOCK, at) + row * STRIP, found);
         }
 }
 
 /* The state of a tile of queries as it passes over the keys. */
 typedef struct {
-    _Alignas(64) bf16 query[BLOCK_ROWS * MAX_SIZE];
+    _Alignas(64) Side query[BLOCK_ROWS * MAX_SIZE];
     _Alignas(64) float scores[BLOCK_ROWS * BLOCK];
-    _Alignas(64) bf16 weights[BLOCK_ROWS * BLOCK];
+    _Alignas(64) Side weights[BLOCK_ROWS * BLOCK];
     _Alignas(64) float output[BLOCK_ROWS * MAX_SIZE];
-    __m512 sum[BLOCK_ROWS]; /* of weights, in sixteen partial sums */
+    floats sum[BLOCK_ROWS]; /* of weights, in LANES partial sums */
     float peak[BLOCK_ROWS], shrink[BLOCK_ROWS];
 } Tile;
 
-/* Scores of STRIP_ROWS rows with 16 * wide columns from `at` on. */
-static inline __attribute__((always_inline)) void score(Tile *tile, const int wide, int row,
-                                                        int64_t at, const bf16 *key,
-                                                        int64_t size) {
+/* Scores of STRIP_ROWS rows with LANES * wide columns from `at` on. */
+INLINE void score(Tile *tile, const int wide, int row, int64_t at, const Side *key, int64_t size) {
     Sums sums;
     clear(sums, wide);
-    multiply(sums, wide, tile->query + row * size, size, key + 2 * at, 2 * BLOCK, size / 2);
+    multiply(sums, wide, tile->query + row * size, size, strip_at(key, size, at), STRIP, size);
 #pragma GCC unroll 6
     for (int r = 0; r < STRIP_ROWS; r++)
 #pragma GCC unroll 4
         for (int j = 0; j < wide; j++)
-            _mm512_store_ps(tile->scores + (row + r) * BLOCK + at + 16 * j, sums[r][j]);
+            store(tile->scores + (row + r) * BLOCK + at + LANES * j, sums[r][j]);
 }
 
 /* score * log2(e) - peak, so that the weight is 2 to this power. */
-static inline __m512 above(__m512 score, __m512 peak) {
-    return _mm512_fmsub_ps(score, _mm512_set1_ps(1.44269504f), peak);
-}
+static inline floats above(floats score, floats peak) { return score * 1.44269504f - peak; }
 
 /* 2**x, relative error below 3e-6: enough before rounding to bfloat16. */
-static inline __m512 power(__m512 x) {
-    const __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 sum = _mm512_set1_ps(9.570099e-3f);
-    sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(5.5917863e-2f));
-    sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(0.24024744f));
-    sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(0.6931218f));
-    sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(0.9999993f));
-    return _mm512_scalef_ps(sum, _mm512_sub_ps(x, part));
+static inline floats power(floats x) {
+    Power exponent;
+    const floats part = split(x, &exponent);
+    floats sum = fill(9.570099e-3f);
+    sum = sum * part + 5.5917863e-2f;
+    sum = sum * part + 0.24024744f;
+    sum = sum * part + 0.6931218f;
+    sum = sum * part + 0.9999993f;
+    return scaled(sum, exponent, x);
 }
 
 /* Weights of one row relative to its peak so far, and their sum; returns the largest exponent. */
-static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t last, bf16 *weights,
-                              __m512 *sum) {
+static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t last, Side *weights,
+                              floats *sum) {
     const float *scores = tile->scores + row * BLOCK;
-    const __m512 top = _mm512_set1_ps(tile->peak[row] * 1.44269504f);
-    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0, most = _mm512_set1_ps(-INFINITY);
-    for (int64_t at = first; at < last; at += 32) {
-        const __m512 x0 = above(_mm512_load_ps(scores + at), top);
-        const __m512 x1 = above(_mm512_load_ps(scores + at + 16), top);
-        const __m512 w0 = power(x0), w1 = power(x1);
-        most = _mm512_max_ps(most, _mm512_max_ps(x0, x1));
-        sum0 = _mm512_add_ps(sum0, w0);
-        sum1 = _mm512_add_ps(sum1, w1);
-        _mm512_store_si512(weights + at, (__m512i)_mm512_cvtne2ps_pbh(w1, w0));
+    const floats top = fill(tile->peak[row] * 1.44269504f);
+    floats sum0 = {0}, sum1 = {0}, most = fill(-INFINITY);
+    for (int64_t at = first; at < last; at += 2 * LANES) {
+        const floats x0 = above(load(scores + at), top);
+        const floats x1 = above(load(scores + at + LANES), top);
+        const floats w0 = power(x0), w1 = power(x1);
+        most = maximum(most, maximum(x0, x1));
+        sum0 += w0;
+        sum1 += w1;
+        store_side(weights + at, w0);
+        store_side(weights + at + LANES, w1);
     }
-    *sum = _mm512_add_ps(sum0, sum1);
-    return _mm512_reduce_max_ps(most);
+    *sum = sum0 + sum1;
+    return largest(most);
 }
 
 /* Scores of one row become weights; `first` and `last` bound the columns.
@@ -108,9 +100,9 @@ static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t 
  * Any peak will do as long as no weight grows too large: it is raised only if one would.
  */
 static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
-    bf16 *weights = tile->weights + row * BLOCK;
+    Side *weights = tile->weights + row * BLOCK;
     const float before = tile->peak[row];
-    __m512 sum;
+    floats sum;
     tile->shrink[row] = 1.0f;
     if (before == -INFINITY || weigh_row(tile, row, first, last, weights, &sum) > LARGEST) {
         const float here = highest(tile->scores + row * BLOCK, first, last);
@@ -122,34 +114,31 @@ static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
         tile->shrink[row] = expf(before - tile->peak[row]);
         weigh_row(tile, row, first, last, weights, &sum);
     }
-    tile->sum[row] = _mm512_fmadd_ps(tile->sum[row], _mm512_set1_ps(tile->shrink[row]), sum);
+    tile->sum[row] = tile->sum[row] * tile->shrink[row] + sum;
 }
 
 static void mask_row(float *scores, int64_t from, int64_t to, int64_t first, int64_t last) {
-    const __m512i steps = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512i low = _mm512_set1_epi32((int)from), high = _mm512_set1_epi32((int)to);
-    for (int64_t at = first; at < last; at += 16) {
-        __m512i column = _mm512_add_epi32(_mm512_set1_epi32((int)at), steps);
-        __mmask16 seen =
-            _mm512_cmpge_epi32_mask(column, low) & _mm512_cmplt_epi32_mask(column, high);
-        __m512 masked = _mm512_mask_blend_ps(
-            seen, _mm512_set1_ps(-INFINITY), _mm512_load_ps(scores + at));
-        _mm512_store_ps(scores + at, masked);
+    for (int64_t at = first; at < last; at += LANES) {
+        const ints column = (ints){STEPS} + (int)at;
+        const ints seen = (column >= (int)from) & (column < (int)to);
+        store(scores + at, chosen(seen, load(scores + at), fill(-INFINITY)));
     }
 }
 
 /* Scores of `count` rows with the keys `first` to `last` of a block. */
-static void score_block(Tile *tile, int64_t count, const bf16 *key, int64_t size, int64_t first,
+static void score_block(Tile *tile, int64_t count, const Side *key, int64_t size, int64_t first,
                         int64_t last) {
     int64_t at = first;
     for (; at + STRIP <= last; at += STRIP) /* its keys stay cached for all rows */
-        for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 4, row, at, key, size);
-    if (at < last)
-        for (int row = 0; row < count; row += STRIP_ROWS) score(tile, 2, row, at, key, size);
+        for (int row = 0; row < count; row += STRIP_ROWS)
+            score(tile, STRIP_VECTORS, row, at, key, size);
+    if (at < last) /* only where a strip has two steps */
+        for (int row = 0; row < count; row += STRIP_ROWS)
+            score(tile, STRIP_VECTORS / 2, row, at, key, size);
 }
 
 /* Shrinks the output of `count` rows and adds the values of a block times their weights. */
-static void add_values(Tile *tile, int64_t count, const bf16 *value, int64_t size, int64_t first,
+static void add_values(Tile *tile, int64_t count, const Side *value, int64_t size, int64_t first,
                        int64_t last) {
     for (int row = 0; row < count; row += STRIP_ROWS)
         for (int64_t column = 0; column < size; column += STRIP) {
@@ -158,42 +147,56 @@ static void add_values(Tile *tile, int64_t count, const bf16 *value, int64_t siz
 #pragma GCC unroll 6
             for (int r = 0; r < STRIP_ROWS; r++)
 #pragma GCC unroll 4
-                for (int j = 0; j < 4; j++)
-                    sums[r][j] = _mm512_mul_ps(_mm512_set1_ps(tile->shrink[row + r]),
-                                               _mm512_loadu_ps(output + r * size + 16 * j));
-            multiply(sums, 4, tile->weights + row * BLOCK + first, BLOCK,
-                     value + first * size + 2 * column, 2 * size, (last - first) / 2);
+                for (int j = 0; j < STRIP_VECTORS; j++)
+                    sums[r][j] = load(output + r * size + LANES * j) * tile->shrink[row + r];
+            multiply(sums, STRIP_VECTORS, tile->weights + row * BLOCK + first, BLOCK,
+                     strip_at(value, BLOCK, column) + first * STRIP, STRIP, last - first);
 #pragma GCC unroll 6
             for (int r = 0; r < STRIP_ROWS; r++)
 #pragma GCC unroll 4
-                for (int j = 0; j < 4; j++)
-                    _mm512_storeu_ps(output + r * size + 16 * j, sums[r][j]);
+                for (int j = 0; j < STRIP_VECTORS; j++)
+                    store(output + r * size + LANES * j, sums[r][j]);
         }
 }
+
+#ifdef LMI_HAS_TILES
 
 /* The same by the matrix unit, for BLOCK_ROWS rows. */
 static WITH_TILES void score_block_by_tiles(Tile *tile, const bf16 *key, int64_t size,
                                             int64_t first, int64_t last) {
     for (int64_t at = first; at < last; at += BLOCK_COLUMNS)
-        multiply_tiles(tile->scores + at, BLOCK, false, tile->query, size, key + 2 * at, 2 * BLOCK,
-                       size / 2);
+        multiply_tiles(tile->scores + at, BLOCK, false, tile->query, size, strip_at(key, size, at),
+                       2 * STRIP, size / 2);
 }
 
 static WITH_TILES void add_values_by_tiles(Tile *tile, int64_t count, const bf16 *value,
                                            int64_t size, int64_t first, int64_t last) {
     for (int64_t row = 0; row < count; row++)
         if (tile->shrink[row] != 1.0f)
-            for (int64_t at = row * size; at < (row + 1) * size; at += 16)
-                _mm512_storeu_ps(tile->output + at,
-                                 _mm512_mul_ps(_mm512_set1_ps(tile->shrink[row]),
-                                               _mm512_loadu_ps(tile->output + at)));
+            for (int64_t at = row * size; at < (row + 1) * size; at += LANES)
+                store(tile->output + at, load(tile->output + at) * tile->shrink[row]);
     for (int64_t column = 0; column < size; column += BLOCK_COLUMNS)
         multiply_tiles(tile->output + column, size, true, tile->weights + first, BLOCK,
-                       value + first * size + 2 * column, 2 * size, (last - first) / 2);
+                       strip_at(value, BLOCK, column) + first * STRIP, 2 * STRIP,
+                       (last - first) / 2);
 }
 
+#else /* uses_tiles() is false, and these are never called */
+
+static void score_block_by_tiles(Tile *tile, const Side *key, int64_t size, int64_t first,
+                                 int64_t last) {
+    (void)tile, (void)key, (void)size, (void)first, (void)last;
+}
+
+static void add_values_by_tiles(Tile *tile, int64_t count, const Side *value, int64_t size,
+                                int64_t first, int64_t last) {
+    (void)tile, (void)count, (void)value, (void)size, (void)first, (void)last;
+}
+
+#endif
+
 /* Adds the visible part of a range to `count` queries at positions from `position` on. */
-static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16 *values,
+static void take_up(Tile *tile, const Range *range, const Side *keys, const Side *values,
                     int64_t rows, int64_t count, int64_t position, int64_t size) {
     const bool tiled = rows == BLOCK_ROWS;
     int64_t begin, end, unused;
@@ -203,7 +206,7 @@ static void take_up(Tile *tile, const Range *range, const bf16 *keys, const bf16
         const int64_t base = block * BLOCK;
         const int64_t first = clamp(begin - base, 0, BLOCK) / STEP * STEP;
         const int64_t last = (clamp(end - base, 0, BLOCK) + STEP - 1) / STEP * STEP;
-        const bf16 *key = keys + base * size, *value = values + base * size;
+        const Side *key = keys + base * size, *value = values + base * size;
         if (tiled)
             score_block_by_tiles(tile, key, size, first, last);
         else
@@ -230,7 +233,7 @@ typedef struct {
     int64_t count, heads, key_heads, rows, size, position;
     int64_t tile_rows; /* ROWS or BLOCK_ROWS */
     int64_t blocks[MAX_RANGES]; /* of keys */
-    bf16 *keys[MAX_RANGES], *values[MAX_RANGES];
+    Side *keys[MAX_RANGES], *values[MAX_RANGES];
     Tile *tiles; /* one for each thread */
     bf16 *out;
     float *lse;
@@ -261,20 +264,19 @@ static void attend_tile(const void *work, int64_t piece, int64_t thread) {
     if (most == BLOCK_ROWS) open_tiles();
     memset(tile->output, 0, (size_t)(most * size) * sizeof *tile->output);
     for (int at = 0; at < most; at++)
-        tile->peak[at] = -INFINITY, tile->sum[at] = _mm512_setzero_ps(), tile->shrink[at] = 0;
+        tile->peak[at] = -INFINITY, tile->sum[at] = (floats){0}, tile->shrink[at] = 0;
     for (int64_t at = 0; at < all->count; at++) {
         const Range *range = all->ranges + at;
         for (int64_t r = 0; r < n; r++)
-            memcpy(tile->query + r * size,
-                   range->query + head * range->query_head + (row + r) * range->query_row,
-                   size * sizeof(bf16));
+            copy_left(tile->query + r * size,
+                      range->query + head * range->query_head + (row + r) * range->query_row, size);
         const int64_t place = group * all->blocks[at] * BLOCK * size;
         take_up(tile, range, all->keys[at] + place, all->values[at] + place, most,
                 n, all->position + row, size);
     }
     if (most == BLOCK_ROWS) close_tiles();
     for (int64_t r = 0; r < n; r++) {
-        const float sum = _mm512_reduce_add_ps(tile->sum[r]);
+        const float sum = total(tile->sum[r]);
         write_row(all->out + ((row + r) * all->heads + head) * size, tile->output + r * size,
                   sum == 0 ? 0 : 1 / sum, size);
         if (all->lse)
@@ -296,7 +298,7 @@ int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_he
     int failed = all.tiles == NULL;
     for (int64_t at = 0; at < count; at++) {
         blocks += all.blocks[at] = (ranges[at].keys + BLOCK - 1) / BLOCK;
-        const size_t bytes = (size_t)(key_heads * all.blocks[at]) * BLOCK * size * sizeof(bf16);
+        const size_t bytes = (size_t)(key_heads * all.blocks[at]) * BLOCK * size * sizeof(Side);
         all.keys[at] = aligned_alloc(64, bytes + 64 - bytes % 64);
         all.values[at] = aligned_alloc(64, bytes + 64 - bytes % 64);
         failed |= all.keys[at] == NULL || all.values[at] == NULL;

@@ -25,26 +25,21 @@ static inline void band(const Range *range, int64_t position, int64_t *from, int
     *to = clamp(position - range->nearest - range->key_start + 1, *from, range->keys);
 }
 
-/* The largest of some scores, whose number is a multiple of 16; nan if one is nan. */
+/* The largest of some scores, whose number is a multiple of LANES; nan if one is nan. */
 static inline float highest(const float *scores, int64_t first, int64_t last) {
-    __m512 most = _mm512_set1_ps(-INFINITY);
-    __mmask16 broken = 0;
-    for (int64_t at = first; at < last; at += 16) {
-        const __m512 found = _mm512_load_ps(scores + at);
-        broken |= _mm512_cmp_ps_mask(found, found, _CMP_UNORD_Q);
-        most = _mm512_max_ps(most, found);
+    floats most = fill(-INFINITY);
+    ints broken = {0};
+    for (int64_t at = first; at < last; at += LANES) {
+        const floats found = load(scores + at);
+        broken |= found != found;
+        most = maximum(most, found);
     }
-    return broken ? NAN : _mm512_reduce_max_ps(most);
+    return any(broken) ? NAN : largest(most);
 }
 
 /* Writes the components of one head, times a factor. */
 static inline void write_row(bf16 *out, const float *values, float factor, int64_t size) {
-    const __m512 scale = _mm512_set1_ps(factor);
-    for (int64_t at = 0; at < size; at += 32) {
-        __m512 low = _mm512_mul_ps(scale, _mm512_loadu_ps(values + at));
-        __m512 high = _mm512_mul_ps(scale, _mm512_loadu_ps(values + at + 16));
-        _mm512_storeu_si512(out + at, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-    }
+    for (int64_t at = 0; at < size; at += LANES) narrow(out + at, load(values + at) * factor);
 }
 
 /* A single query of every head; see one_query.c. */

@@ -20,16 +20,19 @@ class CompileKernels(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and mark the wheel as one for this platform."""
         sys.path.insert(0, self.root)
-        from lmi_cli.native import compiling
+        from lmi_cli.native import compiling, variants
 
         try:
-            library = compiling.compile_library()
+            failed = compiling.compile_libraries()
         except (compiling.CannotCompileError, OSError) as error:
             self.app.display_warning(f"lmi will compute with torch alone: {error}")
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"
         build_data["pure_python"] = False
-        for name in (compiling.LIBRARY, compiling.MANIFEST):
-            path = library.with_name(name)
+        for variant, reason in failed.items():
+            self.app.display_warning(f"no kernels for {variant.name}: {reason}")
+        made = [v.file for v in variants.compilable() if v not in failed]
+        for name in (*made, compiling.MANIFEST):
+            path = compiling.FOLDER / name
             build_data["artifacts"].append(path.relative_to(Path(self.root)).as_posix())

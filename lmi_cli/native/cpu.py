@@ -57,7 +57,7 @@ def bound_active_waiting() -> None:
 
 
 def computes_bfloat16() -> bool:
-    """Whether torch and our own code multiply bfloat16 here instead of emulating it.
+    """Whether torch multiplies bfloat16 here instead of emulating it.
 
     ``ATEN_CPU_CAPABILITY`` in the environment can keep torch from using some instructions.
     """

@@ -24,7 +24,8 @@ _ARGUMENTS = {
     "lmi_rotate": [
         _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, *[_INTEGER] * 4, _POINTER,
     ],
-    "lmi_quantize": [_POINTER, _POINTER, _POINTER],
+    "lmi_quantize": [_POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER],
+    "lmi_repack": [_INTEGER, _POINTER, *[_INTEGER] * 4, _POINTER, _POINTER, _POINTER],
     "lmi_pack": [_POINTER, *[_INTEGER] * 4, _POINTER],
     "lmi_embed": [_POINTER, _POINTER, _INTEGER, _POINTER],
     "lmi_linear": [_POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER, _INTEGER],
@@ -34,6 +35,7 @@ _ARGUMENTS = {
 }  # fmt: skip
 
 _library: ctypes.CDLL | None = None
+_uses_tiles = False
 
 
 def use(path: Path | None) -> None:
@@ -53,13 +55,23 @@ def use(path: Path | None) -> None:
     for name, arguments in _ARGUMENTS.items():
         getattr(opened, name).argtypes = arguments
     opened.lmi_threads(torch.get_num_threads())
-    opened.lmi_tiles(has_tiles())
     _library = opened
+    use_tiles(cpu.features() >= _TILES)
 
 
-def has_tiles() -> bool:
-    """Whether the processor has a matrix unit (AMX) that multiplies bfloat16."""
-    return cpu.features() >= _TILES
+def use_tiles(wanted: bool) -> bool:
+    """Multiply by the matrix unit (AMX) from now on, or no longer; return whether it is used.
+
+    That is up to the library and the system as well.
+    """
+    global _uses_tiles
+    _uses_tiles = bool(opened().lmi_tiles(wanted and cpu.features() >= _TILES))
+    return _uses_tiles
+
+
+def uses_tiles() -> bool:
+    """Whether the library that is open multiplies by the matrix unit."""
+    return _library is not None and _uses_tiles
 
 
 def is_open() -> bool:

@@ -1,15 +1,20 @@
-/* Linear layers, for bfloat16 on processors with AVX512-BF16.
+/* Linear layers.
  *
  * Weights are packed once, in the order in which every product reads them. One token takes as long
- * as reading them; many tokens take as long as the arithmetic. Bias, residual and gate are applied
- * while the sums are still in registers.
+ * as reading them; many tokens take as long as the arithmetic, and blocks of few bits are expanded
+ * for them panel by panel. Bias, residual and gate are applied while the sums are at hand.
  */
 #include "linear.h"
 #include "pool.h"
 #include "tiles.h"
 
 enum {
-    MOST_ROWS = 96, /* rows that are multiplied by a panel at once, approximately */
+#ifdef HAS_BF16_DOT
+    MOST_ROWS = 96, /* rows that are multiplied by a panel at once */
+#else
+    MOST_ROWS = 192, /* and the more, the less often is a panel converted */
+#endif
+    DEPTH = 256, /* columns of a panel that are converted to float32 at once */
     IDS = 16     /* rows of an embedding that are copied at once */
 };
 
@@ -23,16 +28,16 @@ static void pack_panel(const void *work, int64_t panel, int64_t thread) {
     const Packing *all = work;
     const int64_t columns = all->columns;
     (void)thread;
-    for (int64_t row = 0; row < all->wide; row += 16)
-        for (int64_t column = 0; column < columns; column += 32) {
+    for (int64_t row = 0; row < all->wide; row += LANES)
+        for (int64_t column = 0; column < columns; column += 2 * LANES) {
             const int64_t first = panel * all->wide + row;
-            pack(all->weight + first * columns + column, clamp(all->rows - first, 0, 16), columns,
-                 all->packed + panel * STRIP * columns + (column / 2 * STRIP + all->place + row) * 2,
-                 2 * STRIP);
+            pack_pairs(all->weight + first * columns + column, clamp(all->rows - first, 0, LANES), columns,
+                 all->packed + panel * PANEL * columns + (column / 2 * PANEL + all->place + row) * 2,
+                 2 * PANEL);
         }
 }
 
-/* Packs the rows of a weight [rows, columns] into panels; see Linear.
+/* Packs the rows of a weight [rows, columns] into panels; see Part.
  *
  * If `wide` is 64, rows fill whole panels; if it is 32, the half that begins at `place`.
  */
@@ -49,86 +54,46 @@ typedef struct {
     bf16 *out;
 } Embedding;
 
+static void embed_codes(const Part *part, int64_t columns, int64_t id, bf16 *out) {
+    const int bits = (int)part->bits;
+    const int64_t panel = id / PANEL, row = id % PANEL, span = span_of(bits);
+    const uint8_t *block = codes_at(part, columns, panel);
+    for (int64_t at = 0; at < columns; at += LANES) {
+        const int64_t scale = (panel * (columns / span) + at / span) * PANEL + row;
+        const float unit = float_of(part->scale[scale]);
+        const float below = unit * (float)part->offset +
+                            (part->minimum ? float_of(part->minimum[scale]) : 0.0f);
+        float value[LANES];
+        for (int k = 0; k < LANES; k++)
+            value[k] = (float)code_of(bits, block + at / BLOCK * block_bytes(bits), row,
+                                      (int)(at % BLOCK) + k);
+        narrow(out + at, load(value) * unit - below);
+    }
+}
+
 static void embed_ids(const void *work, int64_t piece, int64_t thread) {
     const Embedding *all = work;
     const int64_t columns = all->linear->columns;
     (void)thread;
     for (int64_t at = piece * IDS; at < all->count && at < (piece + 1) * IDS; at++) {
-        const int64_t id = all->ids[at];
-        const bf16 *from = panel_of(all->linear, id / STRIP) + id % STRIP * 2;
+        const Part *part = all->linear->parts;
+        for (; all->ids[at] >= part->first + part->rows; part++) continue;
+        const int64_t id = all->ids[at] - part->first;
+        bf16 *out = all->out + at * columns;
+        if (part->bits < 16) {
+            embed_codes(part, columns, id, out);
+            continue;
+        }
+        const bf16 *from = panel_of(part, columns, id / PANEL) + id % PANEL * 2;
         for (int64_t pair = 0; pair < columns / 2; pair++)
-            memcpy(all->out + at * columns + 2 * pair, from + pair * 2 * STRIP, 2 * sizeof(bf16));
+            memcpy(out + 2 * pair, from + pair * 2 * PANEL, 2 * sizeof(bf16));
     }
 }
 
-/* Copies rows of an embedding that is packed as a linear layer to out[count, columns]. */
+/* Copies rows of a weight to out[count, columns]. */
 void lmi_embed(const Linear *linear, const int64_t *ids, int64_t count, bf16 *out) {
     const Embedding all = {linear, ids, count, out};
     pool_run((count + IDS - 1) / IDS, embed_ids, &all);
-}
-
-typedef struct {
-    const Linear *linear;
-    int8_t *packed;
-    float *scale;
-} Quantizing;
-
-static void quantize_panel(const void *work, int64_t panel, int64_t thread) {
-    const Quantizing *all = work;
-    const Linear *linear = all->linear;
-    const int64_t pairs = linear->columns / 2;
-    const __m512i high = _mm512_set1_epi32((int)0xFFFF0000), byte = _mm512_set1_epi32(0xFF);
-    (void)thread;
-    for (int64_t j = 0; j < 4; j++) {
-        const bf16 *from = panel_of(linear, panel) + 32 * j;
-        int8_t *to = all->packed + panel * STRIP * linear->columns + 32 * j;
-        __m512 most = _mm512_setzero_ps();
-        __mmask16 broken = 0; /* the maximum leaves out nan */
-        for (int64_t pair = 0; pair < pairs; pair++) {
-            const __m512i both = _mm512_loadu_si512(from + pair * 2 * STRIP);
-            const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-            const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, high));
-            broken |= _mm512_cmp_ps_mask(even, odd, _CMP_UNORD_Q);
-            most = _mm512_max_ps(most, _mm512_max_ps(_mm512_abs_ps(even), _mm512_abs_ps(odd)));
-        }
-        const __m512 unit = _mm512_mask_blend_ps(
-            broken, _mm512_div_ps(most, _mm512_set1_ps(127.0f)), _mm512_set1_ps(NAN));
-        const __mmask16 live = _mm512_cmp_ps_mask(unit, _mm512_setzero_ps(), _CMP_GT_OQ);
-        _mm512_storeu_ps(all->scale + panel * STRIP + 16 * j, unit);
-        for (int64_t pair = 0; pair < pairs; pair++) {
-            const __m512i both = _mm512_loadu_si512(from + pair * 2 * STRIP);
-            const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-            const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, high));
-            const __m512i left = _mm512_cvtps_epi32(_mm512_maskz_div_ps(live, even, unit));
-            const __m512i right = _mm512_cvtps_epi32(_mm512_maskz_div_ps(live, odd, unit));
-            const __m512i pairs_of_bytes =
-                _mm512_or_si512(_mm512_and_si512(left, byte),
-                                _mm512_slli_epi32(_mm512_and_si512(right, byte), 8));
-            _mm256_storeu_si256((__m256i *)(to + pair * 2 * STRIP),
-                                _mm512_cvtepi32_epi16(pairs_of_bytes));
-        }
-    }
-}
-
-/* Converts a packed bfloat16 weight to eight bits; a row's unit is its largest magnitude / 127.
- *
- * scale: [panels * STRIP]. A row of zeros has the scale 0, and one with nan the scale nan.
- */
-void lmi_quantize(const Linear *linear, int8_t *packed, float *scale) {
-    const Quantizing all = {linear, packed, scale};
-    pool_run(panels_of(linear), quantize_panel, &all);
-}
-
-/* Converts a panel of int8 to bfloat16, which represents such integers exactly. */
-static void expand(const Linear *linear, int64_t panel, bf16 *to) {
-    const int8_t *from = whole_panel_of(linear, panel);
-    for (int64_t at = 0; at < STRIP * linear->columns; at += 32) {
-        const __m512i low = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from + at)));
-        const __m512i high =
-            _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from + at + 16)));
-        _mm512_storeu_si512(to + at, (__m512i)_mm512_cvtne2ps_pbh(_mm512_cvtepi32_ps(high),
-                                                                  _mm512_cvtepi32_ps(low)));
-    }
 }
 
 /* The products of a linear layer with x[count, columns]; see Ending for out.
@@ -138,115 +103,215 @@ static void expand(const Linear *linear, int64_t panel, bf16 *to) {
 typedef struct {
     const Linear *linear;
     Ending ending;
-    const bf16 *x;
+    const Side *x;
     int64_t count, out_row; /* rows, and bytes from one to the next */
     char *out;
     const Token *tokens;  /* few: their inputs */
     int64_t blocks, rows; /* many: blocks of rows, and rows in each, */
     int64_t unit;         /* of which so many are multiplied at once */
-    bf16 *expanded;       /* for int8, many: a panel for each thread, */
-    int64_t *known;       /* and which one it is */
+    Side *room;           /* for each thread, for as many columns of a panel: */
+    int64_t depth;
+    int64_t *known;       /* of which panel they are, if they are all of it */
 } Product;
 
-static void few_tokens(const void *work, int64_t panel, int64_t thread) {
+static void few_tokens(const void *work, int64_t piece, int64_t thread) {
     const Product *all = work;
+    const int64_t columns = all->linear->columns;
+    int64_t panel = piece;
+    const Part *part = part_of(all->linear, &panel);
     (void)thread;
     for (int64_t row = 0; row < all->count; row++) {
-        __m512 sums[4];
-        product(all->linear, panel, all->tokens[row], sums);
-        finish(all->linear, panel, all->ending, sums, all->out + row * all->out_row);
+        const Token *x = all->tokens + row;
+        floats sums[VECTORS];
+        switch (part->bits) {
+        case 4: codes_product(4, part, columns, panel, x->whole, sums); break;
+        case 5: codes_product(5, part, columns, panel, x->whole, sums); break;
+        case 6: codes_product(6, part, columns, panel, x->whole, sums); break;
+        case 8: codes_product(8, part, columns, panel, x->whole, sums); break;
+        default: product(panel_of(part, columns, panel), x->values, columns / 2, sums);
+        }
+        finish(part, panel, all->ending, sums, all->out + row * all->out_row);
     }
+}
+
+/* Columns `first` to `stop` of a panel, the number `which` of all, as a right side, by strips. */
+static const Side *right_of(const Product *all, const Part *part, int64_t panel, int64_t which,
+                            int64_t thread, int64_t first, int64_t stop) {
+    const int64_t columns = all->linear->columns;
+#ifdef HAS_BF16_DOT
+    if (part->bits == 16) return panel_of(part, columns, panel) + first * PANEL;
+#endif
+    Side *room = all->room + thread * all->depth * PANEL;
+    if (stop - first == columns) { /* a thread gets the same panel several times in a row */
+        if (all->known[thread] == which) return room;
+        all->known[thread] = which;
+    }
+    switch (part->bits) { /* a separate loop for each */
+    case 4: expand_codes(4, part, columns, panel, first, stop, room); break;
+    case 5: expand_codes(5, part, columns, panel, first, stop, room); break;
+    case 6: expand_codes(6, part, columns, panel, first, stop, room); break;
+    case 8: expand_codes(8, part, columns, panel, first, stop, room); break;
+    default: widen_columns(panel_of(part, columns, panel), first, stop, room);
+    }
+    return room;
 }
 
 /* Multiplies rows `from` to `to` by a panel; all->count is at least STRIP_ROWS. */
-static inline __attribute__((always_inline)) void some_rows(const Product *all, int64_t panel,
-                                                            Ending ending, const bf16 *weight,
-                                                            int64_t from, int64_t to) {
-    const Linear *linear = all->linear;
-    const int64_t columns = linear->columns;
+INLINE void some_rows(const Product *all, const Part *part, int64_t panel, int64_t which,
+                      int64_t thread, Ending ending, int64_t from, int64_t to) {
+    const int64_t columns = all->linear->columns;
+    floats found[MOST_ROWS][VECTORS];
+    for (int64_t begin = 0; begin < columns; begin += all->depth) {
+        const int64_t stop = clamp(begin + all->depth, 0, columns);
+        const Side *right = right_of(all, part, panel, which, thread, begin, stop);
+        for (int at = 0; at < VECTORS; at += STRIP_VECTORS)
+            for (int64_t row = from; row < to; row += STRIP_ROWS) {
+                /* The last strip overlaps. */
+                const int64_t first = clamp(row, 0, all->count - STRIP_ROWS);
+                Sums sums;
+                if (begin == 0)
+                    clear(sums, STRIP_VECTORS);
+                else
+#pragma GCC unroll 6
+                    for (int r = 0; r < STRIP_ROWS; r++)
+                        memcpy(sums[r], &found[row - from + r][at], sizeof sums[r]);
+                multiply(sums, STRIP_VECTORS, all->x + first * columns + begin, columns,
+                         right + at / STRIP_VECTORS * STRIP * (stop - begin), STRIP, stop - begin);
+#pragma GCC unroll 6
+                for (int r = 0; r < STRIP_ROWS; r++)
+                    memcpy(&found[row - from + r][at], sums[r], sizeof sums[r]);
+            }
+    }
     for (int64_t row = from; row < to; row += STRIP_ROWS) {
-        const int64_t first = clamp(row, 0, all->count - STRIP_ROWS); /* the last strip overlaps */
-        Sums sums;
-        clear(sums, 4);
-        multiply(sums, 4, all->x + first * columns, columns, weight, 2 * STRIP, columns / 2);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            const __m512 bias = bias_of(linear, panel, j);
-            const __m512 scale = linear->scale ? scale_of(linear, panel, j) : _mm512_set1_ps(1.0f);
-#pragma GCC unroll 6
-            for (int r = 0; r < STRIP_ROWS; r++)
-                sums[r][j] = _mm512_fmadd_ps(sums[r][j], scale, bias);
-        }
-#pragma GCC unroll 6
+        const int64_t first = clamp(row, 0, all->count - STRIP_ROWS);
         for (int r = 0; r < STRIP_ROWS; r++)
             if (first + r >= row && first + r < to)
-                finish(linear, panel, ending, sums[r], all->out + (first + r) * all->out_row);
+                finish(part, panel, ending, found[row - from + r],
+                       all->out + (first + r) * all->out_row);
     }
 }
 
+#ifdef LMI_HAS_TILES
+
 /* Like some_rows; all->x has at least BLOCK_ROWS rows. */
-static inline __attribute__((always_inline)) WITH_TILES void some_blocks(
-    const Product *all, int64_t panel, Ending ending, const bf16 *weight, int64_t from,
-    int64_t to) {
-    const Linear *linear = all->linear;
-    const int64_t columns = linear->columns;
+INLINE WITH_TILES void some_blocks(const Product *all, const Part *part, int64_t panel,
+                                   Ending ending, const Side *weight, int64_t from, int64_t to) {
+    const int64_t columns = all->linear->columns;
     const int64_t last = all->count > BLOCK_ROWS ? all->count - BLOCK_ROWS : 0;
-    _Alignas(64) float block[BLOCK_ROWS][STRIP];
+    floats block[BLOCK_ROWS][VECTORS];
     open_tiles();
     for (int64_t row = from; row < to; row += BLOCK_ROWS) {
         const int64_t first = clamp(row, 0, last); /* the last one overlaps */
-        for (int64_t column = 0; column < STRIP; column += BLOCK_COLUMNS)
-            multiply_tiles(&block[0][column], STRIP, false, all->x + first * columns, columns,
-                           weight + 2 * column, 2 * STRIP, columns / 2);
-        for (int64_t r = 0; r < BLOCK_ROWS; r++) {
-            if (first + r < row || first + r >= to) continue;
-            __m512 sums[4];
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) {
-                const __m512 scale =
-                    linear->scale ? scale_of(linear, panel, j) : _mm512_set1_ps(1.0f);
-                sums[j] = _mm512_fmadd_ps(_mm512_load_ps(block[r] + 16 * j), scale,
-                                          bias_of(linear, panel, j));
-            }
-            finish(linear, panel, ending, sums, all->out + (first + r) * all->out_row);
-        }
+        for (int64_t column = 0; column < PANEL; column += BLOCK_COLUMNS)
+            multiply_tiles((float *)block + column, PANEL, false, all->x + first * columns, columns,
+                           weight + 2 * column, 2 * PANEL, columns / 2);
+        for (int64_t r = 0; r < BLOCK_ROWS; r++)
+            if (first + r >= row && first + r < to)
+                finish(part, panel, ending, block[r], all->out + (first + r) * all->out_row);
     }
     close_tiles();
 }
 
-static WITH_TILES void by_tiles(const Product *all, int64_t panel, const bf16 *weight,
-                                int64_t from, int64_t to) {
+static WITH_TILES void by_tiles(const Product *all, const Part *part, int64_t panel,
+                                const Side *weight, int64_t from, int64_t to) {
     switch (all->ending) { /* a separate loop for each */
-    case STORE: some_blocks(all, panel, STORE, weight, from, to); break;
-    case ADD: some_blocks(all, panel, ADD, weight, from, to); break;
-    case GATED: some_blocks(all, panel, GATED, weight, from, to); break;
-    case WIDE: some_blocks(all, panel, WIDE, weight, from, to); break;
+    case STORE: some_blocks(all, part, panel, STORE, weight, from, to); break;
+    case ADD: some_blocks(all, part, panel, ADD, weight, from, to); break;
+    case GATED: some_blocks(all, part, panel, GATED, weight, from, to); break;
+    case WIDE: some_blocks(all, part, panel, WIDE, weight, from, to); break;
     }
 }
 
+#endif
+
 static void many_tokens(const void *work, int64_t piece, int64_t thread) {
     const Product *all = work;
-    const Linear *linear = all->linear;
-    const int64_t panel = piece / all->blocks, from = piece % all->blocks * all->rows;
+    const int64_t which = piece / all->blocks, from = piece % all->blocks * all->rows;
     const int64_t to = clamp(from + all->rows, from, all->count);
-    const bf16 *weight;
-    if (all->expanded == NULL) {
-        weight = panel_of(linear, panel);
-    } else { /* a thread gets the same panel several times in a row, and expands it once */
-        bf16 *room = all->expanded + thread * STRIP * linear->columns;
-        if (all->known[thread] != panel) expand(linear, all->known[thread] = panel, room);
-        weight = room;
-    }
+    int64_t panel = which;
+    const Part *part = part_of(all->linear, &panel);
+#ifdef LMI_HAS_TILES
     if (all->unit == BLOCK_ROWS) {
-        by_tiles(all, panel, weight, from, to);
+        const int64_t columns = all->linear->columns;
+        by_tiles(all, part, panel, right_of(all, part, panel, which, thread, 0, columns), from, to);
         return;
     }
+#endif
     switch (all->ending) { /* a separate loop for each */
-    case STORE: some_rows(all, panel, STORE, weight, from, to); break;
-    case ADD: some_rows(all, panel, ADD, weight, from, to); break;
-    case GATED: some_rows(all, panel, GATED, weight, from, to); break;
-    case WIDE: some_rows(all, panel, WIDE, weight, from, to); break;
+    case STORE: some_rows(all, part, panel, which, thread, STORE, from, to); break;
+    case ADD: some_rows(all, part, panel, which, thread, ADD, from, to); break;
+    case GATED: some_rows(all, part, panel, which, thread, GATED, from, to); break;
+    case WIDE: some_rows(all, part, panel, which, thread, WIDE, from, to); break;
     }
+}
+
+typedef struct {
+    const bf16 *x;
+    int64_t columns;
+    Side *left;
+} Copying;
+
+static void copy_row(const void *work, int64_t row, int64_t thread) {
+    const Copying *all = work;
+    (void)thread;
+    copy_left(all->left + row * all->columns, all->x + row * all->columns, all->columns);
+}
+
+/* The inputs of a linear layer for a left side, followed by zeros up to `rows`; NULL on failure. */
+static Side *left_of(const bf16 *x, int64_t count, int64_t columns, int64_t rows) {
+    Side *left = malloc((size_t)(rows * columns) * sizeof *left);
+    if (left == NULL) return NULL;
+    const Copying all = {x, columns, left};
+    pool_run(count, copy_row, &all);
+    memset(left + count * columns, 0, (size_t)((rows - count) * columns) * sizeof *left);
+    return left;
+}
+
+static int few(Product *all, const bf16 *x, bool has_values, bool has_codes) {
+    const int64_t columns = all->linear->columns;
+    const size_t room = has_codes ? whole_bytes(columns) : 0;
+    const bool copies = has_values && sizeof(Side) > sizeof(bf16);
+    Token tokens[STRIP_ROWS];
+    char *places = room ? malloc((size_t)all->count * room) : NULL;
+    Side *left = copies ? left_of(x, all->count, columns, all->count) : NULL;
+    const int failed = (room && places == NULL) || (copies && left == NULL);
+    for (int64_t row = 0; !failed && row < all->count; row++) {
+        const bf16 *from = x + row * columns;
+        tokens[row].values = copies ? left + row * columns : (const Side *)from;
+        if (has_codes) tokens[row].whole = whole_of(from, columns, places + (size_t)row * room);
+    }
+    all->tokens = tokens;
+    if (!failed) pool_run(all_panels_of(all->linear), few_tokens, all);
+    free(places);
+    free(left);
+    return failed;
+}
+
+static int many(Product *all, const bf16 *x, bool has_codes) {
+    const int64_t columns = all->linear->columns, threads = pool_threads();
+    all->unit = uses_tiles() ? BLOCK_ROWS : STRIP_ROWS;
+    /* A block that is not full is still faster than strips. */
+    const int64_t rows = all->count < all->unit ? all->unit : all->count;
+    const bool copies = rows > all->count || sizeof(Side) > sizeof(bf16);
+    Side *left = copies ? left_of(x, all->count, columns, rows) : NULL;
+    all->x = copies ? left : (const Side *)x;
+    const int64_t units = (all->count + all->unit - 1) / all->unit, most = MOST_ROWS / all->unit;
+    all->blocks = (units + most - 1) / most;
+    all->rows = (units + all->blocks - 1) / all->blocks * all->unit;
+    const bool converts = has_codes || sizeof(Side) > sizeof(bf16);
+    all->depth = sizeof(Side) > sizeof(bf16) ? clamp(columns, 0, DEPTH) : columns;
+    if (converts) {
+        all->room = aligned_alloc(64, (size_t)(threads * PANEL * all->depth) * sizeof *all->room);
+        all->known = malloc((size_t)threads * sizeof *all->known);
+        for (int64_t at = 0; all->known && at < threads; at++) all->known[at] = -1;
+    }
+    const int failed =
+        (copies && left == NULL) || (converts && (all->room == NULL || all->known == NULL));
+    if (!failed) pool_run(all_panels_of(all->linear) * all->blocks, many_tokens, all);
+    free(all->room);
+    free(all->known);
+    free(left);
+    return failed;
 }
 
 /* A linear layer for x[count, columns]; see Ending for out, whose rows are out_row bytes apart.
@@ -255,45 +320,12 @@ static void many_tokens(const void *work, int64_t piece, int64_t thread) {
  */
 int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t count, void *out,
                int64_t out_row) {
-    Product all = {.linear = linear, .ending = (Ending)ending, .x = x, .count = count,
-                   .out_row = out_row, .out = out};
-    if (count < STRIP_ROWS) {
-        Token tokens[STRIP_ROWS];
-        int16_t *room = NULL; /* only weights of eight bits need it */
-        if (linear->scale != NULL) {
-            room = malloc((size_t)(count * linear->columns) * sizeof *room);
-            if (room == NULL) return 1;
-        }
-        for (int64_t row = 0; row < count; row++)
-            tokens[row] = token_of(linear, x + row * linear->columns,
-                                   room ? room + row * linear->columns : NULL);
-        all.tokens = tokens;
-        pool_run(panels_of(linear), few_tokens, &all);
-        free(room);
-        return 0;
+    Product all = {.linear = linear, .ending = (Ending)ending, .count = count, .out_row = out_row,
+                   .out = out};
+    bool has_values = false, has_codes = false;
+    for (int64_t at = 0; at < linear->count; at++) {
+        has_values |= linear->parts[at].bits == 16;
+        has_codes |= linear->parts[at].bits < 16;
     }
-    all.unit = uses_tiles() ? BLOCK_ROWS : STRIP_ROWS;
-    bf16 *padded = NULL; /* a block that is not full is still faster than strips */
-    if (all.unit == BLOCK_ROWS && count < BLOCK_ROWS) {
-        padded = calloc((size_t)(BLOCK_ROWS * linear->columns), sizeof *padded);
-        if (padded == NULL) return 1;
-        memcpy(padded, x, (size_t)(count * linear->columns) * sizeof *padded);
-        all.x = padded;
-    }
-    const int64_t units = (count + all.unit - 1) / all.unit, most = MOST_ROWS / all.unit;
-    all.blocks = (units + most - 1) / most;
-    all.rows = (units + all.blocks - 1) / all.blocks * all.unit;
-    if (linear->scale != NULL) {
-        const int64_t threads = pool_threads();
-        const size_t panel = (size_t)(STRIP * linear->columns) * sizeof(bf16);
-        all.expanded = aligned_alloc(64, (size_t)threads * panel);
-        all.known = malloc((size_t)threads * sizeof *all.known);
-        for (int64_t at = 0; all.known && at < threads; at++) all.known[at] = -1;
-    }
-    const int failed = linear->scale != NULL && (all.expanded == NULL || all.known == NULL);
-    if (!failed) pool_run(panels_of(linear) * all.blocks, many_tokens, &all);
-    free(all.expanded);
-    free(all.known);
-    free(padded);
-    return failed;
+    return count < STRIP_ROWS ? few(&all, x, has_values, has_codes) : many(&all, x, has_codes);
 }

@@ -1,11 +1,14 @@
-"""Linear layers with packed weights; see ``linear.c``.
+"""Linear layers with packed weights; see ``linear.c`` and ``blocks.h``.
 
-Every tensor is bfloat16 on the CPU and contiguous.
+Inputs and outputs are bfloat16 on the CPU and contiguous. Weights are bfloat16, or blocks of four
+to eight bits a weight.
 """
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import groupby
 from typing import Self
 
 import torch
@@ -15,17 +18,113 @@ from lmi_cli.native.library import LANES, opened, takes
 
 _PANEL = 64
 """Rows of a panel."""
+_BLOCK = 32
+"""Columns of a block."""
+_MAX_PARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How :class:`Part` keeps a block format of GGUF files.
+
+    Attributes:
+        bits: Of a code.
+        offset: What is subtracted from a code.
+        has_minimum: Whether a minimum is subtracted from the product with the scale.
+        columns: Weights of a block in the file.
+        nbytes: Bytes of a block in the file.
+    """
+
+    bits: int
+    offset: int
+    has_minimum: bool
+    columns: int
+    nbytes: int
+
+
+GGUF_KINDS = {
+    2: _Kind(4, 8, False, 32, 18),  # Q4_0
+    3: _Kind(4, 0, True, 32, 20),  # Q4_1
+    6: _Kind(5, 16, False, 32, 22),  # Q5_0
+    7: _Kind(5, 0, True, 32, 24),  # Q5_1
+    8: _Kind(8, 128, False, 32, 34),  # Q8_0
+    12: _Kind(4, 0, True, 256, 144),  # Q4_K
+    13: _Kind(5, 0, True, 256, 176),  # Q5_K
+    14: _Kind(6, 32, False, 256, 210),  # Q6_K
+}
+"""Block formats, by their number in GGUF files, whose blocks are kept as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufBlocks:
+    """A weight as it lies in a GGUF file.
+
+    Attributes:
+        kind: A key of :data:`GGUF_KINDS`.
+        raw: uint8 ``[rows, bytes of a row]``.
+    """
+
+    kind: int
+    raw: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        kind = GGUF_KINDS[self.kind]
+        return len(self.raw), self.raw.shape[1] // kind.nbytes * kind.columns
+
+
+Weight = Tensor | GgufBlocks
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a linear layer that are stored alike: ``Part`` of ``blocks.h``.
+
+    A weight is ``scale * (code - offset) - minimum``.
+
+    Attributes:
+        rows: Their number.
+        codes: In panels of 64 rows: bfloat16 ``[panels, columns / 2, 64, 2]``, or uint8
+            ``[panels, columns / 32, 256 * bits]``.
+        bits: Of a code; 16 for bfloat16.
+        offset: What is subtracted from a code.
+        scale: float16 ``[panels, columns / span, 64]``, where a span is 16 columns for six bits and
+            32 for others; None for bfloat16.
+        minimum: Like ``scale``, or None for zeros.
+        bias: bfloat16 ``[64 * panels]``, or None.
+    """
+
+    rows: int
+    codes: Tensor
+    bits: int = 16
+    offset: int = 0
+    scale: Tensor | None = None
+    minimum: Tensor | None = None
+    bias: Tensor | None = None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What it consists of, by name."""
+        found = {name: getattr(self, name) for name in ("codes", "scale", "minimum", "bias")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+class PartStruct(ctypes.Structure):
+    """``Part`` of ``blocks.h``."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "scale", "minimum", "bias")),
+        *((name, ctypes.c_int64) for name in ("rows", "first", "bits", "offset")),
+    )
 
 
 class LinearStruct(ctypes.Structure):
     """``Linear`` of ``linear.h``."""
 
     _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("scale", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
+        ("parts", PartStruct * _MAX_PARTS),
+        *((name, ctypes.c_int64) for name in ("count", "rows", "columns")),
     )
 
 
@@ -42,76 +141,94 @@ class PackedLinear:
     """A linear layer whose weight is stored in the order in which it is read.
 
     Args:
-        packed: The weight, in panels; bfloat16, or int8 with a scale.
-        rows: Number of outputs.
+        parts: Its rows, at most three parts.
         columns: Number of inputs.
-        bias: ``[rows]`` padded to whole panels, or None.
-        scale: float32, padded likewise: the value of one unit in each row of an int8 weight.
+
+    Raises:
+        ValueError: The tensors of a part have other shapes or dtypes than it says.
     """
 
-    def __init__(
-        self,
-        packed: Tensor,
-        rows: int,
-        columns: int,
-        bias: Tensor | None,
-        scale: Tensor | None = None,
-    ) -> None:
-        self._packed, self._bias, self._scale = packed, bias, scale
-        self.rows, self.columns = rows, columns
-        addresses = [
-            None if tensor is None else tensor.data_ptr() for tensor in (packed, scale, bias)
-        ]
-        self.struct = LinearStruct(*addresses, rows, columns)
+    def __init__(self, parts: Sequence[Part], columns: int) -> None:
+        self.parts = tuple(parts)
+        self.columns = columns
+        self.rows = sum(part.rows for part in parts)
+        self.struct = LinearStruct(count=len(parts), rows=self.rows, columns=columns)
+        first = 0
+        for at, part in enumerate(parts):
+            _require_shapes(part, columns)
+            addresses = (
+                None if tensor is None else tensor.data_ptr()
+                for tensor in (part.codes, part.scale, part.minimum, part.bias)
+            )
+            self.struct.parts[at] = PartStruct(
+                *addresses, part.rows, first, part.bits, part.offset
+            )
+            first += part.rows
 
     @classmethod
-    def join(cls, weights: Sequence[Tensor], bias: Tensor | None = None) -> Self:
+    def join(cls, weights: Sequence[Weight], bias: Tensor | None = None) -> Self:
         """A layer of several weights (``[., in]``), stacked along the outputs.
 
         Raises:
             ValueError: The library does not support such weights, or the bias has another length.
         """
-        weight = weights[0] if len(weights) == 1 else torch.cat(tuple(weights))
-        _require(weight)
-        rows, columns = weight.shape
+        columns = _columns_of(weights)
+        rows = sum(weight.shape[0] for weight in weights)
         if bias is not None and (bias.shape != (rows,) or bias.dtype is not torch.bfloat16):
             raise ValueError(f"a bias {bias.dtype} {list(bias.shape)} for {rows:,} outputs")
-        packed = _panels(rows, weight)
-        _pack(weight, _PANEL, 0, packed)
-        if bias is not None:
-            bias = torch.nn.functional.pad(bias, (0, len(packed) * _PANEL - rows)).contiguous()
-        return cls(packed, rows, columns, bias)
+        parts: list[Part] = []
+        first = 0
+        for _, alike in groupby(weights, _kind_of):
+            part = _part(_stacked(list(alike)))
+            if bias is not None:
+                own = bias[first : first + part.rows]
+                padding = len(part.codes) * _PANEL - part.rows
+                part = replace(part, bias=torch.nn.functional.pad(own, (0, padding)).contiguous())
+            parts.append(part)
+            first += part.rows
+        if len(parts) > _MAX_PARTS:
+            raise ValueError(f"{len(parts)} kinds of weights in one layer")
+        return cls(parts, columns)
 
     @classmethod
-    def join_gated(cls, gate: Tensor, up: Tensor) -> Self:
+    def join_gated(cls, gate: Weight, up: Weight) -> Self:
         """The two inner projections of an MLP (``[inner, in]``), for :meth:`gated`.
 
         Raises:
-            ValueError: The library does not support such weights, or their shapes differ.
+            ValueError: The library does not support such weights, or they are not alike.
         """
-        _require(gate, up)
-        inner, columns = gate.shape
-        packed = _panels(2 * inner, gate)
-        _pack(gate, _PANEL // 2, 0, packed)
-        _pack(up, _PANEL // 2, _PANEL // 2, packed)
-        return cls(packed, 2 * inner, columns, None)
+        columns = _columns_of((gate, up))
+        if gate.shape != up.shape or _kind_of(gate) != _kind_of(up):
+            raise ValueError(f"no packed linear layer of {_said(gate)} and {_said(up)}")
+        part = _empty(_kind_of(gate), 2 * gate.shape[0], columns)
+        _fill(part, gate, _PANEL // 2, 0)
+        _fill(part, up, _PANEL // 2, _PANEL // 2)
+        return cls([part], columns)
 
-    def quantized(self) -> Self:
-        """The same layer with eight bits a weight, each row with a scale of its own.
+    def quantized(self, bits: int) -> Self:
+        """The same layer with four or eight bits a weight where it has bfloat16.
 
-        For many tokens only the weights are rounded; for few tokens the inputs are rounded too, to
-        sixteen bits.
+        Each block of 32 weights of a row has a scale of its own, and with four bits a minimum.
         """
-        packed = torch.empty(self._packed.shape, dtype=torch.int8)
-        scale = torch.empty(len(packed) * _PANEL)
-        opened().lmi_quantize(ctypes.byref(self.struct), packed.data_ptr(), scale.data_ptr())
-        return type(self)(packed, self.rows, self.columns, self._bias, scale)
+        return type(self)([self._quantized(part, bits) for part in self.parts], self.columns)
+
+    def _quantized(self, part: Part, bits: int) -> Part:
+        if part.bits < 16:
+            return part
+        kind = GGUF_KINDS[{4: 3, 8: 8}[bits]]
+        made = _blocks(kind, part.rows, self.columns)
+        opened().lmi_quantize(
+            ctypes.byref(self.struct.parts[self.parts.index(part)]),
+            self.columns,
+            bits,
+            *(None if t is None else t.data_ptr() for t in (made.codes, made.scale, made.minimum)),
+        )
+        return replace(made, bias=part.bias)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of weight, scale and bias."""
-        tensors = (self._packed, self._scale, self._bias)
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        """Bytes of weights, scales and biases."""
+        return sum(t.nbytes for part in self.parts for t in part.tensors.values())
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs ``[..., out]`` of ``x`` (``[..., in]``)."""
@@ -133,11 +250,8 @@ class PackedLinear:
         """Rows of the weight (``[..., in]``) by index (int64, ``[...]``).
 
         Raises:
-            ValueError: The weight is quantized.
             IndexError: There is no such row.
         """
-        if self._scale is not None:
-            raise ValueError("a quantized weight cannot serve as an embedding")
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.rows:
             raise IndexError(f"an id is not one of the {self.rows:,} rows of the embedding")
         out = torch.empty(*ids.shape, self.columns, dtype=torch.bfloat16)
@@ -147,11 +261,7 @@ class PackedLinear:
 
     def weights(self, first: int, stop: int) -> Tensor:
         """Rows ``first`` to ``stop`` of the weight, ``[stop - first, in]``."""
-        low, high = first // _PANEL, -(-stop // _PANEL)
-        panels = self._packed[low:high].permute(0, 2, 1, 3).reshape(-1, self.columns)
-        if self._scale is not None:
-            panels = panels * self._scale[low * _PANEL : high * _PANEL, None]
-        return panels[first - low * _PANEL : stop - low * _PANEL]
+        return self.embed(torch.arange(first, stop))
 
     def _into(self, out: Tensor, x: Tensor, ending: _Ending) -> Tensor:
         if x.dtype is not torch.bfloat16 or x.shape[-1] != self.columns:
@@ -174,24 +284,101 @@ class PackedLinear:
         return out
 
 
-def _require(*weights: Tensor) -> None:
-    """Refuse what the kernels would read out of bounds."""
+def _kind_of(weight: Weight) -> int | None:
+    return weight.kind if isinstance(weight, GgufBlocks) else None
+
+
+def _said(weight: Weight) -> str:
+    if isinstance(weight, GgufBlocks):
+        return f"blocks of kind {weight.kind} {list(weight.shape)}"
+    return f"{weight.dtype} {list(weight.shape)}"
+
+
+def _columns_of(weights: Sequence[Weight]) -> int:
+    """The number of inputs; refuses what the kernels would read out of bounds."""
     for weight in weights:
-        if (
-            not takes(weight)
-            or weight.dim() != 2
-            or not weight.is_contiguous()
-            or weight.shape[1] % LANES
-            or weight.shape != weights[0].shape
-        ):
-            shapes = ", ".join(f"{w.dtype} {list(w.shape)}" for w in weights)
-            raise ValueError(f"no packed linear layer can be made of {shapes}")
+        if isinstance(weight, GgufBlocks):
+            raw = weight.raw
+            usual = raw.dtype is torch.uint8 and raw.dim() == 2 and raw.is_contiguous()
+            usual = usual and not raw.shape[1] % GGUF_KINDS[weight.kind].nbytes
+        else:
+            usual = takes(weight) and weight.dim() == 2 and weight.is_contiguous()
+        same = usual and weight.shape[1] == weights[0].shape[1]
+        if not same or weight.shape[1] % LANES:
+            said = ", ".join(map(_said, weights))
+            raise ValueError(f"no packed linear layer can be made of {said}")
+    return int(weights[0].shape[1])
 
 
-def _panels(rows: int, like: Tensor) -> Tensor:
-    count = -(-rows // _PANEL)
-    return like.new_zeros(count, like.shape[1] // 2, _PANEL, 2)
+def _stacked(weights: Sequence[Weight]) -> Weight:
+    first = weights[0]
+    if len(weights) == 1:
+        return first
+    if isinstance(first, GgufBlocks):
+        raws = [weight.raw for weight in weights if isinstance(weight, GgufBlocks)]
+        return GgufBlocks(first.kind, torch.cat(raws))
+    return torch.cat([weight for weight in weights if isinstance(weight, Tensor)])
 
 
-def _pack(weight: Tensor, wide: int, place: int, packed: Tensor) -> None:
-    opened().lmi_pack(weight.data_ptr(), *weight.shape, wide, place, packed.data_ptr())
+def _part(weight: Weight) -> Part:
+    part = _empty(_kind_of(weight), *weight.shape)
+    _fill(part, weight, _PANEL, 0)
+    return part
+
+
+def _empty(kind: int | None, rows: int, columns: int) -> Part:
+    if kind is not None:
+        return _blocks(GGUF_KINDS[kind], rows, columns)
+    panels = -(-rows // _PANEL)
+    return Part(rows, torch.zeros(panels, columns // 2, _PANEL, 2, dtype=torch.bfloat16))
+
+
+def _blocks(kind: _Kind, rows: int, columns: int) -> Part:
+    panels = -(-rows // _PANEL)
+    scales = (panels, columns // _span(kind.bits), _PANEL)
+    return Part(
+        rows,
+        torch.zeros(panels, columns // _BLOCK, 256 * kind.bits, dtype=torch.uint8),
+        kind.bits,
+        kind.offset,
+        torch.zeros(scales, dtype=torch.float16),
+        torch.zeros(scales, dtype=torch.float16) if kind.has_minimum else None,
+    )
+
+
+def _span(bits: int) -> int:
+    return 16 if bits == 6 else 32
+
+
+def _fill(part: Part, weight: Weight, wide: int, place: int) -> None:
+    """Pack a weight into panels, ``wide`` rows of each from ``place`` on."""
+    library = opened()
+    if isinstance(weight, GgufBlocks):
+        library.lmi_repack(
+            weight.kind,
+            weight.raw.data_ptr(),
+            *weight.shape,
+            wide,
+            place,
+            *(None if t is None else t.data_ptr() for t in (part.codes, part.scale, part.minimum)),
+        )
+    else:
+        library.lmi_pack(weight.data_ptr(), *weight.shape, wide, place, part.codes.data_ptr())
+
+
+def _require_shapes(part: Part, columns: int) -> None:
+    """Refuse a part of which the kernels would read out of bounds."""
+    panels = -(-part.rows // _PANEL)
+    if part.bits == 16:
+        expected = {"codes": ((panels, columns // 2, _PANEL, 2), torch.bfloat16)}
+    else:
+        scales = ((panels, columns // _span(part.bits), _PANEL), torch.float16)
+        codes = ((panels, columns // _BLOCK, 256 * part.bits), torch.uint8)
+        expected = {"codes": codes, "scale": scales, "minimum": scales}
+    expected["bias"] = ((panels * _PANEL,), torch.bfloat16)
+    found = part.tensors
+    if part.bits not in (4, 5, 6, 8, 16) or (part.bits < 16 and part.scale is None):
+        raise ValueError(f"a part of {part.bits} bits with {', '.join(found)}")
+    for name, tensor in found.items():
+        if (tuple(tensor.shape), tensor.dtype) != expected.get(name) or not tensor.is_contiguous():
+            raise ValueError(f"{name} {tensor.dtype} {list(tensor.shape)} for {part.rows} rows")

@@ -4,13 +4,15 @@
  * with a peak and a sum, and the parts of a head are merged at the end.
  */
 #include "attention.h"
+#include "multiply.h"
 #include "pool.h"
 
 enum {
     SPLIT = 512,  /* the most keys in a part */
     PARTS = 4,    /* the fewest parts for heads that share keys, unless they get too small */
-    TOGETHER = 4, /* queries that share one pass over keys and values */
-    WIDE = 64     /* components summed at once: 4 registers of 16 floats for each query */
+    GROUP = 4,    /* queries that share one pass over keys and values */
+    SUMS = LANES == 8 ? 2 : 4, /* registers of components summed at once for each query */
+    WIDE = SUMS * LANES
 };
 
 /* One query of every head and the keys, which are cut into parts of at most `split`. */
@@ -48,65 +50,68 @@ static int begin(OneQuery *one, const Range *ranges, int64_t count, int64_t head
     return one->partial == NULL;
 }
 
+/* sum + the products of LANES pairs of bfloat16, in LANES partial sums. */
+static inline floats add_products(floats sum, bits32 a, bits32 b) {
+#ifdef HAS_BF16_DOT
+    return add_pairs(sum, a, b);
+#else
+    return sum + even_of(a) * even_of(b) + odd_of(a) * odd_of(b);
+#endif
+}
+
 /* Scores of `heads` queries with n keys, in one pass over the keys. */
 static void score_one(const int heads, const bf16 *query, int64_t query_head, const bf16 *key,
                       int64_t n, int64_t size, float scores[][SPLIT]) {
-    for (int64_t at = 0; at < n; at += 16) {
-        for (int64_t line = 0; line < 16 * size; line += 32)
-            _mm_prefetch((const char *)(key + (at + 16) * size + line) + AHEAD, _MM_HINT_T1);
+    for (int64_t at = 0; at < n; at += LANES) {
+        for (int64_t line = 0; line < LANES * size; line += 32)
+            PREFETCH(key + (at + LANES) * size + line);
         for (int head = 0; head < heads; head++) {
-            __m512 rows[16];
+            floats rows[LANES];
 #pragma GCC unroll 16
-            for (int r = 0; r < 16; r++) rows[r] = _mm512_setzero_ps();
-            for (int64_t c = 0; c < size; c += 32) {
-                const __m512bh q = (__m512bh)_mm512_loadu_si512(query + head * query_head + c);
+            for (int r = 0; r < LANES; r++) rows[r] = (floats){0};
+            for (int64_t c = 0; c < size; c += 2 * LANES) {
+                const bits32 q = load_bits(query + head * query_head + c);
                 const bf16 *row = key + at * size + c;
-                if (n - at >= 16)
+                if (n - at >= LANES)
 #pragma GCC unroll 16
-                    for (int r = 0; r < 16; r++)
-                        rows[r] = _mm512_dpbf16_ps(
-                            rows[r], q, (__m512bh)_mm512_loadu_si512(row + r * size));
+                    for (int r = 0; r < LANES; r++)
+                        rows[r] = add_products(rows[r], q, load_bits(row + r * size));
                 else
                     for (int r = 0; r < n - at; r++)
-                        rows[r] = _mm512_dpbf16_ps(
-                            rows[r], q, (__m512bh)_mm512_loadu_si512(row + r * size));
+                        rows[r] = add_products(rows[r], q, load_bits(row + r * size));
             }
-            __m512 found = sums_of(rows);
-            if (n - at < 16)
-                found = _mm512_mask_blend_ps((__mmask16)((1u << (n - at)) - 1),
-                                             _mm512_set1_ps(-INFINITY), found);
-            _mm512_store_ps(scores[head] + at, found);
+            floats found = sums_of(rows);
+            if (n - at < LANES)
+                found = chosen((ints){STEPS} < (int)(n - at), found, fill(-INFINITY));
+            store(scores[head] + at, found);
         }
     }
 }
 
-/* Weighted sums of n values (64 components of each) for `heads` queries, in one pass. */
-static inline __attribute__((always_inline)) void weigh_one(const int heads, const bf16 *value,
-                                                            int64_t n, int64_t size,
-                                                            float weights[][SPLIT],
-                                                            float *output[]) {
-    __m512 sums[TOGETHER][4];
+/* Weighted sums of n values (WIDE components of each) for `heads` queries, in one pass. */
+INLINE void weigh_one(const int heads, const bf16 *value, int64_t n, int64_t size,
+                      float weights[][SPLIT], float *output[]) {
+    floats sums[GROUP][SUMS];
 #pragma GCC unroll 4
     for (int head = 0; head < heads; head++)
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) sums[head][j] = _mm512_setzero_ps();
+        for (int j = 0; j < SUMS; j++) sums[head][j] = (floats){0};
     for (int64_t at = 0; at < n; at++) {
-        __m512 wide[4];
-        _mm_prefetch((const char *)(value + at * size) + AHEAD, _MM_HINT_T1);
-        _mm_prefetch((const char *)(value + at * size) + AHEAD + 64, _MM_HINT_T1);
+        floats wide[SUMS];
+        for (int line = 0; line < WIDE; line += 32) PREFETCH(value + at * size + line);
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) wide[j] = widened(value + at * size + 16 * j);
+        for (int j = 0; j < SUMS; j++) wide[j] = widened(value + at * size + LANES * j);
 #pragma GCC unroll 4
         for (int head = 0; head < heads; head++) {
-            const __m512 w = _mm512_set1_ps(weights[head][at]);
+            const floats w = fill(weights[head][at]);
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) sums[head][j] = _mm512_fmadd_ps(w, wide[j], sums[head][j]);
+            for (int j = 0; j < SUMS; j++) sums[head][j] += w * wide[j];
         }
     }
 #pragma GCC unroll 4
     for (int head = 0; head < heads; head++)
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) _mm512_storeu_ps(output[head] + 16 * j, sums[head][j]);
+        for (int j = 0; j < SUMS; j++) store(output[head] + LANES * j, sums[head][j]);
 }
 
 /* The pieces of a group of heads follow each other, so that memory is read in long runs. */
@@ -122,25 +127,24 @@ static void attend_part(const void *work, int64_t piece, int64_t thread) {
     const int64_t n = clamp(one->seen[which] - split * one->split, 0, one->split);
     const bf16 *key = range->key + group * range->key_head + first * size;
     const bf16 *value = range->value + group * range->value_head + first * size;
-    _Alignas(64) float scores[TOGETHER][SPLIT];
-    for (int64_t fold = 0; fold < folds; fold += TOGETHER) {
+    _Alignas(64) float scores[GROUP][SPLIT];
+    for (int64_t fold = 0; fold < folds; fold += GROUP) {
         const int64_t head = group * folds + fold;
-        const int heads = (int)clamp(folds - fold, 0, TOGETHER);
+        const int heads = (int)clamp(folds - fold, 0, GROUP);
         score_one(heads, range->query + head * range->query_head, range->query_head, key, n, size,
                   scores);
-        float *output[TOGETHER];
+        float *output[GROUP];
         for (int h = 0; h < heads; h++) {
             output[h] = partial_of(one, part, head + h);
             const float peak = highest(scores[h], 0, n);
-            __m512 sum = _mm512_setzero_ps();
-            for (int64_t at = 0; at < n; at += 16) {
-                const __m512 w = exponential(
-                    _mm512_sub_ps(_mm512_load_ps(scores[h] + at), _mm512_set1_ps(peak)));
-                sum = _mm512_add_ps(sum, w);
-                _mm512_store_ps(scores[h] + at, w);
+            floats sum = {0};
+            for (int64_t at = 0; at < n; at += LANES) {
+                const floats w = exponential(load(scores[h] + at) - peak);
+                sum += w;
+                store(scores[h] + at, w);
             }
             output[h][size] = peak;
-            output[h][size + 1] = _mm512_reduce_add_ps(sum);
+            output[h][size + 1] = total(sum);
         }
         for (int64_t c = 0; c < size; c += WIDE) {
             switch (heads) { /* a separate loop for each */

@@ -1,5 +1,5 @@
 /* Normalisation and rotation of many tokens, each in one pass over memory, where torch needs up to
- * seven. For bfloat16 on processors with AVX512-BF16.
+ * seven.
  */
 #include "pointwise.h"
 #include "pool.h"

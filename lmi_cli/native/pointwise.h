@@ -9,29 +9,23 @@
 /* out = weight * (x / rms(x)); `size` is a multiple of 32. */
 static inline void normalize(const bf16 *x, const bf16 *weight, float epsilon, int64_t size,
                              bf16 *out) {
-    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
-    for (int64_t at = 0; at < size; at += 32) {
-        const __m512 a = widened(x + at), b = widened(x + at + 16);
-        sum0 = _mm512_fmadd_ps(a, a, sum0);
-        sum1 = _mm512_fmadd_ps(b, b, sum1);
+    floats sum0 = {0}, sum1 = {0};
+    for (int64_t at = 0; at < size; at += 2 * LANES) {
+        const floats a = widened(x + at), b = widened(x + at + LANES);
+        sum0 += a * a;
+        sum1 += b * b;
     }
-    const float mean = _mm512_reduce_add_ps(_mm512_add_ps(sum0, sum1)) / (float)size;
-    const __m512 factor = _mm512_set1_ps(1.0f / sqrtf(mean + epsilon));
-    for (int64_t at = 0; at < size; at += 16) {
-        const __m512 scaled = rounded(_mm512_mul_ps(widened(x + at), factor));
-        narrow(out + at, _mm512_mul_ps(scaled, widened(weight + at)));
-    }
+    const float factor = 1.0f / sqrtf(total(sum0 + sum1) / (float)size + epsilon);
+    for (int64_t at = 0; at < size; at += LANES)
+        narrow(out + at, rounded(widened(x + at) * factor) * widened(weight + at));
 }
 
-/* silu(gate) * up, sixteen at once. */
-static inline __m512 gated(__m512 gate, __m512 up) {
-    const __m512 one = _mm512_set1_ps(1.0f);
-    const __m512 below = exponential(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(gate)));
+/* silu(gate) * up. */
+static inline floats gated(floats gate, floats up) {
+    const floats below = exponential(-absolute(gate));
     /* sigmoid(gate) is 1 / (1 + e) for gate >= 0 and e / (1 + e) below, with e = exp(-|gate|). */
-    const __mmask16 negative = _mm512_cmp_ps_mask(gate, _mm512_setzero_ps(), _CMP_LT_OQ);
-    const __m512 top = _mm512_mask_blend_ps(negative, one, below);
-    const __m512 sigmoid = _mm512_div_ps(top, _mm512_add_ps(one, below));
-    return _mm512_mul_ps(rounded(_mm512_mul_ps(gate, sigmoid)), up);
+    const floats top = chosen(gate < 0.0f, below, fill(1.0f));
+    return rounded(gate * (top / (1.0f + below))) * up;
 }
 
 /* Rotary embedding of a head of `size` components, whose pairs are (p, p + size / 2).
@@ -41,13 +35,10 @@ static inline __m512 gated(__m512 gate, __m512 up) {
 static inline void rotate(const bf16 *from, const float *cosine, const float *sine, int64_t size,
                           bf16 *to) {
     const int64_t half = size / 2;
-    for (int64_t at = 0; at < half; at += 16) {
-        const __m512 low = widened(from + at), high = widened(from + half + at);
-        narrow(to + at, _mm512_fmadd_ps(high, _mm512_loadu_ps(sine + at),
-                                        _mm512_mul_ps(low, _mm512_loadu_ps(cosine + at))));
-        narrow(to + half + at,
-               _mm512_fmadd_ps(low, _mm512_loadu_ps(sine + half + at),
-                               _mm512_mul_ps(high, _mm512_loadu_ps(cosine + half + at))));
+    for (int64_t at = 0; at < half; at += LANES) {
+        const floats low = widened(from + at), high = widened(from + half + at);
+        narrow(to + at, high * load(sine + at) + low * load(cosine + at));
+        narrow(to + half + at, low * load(sine + half + at) + high * load(cosine + half + at));
     }
 }
 

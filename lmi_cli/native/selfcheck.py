@@ -56,8 +56,8 @@ def _linear(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield "linear", layer.wide(x), plain
         yield "linear", to, added
         yield "linear", joined.gated(x), active
-        yield "quantized linear", layer.quantized()(x), plain
-        yield "quantized linear", joined.quantized().gated(x), active
+        yield "quantized linear", layer.quantized(8)(x), plain
+        yield "quantized linear", joined.quantized(8).gated(x), active
 
 
 def _pointwise(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:

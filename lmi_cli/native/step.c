@@ -1,4 +1,4 @@
-/* One token through all layers of a decoder, for bfloat16 on processors with AVX512-BF16.
+/* One token through all layers of a decoder.
  *
  * A token takes as long as reading the weights, keys and values that it needs. Each is read once,
  * in the order in which it is stored, and threads wait only where a sum has to be complete.
@@ -43,8 +43,7 @@ static void rotated(const bf16 *from, Rotation rotation, float scale, int64_t si
         rotate(from, rotation.cosine, rotation.sine, size, to);
         return;
     }
-    for (int64_t at = 0; at < size; at += 16)
-        narrow(to + at, _mm512_mul_ps(widened(from + at), _mm512_set1_ps(scale)));
+    for (int64_t at = 0; at < size; at += LANES) narrow(to + at, widened(from + at) * scale);
 }
 
 /* Rotates queries for each range, and writes the key and value of every key head to the cache. */

@@ -10,11 +10,9 @@
 
 #include "vectors.h"
 
-#if defined(__linux__) && defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
+#if defined(__linux__) && defined(HAS_BF16_DOT) && (defined(__clang__) || __GNUC__ >= 11)
 #define LMI_HAS_TILES 1
 #define WITH_TILES __attribute__((target("amx-tile,amx-bf16")))
-#else
-#define WITH_TILES
 #endif
 
 enum {
@@ -48,7 +46,7 @@ static inline WITH_TILES void close_tiles(void) { _tile_release(); }
  *
  * With `add`, the product is added to the sums. `pairs` is a multiple of 16.
  */
-static inline __attribute__((always_inline)) WITH_TILES void multiply_tiles(
+INLINE WITH_TILES void multiply_tiles(
     float *sums, int64_t sums_row, const bool add, const bf16 *left, int64_t left_row,
     const bf16 *right, int64_t right_row, int64_t pairs) {
     const int64_t left_bytes = left_row * (int64_t)sizeof(bf16);
@@ -86,16 +84,10 @@ static inline __attribute__((always_inline)) WITH_TILES void multiply_tiles(
     settle_memory();
 }
 
-#else /* uses_tiles() is false, and these are never called */
+#else
 
 static inline void open_tiles(void) {}
 static inline void close_tiles(void) {}
-static inline void multiply_tiles(float *sums, int64_t sums_row, const bool add, const bf16 *left,
-                                  int64_t left_row, const bf16 *right, int64_t right_row,
-                                  int64_t pairs) {
-    (void)sums, (void)sums_row, (void)add, (void)left, (void)left_row, (void)right;
-    (void)right_row, (void)pairs;
-}
 
 #endif
 #endif

@@ -1,0 +1,247 @@
+/* Weights that are kept in blocks of a few bits: their order in memory and their products.
+ *
+ * A weight is scale * (code - offset) - minimum. Codes have 4, 5, 6 or 8 bits; the scale and the
+ * minimum, in half precision, belong to a span of columns of one row. This takes in the block
+ * formats of GGUF files (ggml-common.h of llama.cpp) without loss, but for the products of two
+ * scales in the K formats, which are rounded to half precision.
+ *
+ * A panel has PANEL rows. For every BLOCK columns it holds BLOCK * bits / 8 bytes of each row:
+ *   4 to 6 bits: four planes [PANEL][4] bytes, whose lower halves are columns 8g to 8g + 3 and whose
+ *                upper halves columns 8g + 4 to 8g + 7;
+ *   5 bits:      and a plane [PANEL][4], where bit g of byte k is the fifth of column 4g + k;
+ *   6 bits:      and two, where bits 2g and 2g + 1 of byte k of plane h are the upper ones of column
+ *                16h + 4g + k;
+ *   8 bits:      eight planes [PANEL][4] bytes, one for each four columns.
+ */
+#ifndef LMI_BLOCKS_H
+#define LMI_BLOCKS_H
+
+#include "multiply.h"
+
+enum {
+    PANEL = 64, /* rows that are stored together */
+    BLOCK = 32, /* columns that are stored together */
+    QUADS = BLOCK / 4,
+    VECTORS = PANEL / LANES,
+    PLANE = 4 * PANEL /* bytes */
+};
+
+/* Must match Part in linear.py: rows of a linear layer that are stored alike. */
+typedef struct {
+    const void *weight;             /* bf16 pairs [panels][columns / 2][PANEL][2], or codes */
+    const uint16_t *scale, *minimum; /* [panels][columns / span][PANEL]; NULL if there are none */
+    const bf16 *bias;               /* [panels * PANEL] or NULL */
+    int64_t rows, first;            /* rows, and the number of the first */
+    int64_t bits, offset;           /* of codes; 16 bits for bfloat16 */
+} Part;
+
+/* Columns that share a scale. */
+INLINE int64_t span_of(int bits) { return bits == 6 ? 16 : 32; }
+
+static inline int64_t panels_of(const Part *part) { return (part->rows + PANEL - 1) / PANEL; }
+
+/* Bytes of the codes of PANEL rows and BLOCK columns. */
+INLINE int64_t block_bytes(int bits) { return PANEL * BLOCK / 8 * bits; }
+
+/* The codes of a panel. */
+static inline const uint8_t *codes_at(const Part *part, int64_t columns, int64_t panel) {
+    return (const uint8_t *)part->weight + panel * (columns / BLOCK) * block_bytes((int)part->bits);
+}
+
+/* The codes of columns 4 * quad to 4 * quad + 3 of a block, for LANES rows from `row` on. */
+INLINE bits32 codes_of(const int bits, const uint8_t *block, int row, int quad) {
+    if (bits == 8) return load_bits(block + quad * PLANE + 4 * row);
+    bits32 codes = load_bits(block + quad / 2 * PLANE + 4 * row);
+    codes = (quad % 2 ? codes >> 4 : codes) & 0x0F0F0F0F;
+    const uint8_t *upper = block + QUADS / 2 * PLANE + 4 * row;
+    if (bits == 5) codes |= (load_bits(upper) >> quad & 0x01010101) << 4;
+    if (bits == 6)
+        codes |= (load_bits(upper + quad / 4 * PLANE) >> 2 * (quad % 4) & 0x03030303) << 4;
+    return codes;
+}
+
+/* Writes the codes of one row and block; the bits in which they go are zero before. */
+static inline void put_codes(int bits, uint8_t *block, int64_t row, const uint8_t codes[BLOCK]) {
+    for (int quad = 0; quad < QUADS; quad++)
+        for (int k = 0; k < 4; k++) {
+            const int code = codes[4 * quad + k];
+            uint8_t *at = block + 4 * row + k;
+            if (bits == 8) {
+                at[quad * PLANE] = (uint8_t)code;
+                continue;
+            }
+            at[quad / 2 * PLANE] |= (uint8_t)((code & 15) << 4 * (quad % 2));
+            at += QUADS / 2 * PLANE;
+            if (bits == 5) at[0] |= (uint8_t)(code >> 4 << quad);
+            if (bits == 6) at[quad / 4 * PLANE] |= (uint8_t)(code >> 4 << 2 * (quad % 4));
+        }
+}
+
+static inline int code_of(int bits, const uint8_t *block, int64_t row, int column) {
+    const int quad = column / 4;
+    const uint8_t *at = block + 4 * row + column % 4;
+    if (bits == 8) return at[quad * PLANE];
+    const int code = at[quad / 2 * PLANE] >> 4 * (quad % 2) & 15;
+    at += QUADS / 2 * PLANE;
+    if (bits == 5) return code | (at[0] >> quad & 1) << 4;
+    if (bits == 6) return code | (at[quad / 4 * PLANE] >> 2 * (quad % 4) & 3) << 4;
+    return code;
+}
+
+/* One token's input in whole numbers of sixteen bits, in units of its own for each block.
+ *
+ * Where bytes are multiplied, a number is BASE * high + low; otherwise words are: even and odd.
+ */
+typedef struct {
+    uint32_t (*quads)[2]; /* [columns / 4]: high and low, or even and odd */
+    float *unit;          /* [columns / BLOCK] */
+    float *sum;           /* of the input, [columns / 16] */
+} Whole;
+
+enum { BASE = 255, MOST = BASE * 127 + 127 };
+
+static inline size_t whole_bytes(int64_t columns) {
+    return (size_t)columns * 2 + (size_t)(columns / BLOCK + columns / 16) * sizeof(float);
+}
+
+/* Rounds x[columns] to whole numbers, in a place of whole_bytes(columns). */
+static inline Whole whole_of(const bf16 *x, int64_t columns, void *place) {
+    Whole whole = {.quads = place};
+    whole.unit = (float *)(whole.quads + columns / 4);
+    whole.sum = whole.unit + columns / BLOCK;
+    for (int64_t block = 0; block < columns / BLOCK; block++) {
+        const bf16 *from = x + block * BLOCK;
+        floats most = {0};
+        ints broken = {0};
+        for (int at = 0; at < BLOCK; at += LANES) {
+            const floats size = absolute(widened(from + at));
+            broken |= ~(size < INFINITY);
+            most = maximum(most, size);
+        }
+        const float unit = any(broken) ? NAN : largest(most) / MOST;
+        const float factor = unit > 0.0f ? 1.0f / unit : 0.0f;
+        int32_t number[BLOCK];
+        for (int at = 0; at < BLOCK; at += LANES) {
+            const floats whole_numbers = nearest(widened(from + at) * factor);
+            const ints found =
+                any(broken) ? (ints){0} : __builtin_convertvector(whole_numbers, ints);
+            memcpy(number + at, &found, sizeof found);
+        }
+        whole.unit[block] = unit;
+        for (int half = 0; half < 2; half++) {
+            int32_t sum = 0;
+            for (int at = 0; at < 16; at++) sum += number[16 * half + at];
+            whole.sum[2 * block + half] = unit * (float)sum;
+        }
+        uint32_t(*to)[2] = whole.quads + block * QUADS;
+#ifdef HAS_BYTE_DOT
+        int8_t high[BLOCK], low[BLOCK];
+        for (int at = 0; at < BLOCK; at++) {
+            /* The nearest multiple of BASE: the sum is positive, so division rounds down. */
+            high[at] = (int8_t)((number[at] + MOST) / BASE - 127);
+            low[at] = (int8_t)(number[at] - BASE * high[at]);
+        }
+        for (int quad = 0; quad < QUADS; quad++) {
+            memcpy(to[quad], high + 4 * quad, 4);
+            memcpy(to[quad] + 1, low + 4 * quad, 4);
+        }
+#else
+        for (int quad = 0; quad < QUADS; quad++)
+            for (int odd = 0; odd < 2; odd++) {
+                const int32_t *at = number + 4 * quad + odd;
+                to[quad][odd] = (uint16_t)at[0] | (uint32_t)at[2] << 16;
+            }
+#endif
+    }
+    return whole;
+}
+
+/* sums += the products of four codes of each row with four numbers. */
+INLINE void add_quad(ints sums[2], bits32 codes, const uint32_t numbers[2]) {
+#ifdef HAS_BYTE_DOT
+    sums[0] = add_bytes(sums[0], codes, fill_bits(numbers[0]));
+    sums[1] = add_bytes(sums[1], codes, fill_bits(numbers[1]));
+#else
+    sums[0] += (ints)multiply_words(codes & 0x00FF00FF, fill_bits(numbers[0]));
+    sums[1] += (ints)multiply_words(codes >> 8 & 0x00FF00FF, fill_bits(numbers[1]));
+#endif
+}
+
+INLINE floats sum_of_quads(const ints sums[2]) {
+#ifdef HAS_BYTE_DOT
+    return __builtin_convertvector(sums[0], floats) * (float)BASE +
+           __builtin_convertvector(sums[1], floats);
+#else
+    return __builtin_convertvector(sums[0] + sums[1], floats);
+#endif
+}
+
+/* Products of one token with the rows of a panel. */
+INLINE void codes_product(const int bits, const Part *part, int64_t columns, int64_t panel,
+                          Whole x, floats sums[VECTORS]) {
+    const int64_t span = span_of(bits), spans = columns / span;
+    const int quads = (int)span / 4;
+    const uint8_t *block = codes_at(part, columns, panel);
+    const int64_t scales = panel * spans * PANEL;
+    const float offset = (float)part->offset;
+    for (int j = 0; j < VECTORS; j++) sums[j] = (floats){0};
+    for (int64_t at = 0; at < columns / BLOCK; at++, block += block_bytes(bits)) {
+        const uint32_t(*numbers)[2] = (const uint32_t(*)[2])(x.quads + at * QUADS);
+        for (int64_t line = 0; line < block_bytes(bits); line += 64) PREFETCH(block + line);
+#pragma GCC unroll 2
+        for (int half = 0; half < BLOCK / span; half++) {
+            const int64_t which = at * (BLOCK / span) + half, first = scales + which * PANEL;
+            const floats unit = fill(x.unit[at]);
+            const float sum =
+                bits == 6 ? x.sum[which] : x.sum[2 * which] + x.sum[2 * which + 1];
+            const floats below = fill(offset * sum), lifted = fill(sum);
+#pragma GCC unroll 4
+            for (int j = 0; j < VECTORS; j++) {
+                ints dots[2] = {{0}, {0}};
+#pragma GCC unroll 8
+                for (int quad = 0; quad < quads; quad++)
+                    add_quad(dots, codes_of(bits, block, j * LANES, half * quads + quad),
+                             numbers[half * quads + quad]);
+                const floats product = sum_of_quads(dots) * unit - below;
+                sums[j] += from_half(part->scale + first + j * LANES) * product;
+                if (part->minimum)
+                    sums[j] -= from_half(part->minimum + first + j * LANES) * lifted;
+            }
+        }
+    }
+}
+
+/* Converts columns `first` to `stop` of a panel, whole blocks, to a right side, by strips. */
+INLINE void expand_codes(const int bits, const Part *part, int64_t columns, int64_t panel,
+                         int64_t first, int64_t stop, Side *to) {
+    const int64_t span = span_of(bits), spans = columns / span;
+    const int quads = (int)span / 4;
+    const uint8_t *codes = codes_at(part, columns, panel);
+    const floats offset = fill((float)part->offset);
+    for (int64_t at = first / span; at < stop / span; at++) {
+        const int64_t scales = (panel * spans + at) * PANEL;
+        const uint8_t *block = codes + at * span / BLOCK * block_bytes(bits);
+        const int half = (int)(at % (BLOCK / span));
+        for (int j = 0; j < VECTORS; j++) {
+            const floats scale = from_half(part->scale + scales + j * LANES);
+            floats below = offset * scale;
+            if (part->minimum) below += from_half(part->minimum + scales + j * LANES);
+            Side *place = strip_at(to, stop - first, j * LANES) + (at * span - first) * STRIP;
+#pragma GCC unroll 8
+            for (int quad = 0; quad < quads; quad++) {
+                const bits32 four = codes_of(bits, block, j * LANES, half * quads + quad);
+                floats value[4];
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; k++) {
+                    const ints code = (ints)(four >> 8 * k & 0xFF);
+                    value[k] = __builtin_convertvector(code, floats) * scale - below;
+                }
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; k += TOGETHER, place += TOGETHER * STRIP)
+                    store_columns(place, value + k);
+            }
+        }
+    }
+}
+
+#endif
