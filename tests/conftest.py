@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
-from lmi_cli.native import choice, compiling, cpu, library
+from lmi_cli.native import compiling, cpu, library, variants
 
 # Most tests are not about the library in C, which computes in bfloat16; those that are ask for it.
 os.environ.setdefault("LMI_NATIVE", "0")
@@ -32,15 +33,33 @@ def _one_seed() -> None:
 
 
 @pytest.fixture(scope="session")
-def built_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library in C, compiled from the sources as they are; an error of the compiler fails."""
+def built_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the libraries in C for this kind of machine, of the sources as they are.
+
+    All workers share it. An error of the compiler fails, whichever library it concerns.
+    """
+    if not variants.compilable():
+        pytest.skip("there are no kernels for this kind of machine")
+    if given := os.environ.get("LMI_TEST_KERNELS"):  # made by tests/native/test_sanitized.py
+        return Path(given)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / compiling.MANIFEST).exists():
+            folder.mkdir(exist_ok=True)
+            assert compiling.compile_libraries(folder) == {}
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built_library(built_libraries: Path) -> Path:
+    """The library in C for this machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("LMI_NATIVE", raising=False)
-        if reason := choice._not_wanted():
-            pytest.skip(f"the library in C cannot run here: {reason}")
-    if given := os.environ.get("LMI_TEST_KERNELS"):  # built for tests/native/test_sanitized.py
-        return Path(given, compiling.LIBRARY)
-    return compiling.compile_library(tmp_path_factory.mktemp("native"))
+        variant = variants.chosen()
+    if isinstance(variant, str):
+        pytest.skip(f"the library in C cannot run here: {variant}")
+    return built_libraries / variant.file
 
 
 @pytest.fixture
@@ -54,7 +73,7 @@ def c_library(built_library: Path) -> Iterator[None]:
 @pytest.fixture
 def native(built_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let commands use the library in C where they would, as they do for users."""
-    monkeypatch.setattr(choice, "_folder", built_library.parent)
+    monkeypatch.setattr(compiling, "FOLDER", built_library.parent)
     monkeypatch.delenv("LMI_NATIVE", raising=False)
     yield
     library.use(None)

@@ -1,22 +1,27 @@
 """Convert a GGUF file, once, to the folder form that everything else starts from.
 
-transformers reads the file, after `gguf.read_header` has found it sound. torch and transformers are
-imported only for a conversion.
+transformers reads the file, after `gguf.read_header` has found it sound. Blocks of quantized
+weights stay as they are where the tensors need no more than another name. torch and transformers
+are imported only for a conversion.
 """
 
 import contextlib
 import json
-import math
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmi_cli import memory
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
-from lmi_cli.checkpoints.gguf import GgufHeader, GgufTensor, read_header
+from lmi_cli.checkpoints.gguf import KEPT, GgufHeader, GgufTensor, read_header
+from lmi_cli.checkpoints.gguf_names import ARCHITECTURES, IGNORED, halves_of, name_of
+from lmi_cli.checkpoints.gguf_rope import scaled_rope
+from lmi_cli.checkpoints.tensors import BLOCKS, INDEX, WEIGHTS
 from lmi_cli.disk import is_full
 from lmi_cli.errors import ModelError, ResourceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Saving copies one shard at a time, so its size bounds the copy.
 _SHARD_BYTES = 2**30
@@ -39,13 +44,15 @@ _DIGITS_FIRST = frozenset(
 def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) -> None:
     """Convert a GGUF file to a folder that `from_pretrained` accepts.
 
-    The weights are dequantised in float32 and rounded once, to bfloat16: every dtype and every
-    baseline starts from these rounded weights. Tied weights are stored once.
+    Of the architectures in `gguf_names`, blocks of the types in `gguf.KEPT` are copied as they are.
+    All other weights are dequantised in float32 and rounded once, to bfloat16. Tied weights are
+    stored once.
 
     Args:
         path: The file.
         folder: An existing empty folder, which receives config.json, generation_config.json,
-            tokenizer.json, tokenizer_config.json and the safetensors files.
+            tokenizer.json, tokenizer_config.json, the safetensors files and, for blocks,
+            blocks.json.
         progress: Receives how much of the file is done.
 
     Raises:
@@ -58,9 +65,13 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
     total = path.stat().st_size
     progress(0, total, what)
     try:
-        with _quiet_transformers(lambda share: progress(int(share * total), total, what)):
+        report = lambda share: progress(int(share * total), total, what)  # noqa: E731
+        with _quiet_transformers(report):
             _convert_tokenizer(path, folder, header)
-            _convert_weights(path, folder, header)
+            if keeps_blocks(header):
+                _copy_weights(path, folder, header, report)
+            else:
+                _convert_weights(path, folder, header)
     except (ModelError, OSError):
         raise
     except MemoryError as error:
@@ -79,23 +90,40 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
     progress(total, total, what)
 
 
+def keeps_blocks(header: GgufHeader) -> bool:
+    """Whether the quantized weights of a file stay as they are."""
+    return header.architecture in ARCHITECTURES and all(
+        name in IGNORED or name_of(name) is not None for name in header.tensors
+    )
+
+
+def converted_bytes(header: GgufHeader) -> int:
+    """The length of all weights after the conversion."""
+    if not keeps_blocks(header):
+        return header.elements * _BFLOAT16_BYTES
+    return sum(
+        tensor.nbytes if tensor.kind in KEPT else tensor.elements * _BFLOAT16_BYTES
+        for tensor in header.tensors.values()
+    )
+
+
 def check_memory(path: Path, header: GgufHeader) -> None:
-    """Check that the dequantised model fits in the memory that is free now.
+    """Check that what a conversion needs fits in the memory that is free now.
 
     Raises:
         ResourceError: It does not; the message gives both figures.
     """
-    weights = header.elements * _BFLOAT16_BYTES
+    weights = converted_bytes(header)
     # One tensor at a time is in float32, in two copies if its rows are permuted.
     needed = (
-        weights
-        + min(weights, _SHARD_BYTES)
+        (0 if keeps_blocks(header) else weights)
+        + 2 * min(weights, _SHARD_BYTES)
         + 2 * header.largest_tensor_elements * _FLOAT32_BYTES
         + _OVERHEAD_BYTES
     )
     memory.require(
         needed,
-        f"converting {path.name} ({weights / 1e9:.1f} GB of dequantised weights)",
+        f"converting {path.name} ({weights / 1e9:.1f} GB of weights)",
         "free some memory, or use a smaller model or its safetensors form",
     )
 
@@ -157,14 +185,18 @@ def _adds_bos(header: GgufHeader) -> bool:
     return bool(header.values.get("tokenizer.ggml.add_bos_token", default))
 
 
-def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
+def _empty_model(path: Path, header: GgufHeader) -> Any:
+    """The model that a file describes, without memory for its weights.
+
+    Raises:
+        ModelError: The file holds fewer weights.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils.quantization_config import GgufConfig
 
-    source = {"gguf_file": path.name, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(str(path.parent), **source)
-    scaled = _scaled_rope(path, header, getattr(config, "rope_parameters", None) or {})
+    config = AutoConfig.from_pretrained(
+        str(path.parent), gguf_file=path.name, trust_remote_code=False
+    )
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(
             config, attn_implementation="eager", trust_remote_code=False
@@ -175,6 +207,70 @@ def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
         raise ModelError(
             f"{path.name} describes a model of {described:,} weights but holds {header.elements:,}"
         )
+    return empty
+
+
+def _copy_weights(
+    path: Path, folder: Path, header: GgufHeader, report: Callable[[float], None]
+) -> None:
+    """Write the weights of a file under other names, their blocks as they are."""
+    import torch
+
+    empty = _empty_model(path, header)
+    config = empty.config
+    missing = {name: tuple(weight.shape) for name, weight in empty.named_parameters()}
+    kinds: dict[str, str] = {}
+    raw = torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)
+    heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
+
+    def tensors() -> Iterator[tuple[str, "Tensor"]]:
+        for number, (source, tensor) in enumerate(header.tensors.items()):
+            report(number / len(header.tensors))
+            name = name_of(source)
+            expected = missing.pop(name, None) if name else None
+            if name is None or expected is None:
+                continue
+            if tensor.shape != expected:
+                raise ModelError(
+                    f"{path.name}: tensor {source} has the shape {list(tensor.shape)}, but by the "
+                    f"header it is {list(expected)}"
+                )
+            rows = raw[tensor.start : tensor.start + tensor.nbytes].view(tensor.shape[0], -1)
+            if (count := halves_of(header.architecture, source)) is not None:
+                # Components 2p and 2p + 1 of a head become p and p + size / 2.
+                rows = rows.view(heads[count], -1, 2, rows.shape[1]).transpose(1, 2)
+                rows = rows.reshape(tensor.shape[0], -1)
+            if tensor.kind in KEPT and len(tensor.shape) == 2:
+                kinds[name] = KEPT[tensor.kind]
+                yield name, rows
+            else:
+                yield name, _dequantized(tensor, rows).view(tensor.shape)
+
+    save_weights(tensors(), folder)
+    if missing:
+        raise ModelError(f"{path.name} lacks the weights of {min(missing)}")
+    _write_json(folder / BLOCKS, kinds)
+    _write_settings(path, folder, header, empty)
+
+
+def _dequantized(tensor: GgufTensor, rows: "Tensor") -> "Tensor":
+    """The weights in some rows of bytes, in bfloat16."""
+    import gguf
+    import torch
+
+    floats = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
+    if tensor.kind in floats:
+        return rows.contiguous().view(floats[tensor.kind]).to(torch.bfloat16)
+    kind = gguf.GGMLQuantizationType(tensor.kind)
+    return torch.from_numpy(gguf.quants.dequantize(rows.numpy(), kind)).to(torch.bfloat16)
+
+
+def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.quantization_config import GgufConfig
+
+    _empty_model(path, header)
     # Each tensor is dequantised in float32 and rounded before the next one is read, so that the
     # whole model is never in memory in float32.
     model, loading = AutoModelForCausalLM.from_pretrained(
@@ -183,11 +279,19 @@ def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
         attn_implementation="eager",
         quantization_config=GgufConfig(dequantize=True),
         output_loading_info=True,
-        **source,
+        gguf_file=path.name,
+        trust_remote_code=False,
     )
     if loading["missing_keys"]:
         raise ModelError(f"{path.name} lacks the weights of {min(loading['missing_keys'])}")
-    _save_weights(model.state_dict(), folder)
+    named = model.state_dict().items()
+    by_place = {tensor.data_ptr(): (name, tensor) for name, tensor in reversed(named)}
+    save_weights(reversed(by_place.values()), folder)
+    _write_settings(path, folder, header, model)
+
+
+def _write_settings(path: Path, folder: Path, header: GgufHeader, model: Any) -> None:
+    scaled = scaled_rope(path, header, getattr(model.config, "rope_parameters", None) or {})
     settings = model.config.to_diff_dict()
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         settings.pop(name, None)
@@ -214,88 +318,35 @@ def _generation_settings(header: GgufHeader) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _scaled_rope(path: Path, header: GgufHeader, rope: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the rotary parameters of a model with scaled frequencies, or None if they are plain.
-
-    transformers 5.23 reads the base frequency of a GGUF file but not its scaling, which would give
-    a model that runs but is wrong. Linear scaling and that of Llama 3.1 are added here.
-
-    Raises:
-        ModelError: The file has another kind of scaling.
-    """
-    prefix = f"{header.architecture}.rope.scaling"
-    kind = header.values.get(f"{prefix}.type", "none")
-    factor = header.values.get(f"{prefix}.factor")
-    factors = header.tensors.get("rope_freqs.weight")
-    if rope.get("rope_type", "default") != "default":
-        return None  # transformers read it
-    if kind == "none" and factors is None and "rope_factors_long.weight" not in header.tensors:
-        return None
-    nested = any(isinstance(value, dict) for value in rope.values())  # by kind of layer
-    if kind == "linear" and factors is None and isinstance(factor, float) and not nested:
-        return rope | {"rope_type": "linear", "factor": factor}
-    if kind == "none" and factors is not None and not nested:
-        llama3 = _llama3_rope(path, factors, rope)
-        if llama3 is not None:
-            return llama3
-    raise ModelError(
-        f"{path.name}: its scaling of rotary frequencies is not supported in GGUF files",
-        hint="use the model's safetensors form, whose config.json describes it in full",
-    )
-
-
-def _llama3_rope(path: Path, factors: GgufTensor, rope: dict[str, Any]) -> dict[str, Any] | None:
-    """Return Llama 3's parameters if they give exactly the factors stored in the file."""
-    if factors.kind != 0 or factors.elements > 2**13:
-        return None
-    with path.open("rb") as file:
-        file.seek(factors.start)
-        stored = struct.unpack(f"<{factors.elements}f", file.read(4 * factors.elements))
-    factor, low, high, original = max(stored), 1.0, 4.0, 8192
-    if not 1.0 <= factor < 1e6:
-        return None
-    for index, value in enumerate(stored):
-        wavelength = 2 * math.pi * rope["rope_theta"] ** (index / factors.elements)
-        share = min(1.0, max(0.0, (original / wavelength - low) / (high - low)))
-        if not math.isclose(value, 1 / ((1 - share) / factor + share), rel_tol=1e-3):
-            return None
-    return rope | {
-        "rope_type": "llama3",
-        "factor": factor,
-        "low_freq_factor": low,
-        "high_freq_factor": high,
-        "original_max_position_embeddings": original,
-    }
-
-
-def _save_weights(state: dict[str, Any], folder: Path) -> None:
-    """Write the weights in shards of 1 GiB; of tensors that share memory, only the first."""
+def save_weights(tensors: "Iterable[tuple[str, Tensor]]", folder: Path) -> None:
+    """Write tensors in shards of 1 GiB; no more than one of them is in memory."""
     from safetensors.torch import save_file
 
-    shards: list[dict[str, Any]] = [{}]
-    seen: set[int] = set()
-    shard_bytes = total = 0
-    for name, tensor in state.items():
-        if tensor.data_ptr() in seen:
-            continue
-        seen.add(tensor.data_ptr())
-        if shards[-1] and shard_bytes + tensor.nbytes > _SHARD_BYTES:
-            shards.append({})
-            shard_bytes = 0
-        shards[-1][name] = tensor.contiguous()
+    weight_map: dict[str, str] = {}
+    shard: dict[str, Tensor] = {}
+    shard_bytes = total = number = 0
+
+    def save() -> None:
+        nonlocal number, shard_bytes
+        number += 1
+        file = f"model-{number:05}.safetensors"
+        save_file(shard, folder / file, {"format": "pt"})
+        weight_map.update(dict.fromkeys(shard, file))
+        shard.clear()
+        shard_bytes = 0
+
+    for name, tensor in tensors:
+        if shard and shard_bytes + tensor.nbytes > _SHARD_BYTES:
+            save()
+        shard[name] = tensor.contiguous()
         shard_bytes += tensor.nbytes
         total += tensor.nbytes
-    metadata = {"format": "pt"}
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata)
+    save()
+    if number == 1:
+        (folder / "model-00001.safetensors").rename(folder / WEIGHTS)
         return
-    weight_map = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(shard, folder / file, metadata)
-        weight_map.update(dict.fromkeys(shard, file))
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    _write_json(folder / "model.safetensors.index.json", index)
+    _write_json(folder / INDEX, index)
 
 
 def _write_json(path: Path, value: object) -> None:

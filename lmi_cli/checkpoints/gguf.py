@@ -41,6 +41,9 @@ BLOCKS = {
     40: (64, 36), 41: (128, 18),
 }  # fmt: skip
 
+KEPT = {2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}
+"""Types whose blocks a conversion keeps as they are, with their names."""
+
 # Keys below the architecture's prefix that size the model, with the largest value accepted.
 _LIMITS = {
     "block_count": 1_000,
@@ -65,13 +68,24 @@ class GgufTensor:
 
     Attributes:
         kind: Its ggml type; 0 is float32.
-        elements: Number of weights.
+        shape: Its shape, rows first.
         start: Offset of its first byte in the file.
     """
 
     kind: int
-    elements: int
+    shape: tuple[int, ...]
     start: int
+
+    @property
+    def elements(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Its length in the file."""
+        block, block_bytes = BLOCKS[self.kind]
+        return self.elements // block * block_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +202,7 @@ class _Reader:
 
     def _tensors(self, count: int, alignment: int) -> dict[str, GgufTensor]:
         """Read and check the tensor table."""
-        table: dict[str, tuple[int, int]] = {}
+        table: dict[str, tuple[int, tuple[int, ...]]] = {}
         spans: list[tuple[int, int, str]] = []
         for _ in range(count):
             name = self._text(_MAX_NAME_BYTES, "a tensor name")
@@ -207,7 +221,7 @@ class _Reader:
             if offset % alignment:
                 raise _DamagedError(f"tensor {name!r} lies at {offset}, which is not aligned")
             elements = prod(shape)  # Python integers do not overflow
-            table[name] = kind, elements
+            table[name] = kind, tuple(reversed(shape))
             spans.append((offset, offset + elements // block * block_bytes, name))
         if not spans:
             raise _DamagedError("it holds no tensors")

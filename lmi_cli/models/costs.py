@@ -26,11 +26,10 @@ class Costs:
 
 def costs_of(lm: LanguageModel) -> Costs:
     """The costs of a dense model; for a mixture of experts, these are upper bounds."""
-    linear, head = lm.linear_weights
     heads, key_heads = lm.attention_heads
     return Costs(
-        linear_flops=2 * linear,
+        linear_flops=2 * lm.linear_weights,
         visible_flops=4 * heads * lm.head_size,
-        step_bytes=(linear + head) * (1 if lm.quantize == "int8" else lm.dtype.itemsize),
+        step_bytes=lm.step_bytes,
         visible_bytes=2 * key_heads * lm.head_size * lm.dtype.itemsize,
     )

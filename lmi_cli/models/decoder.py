@@ -9,6 +9,7 @@ transformers.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -18,12 +19,15 @@ from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.ranges import QKV
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.engine.language_model import Attention, LanguageModel
-from lmi_cli.models.blueprint import Blueprint
+from lmi_cli.models.blueprint import EMBEDDING, HEAD, Blueprint
+from lmi_cli.models.weights import Weights
 from lmi_cli.native import onednn, pointwise
 from lmi_cli.native.attention import MAX_RANGES, SIZES
 from lmi_cli.native.library import LANES, takes
-from lmi_cli.native.linear import PackedLinear
+from lmi_cli.native.linear import PackedLinear, Weight, kind_of
 from lmi_cli.native.step import StepLayer, Stepper
+
+_BITS = {"int8": 8, "int4": 4}
 
 
 class TorchLinear:
@@ -37,11 +41,6 @@ class TorchLinear:
     def join(cls, weights: Sequence[Tensor], bias: Tensor | None = None) -> "TorchLinear":
         """A layer of several weights (``[., in]``), stacked along the outputs."""
         return cls(weights[0] if len(weights) == 1 else torch.cat(tuple(weights)), bias)
-
-    @classmethod
-    def join_gated(cls, gate: Tensor, up: Tensor) -> "TorchLinear":
-        """The two inner projections of an MLP, for :meth:`gated`."""
-        return cls.join((gate, up))
 
     @property
     def nbytes(self) -> int:
@@ -99,8 +98,14 @@ class Decoder(LanguageModel):
 
     Args:
         blueprint: The shape.
-        weights: Tensors by the names that transformers gives them, all of one dtype on the CPU.
-        quantize: Keep eight bits of each weight of a linear layer; the embedding stays as it is.
+        weights: Tensors by the names that transformers gives them.
+        quantize: ``none``; ``blocks`` keeps those of a GGUF file; ``int8`` and ``int4`` round the
+            weights of linear layers, the output projection and the embedding to eight bits in
+            either case.
+        packed: Linear layers by name that have been packed before.
+
+    Attributes:
+        packed: Linear layers of few bits by name.
 
     Raises:
         KeyError: A weight is missing.
@@ -110,28 +115,32 @@ class Decoder(LanguageModel):
     computed_by = "lmi"
 
     def __init__(
-        self, blueprint: Blueprint, weights: Mapping[str, Tensor], *, quantize: bool = False
+        self,
+        blueprint: Blueprint,
+        weights: Mapping[str, Tensor],
+        *,
+        quantize: str = "none",
+        packed: Mapping[str, PackedLinear] = MappingProxyType({}),
     ) -> None:
         self._shape = blueprint
         self._scale = blueprint.head_size**-0.5
-        # The largest tensor comes first, while little else is in memory.
-        embedding = weights["model.embed_tokens.weight"]
-        sizes = (blueprint.head_size, blueprint.hidden, blueprint.inner)
-        self._packs = takes(embedding) and all(size % LANES == 0 for size in sizes)
-        self._kind: type[Linear] = PackedLinear if self._packs else TorchLinear
-        if quantize and not self._packs:
-            raise ValueError("weights in eight bits need bfloat16 and the library in C")
-        self.quantize = "int8" if quantize else "none"
-        self._head = self._join([embedding if blueprint.tied else weights["lm_head.weight"]])
-        shared = blueprint.tied and not quantize
-        self._embedding: Linear = self._head if shared else TorchLinear(embedding)
-        self.vocab_size = len(embedding)
-        self.dtype = embedding.dtype
-        self.device = embedding.device
-        self.device_map = {"": str(self.device)}
-        del embedding
+        self._weights, self._before = weights, packed
         self._norm = weights["model.norm.weight"]
-        self._layers = [self._layer(weights, index) for index in range(blueprint.layers)]
+        sizes = (blueprint.head_size, blueprint.hidden, blueprint.inner)
+        self._packs = takes(self._norm) and all(size % LANES == 0 for size in sizes)
+        if quantize != "none" and not self._packs:
+            raise ValueError("weights of few bits need bfloat16 and the library in C")
+        self.quantize = quantize
+        self.packed: dict[str, PackedLinear] = {}
+        # The largest tensors come first, while little else is in memory.
+        self._embedding = self._linear("embedding", [EMBEDDING])
+        self._head = self._embedding if blueprint.tied else self._linear("head", [HEAD])
+        self.vocab_size = blueprint.vocabulary
+        self.dtype = self._norm.dtype
+        self.device = self._norm.device
+        self.device_map = {"": str(self.device)}
+        self._layers = [self._layer(index) for index in range(blueprint.layers)]
+        del self._weights, self._before
         self._stepper: Stepper | None = None
         self.family = blueprint.family
         self.trained_length = blueprint.trained_length
@@ -158,11 +167,16 @@ class Decoder(LanguageModel):
         )
 
     @property
-    def linear_weights(self) -> tuple[int, int]:
-        """Number of weights in the linear layers, and in the output projection after them."""
-        linears = [linear for layer in self._layers for linear in layer.linears]
-        inner = sum(linear.rows * linear.columns for linear in linears)
-        return inner, self._head.rows * self._head.columns
+    def linear_weights(self) -> int:
+        """Number of weights in the linear layers, without the output projection after them."""
+        linears = (linear for layer in self._layers for linear in layer.linears)
+        return sum(linear.rows * linear.columns for linear in linears)
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of the weights that are read for one generated token."""
+        linears = (linear for layer in self._layers for linear in layer.linears)
+        return sum(linear.nbytes for linear in linears) + self._head.nbytes
 
     @torch.inference_mode()
     def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
@@ -230,39 +244,56 @@ class Decoder(LanguageModel):
         mean = wide.pow(2).mean(-1, keepdim=True)
         return weight * (wide * torch.rsqrt(mean + self._shape.epsilon)).to(x.dtype)
 
-    def _layer(self, weights: Mapping[str, Tensor], index: int) -> _Layer:
-        prefix = f"model.layers.{index}."
+    def _layer(self, index: int) -> _Layer:
+        prefix, weights = f"model.layers.{index}.", self._weights
 
-        def weight(name: str) -> Tensor:
-            return weights[f"{prefix}{name}.weight"]
+        def linear(kind: str, *names: str, gated: bool = False) -> Linear:
+            return self._linear(f"{prefix}{kind}", [f"{prefix}{name}" for name in names], gated)
 
-        qkv = [f"self_attn.{part}_proj" for part in "qkv"]
-        biased = f"{prefix}{qkv[0]}.bias" in weights
         return _Layer(
-            qkv=self._join(
-                [weight(name) for name in qkv],
-                torch.cat([weights[f"{prefix}{name}.bias"] for name in qkv]) if biased else None,
-            ),
-            output=self._join([weight("self_attn.o_proj")]),
-            gate_up=self._rounded(
-                self._kind.join_gated(weight("mlp.gate_proj"), weight("mlp.up_proj"))
-            ),
-            down=self._join([weight("mlp.down_proj")]),
+            qkv=linear("qkv", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            output=linear("output", "self_attn.o_proj"),
+            gate_up=linear("gate_up", "mlp.gate_proj", "mlp.up_proj", gated=True),
+            down=linear("down", "mlp.down_proj"),
             norms=(
-                weight("input_layernorm"),
-                weight("post_attention_layernorm"),
+                weights[f"{prefix}input_layernorm.weight"],
+                weights[f"{prefix}post_attention_layernorm.weight"],
                 weights.get(f"{prefix}self_attn.q_norm.weight"),
                 weights.get(f"{prefix}self_attn.k_norm.weight"),
             ),
         )
 
-    def _join(self, weights: Sequence[Tensor], bias: Tensor | None = None) -> Linear:
-        return self._rounded(self._kind.join(weights, bias))
+    def _linear(self, name: str, modules: Sequence[str], gated: bool = False) -> Linear:
+        """A layer of several modules, stacked along the outputs, or of a gated pair.
 
-    def _rounded(self, linear: Linear) -> Linear:
-        if self.quantize == "int8" and isinstance(linear, PackedLinear):
-            return linear.quantized(8)
-        return linear
+        Args:
+            name: What it is called among those that have been packed before.
+            modules: Names of their weights, without ``.weight``.
+            gated: Whether they are the two inner projections of an MLP.
+        """
+        if name in self._before:
+            linear = self.packed[name] = self._before[name]
+            return linear
+        weights = self._weights
+        biases = [f"{module}.bias" for module in modules]
+        bias = torch.cat([weights[b] for b in biases]) if biases[0] in weights else None
+        names = [f"{module}.weight" for module in modules]
+        if not self._packs:
+            return TorchLinear.join([weights[n] for n in names], bias)
+        keeps = self.quantize == "blocks"
+        found: list[Weight] = [
+            weights.as_stored(n) if keeps and isinstance(weights, Weights) else weights[n]
+            for n in names
+        ]
+        if gated and len({kind_of(weight) for weight in found}) > 1:
+            found = [weights[n] for n in names]
+        packed = PackedLinear.join_gated(*found) if gated else PackedLinear.join(found, bias)
+        if self.quantize in _BITS:
+            outer = name in ("embedding", "head")
+            packed = packed.quantized(8 if outer else _BITS[self.quantize])
+        if self.quantize != "none":
+            self.packed[name] = packed
+        return packed
 
 
 def _packed(linears: Sequence[Linear]) -> list[PackedLinear]:

@@ -4,17 +4,19 @@ Imports neither torch nor transformers.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.checkpoints import catalog, gguf, validation
+from lmi_cli.checkpoints import catalog, conversion, gguf, validation
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
+from lmi_cli.native.kinds import GGUF_KINDS, ROUNDED
 
-QUANTIZE = ("none", "int8")
-"""What weights may be rounded to beyond their dtype."""
+QUANTIZE = ("auto", "none", "blocks", "int8", "int4")
+"""How linear layers keep their weights: in the dtype, in the blocks of a GGUF file, or rounded."""
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -34,6 +36,8 @@ class ModelFacts:
         vocabulary: Number of tokens.
         dtype: In which the weights are stored.
         weights: Number of weights.
+        block_bytes: Bytes of all weights where those in blocks of a GGUF file stay in blocks; 0 if
+            there are none.
     """
 
     family: str
@@ -46,6 +50,7 @@ class ModelFacts:
     vocabulary: int
     dtype: str
     weights: int
+    block_bytes: int = 0
 
     @property
     def layers(self) -> list[LayerSpec]:
@@ -57,10 +62,28 @@ class ModelFacts:
         return 2 * self.kv_heads * self.head_dim * DTYPE_BYTES[dtype]
 
     def weights_bytes(self, dtype: str, quantize: str = "none") -> int:
-        """Bytes of all weights in ``dtype``, or of eight bits each beside the embedding."""
+        """Bytes of all weights in ``dtype``, or as ``quantize`` says; see :data:`QUANTIZE`."""
+        if quantize == "blocks":
+            return self.block_bytes
         if quantize == "none":
             return self.weights * DTYPE_BYTES[dtype]
-        return self.weights + self.vocabulary * self.hidden * DTYPE_BYTES[dtype]
+        outer = self.vocabulary * self.hidden
+        few, many = ROUNDED[4].bits_per_weight, ROUNDED[8].bits_per_weight
+        inner = (self.weights - outer) * (few if quantize == "int4" else many)
+        return int(inner + outer * many) // 8
+
+
+def block_bytes(kinds: Iterable[tuple[str, int]]) -> int:
+    """See :attr:`ModelFacts.block_bytes`.
+
+    Args:
+        kinds: Type and number of weights of each tensor; what is in no blocks becomes bfloat16.
+    """
+    bits = {kind.name: kind.bits_per_weight for kind in GGUF_KINDS.values()}
+    listed = list(kinds)
+    if not any(kind in bits for kind, _ in listed):
+        return 0
+    return int(sum(weights * bits.get(kind, 16) for kind, weights in listed)) // 8
 
 
 def names_model(argument: str) -> bool:
@@ -107,9 +130,15 @@ def facts_of_gguf(path: Path) -> ModelFacts:
         vocabulary=header.array_lengths.get("tokenizer.ggml.tokens", 0),
         dtype="bfloat16",  # what a conversion gives
         weights=header.elements,
+        block_bytes=block_bytes(
+            (gguf.KEPT.get(tensor.kind, ""), tensor.elements) for tensor in header.tensors.values()
+        )
+        if conversion.keeps_blocks(header)
+        else 0,
     )
 
 
-def count_weights(folder: Path) -> int:
-    """Number of weights in all safetensors files of a checked folder."""
-    return sum(prod(tensor.shape) for tensor in stored_tensors(folder).values())
+def count_weights(folder: Path) -> tuple[int, int]:
+    """Number of weights in all files of a checked folder, and :attr:`ModelFacts.block_bytes`."""
+    tensors = [(tensor.dtype, prod(tensor.shape)) for tensor in stored_tensors(folder).values()]
+    return sum(count for _, count in tensors), block_bytes(tensors)

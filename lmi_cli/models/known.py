@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing, sha256_file
+from lmi_cli.checkpoints.gguf_names import ARCHITECTURES
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.checkpoints.tensors import require_shapes, stored_tensors
 from lmi_cli.checkpoints.untrusted_json import read_object
@@ -98,6 +99,7 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
         precision=placement.precision(
             prepared.facts.dtype,
             in_c=prepared.blueprint is not None and compiling.will_compute(),
+            has_blocks=prepared.facts.block_bytes > 0,
         ),
         stored_tokenizer=tokenizer,
         template=template,
@@ -115,7 +117,7 @@ def _require_declared(files: ModelFiles) -> None:
     """
     stored = stored_tensors(files.folder)
     blueprint = declared(read_object(files.folder / CONFIG, CONFIG_LIMIT_BYTES))
-    if blueprint is None or blueprint.layers > len(stored) or EMBEDDING not in stored:
+    if blueprint is None or blueprint.layers > len(stored) or f"{EMBEDDING}.weight" not in stored:
         return
     import torch
 
@@ -145,4 +147,9 @@ def known_gguf(
     facts, total = facts_of_gguf(path), path.stat().st_size
     identity = sha256_file(path, lambda done: report(done, total, "reading"))
     files = ModelFiles(str(path), path.parent, identity, "gguf")
-    return KnownModel(files, facts, placement, placement.precision(facts.dtype), None)
+    precision = placement.precision(
+        facts.dtype,
+        in_c=facts.family in ARCHITECTURES and compiling.will_compute(),
+        has_blocks=facts.block_bytes > 0,
+    )
+    return KnownModel(files, facts, placement, precision, None)

@@ -14,8 +14,10 @@ from lmi_cli import memory
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.engine.language_model import LanguageModel
 from lmi_cli.errors import ModelError, ResourceError, UsageError
+from lmi_cli.models import panels
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.decoder import Decoder
+from lmi_cli.models.dequantized import dequantized
 from lmi_cli.models.known import KnownModel, known_model
 from lmi_cli.models.placement import AUTOMATIC, Placement
 from lmi_cli.models.weights import Weights
@@ -76,13 +78,14 @@ def load_known(known: KnownModel) -> Loaded:
     files, devices, precision = known.files, known.placement.arguments(), known.precision
     dtype: torch.dtype = getattr(torch, precision.dtype)
     on_cpu = devices == {"device_map": {"": "cpu"}}
-    quantize = precision.quantize == "int8"
+    quantize = precision.quantize
+    rounds = quantize != "none"
     threads.use_threads(known.placement.threads)
     fault: str | None = None
     if on_cpu:
         memory.require(
-            known.facts.weights_bytes(precision.dtype, precision.quantize),
-            f"{files.id} in {precision.quantize if quantize else precision.dtype}",
+            known.facts.weights_bytes(precision.dtype, quantize),
+            f"{files.id} in {quantize if rounds else precision.dtype}",
             "a smaller model or dtype, or --device-map auto with --offload-folder",
         )
         cpu.return_freed_memory()
@@ -90,21 +93,29 @@ def load_known(known: KnownModel) -> Loaded:
         if dtype == torch.bfloat16:
             fault = choice.use_library()
     plain = known.blueprint if on_cpu else None
-    if quantize and not (plain is not None and dtype == torch.bfloat16 and library.is_open()):
+    if rounds and not (plain is not None and dtype == torch.bfloat16 and library.is_open()):
         raise UsageError(
-            f"{files.id}: weights in eight bits are for plain decoders (Llama, Mistral, Qwen) in "
-            "bfloat16, on a processor with AVX512-BF16",
+            f"{files.id}: weights of few bits are for plain decoders (Llama, Mistral, Qwen) in "
+            "bfloat16, on a CPU with the library in C",
             hint=fault or "leave --quantize out",
+        )
+    if quantize == "blocks" and not known.facts.block_bytes:
+        raise UsageError(
+            f"{files.id} is not made of blocks of a GGUF file", hint="try --quantize int8 or int4"
         )
     try:
         if plain is not None:
             weights = Weights(files.folder, dtype)
             weights.require_shapes(plain.shapes(weights.keys()))
-            lm: LanguageModel = Decoder(plain, weights, quantize=quantize)
+            before = panels.load(files, quantize) if rounds else {}
+            decoder = Decoder(plain, weights, quantize=quantize, packed=before)
+            if decoder.packed.keys() - before.keys():
+                panels.save(files, quantize, decoder.packed)
+            lm: LanguageModel = decoder
         else:
             from lmi_cli.models.causal_lm import load_pretrained
 
-            lm = load_pretrained(files.folder, dtype, devices)
+            lm = load_pretrained(dequantized(files), dtype, devices)
     except ModelError as error:
         raise ModelError(f"{files.id}: {error.message}", hint=error.hint) from error
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:

@@ -26,7 +26,7 @@ class Precision:
 
     Attributes:
         dtype: A key of ``DTYPE_BYTES``.
-        quantize: One of ``QUANTIZE``.
+        quantize: One of ``QUANTIZE`` other than ``auto``.
     """
 
     dtype: str
@@ -53,7 +53,8 @@ class Placement:
         device_map: A map name that accelerate knows, such as ``auto``.
         max_memory: Limit by device (``0``, ``cpu``), as accelerate reads it (``"2GiB"``).
         offload_folder: For weights that fit no device.
-        quantize: ``none``, or ``int8`` to keep eight bits of each weight of a linear layer.
+        quantize: One of ``QUANTIZE``; ``auto`` keeps blocks of a GGUF file where our own decoder
+            computes in C.
         threads: Number of threads that compute; None for as many as are of use.
 
     Raises:
@@ -65,7 +66,7 @@ class Placement:
     device_map: str | None = None
     max_memory: Mapping[int | str, str] | None = None
     offload_folder: Path | None = None
-    quantize: str = "none"
+    quantize: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -98,7 +99,7 @@ class Placement:
             _check_device(self.device)
         return self.device
 
-    def precision(self, stored: str, *, in_c: bool = False) -> Precision:
+    def precision(self, stored: str, *, in_c: bool = False, has_blocks: bool = False) -> Precision:
         """The precision in which a model computes whose weights are stored as ``stored``.
 
         On a CPU, bfloat16 where the library in C or the processor multiplies it, and float32 where
@@ -107,17 +108,21 @@ class Placement:
         Args:
             stored: A key of ``DTYPE_BYTES``.
             in_c: Whether the library in C computes the model on a CPU.
+            has_blocks: Whether there are blocks of a GGUF file.
 
         Raises:
             UsageError: There is no such device.
         """
+        on_cpu = self.resolved_device().partition(":")[0] == "cpu" and not self.is_spread
         if self.dtype != "auto":
-            return Precision(self.dtype, self.quantize)
-        if self.resolved_device().partition(":")[0] == "cpu":
+            dtype = self.dtype
+        elif self.resolved_device().partition(":")[0] == "cpu":
             dtype = "bfloat16" if in_c or cpu.computes_bfloat16() else "float32"
         else:
             dtype = stored if DTYPE_BYTES[stored] == 2 else "bfloat16"
-        return Precision(dtype, self.quantize)
+        keeps = has_blocks and in_c and on_cpu and dtype == "bfloat16"
+        quantize = ("blocks" if keeps else "none") if self.quantize == "auto" else self.quantize
+        return Precision(dtype, quantize)
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for ``from_pretrained``.

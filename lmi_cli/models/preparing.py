@@ -53,6 +53,7 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
         ModelError: The configuration gives no trained length.
     """
     heads = config.num_attention_heads
+    weights, blocks = count_weights(folder)
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return ModelFacts(
         family=config.model_type,
@@ -64,7 +65,8 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
         hidden=config.hidden_size,
         vocabulary=config.vocab_size,
         dtype=dtype if dtype in DTYPE_BYTES else "float32",
-        weights=count_weights(folder),
+        weights=weights,
+        block_bytes=blocks,
     )
 
 

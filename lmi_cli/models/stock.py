@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, PreTrainedModel
 
 from lmi_cli.models.causal_lm import CausalLM, load_pretrained
+from lmi_cli.models.dequantized import dequantized
 from lmi_cli.models.hook import IMPLEMENTATION
 from lmi_cli.models.load import Loaded
 
@@ -75,7 +76,9 @@ def stock(loaded: Loaded) -> Iterator[StockModel]:
         lm, again = loaded.lm, 0
         if not isinstance(lm, CausalLM):
             lm = stack.enter_context(
-                load_pretrained(loaded.files.folder, lm.dtype, {"device_map": {"": lm.device}})
+                load_pretrained(
+                    dequantized(loaded.files), lm.dtype, {"device_map": {"": lm.device}}
+                )
             )
             again = lm.weights_bytes
         lm.model.set_attn_implementation(ATTENTION)

@@ -12,11 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lmi_cli.checkpoints.gguf import BLOCKS, KEPT
 from lmi_cli.checkpoints.tensors import FLOATS, require_shapes, stored_tensors
 from lmi_cli.errors import ModelError
+from lmi_cli.native.linear import GgufBlocks, Weight
 
 _SLICE_BYTES = 2**24
 """What is converted to another dtype is read in slices of this size."""
+
+_KINDS = {name: number for number, name in KEPT.items()}
+_SCALES_AT = {14: (208,), 3: (0, 2), 7: (0, 2), 12: (0, 2), 13: (0, 2)}
+"""Where the numbers in half precision are in a block, if it is not only the first two bytes."""
 
 _DTYPES = dict(
     zip(FLOATS, (torch.float64, torch.float32, torch.float16, torch.bfloat16), strict=True)
@@ -49,6 +55,8 @@ class Weights(Mapping[str, Tensor]):
         for name, stored in self._stored.items():
             if stored.dtype in FLOATS:
                 self[name]
+            elif stored.dtype in _KINDS:
+                self.as_stored(name)
 
     def __getitem__(self, name: str) -> Tensor:
         """Read a tensor.
@@ -59,6 +67,8 @@ class Weights(Mapping[str, Tensor]):
             OSError: It cannot be read.
         """
         stored = self._stored[name]
+        if stored.dtype in _KINDS:
+            return self._dequantized(name)
         tensor = torch.empty(stored.shape, dtype=self._dtype)
         flat, dtype = tensor.view(-1), _DTYPES[stored.dtype]
         step = max(1, _SLICE_BYTES // dtype.itemsize)
@@ -69,6 +79,46 @@ class Weights(Mapping[str, Tensor]):
                 _fill(raw, file)
                 if raw is not part:
                     part.copy_(raw)
+        require_finite(name, tensor)
+        return tensor
+
+    def as_stored(self, name: str) -> Weight:
+        """Read a tensor; blocks of a GGUF file stay as they are.
+
+        Raises:
+            KeyError: There is no such tensor.
+            ModelError: It contains a value that is not finite.
+            OSError: It cannot be read.
+        """
+        kind = _KINDS.get(self._stored[name].dtype)
+        return self[name] if kind is None else GgufBlocks(kind, self._raw(name, kind))
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether there are blocks of a GGUF file."""
+        return any(tensor.dtype in _KINDS for tensor in self._stored.values())
+
+    def _raw(self, name: str, kind: int) -> Tensor:
+        stored = self._stored[name]
+        raw = torch.empty(stored.shape[0], stored.nbytes // stored.shape[0], dtype=torch.uint8)
+        with stored.path.open("rb", buffering=0) as file:
+            file.seek(stored.start)
+            _fill(raw, file)
+        halves = raw.view(-1, BLOCKS[kind][1]).view(torch.float16)
+        for at in _SCALES_AT.get(kind, (0,)):
+            require_finite(name, halves[:, at // 2])
+        return raw
+
+    def _dequantized(self, name: str) -> Tensor:
+        import gguf
+
+        stored = self._stored[name]
+        kind = _KINDS[stored.dtype]
+        raw, tensor = self._raw(name, kind), torch.empty(stored.shape, dtype=self._dtype)
+        rows = max(1, _SLICE_BYTES // (4 * stored.shape[1]))
+        for blocks, part in zip(raw.split(rows), tensor.split(rows), strict=True):
+            found = gguf.quants.dequantize(blocks.numpy(), gguf.GGMLQuantizationType(kind))
+            part.copy_(torch.from_numpy(found))
         require_finite(name, tensor)
         return tensor
 

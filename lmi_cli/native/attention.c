@@ -128,13 +128,16 @@ static void mask_row(float *scores, int64_t from, int64_t to, int64_t first, int
 /* Scores of `count` rows with the keys `first` to `last` of a block. */
 static void score_block(Tile *tile, int64_t count, const Side *key, int64_t size, int64_t first,
                         int64_t last) {
-    int64_t at = first;
-    for (; at + STRIP <= last; at += STRIP) /* its keys stay cached for all rows */
-        for (int row = 0; row < count; row += STRIP_ROWS)
-            score(tile, STRIP_VECTORS, row, at, key, size);
-    if (at < last) /* only where a strip has two steps */
-        for (int row = 0; row < count; row += STRIP_ROWS)
-            score(tile, STRIP_VECTORS / 2, row, at, key, size);
+    for (int64_t at = first; at < last;) {
+        /* A strip may have two steps, of which the edge of a band leaves one. */
+        const bool whole = at % STRIP == 0 && at + STRIP <= last;
+        for (int row = 0; row < count; row += STRIP_ROWS) /* its keys stay cached for all rows */
+            if (whole)
+                score(tile, STRIP_VECTORS, row, at, key, size);
+            else
+                score(tile, STRIP_VECTORS / 2, row, at, key, size);
+        at += whole ? STRIP : STRIP / 2;
+    }
 }
 
 /* Shrinks the output of `count` rows and adds the values of a block times their weights. */

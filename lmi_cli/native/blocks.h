@@ -16,6 +16,8 @@
 #ifndef LMI_BLOCKS_H
 #define LMI_BLOCKS_H
 
+#include <float.h>
+
 #include "multiply.h"
 
 enum {
@@ -118,8 +120,9 @@ static inline Whole whole_of(const bf16 *x, int64_t columns, void *place) {
             broken |= ~(size < INFINITY);
             most = maximum(most, size);
         }
-        const float unit = any(broken) ? NAN : largest(most) / MOST;
-        const float factor = unit > 0.0f ? 1.0f / unit : 0.0f;
+        /* The reciprocal of anything smaller would be infinite. */
+        const float unit = any(broken) ? NAN : fmaxf(largest(most) / MOST, FLT_MIN);
+        const float factor = 1.0f / unit;
         int32_t number[BLOCK];
         for (int at = 0; at < BLOCK; at += LANES) {
             const floats whole_numbers = nearest(widened(from + at) * factor);

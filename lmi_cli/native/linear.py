@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lmi_cli.native.kinds import GGUF_KINDS, ROUNDED, Kind, span_of
 from lmi_cli.native.library import LANES, opened, takes
 
 _PANEL = 64
@@ -24,43 +25,11 @@ _MAX_PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """How :class:`Part` keeps a block format of GGUF files.
-
-    Attributes:
-        bits: Of a code.
-        offset: What is subtracted from a code.
-        has_minimum: Whether a minimum is subtracted from the product with the scale.
-        columns: Weights of a block in the file.
-        nbytes: Bytes of a block in the file.
-    """
-
-    bits: int
-    offset: int
-    has_minimum: bool
-    columns: int
-    nbytes: int
-
-
-GGUF_KINDS = {
-    2: _Kind(4, 8, False, 32, 18),  # Q4_0
-    3: _Kind(4, 0, True, 32, 20),  # Q4_1
-    6: _Kind(5, 16, False, 32, 22),  # Q5_0
-    7: _Kind(5, 0, True, 32, 24),  # Q5_1
-    8: _Kind(8, 128, False, 32, 34),  # Q8_0
-    12: _Kind(4, 0, True, 256, 144),  # Q4_K
-    13: _Kind(5, 0, True, 256, 176),  # Q5_K
-    14: _Kind(6, 32, False, 256, 210),  # Q6_K
-}
-"""Block formats, by their number in GGUF files, whose blocks are kept as they are."""
-
-
-@dataclass(frozen=True, slots=True)
 class GgufBlocks:
     """A weight as it lies in a GGUF file.
 
     Attributes:
-        kind: A key of :data:`GGUF_KINDS`.
+        kind: A key of :data:`lmi_cli.native.kinds.GGUF_KINDS`.
         raw: uint8 ``[rows, bytes of a row]``.
     """
 
@@ -145,10 +114,13 @@ class PackedLinear:
         columns: Number of inputs.
 
     Raises:
-        ValueError: The tensors of a part have other shapes or dtypes than it says.
+        ValueError: The tensors of a part have other shapes or dtypes than it says, or there are
+            more parts.
     """
 
     def __init__(self, parts: Sequence[Part], columns: int) -> None:
+        if len(parts) > _MAX_PARTS:
+            raise ValueError(f"{len(parts)} kinds of weights in one layer")
         self.parts = tuple(parts)
         self.columns = columns
         self.rows = sum(part.rows for part in parts)
@@ -160,9 +132,7 @@ class PackedLinear:
                 None if tensor is None else tensor.data_ptr()
                 for tensor in (part.codes, part.scale, part.minimum, part.bias)
             )
-            self.struct.parts[at] = PartStruct(
-                *addresses, part.rows, first, part.bits, part.offset
-            )
+            self.struct.parts[at] = PartStruct(*addresses, part.rows, first, part.bits, part.offset)
             first += part.rows
 
     @classmethod
@@ -178,7 +148,7 @@ class PackedLinear:
             raise ValueError(f"a bias {bias.dtype} {list(bias.shape)} for {rows:,} outputs")
         parts: list[Part] = []
         first = 0
-        for _, alike in groupby(weights, _kind_of):
+        for _, alike in groupby(weights, kind_of):
             part = _part(_stacked(list(alike)))
             if bias is not None:
                 own = bias[first : first + part.rows]
@@ -186,8 +156,6 @@ class PackedLinear:
                 part = replace(part, bias=torch.nn.functional.pad(own, (0, padding)).contiguous())
             parts.append(part)
             first += part.rows
-        if len(parts) > _MAX_PARTS:
-            raise ValueError(f"{len(parts)} kinds of weights in one layer")
         return cls(parts, columns)
 
     @classmethod
@@ -198,9 +166,9 @@ class PackedLinear:
             ValueError: The library does not support such weights, or they are not alike.
         """
         columns = _columns_of((gate, up))
-        if gate.shape != up.shape or _kind_of(gate) != _kind_of(up):
+        if gate.shape != up.shape or kind_of(gate) != kind_of(up):
             raise ValueError(f"no packed linear layer of {_said(gate)} and {_said(up)}")
-        part = _empty(_kind_of(gate), 2 * gate.shape[0], columns)
+        part = _empty(kind_of(gate), 2 * gate.shape[0], columns)
         _fill(part, gate, _PANEL // 2, 0)
         _fill(part, up, _PANEL // 2, _PANEL // 2)
         return cls([part], columns)
@@ -210,15 +178,15 @@ class PackedLinear:
 
         Each block of 32 weights of a row has a scale of its own, and with four bits a minimum.
         """
-        return type(self)([self._quantized(part, bits) for part in self.parts], self.columns)
+        return type(self)([self._quantized(at, bits) for at in range(len(self.parts))], self.columns)
 
-    def _quantized(self, part: Part, bits: int) -> Part:
+    def _quantized(self, at: int, bits: int) -> Part:
+        part = self.parts[at]
         if part.bits < 16:
             return part
-        kind = GGUF_KINDS[{4: 3, 8: 8}[bits]]
-        made = _blocks(kind, part.rows, self.columns)
+        made = _blocks(ROUNDED[bits], part.rows, self.columns)
         opened().lmi_quantize(
-            ctypes.byref(self.struct.parts[self.parts.index(part)]),
+            ctypes.byref(self.struct.parts[at]),
             self.columns,
             bits,
             *(None if t is None else t.data_ptr() for t in (made.codes, made.scale, made.minimum)),
@@ -284,13 +252,14 @@ class PackedLinear:
         return out
 
 
-def _kind_of(weight: Weight) -> int | None:
+def kind_of(weight: Weight) -> int | None:
+    """The number of a block format; None for bfloat16."""
     return weight.kind if isinstance(weight, GgufBlocks) else None
 
 
 def _said(weight: Weight) -> str:
     if isinstance(weight, GgufBlocks):
-        return f"blocks of kind {weight.kind} {list(weight.shape)}"
+        return f"blocks of kind {weight.kind}, {weight.raw.dtype} {list(weight.raw.shape)}"
     return f"{weight.dtype} {list(weight.shape)}"
 
 
@@ -300,6 +269,7 @@ def _columns_of(weights: Sequence[Weight]) -> int:
         if isinstance(weight, GgufBlocks):
             raw = weight.raw
             usual = raw.dtype is torch.uint8 and raw.dim() == 2 and raw.is_contiguous()
+            usual = usual and raw.device.type == "cpu" and weight.kind in GGUF_KINDS
             usual = usual and not raw.shape[1] % GGUF_KINDS[weight.kind].nbytes
         else:
             usual = takes(weight) and weight.dim() == 2 and weight.is_contiguous()
@@ -321,7 +291,7 @@ def _stacked(weights: Sequence[Weight]) -> Weight:
 
 
 def _part(weight: Weight) -> Part:
-    part = _empty(_kind_of(weight), *weight.shape)
+    part = _empty(kind_of(weight), *weight.shape)
     _fill(part, weight, _PANEL, 0)
     return part
 
@@ -333,9 +303,9 @@ def _empty(kind: int | None, rows: int, columns: int) -> Part:
     return Part(rows, torch.zeros(panels, columns // 2, _PANEL, 2, dtype=torch.bfloat16))
 
 
-def _blocks(kind: _Kind, rows: int, columns: int) -> Part:
+def _blocks(kind: Kind, rows: int, columns: int) -> Part:
     panels = -(-rows // _PANEL)
-    scales = (panels, columns // _span(kind.bits), _PANEL)
+    scales = (panels, columns // kind.span, _PANEL)
     return Part(
         rows,
         torch.zeros(panels, columns // _BLOCK, 256 * kind.bits, dtype=torch.uint8),
@@ -344,10 +314,6 @@ def _blocks(kind: _Kind, rows: int, columns: int) -> Part:
         torch.zeros(scales, dtype=torch.float16),
         torch.zeros(scales, dtype=torch.float16) if kind.has_minimum else None,
     )
-
-
-def _span(bits: int) -> int:
-    return 16 if bits == 6 else 32
 
 
 def _fill(part: Part, weight: Weight, wide: int, place: int) -> None:
@@ -369,16 +335,19 @@ def _fill(part: Part, weight: Weight, wide: int, place: int) -> None:
 def _require_shapes(part: Part, columns: int) -> None:
     """Refuse a part of which the kernels would read out of bounds."""
     panels = -(-part.rows // _PANEL)
+    expected: dict[str, tuple[tuple[int, ...], torch.dtype]]
     if part.bits == 16:
         expected = {"codes": ((panels, columns // 2, _PANEL, 2), torch.bfloat16)}
     else:
-        scales = ((panels, columns // _span(part.bits), _PANEL), torch.float16)
+        scales = ((panels, columns // span_of(part.bits), _PANEL), torch.float16)
         codes = ((panels, columns // _BLOCK, 256 * part.bits), torch.uint8)
         expected = {"codes": codes, "scale": scales, "minimum": scales}
     expected["bias"] = ((panels * _PANEL,), torch.bfloat16)
     found = part.tensors
     if part.bits not in (4, 5, 6, 8, 16) or (part.bits < 16 and part.scale is None):
         raise ValueError(f"a part of {part.bits} bits with {', '.join(found)}")
+    if part.rows < 0 or columns % LANES:
+        raise ValueError(f"a part of {part.rows:,} rows and {columns:,} columns")
     for name, tensor in found.items():
         if (tuple(tensor.shape), tensor.dtype) != expected.get(name) or not tensor.is_contiguous():
             raise ValueError(f"{name} {tensor.dtype} {list(tensor.shape)} for {part.rows} rows")

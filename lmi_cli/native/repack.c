@@ -197,7 +197,7 @@ static void round_to_nibbles(const float x[BLOCK], Unpacked *to) {
         high = fmaxf(high, x[at]);
         sum += x[at];
     }
-    to->scale[0] = to->minimum[0] = half_of(sum - sum == 0.0f ? 0.0f : NAN);
+    to->scale[0] = to->minimum[0] = half_of(NAN); /* of what half precision cannot hold, too */
     memset(to->codes, 0, BLOCK);
     for (int attempt = 0; attempt < TRIES && sum - sum == 0.0f; attempt++) {
         float codes[BLOCK], scale = (high - low) / (14.0f + 0.2f * (float)attempt), minimum = -low;

@@ -36,9 +36,7 @@ class Variant:
         return f"kernels-{self.name}.so"
 
 
-_AVX2 = Variant(
-    "avx2", "x86_64", ("-mavx2", "-mfma", "-mf16c"), frozenset(("avx2", "fma", "f16c"))
-)
+_AVX2 = Variant("avx2", "x86_64", ("-mavx2", "-mfma", "-mf16c"), frozenset(("avx2", "fma", "f16c")))
 _AVX512_PLAIN = Variant(
     "avx512",
     "x86_64",

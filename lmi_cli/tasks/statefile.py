@@ -48,7 +48,7 @@ class StateFileHeader:
         model: The value of ``--model`` that selects its model.
         identity: Identity of the model's files.
         weights: Number of weights of the model.
-        quantize: ``int8`` or ``none``.
+        quantize: How linear layers kept their weights; see :class:`LanguageModel`.
         method: Name and parameters.
         chunk: Tokens in one forward pass.
         tokens: Length of the document.
@@ -187,7 +187,7 @@ def check(
         **{name: (value, header.method.get(name)) for name, value in (given or {}).items()},
         "method": (method, header.method["name"]),
         "dtype": (None if dtype == "auto" else dtype, header.dtype),
-        "quantize": (quantize, header.quantize),
+        "quantize": (None if quantize == "auto" else quantize, header.quantize),
         "model": (identity, header.identity),
         "keep": (stores, ", ".join(sorted(header.kept))),
         "index": (index, header.index),

@@ -7,7 +7,7 @@ from torch import Tensor
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.native import pointwise
 
-pytestmark = pytest.mark.usefixtures("c_library")
+pytestmark = pytest.mark.usefixtures("each_library")
 
 EPSILON = 1e-5
 

@@ -1,0 +1,94 @@
+"""Packed weights of few bits, kept in the cache so that later starts only map them.
+
+Packing reads and writes everything once. A file that is mapped instead is in memory as far as it
+has been read, and programs share it. Imports torch and safetensors.
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.disk import cache_folder, replacing
+from lmi_cli.native.linear import PackedLinear, Part
+
+_SCHEMA = 1
+_ALIGNMENT = 64
+"""Bytes of a cache line; every tensor here is as long as some of them, or comes last."""
+
+
+def load(files: ModelFiles, quantize: str) -> dict[str, PackedLinear]:
+    """The packed layers of a model by name; empty if there are none that are sound."""
+    path = _path(files, quantize)
+    with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
+        if path is not None and path.exists():
+            return _read(path)
+    return {}
+
+
+def save(files: ModelFiles, quantize: str, linears: Mapping[str, PackedLinear]) -> bool:
+    """Keep packed layers; return whether that was possible."""
+    path = _path(files, quantize)
+    if path is None:
+        return False
+    tensors: dict[str, Tensor] = {}
+    described: dict[str, dict[str, Any]] = {}
+    for name, linear in linears.items():
+        described[name] = {
+            "columns": linear.columns,
+            "parts": [[part.rows, part.bits, part.offset] for part in linear.parts],
+        }
+        for at, part in enumerate(linear.parts):
+            tensors |= {f"{name}.{at}.{kind}": t for kind, t in part.tensors.items()}
+    metadata = {"linears": json.dumps(described), "padding": ""}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
+            metadata["padding"] = " " * (-_data_start(temporary) % _ALIGNMENT)
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError):
+        return False
+    return True
+
+
+def _path(files: ModelFiles, quantize: str) -> Path | None:
+    root = cache_folder()
+    name = f"{files.identity[:32]}-{quantize}-{_SCHEMA}.safetensors"
+    return None if root is None else root / "panels" / name
+
+
+def _read(path: Path) -> dict[str, PackedLinear]:
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        return {
+            name: PackedLinear(
+                [
+                    Part(
+                        rows,
+                        bits=bits,
+                        offset=offset,
+                        **{
+                            kind: file.get_tensor(f"{name}.{at}.{kind}")
+                            for kind in ("codes", "scale", "minimum", "bias")
+                            if f"{name}.{at}.{kind}" in names
+                        },
+                    )
+                    for at, (rows, bits, offset) in enumerate(described["parts"])
+                ],
+                described["columns"],
+            )
+            for name, described in json.loads(file.metadata()["linears"]).items()
+        }
+
+
+def _data_start(path: Path) -> int:
+    """Where the tensors of a safetensors file begin."""
+    with path.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")

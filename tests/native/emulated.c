@@ -1,0 +1,335 @@
+/* Compares every kernel with plain code in double precision.
+ *
+ * Compiled together with the kernels by test_emulated.py, for this processor or for one that is
+ * emulated. Prints a line for each check, and ends with 1 if a kernel is wrong. With the argument
+ * "tiles" the matrix unit is used. Errors are allowed as far as the formats explain them, and not
+ * less than the bounds below. Nothing is freed, since the program ends soon.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "attention.h"
+#include "linear.h"
+#include "plain.h"
+
+#define ROUNDING (1.01 / 256) /* to bfloat16 */
+#define SUMMING (1.0 / 32768) /* up to 512 numbers in float32, of the sum of their magnitudes */
+#define HALVING (1.0 / 2048)  /* to half precision */
+#define WHOLE (1.0 / 65024)   /* an input below 1 to a whole number of 16 bits */
+#ifdef HAS_BF16_DOT
+#define SIDES ROUNDING /* of a product, where they are bfloat16 */
+#else
+#define SIDES 0.0
+#endif
+
+/* These must match step.c. */
+typedef struct {
+    Linear qkv, output, gate_up, down;
+    const bf16 *norm_attention, *norm_mlp, *norm_query, *norm_key;
+} Layer;
+
+typedef struct {
+    int64_t layers, heads, key_heads, size, hidden, inner;
+    float epsilon, scale;
+} Shape;
+
+typedef struct {
+    const float *cosine, *sine;
+} Rotation;
+
+typedef struct {
+    int64_t count;
+    Range ranges[MAX_RANGES];
+    Rotation queries[MAX_RANGES];
+    bf16 *key, *value;
+    int64_t key_head, value_head;
+    Rotation rotation;
+} Seen;
+
+void lmi_pack(const bf16 *, int64_t, int64_t, int64_t, int64_t, bf16 *);
+void lmi_repack(int64_t, const uint8_t *, int64_t, int64_t, int64_t, int64_t, uint8_t *, uint16_t *,
+                uint16_t *);
+void lmi_quantize(const Part *, int64_t, int64_t, uint8_t *, uint16_t *, uint16_t *);
+void lmi_embed(const Linear *, const int64_t *, int64_t, bf16 *);
+void lmi_norm(const bf16 *, const bf16 *, float, int64_t, int64_t, bf16 *);
+void lmi_rotate(const bf16 *, int64_t, int64_t, const float *, const float *, int64_t, int64_t,
+                int64_t, int64_t, bf16 *);
+int lmi_attend(const Range *, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bf16 *, float *);
+int lmi_step(const Shape *, const Layer *, Seen *, int64_t, bf16 *);
+void lmi_threads(int64_t);
+int lmi_tiles(int64_t);
+
+static double worst; /* error of the current check, in units of what is allowed */
+static int wrong;    /* checks */
+
+static void compare(double found, double expected, double allowed) {
+    const double error = found == expected ? 0 : fabs(found - expected) / allowed;
+    if (!(error <= worst)) worst = isnan(error) ? INFINITY : error;
+}
+
+/* Ends a check. */
+static void verdict(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    printf(worst <= 1 ? "ok " : "WRONG ");
+    vprintf(format, arguments);
+    printf(": %.2g of the error allowed\n", worst);
+    va_end(arguments);
+    wrong += worst > 1;
+    worst = 0;
+}
+
+static void *room(int64_t bytes) {
+    void *made = calloc((size_t)bytes + 64, 1);
+    if (made == NULL) exit(2);
+    return made;
+}
+
+static uint32_t random_bits(void) {
+    static uint64_t state = 1;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+
+/* Between -1 and 1. */
+static double uniform(void) { return random_bits() / 1073741824.0 - 1; }
+
+static bf16 *randoms(int64_t count, double most) {
+    bf16 *made = room(count * 2);
+    for (int64_t at = 0; at < count; at++) made[at] = to_bf16(most * uniform());
+    return made;
+}
+
+static float *singles(int64_t count) {
+    float *made = room(count * 4);
+    for (int64_t at = 0; at < count; at++) made[at] = (float)uniform();
+    return made;
+}
+
+static double *doubles(const bf16 *from, int64_t count) {
+    double *made = room(count * 8);
+    for (int64_t at = 0; at < count; at++) made[at] = of_bf16(from[at]);
+    return made;
+}
+
+/* A layer and its weights [rows][columns]; those of a gated one are all of the gate, then the others. */
+typedef struct {
+    Linear linear;
+    bool gated;
+    double *weight, *magnitude, *bias;
+    double error; /* of scales, relative */
+} Weights;
+
+static Weights weights_of(int64_t rows, int64_t columns, bool gated) {
+    return (Weights){.linear.columns = columns, .gated = gated, .weight = room(8 * rows * columns),
+                     .magnitude = room(8 * rows * columns), .bias = room(8 * rows)};
+}
+
+/* Adds a part whose codes are still zero; its bias is random. */
+static Part *add_part(Weights *to, int bits, int offset, bool has_minimum, int64_t rows) {
+    Linear *linear = &to->linear;
+    const int64_t padded = (rows + 63) / 64 * 64, codes = padded * linear->columns;
+    Part *part = linear->parts + linear->count++;
+    *part = (Part){.weight = room(codes * bits / 8), .scale = room(codes / 8), .offset = offset,
+                   .minimum = has_minimum ? room(codes / 8) : NULL, .rows = rows, .bits = bits,
+                   .bias = to->gated ? NULL : randoms(padded, 1), .first = linear->rows};
+    for (int64_t row = 0; row < rows; row++)
+        to->bias[linear->rows + row] = part->bias ? of_bf16(part->bias[row]) : 0;
+    linear->rows += rows;
+    return part;
+}
+
+/* Adds rows of random blocks of a file. */
+static void add_blocks(Weights *to, int kind, int64_t rows) {
+    Part *part = add_part(to, kinds[kind].bits, kinds[kind].offset, kinds[kind].has_minimum, rows);
+    const int64_t columns = to->linear.columns, wide = kinds[kind].columns, bytes = kinds[kind].bytes;
+    const int64_t blocks = rows * columns / wide, halves = to->gated ? 2 : 1, own = rows / halves;
+    uint8_t *raw = room(blocks * bytes);
+    for (int64_t at = 0; at < blocks; at++) {
+        uint8_t *block = raw + at * bytes;
+        for (int64_t byte = 0; byte < bytes; byte++) block[byte] = (uint8_t)random_bits();
+        const uint16_t scale = (uint16_t)((random_bits() & 0x83FF) + (kinds[kind].power + 15) * 1024);
+        const uint16_t minimum = (uint16_t)(scale + 2048), plain = to_bf16(uniform() / 4);
+        memcpy(block + (kind == Q6_K ? 208 : 0), kind == BF16 ? &plain : &scale, 2);
+        if (kinds[kind].has_minimum) memcpy(block + 2, &minimum, 2);
+        for (int64_t k = 0; k < wide; k++) {
+            const int64_t place = part->first * columns + at * wide + k;
+            to->weight[place] = weight_of(kind, block, (int)k, to->magnitude + place);
+        }
+    }
+    for (int64_t half = 0; half < halves; half++) {
+        const uint8_t *from = raw + half * blocks / halves * bytes;
+        if (kind == BF16)
+            lmi_pack((const bf16 *)from, own, columns, 64 / halves, 32 * half, (bf16 *)part->weight);
+        else
+            lmi_repack(kind, from, own, columns, 64 / halves, 32 * half, (uint8_t *)part->weight,
+                       (uint16_t *)part->scale, (uint16_t *)part->minimum);
+    }
+    if (kind >= Q4_K) to->error = HALVING; /* products of two scales are rounded */
+}
+
+static Weights random_weights(int kind, int64_t rows, int64_t columns, bool gated) {
+    Weights made = weights_of(rows, columns, gated);
+    add_blocks(&made, kind, rows);
+    return made;
+}
+
+/* The product of a row with x[columns], whose components are below 1, and its error. */
+static double plain_product(const Weights *all, int64_t row, const double *x, double *error) {
+    double sum = all->bias[row], size = fabs(sum), computed = 0, whole = 0;
+    for (int64_t at = 0; at < all->linear.columns; at++) {
+        const int64_t place = row * all->linear.columns + at;
+        sum += all->weight[place] * x[at];
+        size += fabs(all->weight[place] * x[at]);
+        computed += all->magnitude[place] * fabs(x[at]);
+        whole += all->magnitude[place];
+    }
+    *error = SUMMING * (size + computed) + SIDES * size + all->error * computed + WHOLE * whole;
+    return sum;
+}
+
+/* What a layer makes of the products a and, if it is gated, b, and the error of that. */
+static double plain_ending(int ending, double a, double a_error, double b, double b_error,
+                           double before, double *error) {
+    const double moved = a_error + ROUNDING * fabs(a), active = silu(a);
+    *error = ending == WIDE ? a_error : moved;
+    if (ending == ADD) return *error += ROUNDING * fabs(before + a), before + a;
+    if (ending != GATED) return a;
+    *error = (1.1 * moved + 2 * ROUNDING * fabs(active)) * fabs(b) + /* silu has slopes below 1.1 */
+             (fabs(active) + 1.1 * moved) * (b_error + ROUNDING * fabs(b));
+    return active * b;
+}
+
+static void check_linear(const char *name, const Weights *all) {
+    static const char *const endings[] = {"stored", "added", "gated", "wide"};
+    static const int64_t counts[] = {1, 2, 6, 33};
+    const int64_t columns = all->linear.columns, rows = all->linear.rows;
+    const int64_t width = all->gated ? rows / 2 : rows;
+    for (int ending = STORE; ending <= WIDE; ending++) {
+        if ((ending == GATED) != all->gated) continue;
+        for (int which = 0; which < 4; which++) {
+            const int64_t count = counts[which], item = ending == WIDE ? 4 : 2;
+            const int64_t out_row = (width + 5) * item; /* with a gap that must stay as it is */
+            const bf16 *x = randoms(count * columns, 1);
+            const char *before = (const char *)randoms(count * out_row / 2, 1);
+            char *out = memcpy(room(count * out_row), before, (size_t)(count * out_row));
+            if (lmi_linear(&all->linear, ending, x, count, out, out_row)) worst = INFINITY;
+            for (int64_t token = 0; token < count; token++) {
+                const double *input = doubles(x + token * columns, columns);
+                const int64_t gap = token * out_row + width * item;
+                if (memcmp(out + gap, before + gap, (size_t)(5 * item))) worst = INFINITY;
+                for (int64_t row = 0; row < width; row++) {
+                    const int64_t place = token * out_row + row * item;
+                    double errors[2] = {0}, allowed, b = 0;
+                    const double a = plain_product(all, row, input, errors);
+                    if (ending == GATED) b = plain_product(all, row + width, input, errors + 1);
+                    const double expected = plain_ending(ending, a, errors[0], b, errors[1],
+                                                         of_bf16(word_at(before + place)), &allowed);
+                    float found;
+                    memcpy(&found, out + place, sizeof found);
+                    compare(ending == WIDE ? found : of_bf16(word_at(out + place)), expected, allowed);
+                }
+            }
+        }
+        verdict("linear %s %s", name, endings[ending]);
+    }
+    if (all->gated) return;
+    const int64_t ids[] = {0, rows - 1, 33, 65};
+    bf16 *out = room(4 * columns * 2);
+    lmi_embed(&all->linear, ids, 4, out);
+    for (int64_t at = 0; at < 4 * columns; at++) {
+        const int64_t place = ids[at / columns] * columns + at % columns;
+        const double weight = all->weight[place], error = all->error + SUMMING;
+        compare(of_bf16(out[at]), weight, ROUNDING * fabs(weight) + error * all->magnitude[place]);
+    }
+    verdict("embed %s", name);
+}
+
+/* Quantizes a layer, and takes its weights from where blocks.h says that they are. */
+static void check_quantized(const Weights *from, int bits) {
+    const int64_t rows = from->linear.rows, columns = from->linear.columns;
+    Weights made = weights_of(rows, columns, false);
+    Part *part = add_part(&made, bits, bits == 8 ? 128 : 0, bits == 4, rows);
+    lmi_quantize(from->linear.parts, columns, bits, (uint8_t *)part->weight, (uint16_t *)part->scale,
+                 (uint16_t *)part->minimum);
+    for (int64_t block = 0; block < rows * columns / 32; block++) {
+        const int64_t row = block / (columns / 32), column = block % (columns / 32);
+        const int64_t first = row / 64 * (columns / 32) + column, own = row % 64;
+        const double *exact = from->weight + 32 * block;
+        double low = exact[0], high = exact[0], error = 0, usual = 0;
+        for (int k = 1; k < 32; k++) low = fmin(low, exact[k]), high = fmax(high, exact[k]);
+        const double step = bits == 8 ? fmax(-low, high) / 127 : (high - low) / 15;
+        const double scale = half_at(part->scale + first * 64 + own);
+        const double minimum = bits == 8 ? 128 * scale : half_at(part->minimum + first * 64 + own);
+        for (int k = 0; k < 32; k++) {
+            const uint8_t *codes = (const uint8_t *)part->weight + first * 256 * bits;
+            const int code = bits == 8 ? codes[k / 4 * 256 + 4 * own + k % 4]
+                                       : codes[k / 8 * 256 + 4 * own + k % 4] >> k / 4 % 2 * 4 & 15;
+            const double found = scale * code - minimum, start = bits == 8 ? 0 : low;
+            made.weight[32 * block + k] = found;
+            made.magnitude[32 * block + k] = fabs(scale) * code + fabs(minimum);
+            error += pow(found - exact[k], 2);
+            usual += pow(rint((exact[k] - start) / step) * step + start - exact[k], 2);
+        }
+        compare(error, 0, 1.05 * usual); /* hardly more than of the range cut into equal steps */
+    }
+    verdict("quantize %d", bits);
+    check_linear(bits == 8 ? "quantized 8" : "quantized 4", &made);
+}
+
+static void check_pointwise(void) {
+    enum { HEADS = 3, ROWS = 17, SIZE = 160 };
+    const bf16 *x = randoms(HEADS * ROWS * SIZE, 1), *weight = randoms(SIZE, 1);
+    bf16 *out = room(HEADS * ROWS * SIZE * 2);
+    double expected[SIZE], size;
+    lmi_norm(x, weight, 1e-2f, ROWS, SIZE, out);
+    for (int row = 0; row < ROWS; row++) {
+        plain_norm(doubles(x + row * SIZE, SIZE), weight, 1e-2f, SIZE, expected);
+        for (int at = 0; at < SIZE; at++)
+            compare(of_bf16(out[row * SIZE + at]), expected[at], 2 * ROUNDING * fabs(expected[at]));
+    }
+    verdict("norm");
+    for (int64_t each = 0; each < 2; each++) { /* with one rotation for all rows, or its own for each */
+        const float *cosine = singles(ROWS * 128), *sine = singles(ROWS * 128);
+        lmi_rotate(x, SIZE, HEADS * SIZE, cosine, sine, 128 * each, HEADS, ROWS, 128, out);
+        for (int at = 0; at < HEADS * ROWS * 128; at++) {
+            const int64_t row = at / 128 % ROWS, head = at / 128 / ROWS, turn = each * row * 128;
+            const double *from = doubles(x + (row * HEADS + head) * SIZE, 128);
+            const double turned =
+                plain_rotation(from, cosine + turn, sine + turn, 128, at % 128, &size);
+            compare(of_bf16(out[at]), turned, ROUNDING * fabs(turned) + SUMMING * size);
+        }
+        verdict("rotate %s", each ? "each" : "alike");
+    }
+}
+
+/* Keys at a distance of 40 to 250, and from `near_start` on nearer ones that matter more. */
+static void check_attention(int64_t size, int64_t rows, int64_t near_start, int64_t position) {
+    enum { HEADS = 10, GROUPS = 2, FAR = 300, NEAR = 70 };
+    double expected[MAX_SIZE], magnitude[MAX_SIZE];
+    const int64_t row = HEADS * size, far_head = (FAR + 1) * size, near_head = (NEAR + 2) * size;
+    const Range ranges[] = {
+        {randoms(rows * row, 0.3), randoms(GROUPS * far_head, 1), randoms(GROUPS * far_head, 1),
+         size, row, far_head, far_head, FAR, 0, 40, 250},
+        {randoms(rows * row, 0.3), randoms(GROUPS * near_head, 8), randoms(GROUPS * near_head, 1),
+         size, row, near_head, near_head, NEAR, near_start, 0, 40}};
+    bf16 *out = room(rows * row * 2);
+    float *lse = room(rows * HEADS * 4);
+    for (int one = 0; one <= (rows == 1); one++) {
+        if (one ? lmi_attend_one(ranges, 2, HEADS, GROUPS, size, position, out, lse)
+                : lmi_attend(ranges, 2, HEADS, GROUPS, rows, size, position, out, lse))
+            worst = INFINITY;
+        const double weighing = SUMMING * 16 + (one ? 0 : SIDES);
+        for (int64_t at = 0; at < rows * HEADS; at++) {
+            const int64_t head = at % HEADS, own = at / HEADS;
+            const double sum = plain_attention(ranges, 2, head, head / (HEADS / GROUPS), own, size,
+                                               position + own, expected, magnitude);
+            compare(lse[head * rows + own], sum, SUMMING * (8 + fabs(sum)));
+            for (int64_t k = 0; k < size; k++)
+                compare(of_bf16(out[at * size + k]), expected[k],
+                        ROUNDING * fabs(expected[k]) + weighing * magnitude[k]);
+        }
+        verdict("attention of %d %s at %d, %d", (int)rows, one ? "alone" : "together",
+                (int)position, (int)size);
+    }
+}
