@@ -1,8 +1,10 @@
 """Model files made by hand, sound or damaged, for the tests of checkpoints/ and models/."""
 
+import contextlib
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +90,46 @@ def model_folder(folder: Path, **config: Any) -> Path:
     return folder
 
 
+def quantized(weight: Any, kind: Any) -> Any:
+    """A matrix in blocks; those for which the gguf package has no way are random."""
+    import gguf
+    import numpy as np
+
+    with contextlib.suppress(NotImplementedError):
+        return gguf.quants.quantize(weight, kind)
+    columns, nbytes = gguf.GGML_QUANT_SIZES[kind]
+    rows, blocks = weight.shape[0], weight.shape[1] // columns
+    raw = np.random.default_rng(rows).integers(0, 256, (rows, blocks, nbytes), dtype=np.uint8)
+    scale = np.array(3e-3 if kind.name == "Q6_K" else 2e-3, np.float16)
+    if kind.name == "Q6_K":
+        raw[..., 192:208] //= 16  # signed scales of the spans
+        raw[..., 208:] = np.frombuffer(scale.tobytes(), np.uint8)
+    else:
+        raw[..., :4] = np.frombuffer(np.array([scale, scale * 8], np.float16).tobytes(), np.uint8)
+    return raw.reshape(rows, -1)
+
+
 def tiny_gguf(
     path: Path,
     *,
     pre: str = "smollm",
     leave_out: str = "",
     rope_base: float = 10000.0,
+    kinds: Sequence[str] = ("Q8_0",),
     extra: Callable[[Any], None] = lambda writer: None,
     **values: Any,
 ) -> Path:
     """Write a two-layer llama with a byte-level vocabulary through the gguf package.
 
-    ``extra`` may add keys and tensors of its own.
+    Matrices are of ``kinds`` in turn. ``extra`` may add keys and tensors of its own.
     """
     import gguf
     import numpy as np
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    hidden, heads, kv_heads, layers, ff = 32, 4, 2, values.pop("layers", 2), 64
+    sizes = {"hidden": 32, "heads": 4, "kv_heads": 2, "layers": 2, "ff": 64}
+    hidden, heads, kv_heads, layers, ff = (values.pop(name, size) for name, size in sizes.items())
+    turn = cycle(kinds)
     space = "\u0120"
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *bytes_to_unicode().values()]
     merges = [f"{space} {space}", f"{space} 5"]
@@ -151,8 +175,8 @@ def tiny_gguf(
             continue
         weight = random.standard_normal(shape, dtype=np.float32)
         if len(shape) == 2:
-            kind = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(f"{name}.weight", gguf.quants.quantize(weight, kind), raw_dtype=kind)
+            kind = gguf.GGMLQuantizationType[next(turn)]
+            writer.add_tensor(f"{name}.weight", quantized(weight, kind), raw_dtype=kind)
         else:
             writer.add_tensor(f"{name}.weight", weight)
     extra(writer)

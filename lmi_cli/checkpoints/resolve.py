@@ -15,6 +15,7 @@ from lmi_cli.disk import Record, cache_folder
 from lmi_cli.errors import ModelError, ResourceError
 
 _FORMS = "a model folder, a .gguf file, ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf"
+_PACKED = "packed"
 # A name on the Hub, as far as it can be distinguished from a mistyped path.
 _HUB_SPEC = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
@@ -50,8 +51,8 @@ class ListedModel:
     Attributes:
         name: What to type after ``-m``, ``pull`` or ``rm``.
         summary: Description, or the file it was made from.
-        folder: Where it is cached, or None.
-        size_bytes: Space it takes in the cache.
+        folder: Where it is cached, or None; for packed weights alone, their file.
+        size_bytes: Space it takes in the cache, packed weights included.
         problem: Why it will be built again on its next use, or None.
     """
 
@@ -106,8 +107,30 @@ def pull(
     return _resolve(name, False, revision, progress or report_nothing, refresh=True)
 
 
+def packed_file(identity: str, name: str) -> Path | None:
+    """Where packed weights of a model belong; None if there is no cache.
+
+    Args:
+        identity: Of the model.
+        name: Distinguishes them from others of that model.
+    """
+    root = cache_folder()
+    return None if root is None else root / _PACKED / f"{_packed_stem(identity)}-{name}.safetensors"
+
+
+def _packed_stem(identity: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", identity)[:32]
+
+
+def _packed_files(identity: str = "") -> list[Path]:
+    """Packed weights in the cache: those of a model, or of all."""
+    root = cache_folder()
+    pattern = f"{_packed_stem(identity)}-*.safetensors" if identity else "*.safetensors"
+    return [] if root is None else sorted((root / _PACKED).glob(pattern))
+
+
 def list_models() -> list[ListedModel]:
-    """Return the names of the catalog and everything converted so far.
+    """Return the names of the catalog, everything converted so far, and weights packed for others.
 
     Hub snapshots are not listed: they are in the Hub's own cache, which other tools share.
     """
@@ -129,7 +152,18 @@ def list_models() -> list[ListedModel]:
                 continue
             summary = str(manifest["source"]) if manifest and "source" in manifest else "damaged"
             found.append(_listed(folder.name, summary, folder, None))
+    own = {path for m in found if m.folder for path in _packed_files(_identity(m.folder))}
+    for path in _packed_files():
+        if path not in own:
+            size = path.stat().st_size
+            summary = "packed weights of a model that is not in this cache"
+            found.append(ListedModel(path.stem, summary, path, size, None))
     return found
+
+
+def _identity(folder: Path) -> str:
+    manifest = entries.read_manifest(folder)
+    return str(manifest["identity"]) if manifest and "identity" in manifest else folder.name
 
 
 def remove(name: str) -> int:
@@ -144,7 +178,12 @@ def remove(name: str) -> int:
     for model in list_models():
         if model.name == name and model.folder is not None:
             try:
-                return entries.discard(model.folder)
+                packed = _packed_files(_identity(model.folder)) if model.folder.is_dir() else []
+                if model.folder.is_dir():
+                    entries.discard(model.folder)
+                for path in packed or ([model.folder] if model.folder.is_file() else []):
+                    path.unlink(missing_ok=True)
+                return model.size_bytes
             except OSError as error:
                 raise ModelError(f"{model.folder} cannot be deleted: {error.strerror}") from error
     hint = "lmi models lists what is cached"
@@ -211,7 +250,8 @@ def _entry_name(name: str, sha256: str) -> str:
 
 
 def _listed(name: str, summary: str, folder: Path, identity: str | None) -> ListedModel:
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    files = [path for path in folder.iterdir() if path.is_file()]
+    size = sum(path.stat().st_size for path in (*files, *_packed_files(_identity(folder))))
     return ListedModel(name, summary, folder, size, entries.problem(folder, identity))
 
 

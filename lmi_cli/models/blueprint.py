@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lmi_cli.native.kinds import LANES
+
 PLAIN_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of which our own decoder can run those that are configured as usual."""
 
@@ -42,6 +44,11 @@ class Blueprint:
     epsilon: float
     inv_freq: tuple[float, ...]
     tied: bool
+
+    @property
+    def is_packable(self) -> bool:
+        """Whether the library in C can pack its weights."""
+        return all(size % LANES == 0 for size in (self.head_size, self.hidden, self.inner))
 
     def fits(self, names: Collection[str]) -> bool:
         """Whether such a model has exactly the tensors of these names."""

@@ -23,7 +23,7 @@ from lmi_cli.models.blueprint import EMBEDDING, HEAD, Blueprint
 from lmi_cli.models.weights import Weights
 from lmi_cli.native import onednn, pointwise
 from lmi_cli.native.attention import MAX_RANGES, SIZES
-from lmi_cli.native.library import LANES, takes
+from lmi_cli.native.library import takes
 from lmi_cli.native.linear import PackedLinear, Weight, kind_of
 from lmi_cli.native.step import StepLayer, Stepper
 
@@ -126,8 +126,7 @@ class Decoder(LanguageModel):
         self._scale = blueprint.head_size**-0.5
         self._weights, self._before = weights, packed
         self._norm = weights["model.norm.weight"]
-        sizes = (blueprint.head_size, blueprint.hidden, blueprint.inner)
-        self._packs = takes(self._norm) and all(size % LANES == 0 for size in sizes)
+        self._packs = takes(self._norm) and blueprint.is_packable
         if quantize != "none" and not self._packs:
             raise ValueError("weights of few bits need bfloat16 and the library in C")
         self.quantize = quantize

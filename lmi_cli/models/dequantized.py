@@ -24,7 +24,7 @@ def dequantized(files: ModelFiles, progress: ReportBytes = report_nothing) -> Pa
     weights = Weights(files.folder, torch.bfloat16)
     if not weights.has_blocks:
         return files.folder
-    identity = f"{files.identity} in bfloat16"
+    identity = f"bfloat16 of {files.identity}"
     root = entries.writable_root().folder
     folder = root / f"{files.folder.name}-bfloat16"
 

@@ -23,6 +23,7 @@ from lmi_cli.models.heads import known_heads
 from lmi_cli.models.placement import AUTOMATIC, Placement, Precision
 from lmi_cli.models.prepared import recall, remember
 from lmi_cli.native import compiling
+from lmi_cli.native.kinds import LANES
 from lmi_cli.text.tokenizer import Tokenizer
 
 _QUICKLY_READ_BYTES = 2**29
@@ -92,18 +93,19 @@ def known_model(files: ModelFiles, placement: Placement = AUTOMATIC) -> KnownMod
         tokenizer, template = prepared.tokenizer.build(files.folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{files.id}: {str(error).partition(chr(10))[0]}") from error
+    plain = prepared.blueprint
     return KnownModel(
         files=files,
         facts=prepared.facts,
         placement=placement,
         precision=placement.precision(
             prepared.facts.dtype,
-            in_c=prepared.blueprint is not None and compiling.will_compute(),
+            in_c=plain is not None and plain.is_packable and compiling.will_compute(),
             has_blocks=prepared.facts.block_bytes > 0,
         ),
         stored_tokenizer=tokenizer,
         template=template,
-        blueprint=prepared.blueprint,
+        blueprint=plain,
         heads=known_heads(files),
         speeds=speeds.recall(files),
         notes=tuple(notes),
@@ -149,7 +151,9 @@ def known_gguf(
     files = ModelFiles(str(path), path.parent, identity, "gguf")
     precision = placement.precision(
         facts.dtype,
-        in_c=facts.family in ARCHITECTURES and compiling.will_compute(),
+        in_c=facts.family in ARCHITECTURES
+        and not (facts.hidden % LANES or facts.head_dim % LANES)
+        and compiling.will_compute(),
         has_blocks=facts.block_bytes > 0,
     )
     return KnownModel(files, facts, placement, precision, None)

@@ -14,7 +14,7 @@ from lmi_cli import memory
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.engine.language_model import LanguageModel
 from lmi_cli.errors import ModelError, ResourceError, UsageError
-from lmi_cli.models import panels
+from lmi_cli.models import packed
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.dequantized import dequantized
@@ -93,7 +93,9 @@ def load_known(known: KnownModel) -> Loaded:
         if dtype == torch.bfloat16:
             fault = choice.use_library()
     plain = known.blueprint if on_cpu else None
-    if rounds and not (plain is not None and dtype == torch.bfloat16 and library.is_open()):
+    if rounds and not (
+        plain is not None and plain.is_packable and dtype == torch.bfloat16 and library.is_open()
+    ):
         raise UsageError(
             f"{files.id}: weights of few bits are for plain decoders (Llama, Mistral, Qwen) in "
             "bfloat16, on a CPU with the library in C",
@@ -107,10 +109,10 @@ def load_known(known: KnownModel) -> Loaded:
         if plain is not None:
             weights = Weights(files.folder, dtype)
             weights.require_shapes(plain.shapes(weights.keys()))
-            before = panels.load(files, quantize) if rounds else {}
+            before = packed.load(files, quantize) if rounds else {}
             decoder = Decoder(plain, weights, quantize=quantize, packed=before)
             if decoder.packed.keys() - before.keys():
-                panels.save(files, quantize, decoder.packed)
+                packed.save(files, quantize, decoder.packed)
             lm: LanguageModel = decoder
         else:
             from lmi_cli.models.causal_lm import load_pretrained

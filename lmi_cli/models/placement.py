@@ -103,7 +103,8 @@ class Placement:
         """The precision in which a model computes whose weights are stored as ``stored``.
 
         On a CPU, bfloat16 where the library in C or the processor multiplies it, and float32 where
-        it would be emulated; on an accelerator the stored dtype, or bfloat16 if that has four bytes.
+        it would be emulated; on an accelerator the stored dtype, or bfloat16 if that has four
+        bytes.
 
         Args:
             stored: A key of ``DTYPE_BYTES``.

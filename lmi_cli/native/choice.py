@@ -32,7 +32,7 @@ def use_library() -> str | None:
     """
     global _computed_by
     library.use(None)
-    variant = variants.chosen()
+    variant = compiling.chosen()
     if isinstance(variant, str):
         _computed_by = f"torch ({variant})"
         return None

@@ -42,7 +42,7 @@ def compile_libraries(
     chosen: Sequence[Variant] | None = None,
     flags: Sequence[str] = FLAGS,
 ) -> dict[Variant, str]:
-    """Compile the libraries into a folder; those that are there are replaced if this succeeds.
+    """Compile the libraries into a folder; if this succeeds for any, they replace what is there.
 
     Args:
         folder: Where they go; by default, :data:`FOLDER`.
@@ -82,7 +82,20 @@ def compile_libraries(
         manifest.write_text("".join(f"{_digest(p)}  {p.name}\n" for p in (*made, *_INGREDIENTS)))
         for path in (*made, manifest):
             path.replace(folder / path.name)
+        for variant in failed:
+            (folder / variant.file).unlink(missing_ok=True)
     return failed
+
+
+def chosen() -> Variant | str:
+    """The variant to use, or why there is none; see :func:`lmi_cli.native.variants.chosen`.
+
+    Where the compiler could not compile the fastest, it is the fastest of the others.
+    """
+    best = variants.chosen()
+    if isinstance(best, str) or variants.forced():
+        return best
+    return next((v for v in variants.runnable() if (FOLDER / v.file).exists()), best)
 
 
 def changed_since(variant: Variant) -> list[str]:
@@ -115,7 +128,7 @@ def fault(variant: Variant) -> str | None:
 
 def will_compute() -> bool:
     """Whether there is a library for this processor that is in order, as far as its files tell."""
-    variant = variants.chosen()
+    variant = chosen()
     return not isinstance(variant, str) and fault(variant) is None
 
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+LANES = 32
+"""The number of components of a row must be a multiple of this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from lmi_cli.native import cpu
 
-LANES = 32
-"""The number of components of a row must be a multiple of this."""
-
 _TILES = frozenset(("amx_tile", "amx_bf16"))
 
 _INTEGER, _POINTER, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float

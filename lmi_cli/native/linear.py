@@ -14,8 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lmi_cli.native.kinds import GGUF_KINDS, ROUNDED, Kind, span_of
-from lmi_cli.native.library import LANES, opened, takes
+from lmi_cli.native.kinds import GGUF_KINDS, LANES, ROUNDED, Kind, span_of
+from lmi_cli.native.library import opened, takes
 
 _PANEL = 64
 """Rows of a panel."""
@@ -178,7 +178,9 @@ class PackedLinear:
 
         Each block of 32 weights of a row has a scale of its own, and with four bits a minimum.
         """
-        return type(self)([self._quantized(at, bits) for at in range(len(self.parts))], self.columns)
+        return type(self)(
+            [self._quantized(at, bits) for at in range(len(self.parts))], self.columns
+        )
 
     def _quantized(self, at: int, bits: int) -> Part:
         part = self.parts[at]

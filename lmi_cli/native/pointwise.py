@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lmi_cli.native.library import LANES, opened, takes
+from lmi_cli.native.kinds import LANES
+from lmi_cli.native.library import opened, takes
 
 
 def can_norm(x: Tensor) -> bool:

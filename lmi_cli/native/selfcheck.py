@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
 from lmi_cli.native import attention, pointwise
-from lmi_cli.native.linear import PackedLinear
+from lmi_cli.native.linear import GgufBlocks, PackedLinear
 from lmi_cli.native.step import StepLayer, Stepper
 
 _EPSILON = 1e-5
@@ -31,7 +31,7 @@ def wrong_kernels() -> list[str]:
         return torch.randn(shape, generator=generator).bfloat16()
 
     wrong = []
-    for check in (_linear, _pointwise, _attention, _step):
+    for check in (_linear, _blocks, _pointwise, _attention, _step):
         for name, found, expected in check(random):
             error = (found.float() - expected.float()).abs().max()
             # Written so that nan, which compares as false, does not pass.
@@ -41,12 +41,16 @@ def wrong_kernels() -> list[str]:
 
 
 def _linear(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
-    gate, up, bias = random(70, 96), random(70, 96), random(70)
+    gate, up, bias = random(70, 288), random(70, 288), random(70)
     layer, joined = PackedLinear.join([gate], bias), PackedLinear.join_gated(gate, up)
     ids = torch.tensor([[0, 69, 33]])
     yield "embed", layer.embed(ids), gate[ids]
+    eight, joined_eight, four = layer.quantized(8), joined.quantized(8), layer.quantized(4)
+    kept = four.weights(0, 70)
+    # Sixteen levels between the ends of a block cost less than a hundredth of the variance.
+    yield "quantized linear", 1 + (kept - gate).float().pow(2).mean(), torch.ones(())
     for tokens in (1, 13, 45):
-        x, to = random(tokens, 96), random(tokens, 70)
+        x, to = random(tokens, 288), random(tokens, 70)
         plain = functional.linear(x.float(), gate.float(), bias.float())
         added = to + plain
         layer.add(x, to)
@@ -56,8 +60,66 @@ def _linear(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield "linear", layer.wide(x), plain
         yield "linear", to, added
         yield "linear", joined.gated(x), active
-        yield "quantized linear", layer.quantized(8)(x), plain
-        yield "quantized linear", joined.quantized(8).gated(x), active
+        yield "quantized linear", eight(x), plain
+        yield "quantized linear", joined_eight.gated(x), active
+        yield "quantized linear", four(x), functional.linear(x.float(), kept.float(), bias.float())
+
+
+def _blocks(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
+    for kind, (count, nbytes, dequantize) in _FORMATS.items():
+        raw = (random(70 * count, nbytes) * 97).to(torch.int32).to(torch.uint8)
+        # Two scales, or a scale and a minimum, of a size at which all weights matter.
+        at = slice(208, 210) if kind == 14 else slice(0, 2 if kind == 8 else 4)
+        raw[:, at] = (
+            torch.tensor([0.01, -0.03][: (at.stop - at.start) // 2]).half().view(torch.uint8)
+        )
+        weight = dequantize(raw).view(70, 256)
+        layer = PackedLinear.join([GgufBlocks(kind, raw.view(70, -1))])
+        yield "blocks", layer.weights(0, 70), weight
+        for tokens in (2, 13):
+            x = random(tokens, 256)
+            others = x.float()
+            # Next to what is far above them, small inputs have few bits; none of those is missing.
+            x[:, 9::32], others[:, 9::32] = 64, 0
+            found = layer.wide(x) - 64 * weight[:, 9::32].sum(1)
+            yield "blocks", found, others @ weight.T
+
+
+def _q8_0(raw: Tensor) -> Tensor:
+    return raw[:, 2:].view(torch.int8) * raw[:, :2].view(torch.float16).float()
+
+
+def _q5_1(raw: Tensor) -> Tensor:
+    scale, minimum = raw[:, :4].view(torch.float16).float().split(1, -1)
+    upper = (raw[:, 4:8, None] >> torch.arange(8) & 1).flatten(1) << 4
+    return (torch.cat((raw[:, 8:] & 15, raw[:, 8:] >> 4), -1) | upper) * scale + minimum
+
+
+def _q4_k(raw: Tensor) -> Tensor:
+    six = raw[:, 4:16].view(-1, 3, 4)
+    upper = torch.stack((six[:, 2] & 15, six[:, 2] >> 4), 1) | six[:, :2] >> 6 << 4
+    both = (
+        torch.cat((six[:, :2] & 63, upper), -1) * raw[:, :4].view(torch.float16).float()[..., None]
+    )
+    low = raw[:, 16:].view(-1, 4, 1, 32)
+    codes = torch.cat((low & 15, low >> 4), 2).view(-1, 8, 32)
+    return codes * both[:, 0, :, None] - both[:, 1, :, None]
+
+
+def _q6_k(raw: Tensor) -> Tensor:
+    low = (raw[:, :128].view(-1, 2, 1, 64) >> torch.tensor([[0], [4]]) & 15).view(-1, 2, 4, 32)
+    upper = raw[:, 128:192].view(-1, 2, 1, 32) >> torch.tensor([[0], [2], [4], [6]]) & 3
+    scale = raw[:, 192:208].view(torch.int8) * raw[:, 208:].view(torch.float16).float()
+    return ((low | upper << 4).view(-1, 16, 16).float() - 32) * scale[..., None]
+
+
+_FORMATS: dict[int, tuple[int, int, Callable[[Tensor], Tensor]]] = {
+    7: (8, 24, _q5_1),
+    8: (8, 34, _q8_0),
+    12: (1, 144, _q4_k),
+    14: (1, 210, _q6_k),
+}
+"""Block formats: how many there are in 256 columns, their bytes, and what they mean."""
 
 
 def _pointwise(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -70,14 +132,14 @@ def _pointwise(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def _attention(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
-    keys = [random(1, 2, count, 64) for count in (7, 7, 61, 61)]
+    keys = [random(1, 2, count, 64) for count in (7, 7, 93, 93)]
     for rows in (1, 9, 29):
         query = random(1, 6, rows, 64) / 8
         near = KeyRange(query, keys[2], keys[3], key_start=7, nearest=0, farthest=23)
         far = KeyRange(query, keys[0], keys[1], key_start=0, nearest=23)
-        found, lse = attention.attend([far, near], query_start=67 - rows + 1, with_lse=True)
-        distance = torch.arange(68 - rows, 68)[:, None] - torch.arange(68)
-        hidden = (distance < 0) | ((distance >= 23) & (torch.arange(68) >= 7))
+        found, lse = attention.attend([far, near], query_start=99 - rows + 1, with_lse=True)
+        distance = torch.arange(100 - rows, 100)[:, None] - torch.arange(100)
+        hidden = (distance < 0) | ((distance >= 23) & (torch.arange(100) >= 7))
         key, value = (
             torch.cat(parts, 2).repeat_interleave(3, 1).float() for parts in (keys[::2], keys[1::2])
         )

@@ -70,6 +70,11 @@ def runnable() -> tuple[Variant, ...]:
     return tuple(variant for variant in compilable() if variant.features <= features)
 
 
+def forced() -> str | None:
+    """The name of the variant that ``LMI_ISA`` in the environment demands."""
+    return os.environ.get("LMI_ISA") or None
+
+
 def chosen() -> Variant | str:
     """The variant to use, or why there is none.
 
@@ -78,7 +83,7 @@ def chosen() -> Variant | str:
     if os.environ.get("LMI_NATIVE") == "0":
         return "LMI_NATIVE is 0"
     known, able = compilable(), runnable()
-    if name := os.environ.get("LMI_ISA"):
+    if name := forced():
         for variant in able:
             if variant.name == name:
                 return variant

@@ -27,7 +27,10 @@ from model_builders import (
 
 from lmi_cli import memory
 from lmi_cli.checkpoints import conversion, gguf
+from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError, ResourceError
+from lmi_cli.models.dequantized import dequantized
+from lmi_cli.models.weights import Weights
 
 HUGE = 2**63
 SOUND = gguf_bytes()
@@ -232,22 +235,33 @@ def converted(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_conversion_rounds_once_and_ties_once(tiny_gguf: Path, converted: Path) -> None:
+def test_conversion_keeps_blocks_rounds_once_and_ties_once(
+    tiny_gguf: Path, converted: Path, cache: Path
+) -> None:
     import torch
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
     saved = load_file(converted / "model.safetensors")
     assert "lm_head.weight" not in saved
-    assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
+    kinds = json.loads((converted / "blocks.json").read_bytes())
+    assert set(kinds.values()) == {"Q8_0"}
+    for name, weight in saved.items():
+        assert weight.dtype == (torch.uint8 if name in kinds else torch.bfloat16), name
     options = {"attn_implementation": "eager", "trust_remote_code": False, "dtype": torch.float32}
     exact = AutoModelForCausalLM.from_pretrained(
         str(tiny_gguf.parent), gguf_file=tiny_gguf.name, **options
     ).state_dict()
-    loaded = AutoModelForCausalLM.from_pretrained(str(converted), **options).state_dict()
+    folder = dequantized(ModelFiles("tiny", converted, "0", "gguf"))
+    loaded = AutoModelForCausalLM.from_pretrained(str(folder), **options).state_dict()
     assert loaded.keys() == exact.keys()
     for name, weight in exact.items():
         assert torch.equal(loaded[name], weight.to(torch.bfloat16).float()), name
+    wide = Weights(converted, torch.float32)
+    for name, weight in wide.items():
+        # Only what is in no blocks has been rounded.
+        expected = exact[name] if name in kinds else exact[name].to(torch.bfloat16).float()
+        assert torch.equal(weight, expected), name
 
 
 def test_converted_configuration_is_clean(converted: Path) -> None:

@@ -56,6 +56,7 @@ class TestCatalog:
         assert (files.id, files.kind, files.notes) == (DEFAULT_MODEL, "catalog", ())
         assert files.identity == CATALOG[DEFAULT_MODEL].gguf_sha256
         assert {p.name for p in files.folder.iterdir()} == {
+            "blocks.json",
             "config.json",
             "generation_config.json",
             "lmi-manifest.json",

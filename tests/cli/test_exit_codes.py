@@ -48,7 +48,7 @@ ONE = "What is green?"
         (("qa", "--frobnicate"), 2, "No such option"),
         (("qa", "{doc}", ONE, "--method", "magic"), 2, "lm-infinite"),
         (("qa", "{doc}", ONE, "--dtype", "int3"), 2, "bfloat16"),
-        (("qa", "{doc}", ONE, "--quantize", "int3"), 2, "none, int8"),
+        (("qa", "{doc}", ONE, "--quantize", "int3"), 2, "none, blocks, int8, int4"),
         (("qa", "{doc}", ONE, "--device", "abacus"), 2, "abacus"),
         (("qa", "{doc}", ONE, "--max-memory", "plenty"), 2, "0=6GiB"),
     ],

@@ -92,7 +92,7 @@ def test_a_weight_that_is_not_finite_is_named(
 
 def test_the_sound_model_is_run_in_c(lmi: Run, document: Path, sound: Path) -> None:
     assert lmi("qa", document, "Why?", "-m", sound, "-n", 2, "--dtype", "bfloat16").code == 0
-    assert choice.computed_by(torch.bfloat16, torch.device("cpu")) == "C"
+    assert choice.computed_by(torch.bfloat16, torch.device("cpu")).startswith("C (")
 
 
 def test_a_weight_too_large_for_the_dtype_is_named(

@@ -257,26 +257,27 @@ def test_forks_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize("chunk", [1, 9])
 @pytest.mark.usefixtures("c_library")
 def test_eight_bits_are_the_model_with_rounded_weights(name: str, chunk: int) -> None:
-    """As near to its truth as the unrounded model is to its own, the embedding left as it was."""
+    """As near to its truth as the unrounded model is to its own."""
     ids = random_ids(40)
     model = tiny_model(name, torch.float32, **LARGE).to(torch.bfloat16)
     shape = plain_shape(model.config)
     assert shape is not None
     weights = dict(model.state_dict())
-    decoder = Decoder(shape, weights, quantize=True)
+    decoder = Decoder(shape, weights, quantize="int8")
     assert (decoder.quantize, decoder.dtype_name) == ("int8", "bfloat16")
     plain = decoder_of(model)
     assert (plain.quantize, plain.dtype_name) == ("none", "bfloat16")
 
     def rounded(weight: Tensor) -> Tensor:
-        unit = weight.float().abs().amax(1, keepdim=True) / 127
-        return (weight.float() / unit).round().double() * unit.double()
+        blocks = weight.float().view(len(weight), -1, 32)
+        unit = (blocks.abs().amax(-1, keepdim=True) / 127).half().double()
+        whole = (blocks.double() / unit).round().clamp(-127, 127)
+        return (whole * unit).view(weight.shape)
 
     exact = {name: weight.double() for name, weight in weights.items()}
     exact |= {n: rounded(w) for n, w in weights.items() if n.endswith("_proj.weight")}
-    exact["lm_head.weight"] = rounded(
-        weights["model.embed_tokens.weight" if shape.tied else "lm_head.weight"]
-    )
+    embedding = exact["model.embed_tokens.weight"] = rounded(weights["model.embed_tokens.weight"])
+    exact["lm_head.weight"] = embedding if shape.tied else rounded(weights["lm_head.weight"])
     untied = replace(shape, tied=False)
     wide = {name: weight.double() for name, weight in weights.items()}
     wide.setdefault("lm_head.weight", wide["model.embed_tokens.weight"])
@@ -296,4 +297,4 @@ def test_eight_bits_need_the_library() -> None:
     shape = plain_shape(model.config)
     assert shape is not None
     with pytest.raises(ValueError, match="library in C"):
-        Decoder(shape, dict(model.state_dict()), quantize=True)
+        Decoder(shape, dict(model.state_dict()), quantize="int8")

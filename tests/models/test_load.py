@@ -20,7 +20,7 @@ from lmi_cli.models.placement import Placement
         ({"device": "meta"}, "device 'meta' cannot be used: it holds no data"),
         ({"device_map": "nonsense"}, "device map 'nonsense' is not known"),
         ({"max_memory": {0: "lots"}}, "max-memory 0=lots"),
-        ({"quantize": "int4"}, "quantize 'int4' is not known"),
+        ({"quantize": "int3"}, "quantize 'int3' is not known"),
         ({"dtype": "int3"}, "dtype 'int3' is not known"),
     ],
     ids=["device", "no such gpu", "meta", "device map", "max memory", "quantize", "dtype"],
@@ -40,7 +40,7 @@ def test_a_placement_that_cannot_be(placement: dict[str, Any], message: str) -> 
     ],
     ids=["float32", "no library", "spread"],
 )
-def test_weights_that_cannot_be_kept_in_eight_bits(cache: Path, placement: Placement) -> None:
+def test_weights_that_cannot_be_kept_in_few_bits(cache: Path, placement: Placement) -> None:
     """The tests do without the library in C."""
-    with pytest.raises(UsageError, match="weights in eight bits are for plain decoders"):
+    with pytest.raises(UsageError, match="weights of few bits are for plain decoders"):
         load(resolve(str(shared_model())), placement)

@@ -16,7 +16,9 @@ def opened(variant: Variant, folder: Path) -> None:
     """Compute with the library for an instruction set; skip the test where that is not possible."""
     if variant not in variants.runnable():
         missing = ", ".join(sorted(variant.features - cpu.features()))
-        pytest.skip(f"this processor cannot run the kernels for {variant.name}: it has no {missing}")
+        pytest.skip(
+            f"this processor cannot run the kernels for {variant.name}: it has no {missing}"
+        )
     if not (folder / variant.file).exists():
         pytest.skip(f"the kernels for {variant.name} were not compiled with sanitizers")
     library.use(folder / variant.file)

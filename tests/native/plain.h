@@ -1,7 +1,21 @@
-/* What the kernels compute, in plain code and double precision, for emulated.c. */
+/* What the kernels compute, in plain code and double precision, and numbers to compute with; for
+ * emulated.c. Errors are allowed as far as the formats of numbers explain them.
+ */
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define ROUNDING (1.01 / 256) /* to bfloat16 */
+#define SUMMING (1.0 / 32768) /* up to 512 numbers in float32, of the sum of their magnitudes */
+#define HALVING (1.0 / 2048)  /* to half precision */
+#define WHOLE (1.0 / 65024)   /* an input below 1 to a whole number of 16 bits */
+#ifdef HAS_BF16_DOT
+#define SIDES ROUNDING /* of a product, where they are bfloat16 */
+#else
+#define SIDES 0.0
+#endif
 
 static double of_bf16(bf16 x) {
     const uint32_t bits = (uint32_t)x << 16;
@@ -58,7 +72,9 @@ static double weight_of(int kind, const uint8_t *block, int at, double *magnitud
     case Q5_0:
         code = (block[6 + place] >> upper & 15) + (block[2 + at / 8] >> at % 8) % 2 * 16 - 16;
         break;
-    case Q5_1: code = (block[8 + place] >> upper & 15) + (block[4 + at / 8] >> at % 8) % 2 * 16; break;
+    case Q5_1:
+        code = (block[8 + place] >> upper & 15) + (block[4 + at / 8] >> at % 8) % 2 * 16;
+        break;
     case Q6_K: {
         const int quarter = at / 32 % 4, four = block[at / 128 * 64 + at % 64];
         code = (quarter < 2 ? four % 16 : four / 16) - 32;
@@ -86,7 +102,8 @@ static void plain_norm(const double *x, const bf16 *weight, double epsilon, int6
     double sum = 0;
     for (int64_t at = 0; at < size; at++) sum += x[at] * x[at];
     const double factor = 1 / sqrt(sum / (double)size + epsilon);
-    for (int64_t at = 0; at < size; at++) out[at] = near(x[at] * factor) * of_bf16(weight[at]);
+    for (int64_t at = 0; at < size; at++)
+        out[at] = near(near(x[at] * factor) * of_bf16(weight[at]));
 }
 
 /* Component `at` of a head after its rotation, and the magnitude of its summands. */
@@ -99,8 +116,8 @@ static double plain_rotation(const double *x, const float *cosine, const float *
 
 /* Attention of a query to several ranges: out[size], and the same of magnitudes.
  *
- * `head` and `row` are those of the query, `group` is the head of the keys. Returns the logarithm of
- * the sum.
+ * `head` and `row` are those of the query, and `group` is the head of the keys. Returns the
+ * logarithm of the sum.
  */
 static double plain_attention(const Range *ranges, int64_t count, int64_t head, int64_t group,
                               int64_t row, int64_t size, int64_t position, double *out,
@@ -126,4 +143,82 @@ static double plain_attention(const Range *ranges, int64_t count, int64_t head, 
     for (int64_t k = 0; k < size && total_weight > 0; k++)
         out[k] /= total_weight, magnitude[k] /= total_weight;
     return log(total_weight);
+}
+
+static void *room(int64_t bytes) {
+    void *made = calloc((size_t)bytes + 64, 1);
+    if (made == NULL) exit(2);
+    return made;
+}
+
+static uint32_t random_bits(void) {
+    static uint64_t state = 1;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+
+/* Between -1 and 1. */
+static double uniform(void) { return random_bits() / 1073741824.0 - 1; }
+
+static bf16 *randoms(int64_t count, double most) {
+    bf16 *made = room(count * 2);
+    for (int64_t at = 0; at < count; at++) made[at] = to_bf16(most * uniform());
+    return made;
+}
+
+static float *singles(int64_t count) {
+    float *made = room(count * 4);
+    for (int64_t at = 0; at < count; at++) made[at] = (float)uniform();
+    return made;
+}
+
+static double *doubles(const bf16 *from, int64_t count) {
+    double *made = room(count * 8);
+    for (int64_t at = 0; at < count; at++) made[at] = of_bf16(from[at]);
+    return made;
+}
+
+/* A layer and its weights [rows][columns]: of a gated one, all of the gate, then the others. */
+typedef struct {
+    Linear linear;
+    bool gated, coded;
+    double *weight, *magnitude, *bias;
+    double error; /* of scales, relative */
+} Weights;
+
+static Weights weights_of(int64_t rows, int64_t columns, bool gated) {
+    return (Weights){.linear.columns = columns, .gated = gated, .weight = room(8 * rows * columns),
+                     .magnitude = room(8 * rows * columns), .bias = room(8 * rows)};
+}
+
+/* The product of a row with x[columns], whose components are below 1, and its error.
+ *
+ * Codes are multiplied by whole numbers, or become the one side of a product where tokens are many.
+ */
+static double plain_product(const Weights *all, int64_t row, const double *x, bool many,
+                            double *error) {
+    double sum = all->bias[row], size = fabs(sum), computed = 0, whole = 0;
+    for (int64_t at = 0; at < all->linear.columns; at++) {
+        const int64_t place = row * all->linear.columns + at;
+        sum += all->weight[place] * x[at];
+        size += fabs(all->weight[place] * x[at]);
+        computed += all->magnitude[place] * fabs(x[at]);
+        whole += all->magnitude[place];
+    }
+    *error = SUMMING * size;
+    if (all->coded) *error += (SUMMING + all->error) * computed;
+    if (all->coded) *error += many ? SIDES * size : WHOLE * whole;
+    return sum;
+}
+
+/* What a layer makes of the products a and, if it is gated, b, and the error of that. */
+static double plain_ending(int ending, double a, double a_error, double b, double b_error,
+                           double before, double *error) {
+    const double moved = a_error + ROUNDING * fabs(a), active = silu(a);
+    *error = ending == WIDE ? a_error : moved;
+    if (ending == ADD) return *error += ROUNDING * fabs(before + a), before + a;
+    if (ending != GATED) return a;
+    *error = (1.1 * moved + 2 * ROUNDING * fabs(active)) * fabs(b) + /* silu has slopes below 1.1 */
+             (fabs(active) + 1.1 * moved) * (b_error + ROUNDING * fabs(b));
+    return active * b;
 }

@@ -28,7 +28,7 @@ def wide(keys: KeyRange) -> KeyRange:
 def check(ranges: list[KeyRange], query_start: int) -> None:
     """Compare with the definition on the same numbers.
 
-    Scores and sums are float32. What is rounded to bfloat16 (eight bits) is each weight, whose
+    Scores and sums are float32. What may be rounded to bfloat16 (eight bits) is each weight, whose
     errors average out but add up at worst to 2**-8 of the largest value, and the output once more.
     """
     assert native.can(ranges, None)
@@ -74,6 +74,14 @@ def test_slices_of_a_larger_buffer(rows: int) -> None:
     check([KeyRange(query, key[:, :, 70:370], value[:, :, 70:370], 40, 0, 200)], 330)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize("edge", range(0, 320, 32))
+def test_a_band_begins_and_ends_anywhere(rows: int, edge: int) -> None:
+    query, key, value = (torch.randn(1, 2, count, 64).bfloat16() for count in (rows, 400, 400))
+    check([KeyRange(query / 8, key, value, 0, 0, 355 - edge)], 360)
+    check([KeyRange(query / 8, key, value, 0, edge, None)], 360)
+
+
 @pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_large_scores_neither_overflow_nor_vanish(rows: int, sign: int) -> None:
@@ -95,7 +103,7 @@ def test_a_peak_that_comes_late_shrinks_what_came_before(rows: int) -> None:
 def test_nan_is_not_hidden() -> None:
     key = torch.randn(1, 1, 40, 64).bfloat16()
     key[0, 0, 7, 3] = math.nan
-    for rows in (1, 8):
+    for rows in (1, 8, 40):
         query = torch.randn(1, 1, rows, 64).bfloat16()
         output, _ = attend([KeyRange(query, key, key, 0)], query_start=40)
         assert output.isnan().all()

@@ -1,6 +1,7 @@
 """What the bindings refuse: everything that a kernel would read or write out of bounds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotation
 from lmi_cli.native import attention, pointwise
-from lmi_cli.native.linear import PackedLinear
+from lmi_cli.native.linear import PackedLinear, Part
 from lmi_cli.native.step import StepLayer, Stepper
 
 pytestmark = pytest.mark.usefixtures("c_library")
@@ -65,6 +66,51 @@ def test_rotate(cos: Tensor) -> None:
     for pair in ((cos, sound), (sound, cos)):
         with pytest.raises(ValueError, match="phases"):
             pointwise.rotate(numbers(1, 2, 5, 64), *pair)
+
+
+def part(bits: int) -> Part:
+    linear = PackedLinear.join([numbers(70, HIDDEN)], numbers(70))
+    return (linear if bits == 16 else linear.quantized(bits)).parts[0]
+
+
+PARTS: dict[str, Callable[[Part], Part]] = {
+    "more rows": lambda sound: replace(sound, rows=129),
+    "fewer rows": lambda sound: replace(sound, rows=64),
+    "less than none": lambda sound: replace(sound, rows=-1, codes=sound.codes[:0]),
+    "other codes": lambda sound: replace(sound, codes=sound.codes.float()),
+    "fewer codes": lambda sound: replace(sound, codes=sound.codes[:1]),
+    "codes in another order": lambda sound: replace(sound, codes=sound.codes.mT.contiguous().mT),
+    "wider codes": lambda sound: replace(sound, bits=5),
+    "codes of three bits": lambda sound: replace(sound, bits=3),
+    "half a bias": lambda sound: replace(sound, bias=numbers(70)),
+    "a bias in float32": lambda sound: replace(sound, bias=numbers(128).float()),
+}
+SCALES: dict[str, Callable[[Part], Part]] = {
+    "no scale": lambda sound: replace(sound, scale=None),
+    "a short scale": lambda sound: replace(sound, scale=sound.scale[:1]),
+    "a scale in bfloat16": lambda sound: replace(sound, scale=sound.scale.bfloat16()),
+    "a short minimum": lambda sound: replace(sound, minimum=sound.scale[:, :1]),
+    "whole numbers": lambda sound: replace(sound, bits=16),
+}
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("change", (PARTS | SCALES).values(), ids=PARTS | SCALES)
+def test_parts_of_a_linear_layer(bits: int, change: Callable[[Part], Part]) -> None:
+    """They may come from a file."""
+    sound = part(bits)
+    PackedLinear([sound] * 3, HIDDEN)
+    with pytest.raises(ValueError, match="4 kinds"):
+        PackedLinear([sound] * 4, HIDDEN)
+    for columns in (HIDDEN - 32, HIDDEN + 32, HIDDEN + 1):
+        with pytest.raises(ValueError, match="rows"):
+            PackedLinear([sound], columns)
+    if bits == 16 and change in SCALES.values():
+        wrong = replace(sound, scale=part(8).scale)
+    else:
+        wrong = change(sound)
+    with pytest.raises(ValueError, match=r"rows|a part of"):
+        PackedLinear([wrong], HIDDEN)
 
 
 LINEARS = ((512, HIDDEN), (HIDDEN, 256), (2 * INNER, HIDDEN), (HIDDEN, INNER))

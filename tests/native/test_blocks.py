@@ -204,9 +204,7 @@ def test_zeros_are_zeros(each_unit: Variant) -> None:
     ],
     ids=["int8", "float32", "a byte less", "transposed", "gaps", "one row"],
 )
-def test_what_is_no_weight_is_refused(
-    change: Callable[[Tensor], Tensor], c_library: None
-) -> None:
+def test_what_is_no_weight_is_refused(change: Callable[[Tensor], Tensor], c_library: None) -> None:
     sound = blocks(Q8_0, 64)
     weight = GgufBlocks(Q8_0, change(sound.raw))
     with pytest.raises(ValueError, match="no packed linear layer"):

@@ -1,14 +1,19 @@
-"""Which of C and torch computes, and what the user is told about it."""
+"""Which of C and torch computes, by which instructions, and what the user is told about it."""
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lmi_cli.native import choice, compiling, cpu, library, selfcheck
+from lmi_cli.native import choice, compiling, cpu, library, selfcheck, variants
+from lmi_cli.native.variants import Variant
 
 CPU = torch.device("cpu")
+NAMED = {variant.name: variant for variant in variants.VARIANTS}
+ALL = NAMED["avx512-bf16"].features
+AVX2 = NAMED["avx2"].features
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +23,23 @@ def _closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMI_NATIVE", raising=False)
 
 
+def pretend(
+    patch: pytest.MonkeyPatch,
+    features: frozenset[str],
+    system: str = "linux",
+    processor: str = "x86_64",
+) -> None:
+    """Be another machine."""
+    patch.delenv("LMI_ISA", raising=False)
+    patch.setattr(variants, "sys", SimpleNamespace(platform=system))
+    patch.setattr(variants, "platform", SimpleNamespace(machine=lambda: processor))
+    patch.setattr(cpu, "features", lambda: features)
+
+
 @pytest.fixture
 def capable(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A processor that the library is made for."""
-    monkeypatch.setattr(compiling, "is_supported", lambda: True)
-    monkeypatch.setattr(cpu, "computes_bfloat16", lambda: True)
-    monkeypatch.setattr(cpu, "features", lambda: choice._NEEDED)
+    """A processor with all instructions."""
+    pretend(monkeypatch, ALL)
     return monkeypatch
 
 
@@ -33,17 +49,81 @@ def by() -> str:
 
 def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMI_NATIVE", "0")
-    assert choice.use_library() is None
-    assert by() == "torch (LMI_NATIVE is 0)"
+    for name in ("", "avx2"):
+        monkeypatch.setenv("LMI_ISA", name)
+        assert choice.use_library() is None
+        assert by() == "torch (LMI_NATIVE is 0)"
+        assert not compiling.will_compute()
 
 
-def test_another_processor(capable: pytest.MonkeyPatch) -> None:
-    capable.setattr(cpu, "features", lambda: choice._NEEDED - {"avx512_vnni"})
+@pytest.mark.parametrize(
+    ("system", "processor", "features", "names"),
+    [
+        ("linux", "x86_64", ALL, ["avx512-bf16", "avx512", "avx2"]),
+        ("linux", "x86_64", ALL - {"avx512_vnni"}, ["avx512", "avx2"]),
+        ("linux", "AMD64", ALL - {"avx512dq"}, ["avx2"]),
+        ("linux", "aarch64", frozenset(), ["neon"]),
+        ("darwin", "arm64", frozenset(), ["neon"]),
+    ],
+)
+def test_what_a_processor_runs(
+    system: str,
+    processor: str,
+    features: frozenset[str],
+    names: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, features, system, processor)
+    assert [variant.name for variant in variants.runnable()] == names
+    assert variants.chosen() == NAMED[names[0]]
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "features", "reason"),
+    [
+        ("linux", "x86_64", frozenset(), "the processor has no avx2, f16c, fma"),
+        ("linux", "x86_64", AVX2 - {"fma"}, "the processor has no fma"),
+        ("darwin", "x86_64", ALL, "there are no kernels for this kind of machine"),
+        ("win32", "AMD64", ALL, "there are no kernels for this kind of machine"),
+        ("linux", "riscv64", frozenset(), "there are no kernels for this kind of machine"),
+    ],
+)
+def test_a_machine_for_which_there_is_nothing(
+    system: str,
+    processor: str,
+    features: frozenset[str],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, features, system, processor)
     assert choice.use_library() is None
-    assert by() == "torch (the processor has no avx512_vnni)"
-    capable.setattr(cpu, "computes_bfloat16", lambda: False)
+    assert by() == f"torch ({reason})"
+    assert not compiling.will_compute()
+
+
+def test_an_instruction_set_that_is_asked_for(
+    each_library: Variant, native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMI_ISA", each_library.name)
+    assert compiling.will_compute()
     assert choice.use_library() is None
-    assert by() == "torch (the processor has no AVX512-BF16)"
+    assert by() in (f"C ({each_library.name})", f"C ({each_library.name}, amx)")
+    assert ("amx" in by()) == library.uses_tiles()
+    assert "amx" not in by() or each_library.name == "avx512-bf16"
+
+
+@pytest.mark.parametrize("name", ["avx512", "neon", "sse9"])
+def test_an_instruction_set_that_the_processor_lacks(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, AVX2)
+    monkeypatch.setenv("LMI_ISA", name)
+    assert choice.use_library() is None
+    assert by() == f"torch (LMI_ISA is {name}, and this processor runs avx2)"
+    pretend(monkeypatch, frozenset())
+    monkeypatch.setenv("LMI_ISA", name)
+    choice.use_library()
+    assert by() == f"torch (LMI_ISA is {name}, and this processor runs none)"
 
 
 def test_a_library_that_is_missing_damaged_or_outdated(
@@ -55,86 +135,114 @@ def test_a_library_that_is_missing_damaged_or_outdated(
         assert found in note and found in by()
         assert not library.is_open()
 
-    capable.setattr(choice, "_folder", tmp_path)
-    missing = FileNotFoundError("no manifest")
-    capable.setattr(compiling, "changed_since", lambda folder: raise_(missing))
+    capable.setattr(compiling, "FOLDER", tmp_path)
     said("has not been compiled")
-    capable.setattr(compiling, "changed_since", lambda folder: ["kernels.so", "linear.c"])
+    name = NAMED["avx512-bf16"].file
+    (tmp_path / name).write_bytes(b"not a library")
+    capable.setattr(compiling, "changed_since", lambda variant: ["kernels-x.so", variant.file])
     said("is damaged")
-    capable.setattr(compiling, "changed_since", lambda folder: ["linear.c", "step.c"])
+    capable.setattr(compiling, "changed_since", lambda variant: ["linear.c", "step.c"])
     said("is out of date (linear.c, step.c)")
-    capable.setattr(compiling, "changed_since", lambda folder: [])
-    (tmp_path / compiling.LIBRARY).write_bytes(b"not a library")
+    assert not compiling.will_compute()
+    capable.setattr(compiling, "changed_since", lambda variant: [])
     said("cannot be opened")
 
 
-def raise_(error: Exception) -> list[str]:
-    raise error
-
-
-def test_a_library_of_other_functions(capable: pytest.MonkeyPatch) -> None:
+def test_a_library_of_other_functions(native: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that opens and lacks what is called, such as the one of another version."""
-    capable.setattr(compiling, "changed_since", lambda folder: [])
-    capable.setattr(choice, "_folder", Path())
-    capable.setattr(compiling, "LIBRARY", "libm.so.6")
+    monkeypatch.setitem(library._ARGUMENTS, "lmi_of_another_version", [])
     note = choice.use_library()
     assert note is not None and "cannot be opened" in note
+    assert not library.is_open()
+
+
+def test_a_library_that_computes_wrongly(native: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfcheck, "wrong_kernels", lambda: ["norm", "step"])
+    note = choice.use_library()
+    assert note is not None and "computes wrongly (norm, step)" in note
     assert not library.is_open()
 
 
 def test_a_sound_library(native: None) -> None:
     assert choice.use_library() is None
     assert library.is_open()
-    assert by() == "C"
+    assert by().startswith("C (")
     # Only bfloat16 on the CPU is computed in C.
     assert choice.computed_by(torch.float32, CPU) == "torch"
     assert choice.computed_by(torch.bfloat16, torch.device("cuda")) == "torch"
 
 
-# One slip in each kernel: file, what stands there, what stands there instead, what is found wrong.
+# Slips in all kernels: instruction set (the best of the machine if none is named), file, what
+# stands there, what stands there instead, what is found wrong.
 SLIPS = [
-    ("linear.h", "even[j] = bias_of(linear, panel, j)", "even[j] = _mm512_setzero_ps()", "linear"),
-    ("linear.h", "last = first + FLUSH < pairs ? first + FLUSH : pairs", "last = pairs - 2",
-     "quantized linear"),
-    ("linear.h", "rows - first, 0, 16)) - 1", "rows - first, 0, 15)) - 1", "linear"),
-    ("linear.c", "STRIP + 16 * j, unit", "STRIP + 16 * j, most", "quantized linear"),
-    ("linear.c", "id % STRIP * 2", "id % STRIP", "embed"),
-    ("pointwise.h", "sqrtf(mean + epsilon)", "sqrtf(mean) + epsilon + 0.1f", "norm"),
-    ("pointwise.h", "_mm512_loadu_ps(sine + half + at)", "_mm512_loadu_ps(sine + at)", "rotate"),
-    ("pointwise.c", "row * all->rotation_row", "0", "rotate"),
-    ("attention.h", "range->farthest + 1 -", "range->farthest -", "attention"),
-    ("linear.c", "weight + 2 * column,", "weight + column,", "linear"),
-    ("tiles.h", "_tile_loadd(7, row + 32,", "_tile_loadd(7, row,", "linear"),
-    ("attention.c", "size, true, tile->weights", "size, false, tile->weights", "attention"),
-    ("step.c", "layer->norm_key, shape", "layer->norm_query, shape", "step"),
-    ("step.c", "ADD, active", "STORE, active", "step"),
+    ("", "linear.h", "part->bias + panel * PANEL", "part->bias", "linear"),
+    ("", "linear.h", "load_live(to, live) + rounded", "load_live(to, live) - rounded", "linear"),
+    ("", "linear.h", "gated(rounded(out[j]), rounded(out[j + VECTORS / 2]))",
+     "gated(rounded(out[j]), rounded(out[j + 1]))", "linear"),
+    ("avx512-bf16", "linear.h", "sums[j] += odd[j]", "sums[j] += sums[j]", "linear"),
+    ("avx2", "linear.h", "odd * odd_of(both)", "odd * even_of(both)", "linear"),
+    ("avx2", "linear.h", "odd_of(pairs)}", "even_of(pairs)}", "linear"),
+    ("avx2", "linear.c", "if (begin == 0)", "if (begin >= 0)", "linear"),
+    ("avx512", "linear.c", "count - STRIP_ROWS);\n                Sums",
+     "count);\n                Sums", "linear"),
+    ("avx512-bf16", "linear.c", "weight + 2 * column,", "weight + column,", "linear"),
+    ("avx512-bf16", "tiles.h", "_tile_loadd(7, row + 32,", "_tile_loadd(7, row,", "linear"),
+    ("avx2", "multiply.h", "left + row * left_row + at", "left + row * left_row", "linear"),
+    ("", "linear.c", "id % PANEL * 2", "id % PANEL", "embed"),
+    ("", "linear.c", "(int)(at % BLOCK) + k", "k", "blocks"),
+    ("", "blocks.h", "x.sum[2 * which] + x.sum[2 * which + 1]", "x.sum[2 * which]", "blocks"),
+    ("avx2", "blocks.h", "codes >> 8 & 0x00FF00FF", "codes & 0x00FF00FF", "blocks"),
+    ("avx512-bf16", "blocks.h", "numbers[1]));\n#else", "numbers[0]));\n#else", "blocks"),
+    ("", "blocks.h", "half * quads + quad);\n                floats value[4]",
+     "quad);\n                floats value[4]", "blocks"),
+    ("avx2", "blocks.h", ">> quad & 0x01010101", "& 0x01010101", "blocks"),
+    ("avx512-bf16", "isa_avx512.h", "cvtne2ps_pbh(odd, even)", "cvtne2ps_pbh(even, odd)", "blocks"),
+    ("", "repack.c", "fifth[at / 8] >> at % 8", "fifth[at / 8] >> 0", "blocks"),
+    ("", "repack.c", "from[at - 4] >> 6 << 4", "from[at - 4] >> 6", "blocks"),
+    ("", "repack.c", "(x[at] + minimum) * factor", "x[at] * factor", "quantized linear"),
+    ("", "repack.c", "(uint8_t)(128 + (int)", "(uint8_t)(120 + (int)", "quantized linear"),
+    ("avx2", "isa_avx2.h", "_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));\n    sum",
+     "_mm256_castps256_ps128(x), _mm256_castps256_ps128(x));\n    sum", "norm"),
+    ("", "pointwise.h", "/ (float)size + epsilon)", "/ (float)size + epsilon + 0.1f)", "norm"),
+    ("", "pointwise.h", "load(sine + half + at)", "load(sine + at)", "rotate"),
+    ("", "pointwise.c", "row * all->rotation_row", "0", "rotate"),
+    ("", "attention.h", "range->farthest + 1 -", "range->farthest -", "attention"),
+    ("avx512-bf16", "attention.c", "size, true, tile->weights", "size, false, tile->weights",
+     "attention"),
+    ("avx512", "attention.c", "at % STRIP == 0 && ", "", "attention"),
+    ("avx2", "attention.c", "0.6931218f", "0.5f", "attention"),
+    ("", "one_query.c", "found[size] - peak)", "0)", "attention"),
+    ("avx2", "vectors.h", "zip_low(a, b) + (floats)zip_high(a, b)",
+     "zip_low(a, b) + (floats)zip_low(a, b)", "attention"),
+    ("", "step.c", "layer->norm_key, shape", "layer->norm_query, shape", "step"),
+    ("", "step.c", "ADD, active", "STORE, active", "step"),
 ]  # fmt: skip
-
-
-OF_TILES = ("tiles.h", "weight + 2 * column,", "size, true, tile->weights")
+OF_TILES = ("_tile_loadd(7, row + 32,", "weight + 2 * column,", "size, true, tile->weights")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "old", "new", "kernel"), SLIPS)
+@pytest.mark.parametrize(("name", "file", "old", "new", "kernel"), SLIPS)
 def test_a_slip_in_any_kernel_is_found(
-    built_library: Path, tmp_path: Path, file: str, old: str, new: str, kernel: str
+    built_library: Path, tmp_path: Path, name: str, file: str, old: str, new: str, kernel: str
 ) -> None:
-    if not library.has_tiles() and (file in OF_TILES or old in OF_TILES):
-        pytest.skip("the processor has no AMX")
+    able = {variant.name: variant for variant in variants.runnable()}
+    variant = able.get(name) if name else variants.runnable()[0]
+    if variant is None:
+        pytest.skip(f"this processor cannot run the kernels for {name}")
     for path in (*compiling.FOLDER.glob("*.c"), *compiling.FOLDER.glob("*.h")):
         text = path.read_text()
         if path.name == file:
             assert old in text
             text = text.replace(old, new)
         (tmp_path / path.name).write_text(text)
-    flags = compiling.FLAGS[1:]
+    flags = ("-O1", *compiling.FLAGS[1:], *variant.flags)
     sources = map(str, tmp_path.glob("*.c"))
-    subprocess.run(
-        ["gcc", "-O1", *flags, *sources, "-o", str(tmp_path / "slip.so"), "-lm"], check=True
-    )
+    subprocess.run(["gcc", *flags, *sources, "-o", str(tmp_path / "slip.so"), "-lm"], check=True)
     library.use(tmp_path / "slip.so")
+    if old in OF_TILES and not library.uses_tiles():
+        pytest.skip("this processor has no matrix unit (AMX)")
     assert kernel in selfcheck.wrong_kernels()
 
 
-def test_no_kernel_is_wrong(c_library: None) -> None:
+def test_no_kernel_is_wrong(each_unit: Variant) -> None:
     assert selfcheck.wrong_kernels() == []

@@ -11,6 +11,7 @@ from torch import Tensor
 from lmi_cli.attention.ranges import KeyRange
 from lmi_cli.native import attention, compiling, library, pointwise
 from lmi_cli.native.linear import PackedLinear
+from lmi_cli.native.variants import Variant
 
 SOURCES = (Path(__file__).with_name("pool_race.c"), compiling.FOLDER / "pool.c")
 
@@ -31,7 +32,7 @@ def test_no_piece_is_lost_or_computed_twice(sanitizer: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
-def test_any_number_of_threads_computes_the_same(c_library: None, threads: int) -> None:
+def test_any_number_of_threads_computes_the_same(each_unit: Variant, threads: int) -> None:
     """To the last bit, since no sum is cut by the number of threads."""
 
     def results(count: int) -> list[Tensor]:
@@ -47,7 +48,8 @@ def test_any_number_of_threads_computes_the_same(c_library: None, threads: int) 
             found += attention.attend([keys], query_start=900, with_lse=True)
             linear = PackedLinear.join([torch.randn(300, size).bfloat16()])
             x = torch.randn(rows, size).bfloat16()
-            found += [linear(x), linear.quantized()(x), linear.wide(x)]
+            found += [linear(x), linear.wide(x)]
+            found += [linear.quantized(bits)(x) for bits in (4, 8)]
             found.append(pointwise.norm(query, value[0, 0, 0], 1e-5))
         return [tensor for tensor in found if tensor is not None]
 

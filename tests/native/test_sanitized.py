@@ -1,6 +1,7 @@
 """The tests of the kernels once more, with every access to memory checked.
 
-AddressSanitizer finds accesses beyond what torch allocated, because it replaces the allocator of
+They run with the library for the best instruction set of this machine, and with that for the
+oldest, whose vectors are half as long. AddressSanitizer finds accesses beyond what torch allocated, because it replaces the allocator of
 the whole process; UndefinedBehaviorSanitizer finds shifts, overflows and misaligned accesses.
 """
 
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lmi_cli.native import compiling
+from lmi_cli.native import compiling, variants
+from lmi_cli.native.variants import Variant
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,6 +23,8 @@ pytestmark = [
 TESTS = Path(__file__).parents[1]
 SANITIZED = (
     "native/test_linear.py",
+    "native/test_blocks.py",
+    "native/test_quantized.py",
     "native/test_attention.py",
     "native/test_pointwise.py",
     "native/test_bindings.py",
@@ -39,16 +43,24 @@ library.opened().lmi_norm(x.data_ptr(), weight.data_ptr(), 1e-5, 5, 64, out.data
 """
 
 
-@pytest.fixture(scope="module")
-def sanitized(built_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the library, compiled with the sanitizers; where it can run at all."""
+RUNNABLE = variants.runnable()
+
+
+@pytest.fixture(
+    scope="module",
+    params=list(dict.fromkeys((*RUNNABLE[:1], *RUNNABLE[-1:]))),
+    ids=lambda variant: variant.name,
+)
+def sanitized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library compiled with the sanitizers, alone in its folder."""
+    variant: Variant = request.param
     folder = tmp_path_factory.mktemp("sanitized")
     flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    compiling.compile_library(folder, (*flags, *compiling.FLAGS[1:]))
-    return folder
+    assert compiling.compile_libraries(folder, [variant], (*flags, *compiling.FLAGS[1:])) == {}
+    return folder / variant.file
 
 
-def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python(library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     runtime = [
         subprocess.run(
             ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
@@ -59,7 +71,8 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment |= {
         "LD_PRELOAD": " ".join(runtime),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python frees little of what it holds when it ends
-        "LMI_TEST_KERNELS": str(folder),
+        "LMI_TEST_KERNELS": str(library.parent),
+        "LMI_ISA": library.stem.removeprefix("kernels-"),
         "OMP_NUM_THREADS": "2",
     }
     return subprocess.run(
@@ -84,7 +97,7 @@ def test_nothing_is_read_or_written_out_of_bounds(sanitized: Path) -> None:
 
 
 def test_an_access_out_of_bounds_is_found(sanitized: Path) -> None:
-    done = python(sanitized, "-c", OVERFLOW.format(path=str(sanitized / compiling.LIBRARY)))
+    done = python(sanitized, "-c", OVERFLOW.format(path=str(sanitized)))
     assert done.returncode != 0
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
     assert "norm" in done.stderr

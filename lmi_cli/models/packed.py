@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lmi_cli.checkpoints.resolve import ModelFiles
-from lmi_cli.disk import cache_folder, replacing
+from lmi_cli.checkpoints.resolve import ModelFiles, packed_file
+from lmi_cli.disk import replacing
 from lmi_cli.native.linear import PackedLinear, Part
 
 _SCHEMA = 1
@@ -59,9 +59,7 @@ def save(files: ModelFiles, quantize: str, linears: Mapping[str, PackedLinear]) 
 
 
 def _path(files: ModelFiles, quantize: str) -> Path | None:
-    root = cache_folder()
-    name = f"{files.identity[:32]}-{quantize}-{_SCHEMA}.safetensors"
-    return None if root is None else root / "panels" / name
+    return packed_file(files.identity, f"{quantize}-{_SCHEMA}")
 
 
 def _read(path: Path) -> dict[str, PackedLinear]:

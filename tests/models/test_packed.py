@@ -1,0 +1,170 @@
+"""Blocks of a GGUF file from the file to the logits, and packed weights in the cache."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from model_builders import tiny_gguf
+from tiny_models import random_ids
+
+from lmi_cli.checkpoints import resolve
+from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.checkpoints.tensors import stored_tensors
+from lmi_cli.engine.engine import Engine
+from lmi_cli.errors import ModelError, UsageError
+from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.models import packed
+from lmi_cli.models.decoder import Decoder
+from lmi_cli.models.load import load
+from lmi_cli.models.placement import Placement
+from lmi_cli.models.weights import Weights
+
+CPU = {"device": "cpu"}
+WIDE = {"hidden": 256, "heads": 4, "kv_heads": 2, "ff": 256}
+
+
+@pytest.fixture
+def model(cache: Path, tmp_path: Path) -> ModelFiles:
+    return resolve.resolve(str(tiny_gguf(tmp_path / "tiny.gguf", **WIDE)))
+
+
+def logits(lm: Any, chunk: int) -> torch.Tensor:
+    ids = random_ids(40)
+    engine = Engine(lm, LMInfinite(9, 3, 13), chunk)
+    state = engine.start()
+    passes = [engine.forward(state, ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
+    return lm.logits(torch.cat(passes)).double()
+
+
+@pytest.mark.parametrize("chunk", [1, 9])
+@pytest.mark.parametrize(
+    "kinds",
+    [("Q4_0",), ("Q4_1",), ("Q5_0", "Q8_0"), ("Q5_1", "F16", "Q4_1"), ("Q8_0",), ("Q6_K", "Q4_K"),
+     ("Q5_K", "Q6_K", "F32")],
+    ids=" ".join,
+)  # fmt: skip
+def test_blocks_are_the_model_with_the_weights_of_the_file(
+    kinds: tuple[str, ...], chunk: int, cache: Path, tmp_path: Path, native: None
+) -> None:
+    """As near to float64 as the same weights in bfloat16 are, or nearer."""
+    path = tiny_gguf(tmp_path / "tiny.gguf", kinds=kinds, **WIDE)
+    files = resolve.resolve(str(path))
+    stored = {tensor.dtype for tensor in stored_tensors(files.folder).values()}
+    assert stored == {kind for kind in kinds if not kind.startswith("F")} | {"BF16"}
+    found = load(files, Placement(**CPU))
+    assert (found.lm.quantize, found.known.precision.name) == ("blocks", "bfloat16+blocks")
+    rounded = load(files, Placement(quantize="none", **CPU)).lm
+    assert found.known.blueprint is not None
+    exact = Decoder(found.known.blueprint, Weights(files.folder, torch.float64))
+    truth = logits(exact, chunk)
+    usual = (logits(rounded, chunk) - truth).abs()
+    error = (logits(found.lm, chunk) - truth).abs()
+    assert error.mean() <= 1.2 * usual.mean()
+    assert error.max() <= 2 * usual.max()
+    assert found.lm.weights_bytes < rounded.weights_bytes
+    if len(kinds) == 1:  # otherwise the two inner projections of an MLP may be of two kinds
+        assert found.lm.weights_bytes == pytest.approx(found.known.facts.block_bytes, rel=0.25)
+
+
+def test_later_starts_map_what_was_packed(model: ModelFiles, native: None) -> None:
+    first = load(model, Placement(**CPU)).lm
+    path = resolve.packed_file(model.identity, "blocks-1")
+    assert path is not None and path.exists()
+    written = path.stat().st_mtime_ns
+    again = load(model, Placement(**CPU)).lm
+    assert path.stat().st_mtime_ns == written
+    assert torch.equal(logits(first, 9), logits(again, 9))
+    for linear in packed.load(model, "blocks").values():
+        for part in linear.parts:
+            assert part.codes.data_ptr() % 64 == 0
+
+    path.write_bytes(path.read_bytes()[:-100])
+    assert packed.load(model, "blocks") == {}
+    repaired = load(model, Placement(**CPU)).lm
+    assert torch.equal(logits(first, 9), logits(repaired, 9))
+    assert packed.load(model, "blocks")
+
+
+def test_a_cache_that_cannot_be_written(
+    model: ModelFiles, native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "packed_file", lambda *_: None)
+    loaded = load(model, Placement(**CPU))
+    assert loaded.lm.quantize == "blocks"
+    assert packed.load(model, "blocks") == {}
+
+
+@pytest.mark.parametrize("quantize", ["int4", "int8"])
+def test_bfloat16_that_is_rounded_is_packed_too(
+    quantize: str, model: ModelFiles, native: None
+) -> None:
+    placement = Placement(quantize=quantize, **CPU)
+    first, again = load(model, placement).lm, load(model, placement).lm
+    assert (first.quantize, again.quantize) == (quantize, quantize)
+    assert torch.equal(logits(first, 9), logits(again, 9))
+
+
+def test_removing_a_model_removes_its_packed_weights(model: ModelFiles, native: None) -> None:
+    load(model, Placement(**CPU))
+    path = resolve.packed_file(model.identity, "blocks-1")
+    assert path is not None
+    (listed,) = [m for m in resolve.list_models() if m.folder is not None]
+    assert listed.size_bytes > path.stat().st_size
+    orphan = resolve.packed_file("0" * 64, "int4-1")
+    assert orphan is not None
+    orphan.write_bytes(b"1234")
+    assert resolve.remove(listed.name) == listed.size_bytes
+    assert not path.exists() and orphan.exists()
+    (listed,) = [m for m in resolve.list_models() if m.folder is not None]
+    assert (listed.name, listed.size_bytes) == (orphan.stem, 4)
+    assert resolve.remove(listed.name) == 4
+    assert not orphan.exists()
+
+
+def test_blocks_are_asked_of_a_model_that_has_none(
+    cache: Path, tmp_path: Path, native: None
+) -> None:
+    path = tiny_gguf(tmp_path / "tiny.gguf", kinds=("F16",), **WIDE)
+    files = resolve.resolve(str(path))
+    assert load(files, Placement(**CPU)).lm.quantize == "none"
+    with pytest.raises(UsageError, match="not made of blocks"):
+        load(files, Placement(quantize="blocks", **CPU))
+
+
+def test_without_the_library_blocks_become_the_dtype(model: ModelFiles) -> None:
+    """The tests do without the library in C, unless they ask for it."""
+    loaded = load(model, Placement(**CPU))
+    assert loaded.lm.quantize == "none"
+    assert loaded.lm.dtype in (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"no.such.tensor": "Q8_0"}, {"model.norm.weight": "Q8_0"}, {"model.embed_tokens.weight": "Q9"},
+     {"model.embed_tokens.weight": "Q4_K"}, {"model.embed_tokens.weight": 7}],
+    ids=str,
+)  # fmt: skip
+def test_a_list_of_blocks_that_lies(change: dict[str, Any], model: ModelFiles) -> None:
+    path = model.folder / "blocks.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError, match="cannot consist of blocks"):
+        stored_tensors(model.folder)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q6_K"])
+def test_a_scale_that_is_not_finite_is_refused(
+    kind: str, cache: Path, tmp_path: Path, native: None
+) -> None:
+    path = tiny_gguf(tmp_path / "tiny.gguf", kinds=(kind,), **WIDE)
+    data = bytearray(path.read_bytes())
+    size = {"Q4_0": 18, "Q4_1": 20, "Q6_K": 210}[kind]
+    found = gguf.GGUFReader(path).get_tensor(0)
+    start = int(found.data_offset) + {"Q4_0": 0, "Q4_1": 2, "Q6_K": 208}[kind] + 3 * size
+    data[start : start + 2] = np.array(np.nan, np.float16).tobytes()
+    path.write_bytes(bytes(data))
+    with pytest.raises(ModelError, match="not finite"):
+        load(resolve.resolve(str(path)), Placement(**CPU))
