@@ -22,7 +22,7 @@ from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods import Full, LMInfinite, MethodChoice
 from lmi_cli.models.load import Loaded, load
 from lmi_cli.models.placement import Placement
-from lmi_cli.native import choice, library
+from lmi_cli.native import choice, library, variants
 from lmi_cli.sources.blocks import text_corpus
 from lmi_cli.tasks.events import follow
 from lmi_cli.tasks.passkey import QUESTION, build_text, key_for, passkey
@@ -201,10 +201,10 @@ def test_attention_in_c_scores_a_text_as_float32_does(
 ) -> None:
     """Beyond the window too: what attention in bfloat16 costs, in nats a token."""
     monkeypatch.delenv("LMI_NATIVE", raising=False)
-    if reason := choice._not_wanted():
+    if isinstance(reason := variants.chosen(), str):
         pytest.skip(f"the library in C cannot run here: {reason}")
     low = load(resolve(None), Placement(dtype="bfloat16", device="cpu"))
-    assert choice.computed_by(low.lm.dtype, low.lm.device) == "C"
+    assert choice.computed_by(low.lm.dtype, low.lm.device).startswith("C (")
     try:
         ids = prose_ids(loaded, 2000)
 
@@ -245,7 +245,7 @@ def test_loading_takes_little_more_memory_than_the_weights(
 ) -> None:
     """Also where they have to be converted, and packed for the library in C."""
     monkeypatch.delenv("LMI_NATIVE", raising=False)
-    if dtype == "int8" and (reason := choice._not_wanted()):
+    if dtype == "int8" and isinstance(reason := variants.chosen(), str):
         pytest.skip(f"the library in C cannot run here: {reason}")
     arguments = ("bfloat16", "int8") if dtype == "int8" else (dtype, "none")
     done = subprocess.run(

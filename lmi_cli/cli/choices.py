@@ -142,7 +142,7 @@ def placement_of(request: Request) -> "Placement":
         device_map=request.device_map,
         max_memory=None if request.max_memory is None else _max_memory(request.max_memory),
         offload_folder=request.offload_folder,
-        quantize=request.quantize or "auto",
+        quantize=request.quantize,
         threads=request.threads,
     )
 

@@ -44,7 +44,11 @@ class Request:
     revision: Text = MODEL("--revision NAME", "Branch, tag or commit of a Hub model.")
     device: str = MODEL("--device NAME", "Where to compute: auto, cpu, cuda, cuda:1, ...", "auto")
     dtype: str = MODEL("--dtype NAME", "auto, bfloat16, float16 or float32.", "auto")
-    quantize: Text = MODEL("--quantize NAME", "int8 stores weights in eight bits (CPU only).")
+    quantize: str = MODEL(
+        "--quantize NAME",
+        "auto (keeps blocks of a GGUF file), none, int8 or int4; CPU only.",
+        "auto",
+    )
     device_map: Text = MODEL("--device-map NAME", "Spread weights over devices: auto, ...")
     max_memory: Text = MODEL("--max-memory SIZES", "Limits by device, as in 0=6GiB,cpu=16GiB.")
     offload_folder: File = MODEL(

@@ -61,7 +61,7 @@ def load(files: ModelFiles, placement: Placement = AUTOMATIC) -> Loaded:
     Raises:
         ModelError: The family is unknown, the self-check fails, or a file cannot be read.
         ResourceError: The weights do not fit.
-        UsageError: There is no such device, or eight bits are not possible here.
+        UsageError: There is no such device, or weights of few bits are not possible here.
     """
     placement.arguments()  # what cannot be is said before anything is read
     return load_known(known_model(files, placement))
@@ -73,7 +73,7 @@ def load_known(known: KnownModel) -> Loaded:
     Raises:
         ModelError: A file cannot be read.
         ResourceError: The weights do not fit.
-        UsageError: There is no such device, or eight bits are not possible here.
+        UsageError: There is no such device, or weights of few bits are not possible here.
     """
     files, devices, precision = known.files, known.placement.arguments(), known.precision
     dtype: torch.dtype = getattr(torch, precision.dtype)
@@ -90,12 +90,11 @@ def load_known(known: KnownModel) -> Loaded:
         )
         cpu.return_freed_memory()
         onednn.bound_caches()
-        if dtype == torch.bfloat16:
-            fault = choice.use_library()
     plain = known.blueprint if on_cpu else None
-    if rounds and not (
-        plain is not None and plain.is_packable and dtype == torch.bfloat16 and library.is_open()
-    ):
+    packable = plain is not None and plain.is_packable
+    if on_cpu and (dtype == torch.bfloat16 or (packable and known.placement.dtype == "auto")):
+        fault = choice.use_library()
+    if rounds and not (packable and dtype == torch.bfloat16 and library.is_open()):
         raise UsageError(
             f"{files.id}: weights of few bits are for plain decoders (Llama, Mistral, Qwen) in "
             "bfloat16, on a CPU with the library in C",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lmi_cli.checkpoints.resolve import ModelFiles, packed_file
 from lmi_cli.disk import replacing
-from lmi_cli.native.linear import PackedLinear, Part
+from lmi_cli.native.linear import PackedLinear, PackedPart
 
 _SCHEMA = 1
 _ALIGNMENT = 64
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, PackedLinear]:
         return {
             name: PackedLinear(
                 [
-                    Part(
+                    PackedPart(
                         rows,
                         bits=bits,
                         offset=offset,

@@ -28,7 +28,7 @@ enum {
     PLANE = 4 * PANEL /* bytes */
 };
 
-/* Must match Part in linear.py: rows of a linear layer that are stored alike. */
+/* Must match PackedPart in linear.py: rows of a linear layer that are stored alike. */
 typedef struct {
     const void *weight;             /* bf16 pairs [panels][columns / 2][PANEL][2], or codes */
     const uint16_t *scale, *minimum; /* [panels][columns / span][PANEL]; NULL if there are none */

@@ -7,6 +7,7 @@ import torch
 
 from lmi_cli.native import compiling, library, selfcheck, variants
 
+_COST = "torch computes, which is several times slower"
 _MEND = "python -m lmi_cli.native.compiling compiles it"
 
 _computed_by = "torch"
@@ -35,11 +36,11 @@ def use_library() -> str | None:
     variant = compiling.chosen()
     if isinstance(variant, str):
         _computed_by = f"torch ({variant})"
-        return None
+        return f"{variant}, so {_COST}" if "LMI_ISA" in variant else None
     if fault := _open(variant):
         library.use(None)
         _computed_by = f"torch ({fault})"
-        return f"{fault}, so torch computes, which is several times slower; {_MEND}"
+        return f"{fault}, so {_COST}; {_MEND}"
     _computed_by = f"C ({variant.name}{', amx' if library.uses_tiles() else ''})"
     return None
 

@@ -47,7 +47,7 @@ Weight = Tensor | GgufBlocks
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PackedPart:
     """Rows of a linear layer that are stored alike: ``Part`` of ``blocks.h``.
 
     A weight is ``scale * (code - offset) - minimum``.
@@ -118,7 +118,7 @@ class PackedLinear:
             more parts.
     """
 
-    def __init__(self, parts: Sequence[Part], columns: int) -> None:
+    def __init__(self, parts: Sequence[PackedPart], columns: int) -> None:
         if len(parts) > _MAX_PARTS:
             raise ValueError(f"{len(parts)} kinds of weights in one layer")
         self.parts = tuple(parts)
@@ -146,7 +146,7 @@ class PackedLinear:
         rows = sum(weight.shape[0] for weight in weights)
         if bias is not None and (bias.shape != (rows,) or bias.dtype is not torch.bfloat16):
             raise ValueError(f"a bias {bias.dtype} {list(bias.shape)} for {rows:,} outputs")
-        parts: list[Part] = []
+        parts: list[PackedPart] = []
         first = 0
         for _, alike in groupby(weights, kind_of):
             part = _part(_stacked(list(alike)))
@@ -182,7 +182,7 @@ class PackedLinear:
             [self._quantized(at, bits) for at in range(len(self.parts))], self.columns
         )
 
-    def _quantized(self, at: int, bits: int) -> Part:
+    def _quantized(self, at: int, bits: int) -> PackedPart:
         part = self.parts[at]
         if part.bits < 16:
             return part
@@ -292,23 +292,23 @@ def _stacked(weights: Sequence[Weight]) -> Weight:
     return torch.cat([weight for weight in weights if isinstance(weight, Tensor)])
 
 
-def _part(weight: Weight) -> Part:
+def _part(weight: Weight) -> PackedPart:
     part = _empty(kind_of(weight), *weight.shape)
     _fill(part, weight, _PANEL, 0)
     return part
 
 
-def _empty(kind: int | None, rows: int, columns: int) -> Part:
+def _empty(kind: int | None, rows: int, columns: int) -> PackedPart:
     if kind is not None:
         return _blocks(GGUF_KINDS[kind], rows, columns)
     panels = -(-rows // _PANEL)
-    return Part(rows, torch.zeros(panels, columns // 2, _PANEL, 2, dtype=torch.bfloat16))
+    return PackedPart(rows, torch.zeros(panels, columns // 2, _PANEL, 2, dtype=torch.bfloat16))
 
 
-def _blocks(kind: Kind, rows: int, columns: int) -> Part:
+def _blocks(kind: Kind, rows: int, columns: int) -> PackedPart:
     panels = -(-rows // _PANEL)
     scales = (panels, columns // kind.span, _PANEL)
-    return Part(
+    return PackedPart(
         rows,
         torch.zeros(panels, columns // _BLOCK, 256 * kind.bits, dtype=torch.uint8),
         kind.bits,
@@ -318,7 +318,7 @@ def _blocks(kind: Kind, rows: int, columns: int) -> Part:
     )
 
 
-def _fill(part: Part, weight: Weight, wide: int, place: int) -> None:
+def _fill(part: PackedPart, weight: Weight, wide: int, place: int) -> None:
     """Pack a weight into panels, ``wide`` rows of each from ``place`` on."""
     library = opened()
     if isinstance(weight, GgufBlocks):
@@ -334,7 +334,7 @@ def _fill(part: Part, weight: Weight, wide: int, place: int) -> None:
         library.lmi_pack(weight.data_ptr(), *weight.shape, wide, place, part.codes.data_ptr())
 
 
-def _require_shapes(part: Part, columns: int) -> None:
+def _require_shapes(part: PackedPart, columns: int) -> None:
     """Refuse a part of which the kernels would read out of bounds."""
     panels = -(-part.rows // _PANEL)
     expected: dict[str, tuple[tuple[int, ...], torch.dtype]]

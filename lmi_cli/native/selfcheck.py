@@ -66,13 +66,11 @@ def _linear(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def _blocks(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
+    scales = torch.tensor([0.01, -0.03]).half().view(torch.uint8)
     for kind, (count, nbytes, dequantize) in _FORMATS.items():
         raw = (random(70 * count, nbytes) * 97).to(torch.int32).to(torch.uint8)
-        # Two scales, or a scale and a minimum, of a size at which all weights matter.
-        at = slice(208, 210) if kind == 14 else slice(0, 2 if kind == 8 else 4)
-        raw[:, at] = (
-            torch.tensor([0.01, -0.03][: (at.stop - at.start) // 2]).half().view(torch.uint8)
-        )
+        # A scale, or two of them, of which some formats have one last; elsewhere these are codes.
+        raw[:, :4], raw[:, -2:] = scales, scales[:2]
         weight = dequantize(raw).view(70, 256)
         layer = PackedLinear.join([GgufBlocks(kind, raw.view(70, -1))])
         yield "blocks", layer.weights(0, 70), weight
@@ -86,11 +84,11 @@ def _blocks(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def _q8_0(raw: Tensor) -> Tensor:
-    return raw[:, 2:].view(torch.int8) * raw[:, :2].view(torch.float16).float()
+    return raw[:, 2:].view(torch.int8).float() * raw[:, :2].view(torch.float16)
 
 
 def _q5_1(raw: Tensor) -> Tensor:
-    scale, minimum = raw[:, :4].view(torch.float16).float().split(1, -1)
+    scale, minimum = raw[:, :4].view(torch.float16).float().unsqueeze(-1).unbind(1)
     upper = (raw[:, 4:8, None] >> torch.arange(8) & 1).flatten(1) << 4
     return (torch.cat((raw[:, 8:] & 15, raw[:, 8:] >> 4), -1) | upper) * scale + minimum
 
@@ -98,12 +96,11 @@ def _q5_1(raw: Tensor) -> Tensor:
 def _q4_k(raw: Tensor) -> Tensor:
     six = raw[:, 4:16].view(-1, 3, 4)
     upper = torch.stack((six[:, 2] & 15, six[:, 2] >> 4), 1) | six[:, :2] >> 6 << 4
-    both = (
-        torch.cat((six[:, :2] & 63, upper), -1) * raw[:, :4].view(torch.float16).float()[..., None]
-    )
+    units = raw[:, :4].view(torch.float16).float()
+    scale, minimum = (torch.cat((six[:, :2] & 63, upper), -1) * units[..., None]).unbind(1)
     low = raw[:, 16:].view(-1, 4, 1, 32)
     codes = torch.cat((low & 15, low >> 4), 2).view(-1, 8, 32)
-    return codes * both[:, 0, :, None] - both[:, 1, :, None]
+    return codes * scale[..., None] - minimum[..., None]
 
 
 def _q6_k(raw: Tensor) -> Tensor:

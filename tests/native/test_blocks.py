@@ -44,9 +44,10 @@ def check(found: Tensor, x: Tensor, weight: GgufBlocks, variant: Variant) -> Non
     """Compare products, not rounded, with those of what is kept of the weight.
 
     Fewer than six tokens are rounded to whole numbers, of which the largest in each block of 32
-    columns is 32,512, and the sums of their products with codes are exact. Dividing by the unit adds
-    less than a hundredth of it to the half that rounding may be off. Then there are eight roundings
-    to float32 or fewer for each block of columns, each relative to the largest code, and one sum.
+    columns is 32,512, and the sums of their products with codes are exact. Dividing by the unit
+    adds less than a hundredth of it to the half that rounding may be off. Then there are eight
+    roundings to float32 or fewer for each block of columns, each relative to the largest code, and
+    one sum.
 
     More tokens are multiplied by weights in float32, which are rounded to bfloat16 first where that
     is what the processor multiplies. Products are exact, sums are not.
@@ -115,7 +116,7 @@ def test_other_sizes(kind: int, outputs: int, tokens: int, each_unit: Variant) -
 @every_kind
 @pytest.mark.parametrize("tokens", COUNTS)
 def test_gated(kind: int, tokens: int, each_unit: Variant) -> None:
-    """From the products of gate and up alone, which are computed in the same way, to the last bit."""
+    """From the products of gate and up alone, which are the same to the last bit."""
     gate, up = blocks(kind, 40), blocks(kind, 40)
     up.raw[:] = up.raw.roll(1, 0)
     x = activations(tokens, columns_of(kind)) / 64

@@ -137,7 +137,8 @@ def test_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(compiling.FOLDER.parent.parent)!r});"
         "from lmi_cli.native import compiling, variants;"
-        f"compiling.compile_libraries(compiling.Path({str(tmp_path)!r}), variants.compilable()[-1:])"
+        f"folder = compiling.Path({str(tmp_path)!r});"
+        "compiling.compile_libraries(folder, variants.compilable()[-1:])"
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, cwd=tmp_path)
     monkeypatch.setattr(compiling, "FOLDER", tmp_path)

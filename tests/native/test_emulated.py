@@ -70,14 +70,16 @@ def commands(name: str) -> tuple[Variant, tuple[str, ...], tuple[str, ...]]:
     return found
 
 
-def run(name: str, sources: Path, program: Path, *arguments: str) -> tuple[int, list[str]]:
+def run(
+    name: str, sources: Path, program: Path, *, flags: tuple[str, ...] = (), tiles: bool = False
+) -> tuple[int, list[str]]:
     """Compile and run the program; return its exit status and what it says of each check."""
     variant, compiler, emulator = commands(name)
     files = map(str, (PROGRAM, *sorted(sources.glob("*.c"))))
-    flags = (*FLAGS, *variant.flags, f"-I{sources}", f"-I{PROGRAM.parent}")
+    flags = (*FLAGS, *variant.flags, *flags, f"-I{sources}")
     subprocess.run([*compiler, *flags, *files, "-o", str(program), "-lm"], check=True, timeout=300)
     done = subprocess.run(
-        [*emulator, str(program), *arguments],
+        [*emulator, str(program), *(["tiles"] if tiles else [])],
         stdout=subprocess.PIPE,
         text=True,
         timeout=300,
@@ -93,8 +95,7 @@ def test_each_kernel_computes_what_plain_code_does(name: str, tmp_path: Path) ->
     variant, tiles = name.removesuffix(" tiles"), name.endswith(" tiles")
     if tiles and not cpu.features() >= TILES:
         pytest.skip("this processor has no matrix unit (AMX)")
-    arguments = ["tiles"] if tiles else []
-    status, said = run(variant, compiling.FOLDER, tmp_path / "program", *arguments)
+    status, said = run(variant, compiling.FOLDER, tmp_path / "program", tiles=tiles)
     if status == NOT_ALLOWED:
         pytest.skip("the system does not allow the matrix unit (AMX)")
     assert [line for line in said if not line.startswith("ok ")] == []
@@ -111,6 +112,6 @@ def test_a_slip_in_any_kernel_is_found(
             assert old in text
             text = text.replace(old, new)
         (tmp_path / path.name).write_text(text)
-    status, said = run(name, tmp_path, tmp_path / "program")
+    status, said = run(name, tmp_path, tmp_path / "program", flags=("-O1",))
     assert status == 1
     assert any(line.startswith(f"WRONG {kernel}") for line in said), said

@@ -1,8 +1,9 @@
 """The tests of the kernels once more, with every access to memory checked.
 
-They run with the library for the best instruction set of this machine, and with that for the
-oldest, whose vectors are half as long. AddressSanitizer finds accesses beyond what torch allocated, because it replaces the allocator of
-the whole process; UndefinedBehaviorSanitizer finds shifts, overflows and misaligned accesses.
+They run with the library for the best instruction set of this machine, and with the one for the
+oldest, whose vectors are half as long. AddressSanitizer finds accesses beyond what torch allocated,
+because it replaces the allocator of the whole process; UndefinedBehaviorSanitizer finds shifts,
+overflows and misaligned accesses.
 """
 
 import os
@@ -90,7 +91,7 @@ def test_nothing_is_read_or_written_out_of_bounds(sanitized: Path) -> None:
     paths = [str(TESTS / name) for name in SANITIZED]
     # Slips in the kernels are compiled without sanitizers, which also take memory of their own.
     chosen = "not slip and not allocated"
-    options = ("-n", "0", "-q", "-p", "no:cacheprovider", "-k", chosen)
+    options = ("-n", "0", "-q", "-rfE", "-p", "no:cacheprovider", "-k", chosen)
     done = python(sanitized, "-m", "pytest", *options, *paths)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert " passed" in done.stdout
