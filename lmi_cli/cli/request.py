@@ -46,7 +46,7 @@ class Request:
     dtype: str = MODEL("--dtype NAME", "auto, bfloat16, float16 or float32.", "auto")
     quantize: str = MODEL(
         "--quantize NAME",
-        "auto (keeps blocks of a GGUF file), none, int8 or int4; CPU only.",
+        "auto (keeps blocks of a GGUF file), none, int8 or int4.",
         "auto",
     )
     device_map: Text = MODEL("--device-map NAME", "Spread weights over devices: auto, ...")

@@ -1,7 +1,8 @@
 """Packed weights of few bits, kept in the cache so that later starts only map them.
 
 Packing reads and writes everything once. A file that is mapped instead is in memory as far as it
-has been read, and programs share it. Imports torch and safetensors.
+has been read, and programs share it. Its checksum is compared again when its date has changed.
+Imports torch and safetensors.
 """
 
 import contextlib
@@ -14,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lmi_cli.checkpoints.entries import sha256_file
 from lmi_cli.checkpoints.resolve import ModelFiles, packed_file
-from lmi_cli.disk import replacing
+from lmi_cli.disk import Record, replacing
 from lmi_cli.native.linear import PackedLinear, PackedPart
 
 _SCHEMA = 1
@@ -27,7 +29,7 @@ def load(files: ModelFiles, quantize: str) -> dict[str, PackedLinear]:
     """The packed layers of a model by name; empty if there are none that are sound."""
     path = _path(files, quantize)
     with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
-        if path is not None and path.exists():
+        if path is not None and _is_sound(path):
             return _read(path)
     return {}
 
@@ -53,13 +55,36 @@ def save(files: ModelFiles, quantize: str, linears: Mapping[str, PackedLinear]) 
             save_file(tensors, temporary, metadata)
             metadata["padding"] = " " * (-_data_start(temporary) % _ALIGNMENT)
             save_file(tensors, temporary, metadata)
+            digest = sha256_file(temporary)
+        return _record(path).write(_stamp(path) | {"sha256": digest})
     except (OSError, SafetensorError):
         return False
-    return True
 
 
 def _path(files: ModelFiles, quantize: str) -> Path | None:
     return packed_file(files.identity, f"{quantize}-{_SCHEMA}")
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a file is as it was written; its content is read only if its date has changed."""
+    record = _record(path)
+    written, stamp = record.read(), _stamp(path)
+    digest = written.pop("sha256", None)
+    if written == stamp:
+        return True
+    if written.get("size") != stamp["size"] or sha256_file(path) != digest:
+        return False
+    record.write(stamp | {"sha256": digest})
+    return True
+
+
+def _record(path: Path) -> Record:
+    return Record("packed", path.name)
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def _read(path: Path) -> dict[str, PackedLinear]:

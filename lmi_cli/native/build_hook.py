@@ -4,6 +4,8 @@ Where that is not possible, the installation succeeds without: everything works,
 Runs in hatchling's environment, without any dependency of lmi.
 """
 
+import os
+import platform
 import sys
 import sysconfig
 from pathlib import Path
@@ -27,8 +29,7 @@ class CompileKernels(BuildHookInterface[Any]):
         except (compiling.CannotCompileError, OSError) as error:
             self.app.display_warning(f"lmi will compute with torch alone: {error}")
             return
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
+        build_data["tag"] = f"py3-none-{_platform_tag()}"
         build_data["pure_python"] = False
         for variant, reason in failed.items():
             self.app.display_warning(f"no kernels for {variant.name}: {reason}")
@@ -36,3 +37,13 @@ class CompileKernels(BuildHookInterface[Any]):
         for name in (*made, compiling.MANIFEST):
             path = compiling.FOLDER / name
             build_data["artifacts"].append(path.relative_to(Path(self.root)).as_posix())
+
+
+def _platform_tag() -> str:
+    """The system and the processor that the libraries are compiled for, as wheels name them."""
+    name = sysconfig.get_platform()
+    if sys.platform == "darwin":
+        # Python's own name is that of an older system and of two kinds of processors.
+        system = os.environ.get("MACOSX_DEPLOYMENT_TARGET") or platform.mac_ver()[0]
+        name = f"macosx-{max(11, int(system.partition('.')[0]))}.0-{platform.machine()}"
+    return name.replace("-", "_").replace(".", "_")

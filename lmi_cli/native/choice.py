@@ -36,7 +36,7 @@ def use_library() -> str | None:
     variant = compiling.chosen()
     if isinstance(variant, str):
         _computed_by = f"torch ({variant})"
-        return f"{variant}, so {_COST}" if "LMI_ISA" in variant else None
+        return f"{variant}, so {_COST}" if variant.startswith("LMI_ISA") else None
     if fault := _open(variant):
         library.use(None)
         _computed_by = f"torch ({fault})"

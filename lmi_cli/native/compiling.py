@@ -140,8 +140,11 @@ def _compile(compiler: str, flags: Sequence[str], path: Path) -> str | None:
         done = subprocess.run(command, capture_output=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         return f"{name} took longer than {_LIMIT_S} s"
-    said = done.stderr.decode(errors="replace").strip()
-    return f"{name} failed: {said or 'no message'}" if done.returncode else None
+    if done.returncode == 0:
+        return None
+    # Compilers that crash say much more than what is wrong.
+    said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+    return f"{name} failed: {next((line for line in said if 'error' in line), said[0])}"
 
 
 def _digest(path: Path) -> str:

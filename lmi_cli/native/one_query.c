@@ -45,8 +45,8 @@ static int begin(OneQuery *one, const Range *ranges, int64_t count, int64_t head
     }
     one->split = clamp((total / PARTS + 15) / 16 * 16, 64, SPLIT);
     for (int64_t at = 0; at < count; at++) one->parts += parts_of(one, at);
-    const size_t floats = (size_t)(one->parts * heads * (size + 2)) + 1;
-    one->partial = malloc(floats * sizeof *one->partial);
+    const size_t numbers = (size_t)(one->parts * heads * (size + 2)) + 1;
+    one->partial = malloc(numbers * sizeof *one->partial);
     return one->partial == NULL;
 }
 

@@ -1,6 +1,7 @@
 """Blocks of a GGUF file from the file to the logits, and packed weights in the cache."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,26 @@ def test_later_starts_map_what_was_packed(model: ModelFiles, native: None) -> No
         for part in linear.parts:
             assert part.codes.data_ptr() % 64 == 0
 
-    path.write_bytes(path.read_bytes()[:-100])
+
+@pytest.mark.parametrize("damage", ["shorter", "a flipped bit", "no record"])
+def test_damaged_packed_weights_are_packed_again(
+    damage: str, model: ModelFiles, cache: Path, native: None
+) -> None:
+    first = load(model, Placement(**CPU)).lm
+    path = resolve.packed_file(model.identity, "blocks-1")
+    assert path is not None
+    data = path.read_bytes()
+    if damage == "shorter":
+        path.write_bytes(data[:-100])
+    elif damage == "a flipped bit":
+        path.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
+    else:
+        for record in path.parent.glob("*.json"):
+            record.unlink()
     assert packed.load(model, "blocks") == {}
     repaired = load(model, Placement(**CPU)).lm
     assert torch.equal(logits(first, 9), logits(repaired, 9))
+    os.utime(path)  # only the date has changed
     assert packed.load(model, "blocks")
 
 
