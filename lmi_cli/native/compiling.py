@@ -144,7 +144,7 @@ def _compile(compiler: str, flags: Sequence[str], path: Path) -> str | None:
         return None
     # Compilers that crash say much more than what is wrong.
     said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-    return f"{name} failed: {next((line for line in said if 'error' in line), said[0])}"
+    return f"{name} failed: {next((line for line in said if 'error: ' in line), said[0])}"
 
 
 def _digest(path: Path) -> str:

@@ -19,3 +19,11 @@ def quick_conversion(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(conversion, "convert", convert)
     return converted
+
+
+@pytest.fixture(scope="session")
+def converted(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that is made of it."""
+    folder = tmp_path_factory.mktemp("converted")
+    conversion.convert(tiny_gguf, folder)
+    return folder

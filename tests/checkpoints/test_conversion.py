@@ -1,5 +1,6 @@
-"""What can go wrong while a GGUF file is converted, apart from the file itself."""
+"""What a conversion of a GGUF file keeps, and what can go wrong apart from the file itself."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,10 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from lmi_cli.checkpoints import conversion
+from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ResourceError
+from lmi_cli.models.dequantized import dequantized
+from lmi_cli.models.weights import Weights
 
 
 def test_a_full_disk(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +23,32 @@ def test_a_full_disk(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(ResourceError, match="No space left"):
         conversion.convert(tiny_gguf, tmp_path)
+
+
+def test_conversion_keeps_blocks_rounds_once_and_ties_once(
+    tiny_gguf: Path, converted: Path, cache: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    saved = load_file(converted / "model.safetensors")
+    assert "lm_head.weight" not in saved
+    kinds = json.loads((converted / "blocks.json").read_bytes())
+    assert set(kinds.values()) == {"Q8_0"}
+    for name, weight in saved.items():
+        assert weight.dtype == (torch.uint8 if name in kinds else torch.bfloat16), name
+    options = {"attn_implementation": "eager", "trust_remote_code": False, "dtype": torch.float32}
+    exact = AutoModelForCausalLM.from_pretrained(
+        str(tiny_gguf.parent), gguf_file=tiny_gguf.name, **options
+    ).state_dict()
+    folder = dequantized(ModelFiles("tiny", converted, "0", "gguf"))
+    loaded = AutoModelForCausalLM.from_pretrained(str(folder), **options).state_dict()
+    assert loaded.keys() == exact.keys()
+    for name, weight in exact.items():
+        assert torch.equal(loaded[name], weight.to(torch.bfloat16).float()), name
+    wide = Weights(converted, torch.float32)
+    for name, weight in wide.items():
+        # Only what is in no blocks has been rounded.
+        expected = exact[name] if name in kinds else exact[name].to(torch.bfloat16).float()
+        assert torch.equal(weight, expected), name

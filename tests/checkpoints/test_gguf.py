@@ -27,10 +27,7 @@ from model_builders import (
 
 from lmi_cli import memory
 from lmi_cli.checkpoints import conversion, gguf
-from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError, ResourceError
-from lmi_cli.models.dequantized import dequantized
-from lmi_cli.models.weights import Weights
 
 HUGE = 2**63
 SOUND = gguf_bytes()
@@ -226,42 +223,6 @@ def test_block_sizes_are_those_of_the_gguf_package() -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         gguf.read_header(tmp_path / "none.gguf")
-
-
-@pytest.fixture(scope="module")
-def converted(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("converted")
-    conversion.convert(tiny_gguf, folder)
-    return folder
-
-
-def test_conversion_keeps_blocks_rounds_once_and_ties_once(
-    tiny_gguf: Path, converted: Path, cache: Path
-) -> None:
-    import torch
-    from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM
-
-    saved = load_file(converted / "model.safetensors")
-    assert "lm_head.weight" not in saved
-    kinds = json.loads((converted / "blocks.json").read_bytes())
-    assert set(kinds.values()) == {"Q8_0"}
-    for name, weight in saved.items():
-        assert weight.dtype == (torch.uint8 if name in kinds else torch.bfloat16), name
-    options = {"attn_implementation": "eager", "trust_remote_code": False, "dtype": torch.float32}
-    exact = AutoModelForCausalLM.from_pretrained(
-        str(tiny_gguf.parent), gguf_file=tiny_gguf.name, **options
-    ).state_dict()
-    folder = dequantized(ModelFiles("tiny", converted, "0", "gguf"))
-    loaded = AutoModelForCausalLM.from_pretrained(str(folder), **options).state_dict()
-    assert loaded.keys() == exact.keys()
-    for name, weight in exact.items():
-        assert torch.equal(loaded[name], weight.to(torch.bfloat16).float()), name
-    wide = Weights(converted, torch.float32)
-    for name, weight in wide.items():
-        # Only what is in no blocks has been rounded.
-        expected = exact[name] if name in kinds else exact[name].to(torch.bfloat16).float()
-        assert torch.equal(weight, expected), name
 
 
 def test_converted_configuration_is_clean(converted: Path) -> None:
