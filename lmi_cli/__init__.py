@@ -7,8 +7,8 @@ In the direction in which data flows: ``sources`` (documents to text with proven
 heavy, in particular not torch.
 """
 
-from lmi_cli.native import cpu
+from lmi_cli.native import cpu, variants
 
 __version__ = "0.1.0"
 
-cpu.bound_active_waiting()
+cpu.bound_active_waiting(in_c=not isinstance(variants.chosen(), str))

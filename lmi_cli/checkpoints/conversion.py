@@ -45,7 +45,7 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
     """Convert a GGUF file to a folder that `from_pretrained` accepts.
 
     Of the architectures in `gguf_names`, blocks of the types in `gguf.KEPT` are copied as they are.
-    All other weights are dequantised in float32 and rounded once, to bfloat16. Tied weights are
+    All other weights are dequantized in float32 and rounded once, to bfloat16. Tied weights are
     stored once.
 
     Args:
@@ -84,7 +84,7 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
             raise ResourceError(f"{folder} cannot be written: {_one_line(error)}") from error
         # On what they do not support, transformers and gguf raise anything, such as KeyError.
         raise ModelError(
-            f"{path.name}: transformers cannot convert this GGUF file ({_one_line(error)})",
+            f"{path.name}: this GGUF file cannot be converted ({_one_line(error)})",
             hint="use the model's safetensors form, or another GGUF of the same model",
         ) from error
     progress(total, total, what)
@@ -226,10 +226,15 @@ def _copy_weights(
     def tensors() -> Iterator[tuple[str, "Tensor"]]:
         for number, (source, tensor) in enumerate(header.tensors.items()):
             report(number / len(header.tensors))
+            if source in IGNORED:
+                continue
             name = name_of(source)
             expected = missing.pop(name, None) if name else None
             if name is None or expected is None:
-                continue
+                raise ModelError(
+                    f"{path.name}: its header describes a model without the tensor {source}",
+                    hint="use the model's safetensors form",
+                )
             if tensor.shape != expected:
                 raise ModelError(
                     f"{path.name}: tensor {source} has the shape {list(tensor.shape)}, but by the "
@@ -271,7 +276,7 @@ def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
     from transformers.utils.quantization_config import GgufConfig
 
     _empty_model(path, header)
-    # Each tensor is dequantised in float32 and rounded before the next one is read, so that the
+    # Each tensor is dequantized in float32 and rounded before the next one is read, so that the
     # whole model is never in memory in float32.
     model, loading = AutoModelForCausalLM.from_pretrained(
         str(path.parent),
@@ -358,7 +363,7 @@ def _quiet_transformers(report: Callable[[float], None]) -> Iterator[None]:
     """Silence transformers' warnings and progress bars, and restore its settings afterwards.
 
     Args:
-        report: Receives the share of the tensors that have been dequantised.
+        report: Receives the share of the tensors that have been dequantized.
     """
     import warnings
 

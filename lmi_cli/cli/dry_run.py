@@ -183,6 +183,7 @@ def planned_objects(known: "KnownModel", plan: "Plan") -> dict[str, Any]:
         "family": facts.family,
         "trained_length": facts.trained_length,
         "dtype": dtype,
+        "quantize": known.precision.quantize,
         "device_map": None,
         "layers": len(facts.layers),
         "native_windows": list(facts.native_windows),

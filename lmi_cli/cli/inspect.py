@@ -84,8 +84,8 @@ def _lines(known: "KnownModel", plan: "Plan") -> dict[str, str]:
         "window": method_text(named_parameters(plan.method)) + " beyond the trained length",
         "native windows": native or "none",
         "cache": f"{per_token:,} bytes/token, {cache_text(plan)} ({dtype})",
-        "weights": f"{facts.weights:,}, {mebibytes(plan.weights_bytes)} ({dtype})",
-        "stored as": facts.dtype,
+        "weights": f"{facts.weights:,}, {mebibytes(plan.weights_bytes)} ({plan.precision.name})",
+        "stored as": f"blocks and {facts.dtype}" if facts.block_bytes else facts.dtype,
         "vocabulary": f"{facts.vocabulary:,} tokens",
         "identity": known.files.identity,
     }

@@ -54,7 +54,7 @@ class CalibrateRequest(Request):
 
 def list_models(request: ListRequest) -> None:
     """List the models that are known by name or cached."""
-    from lmi_cli.checkpoints.resolve import list_models as listed
+    from lmi_cli.checkpoints.cached import list_models as listed
 
     models, sink = listed(), Output(None)
     if request.json:
@@ -80,7 +80,7 @@ def pull(request: PullRequest) -> None:
 
 def remove(request: RemoveRequest) -> None:
     """Delete a model from the cache."""
-    from lmi_cli.checkpoints.resolve import remove as delete
+    from lmi_cli.checkpoints.cached import remove as delete
 
     freed = mebibytes(delete(request.name))
     Output(None).write(one_line(f"removed {request.name}, {freed} freed") + "\n")

@@ -163,7 +163,9 @@ class Session:
         statefile.require_kept(header, memory_choice(self.request).answer_from)
         for change in statefile.changes(header):
             self.say(change)
-        placement = replace(placement, dtype=header.dtype, quantize=header.quantize)
+        # Where blocks cannot be kept, the same weights in the dtype take their place.
+        kept = "auto" if header.quantize == "blocks" else header.quantize
+        placement = replace(placement, dtype=header.dtype, quantize=kept)
         opened = self.load(self.request.model or header.model, placement)
         return opened, statefile.restore(path, opened.loaded)
 

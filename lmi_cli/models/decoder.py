@@ -105,7 +105,7 @@ class Decoder(LanguageModel):
         packed: Linear layers by name that have been packed before.
 
     Attributes:
-        packed: Linear layers of few bits by name.
+        packed: All linear layers by name, if some have few bits.
 
     Raises:
         KeyError: A weight is missing.
@@ -125,6 +125,7 @@ class Decoder(LanguageModel):
         self._shape = blueprint
         self._scale = blueprint.head_size**-0.5
         self._weights, self._before = weights, packed
+        self._shapes = blueprint.shapes(weights.keys())
         self._norm = weights["model.norm.weight"]
         self._packs = takes(self._norm) and blueprint.is_packable
         if quantize != "none" and not self._packs:
@@ -139,7 +140,7 @@ class Decoder(LanguageModel):
         self.device = self._norm.device
         self.device_map = {"": str(self.device)}
         self._layers = [self._layer(index) for index in range(blueprint.layers)]
-        del self._weights, self._before
+        del self._weights, self._before, self._shapes
         self._stepper: Stepper | None = None
         self.family = blueprint.family
         self.trained_length = blueprint.trained_length
@@ -270,10 +271,13 @@ class Decoder(LanguageModel):
             modules: Names of their weights, without ``.weight``.
             gated: Whether they are the two inner projections of an MLP.
         """
-        if name in self._before:
-            linear = self.packed[name] = self._before[name]
-            return linear
         weights = self._weights
+        shapes = [self._shapes[f"{module}.weight"] for module in modules]
+        shape = (sum(rows for rows, _ in shapes), shapes[0][1])
+        before = self._before.get(name)
+        if before is not None and (before.rows, before.columns) == shape:
+            self.packed[name] = before
+            return before
         biases = [f"{module}.bias" for module in modules]
         bias = torch.cat([weights[b] for b in biases]) if biases[0] in weights else None
         names = [f"{module}.weight" for module in modules]

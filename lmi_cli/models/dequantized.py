@@ -1,20 +1,29 @@
 """A model of a GGUF file as a folder that transformers loads; made when it is first needed."""
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from lmi_cli.checkpoints import conversion, entries
+from lmi_cli.checkpoints import cached, conversion, entries, resolve
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.checkpoints.tensors import BLOCKS, INDEX
+from lmi_cli.disk import is_full
+from lmi_cli.errors import ResourceError
 from lmi_cli.models.weights import Weights
 
 
-def dequantized(files: ModelFiles, progress: ReportBytes = report_nothing) -> Path:
+def dequantized(
+    files: ModelFiles, progress: ReportBytes = report_nothing
+) -> tuple[Path, tuple[str, ...]]:
     """The folder of a model, or one with the same weights in bfloat16 if it holds blocks.
+
+    Returns:
+        The folder, and what the user should know about it.
 
     Raises:
         ModelError: A weight is not finite.
@@ -23,10 +32,13 @@ def dequantized(files: ModelFiles, progress: ReportBytes = report_nothing) -> Pa
     """
     weights = Weights(files.folder, torch.bfloat16)
     if not weights.has_blocks:
-        return files.folder
-    identity = f"bfloat16 of {files.identity}"
-    root = entries.writable_root().folder
-    folder = root / f"{files.folder.name}-bfloat16"
+        return files.folder, ()
+    identity, name = cached.dequantized_entry(files)
+    if (sound := resolve.cached_entry(name, identity)) is not None:
+        return sound, ()
+    root = entries.writable_root()
+    folder = root.folder / name
+    resolve.require_disk(root.folder, sum(2 * prod(w) for w in weights.shapes.values()))
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for number, name in enumerate(weights):
@@ -39,6 +51,10 @@ def dequantized(files: ModelFiles, progress: ReportBytes = report_nothing) -> Pa
                 (fresh / path.name).write_bytes(path.read_bytes())
         conversion.save_weights(tensors(), fresh)
 
-    if entries.problem(folder, identity) is not None:
+    try:
         entries.build(folder, identity, fill, source=f"{files.id} in bfloat16", progress=progress)
-    return folder
+    except SafetensorError as error:
+        if is_full(error):
+            raise ResourceError(f"{folder} cannot be written: {error}") from error
+        raise
+    return folder, root.notes

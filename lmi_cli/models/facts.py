@@ -36,6 +36,7 @@ class ModelFacts:
         vocabulary: Number of tokens.
         dtype: In which the weights are stored.
         weights: Number of weights.
+        tied: Whether the output projection is the embedding.
         block_bytes: Bytes of all weights where those in blocks of a GGUF file stay in blocks; 0 if
             there are none.
     """
@@ -50,6 +51,7 @@ class ModelFacts:
     vocabulary: int
     dtype: str
     weights: int
+    tied: bool = True
     block_bytes: int = 0
 
     @property
@@ -67,7 +69,7 @@ class ModelFacts:
             return self.block_bytes
         if quantize == "none":
             return self.weights * DTYPE_BYTES[dtype]
-        outer = self.vocabulary * self.hidden
+        outer = self.vocabulary * self.hidden * (1 if self.tied else 2)
         few, many = ROUNDED[4].bits_per_weight, ROUNDED[8].bits_per_weight
         inner = (self.weights - outer) * (few if quantize == "int4" else many)
         return int(inner + outer * many) // 8
@@ -130,6 +132,7 @@ def facts_of_gguf(path: Path) -> ModelFacts:
         vocabulary=header.array_lengths.get("tokenizer.ggml.tokens", 0),
         dtype="bfloat16",  # what a conversion gives
         weights=header.elements,
+        tied="output.weight" not in header.tensors,
         block_bytes=block_bytes(
             (gguf.KEPT.get(tensor.kind, ""), tensor.elements) for tensor in header.tensors.values()
         )

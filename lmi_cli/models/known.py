@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmi_cli.checkpoints import conversion, gguf
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing, sha256_file
-from lmi_cli.checkpoints.gguf_names import ARCHITECTURES
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.checkpoints.tensors import require_shapes, stored_tensors
 from lmi_cli.checkpoints.untrusted_json import read_object
@@ -146,13 +146,14 @@ def known_gguf(
     Raises:
         ModelError: The file is damaged, or says too little.
     """
-    facts, total = facts_of_gguf(path), path.stat().st_size
+    facts, total, header = facts_of_gguf(path), path.stat().st_size, gguf.read_header(path)
     identity = sha256_file(path, lambda done: report(done, total, "reading"))
     files = ModelFiles(str(path), path.parent, identity, "gguf")
+    inner = header.values.get(f"{header.architecture}.feed_forward_length", 0)
     precision = placement.precision(
         facts.dtype,
-        in_c=facts.family in ARCHITECTURES
-        and not (facts.hidden % LANES or facts.head_dim % LANES)
+        in_c=conversion.keeps_blocks(header)
+        and not any(size % LANES for size in (facts.hidden, facts.head_dim, inner))
         and compiling.will_compute(),
         has_blocks=facts.block_bytes > 0,
     )

@@ -5,7 +5,7 @@ importing transformers takes; every other model and placement goes through trans
 accelerate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from safetensors import SafetensorError
@@ -75,13 +75,24 @@ def load_known(known: KnownModel) -> Loaded:
         ResourceError: The weights do not fit.
         UsageError: There is no such device, or weights of few bits are not possible here.
     """
-    files, devices, precision = known.files, known.placement.arguments(), known.precision
-    dtype: torch.dtype = getattr(torch, precision.dtype)
+    files, placement = known.files, known.placement
+    devices = placement.arguments()
     on_cpu = devices == {"device_map": {"": "cpu"}}
+    plain = known.blueprint if on_cpu else None
+    packable = plain is not None and plain.is_packable
+    threads.use_threads(placement.threads)
+    notes: list[str] = []
+    fault: str | None = None
+    if on_cpu and (known.precision.dtype == "bfloat16" or (packable and placement.dtype == "auto")):
+        fault = choice.use_library()
+        notes += [] if fault is None else [fault]
+    if placement.quantize == "auto" and not library.is_open():
+        # What the files of the library promised has not come true.
+        known = replace(known, precision=placement.precision(known.facts.dtype))
+    precision = known.precision
+    dtype: torch.dtype = getattr(torch, precision.dtype)
     quantize = precision.quantize
     rounds = quantize != "none"
-    threads.use_threads(known.placement.threads)
-    fault: str | None = None
     if on_cpu:
         memory.require(
             known.facts.weights_bytes(precision.dtype, quantize),
@@ -90,10 +101,6 @@ def load_known(known: KnownModel) -> Loaded:
         )
         cpu.return_freed_memory()
         onednn.bound_caches()
-    plain = known.blueprint if on_cpu else None
-    packable = plain is not None and plain.is_packable
-    if on_cpu and (dtype == torch.bfloat16 or (packable and known.placement.dtype == "auto")):
-        fault = choice.use_library()
     if rounds and not (packable and dtype == torch.bfloat16 and library.is_open()):
         raise UsageError(
             f"{files.id}: weights of few bits are for plain decoders (Llama, Mistral, Qwen) in "
@@ -110,13 +117,15 @@ def load_known(known: KnownModel) -> Loaded:
             weights.require_shapes(plain.shapes(weights.keys()))
             before = packed.load(files, quantize) if rounds else {}
             decoder = Decoder(plain, weights, quantize=quantize, packed=before)
-            if decoder.packed.keys() - before.keys():
-                packed.save(files, quantize, decoder.packed)
+            if decoder.packed != before and not packed.save(files, quantize, decoder.packed):
+                notes.append("packed weights cannot be cached, so every start packs them again")
             lm: LanguageModel = decoder
         else:
             from lmi_cli.models.causal_lm import load_pretrained
 
-            lm = load_pretrained(dequantized(files), dtype, devices)
+            folder, more = dequantized(files)
+            notes += more
+            lm = load_pretrained(folder, dtype, devices)
     except ModelError as error:
         raise ModelError(f"{files.id}: {error.message}", hint=error.hint) from error
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
@@ -128,4 +137,4 @@ def load_known(known: KnownModel) -> Loaded:
         raise ModelError(f"{files.id} cannot be loaded: {reason}") from error
     if on_cpu:
         cpu.keep_freed_memory()
-    return Loaded(known, lm, () if fault is None else (fault,))
+    return Loaded(known, lm, tuple(notes))

@@ -6,23 +6,27 @@ Imports torch and safetensors.
 """
 
 import contextlib
+import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from lmi_cli.checkpoints.cached import packed_file, packed_record
 from lmi_cli.checkpoints.entries import sha256_file
-from lmi_cli.checkpoints.resolve import ModelFiles, packed_file
-from lmi_cli.disk import Record, replacing
+from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.disk import replacing
 from lmi_cli.native.linear import PackedLinear, PackedPart
 
 _SCHEMA = 1
 _ALIGNMENT = 64
-"""Bytes of a cache line; every tensor here is as long as some of them, or comes last."""
+"""Bytes of a cache line; every tensor here is as long as some of them."""
+_DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: "U8"}
 
 
 def load(files: ModelFiles, quantize: str) -> dict[str, PackedLinear]:
@@ -48,17 +52,41 @@ def save(files: ModelFiles, quantize: str, linears: Mapping[str, PackedLinear]) 
         }
         for at, part in enumerate(linear.parts):
             tensors |= {f"{name}.{at}.{kind}": t for kind, t in part.tensors.items()}
-    metadata = {"linears": json.dumps(described), "padding": ""}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(path.parent).free < sum(t.nbytes for t in tensors.values()):
+            return False
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata)
-            metadata["padding"] = " " * (-_data_start(temporary) % _ALIGNMENT)
-            save_file(tensors, temporary, metadata)
-            digest = sha256_file(temporary)
-        return _record(path).write(_stamp(path) | {"sha256": digest})
-    except (OSError, SafetensorError):
+            digest = _write(temporary, tensors, {"linears": json.dumps(described)})
+        return packed_record(path).write(_stamp(path) | {"sha256": digest})
+    except OSError:
         return False
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write a safetensors file whose tensors begin at a cache line; return its sha256.
+
+    The library's own writer leaves them wherever the header ends.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        contents = (t.reshape(-1).view(torch.uint8).numpy() for t in tensors.values())
+        for part in (len(text).to_bytes(8, "little"), text, *contents):
+            view = memoryview(part)  # type: ignore[arg-type]
+            file.write(view)
+            digest.update(view)
+    return digest.hexdigest()
 
 
 def _path(files: ModelFiles, quantize: str) -> Path | None:
@@ -67,7 +95,7 @@ def _path(files: ModelFiles, quantize: str) -> Path | None:
 
 def _is_sound(path: Path) -> bool:
     """Whether a file is as it was written; its content is read only if its date has changed."""
-    record = _record(path)
+    record = packed_record(path)
     written, stamp = record.read(), _stamp(path)
     digest = written.pop("sha256", None)
     if written == stamp:
@@ -76,10 +104,6 @@ def _is_sound(path: Path) -> bool:
         return False
     record.write(stamp | {"sha256": digest})
     return True
-
-
-def _record(path: Path) -> Record:
-    return Record("packed", path.name)
 
 
 def _stamp(path: Path) -> dict[str, Any]:
@@ -109,9 +133,3 @@ def _read(path: Path) -> dict[str, PackedLinear]:
             )
             for name, described in json.loads(file.metadata()["linears"]).items()
         }
-
-
-def _data_start(path: Path) -> int:
-    """Where the tensors of a safetensors file begin."""
-    with path.open("rb") as file:
-        return 8 + int.from_bytes(file.read(8), "little")

@@ -97,7 +97,7 @@ class Placement:
             return "cuda" if has_accelerator() else "cpu"
         if self.device != "cpu":
             _check_device(self.device)
-        return self.device
+        return "cpu" if self.device.startswith("cpu:") else self.device
 
     def precision(self, stored: str, *, in_c: bool = False, has_blocks: bool = False) -> Precision:
         """The precision in which a model computes whose weights are stored as ``stored``.
@@ -114,14 +114,15 @@ class Placement:
         Raises:
             UsageError: There is no such device.
         """
-        on_cpu = self.resolved_device().partition(":")[0] == "cpu" and not self.is_spread
+        on_cpu = self.resolved_device() == "cpu"
+        in_c = in_c and on_cpu and not self.is_spread
         if self.dtype != "auto":
             dtype = self.dtype
-        elif self.resolved_device().partition(":")[0] == "cpu":
+        elif on_cpu:
             dtype = "bfloat16" if in_c or cpu.computes_bfloat16() else "float32"
         else:
             dtype = stored if DTYPE_BYTES[stored] == 2 else "bfloat16"
-        keeps = has_blocks and in_c and on_cpu and dtype == "bfloat16"
+        keeps = has_blocks and in_c and dtype == "bfloat16"
         quantize = ("blocks" if keeps else "none") if self.quantize == "auto" else self.quantize
         return Precision(dtype, quantize)
 

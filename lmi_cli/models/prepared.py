@@ -24,7 +24,7 @@ from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import ModelFacts
 from lmi_cli.text.tokenizer import Tokenizer
 
-_SCHEMA = 4
+_SCHEMA = 5
 _TOKENIZER = "tokenizer.json"
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 

@@ -66,6 +66,7 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
         vocabulary=config.vocab_size,
         dtype=dtype if dtype in DTYPE_BYTES else "float32",
         weights=weights,
+        tied=bool(getattr(config, "tie_word_embeddings", False)),
         block_bytes=blocks,
     )
 

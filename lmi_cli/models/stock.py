@@ -12,6 +12,7 @@ from lmi_cli.models.causal_lm import CausalLM, load_pretrained
 from lmi_cli.models.dequantized import dequantized
 from lmi_cli.models.hook import IMPLEMENTATION
 from lmi_cli.models.load import Loaded
+from lmi_cli.native.choice import torch_dtype
 
 ATTENTION = "sdpa"
 """The implementation that transformers chooses by default."""
@@ -77,7 +78,9 @@ def stock(loaded: Loaded) -> Iterator[StockModel]:
         if not isinstance(lm, CausalLM):
             lm = stack.enter_context(
                 load_pretrained(
-                    dequantized(loaded.files), lm.dtype, {"device_map": {"": lm.device}}
+                    dequantized(loaded.files)[0],
+                    torch_dtype(lm.dtype, lm.device),
+                    {"device_map": {"": lm.device}},
                 )
             )
             again = lm.weights_bytes

@@ -94,6 +94,11 @@ class Weights(Mapping[str, Tensor]):
         return self[name] if kind is None else GgufBlocks(kind, self._raw(name, kind))
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all tensors by name."""
+        return {name: stored.shape for name, stored in self._stored.items()}
+
+    @property
     def has_blocks(self) -> bool:
         """Whether there are blocks of a GGUF file."""
         return any(tensor.dtype in _KINDS for tensor in self._stored.values())

@@ -5,7 +5,7 @@ May import torch and the rest of this package.
 
 import torch
 
-from lmi_cli.native import compiling, library, selfcheck, variants
+from lmi_cli.native import compiling, cpu, library, selfcheck, variants
 
 _COST = "torch computes, which is several times slower"
 _MEND = "python -m lmi_cli.native.compiling compiles it"
@@ -20,6 +20,12 @@ def computed_by(dtype: torch.dtype, device: torch.device) -> str:
     """
     usual = dtype == torch.bfloat16 and device.type == "cpu"
     return _computed_by if usual else "torch"
+
+
+def torch_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype in which torch computes weights of ``dtype`` without emulating it."""
+    emulated = dtype == torch.bfloat16 and device.type == "cpu" and not cpu.computes_bfloat16()
+    return torch.float32 if emulated else dtype
 
 
 def use_library() -> str | None:

@@ -47,13 +47,16 @@ def _set_limits(limits: Mapping[int, int]) -> None:
             mallopt(parameter, limit)
 
 
-def bound_active_waiting() -> None:
+def bound_active_waiting(*, in_c: bool) -> None:
     """Let idle threads of torch sleep soon; has an effect only before torch is imported.
 
     By default OpenMP lets them wait actively for milliseconds, on processors that other programs
     or our own threads need. Where torch computes everything, a fraction of a millisecond pays off.
+
+    Args:
+        in_c: Whether the library in C is expected to compute.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000" if computes_bfloat16() else "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000" if in_c else "10000")
 
 
 def computes_bfloat16() -> bool:

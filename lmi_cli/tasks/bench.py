@@ -117,7 +117,7 @@ def bench(
     lm = loaded.lm
     plan = plan_scoring(loaded.known, choice, max(depths) + decode, chunk)
     machine = Machine(
-        gemm_flops(lm.dtype, lm.device),
+        gemm_flops(native.torch_dtype(lm.dtype, lm.device), lm.device),
         read_bytes_per_s(lm.device),
         lm.computed_by,
         native.computed_by(lm.dtype, lm.device),
@@ -197,7 +197,8 @@ class _Peak:
         if not self._known:
             return None
         peak = self._lm.device_peak_bytes() or peak_rss_bytes()
-        return peak - self._lm.weights_bytes - more_weights
+        # Of weights that are mapped, only what has been read is in memory.
+        return max(0, peak - self._lm.weights_bytes - more_weights)
 
 
 def _speed(

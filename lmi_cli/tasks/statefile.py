@@ -231,7 +231,9 @@ def restore(path: Path, model: Loaded) -> Reading:
     """
     description, tensors = statefile.read(path)
     header, lm = header_of(path, description), model.lm
-    check(header, dtype=lm.dtype_name, quantize=lm.quantize, identity=model.files.identity)
+    same = {lm.quantize, header.quantize} <= {"none", "blocks"}  # the same weights
+    quantize = None if same else lm.quantize
+    check(header, dtype=lm.dtype_name, quantize=quantize, identity=model.files.identity)
     try:
         return restored(description, tensors, model)
     except _FOREIGN as error:

@@ -42,7 +42,7 @@ def test_conversion_keeps_blocks_rounds_once_and_ties_once(
     exact = AutoModelForCausalLM.from_pretrained(
         str(tiny_gguf.parent), gguf_file=tiny_gguf.name, **options
     ).state_dict()
-    folder = dequantized(ModelFiles("tiny", converted, "0", "gguf"))
+    folder, _ = dequantized(ModelFiles("tiny", converted, "0", "gguf"))
     loaded = AutoModelForCausalLM.from_pretrained(str(folder), **options).state_dict()
     assert loaded.keys() == exact.keys()
     for name, weight in exact.items():

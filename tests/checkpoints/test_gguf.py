@@ -263,7 +263,7 @@ def test_conversion_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_dequantised_size_is_compared_with_memory_first(
+def test_converted_size_is_compared_with_memory_first(
     tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 10**8)
@@ -287,7 +287,7 @@ def test_a_missing_tensor_is_refused(tmp_path: Path) -> None:
 def test_an_architecture_transformers_lacks_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
     path.write_bytes(gguf_bytes((key("general.architecture", STRING, text("nonesuch")),)))
-    with pytest.raises(ModelError, match="cannot convert") as caught:
+    with pytest.raises(ModelError, match="cannot be converted") as caught:
         conversion.convert(path, tmp_path)
     assert "\n" not in caught.value.message
 

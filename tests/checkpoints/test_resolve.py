@@ -17,7 +17,7 @@ from model_builders import model_folder, safetensors_bytes, span
 from resolving import refusal
 
 from lmi_cli import memory
-from lmi_cli.checkpoints import conversion, entries, resolve, wheel
+from lmi_cli.checkpoints import cached, conversion, entries, resolve, wheel
 from lmi_cli.checkpoints.catalog import CATALOG, DEFAULT_MODEL
 from lmi_cli.disk import Record
 from lmi_cli.errors import ModelError
@@ -270,32 +270,32 @@ class TestList:
         fake_default: Callable[[], int],
         quick_conversion: list[Path],
     ) -> None:
-        (before,) = resolve.list_models()
+        (before,) = cached.list_models()
         assert (before.name, before.folder, before.size_bytes) == (DEFAULT_MODEL, None, 0)
         resolve.resolve(None)
         resolve.resolve(str(tiny_gguf))
-        default, other = resolve.list_models()
+        default, other = cached.list_models()
         assert default.folder is not None
         assert default.problem is None
         assert default.size_bytes > 100
         assert other.summary == str(tiny_gguf)
-        assert resolve.remove(other.name) == other.size_bytes
+        assert cached.remove(other.name) == other.size_bytes
         (default.folder / "config.json").unlink()
-        (damaged,) = resolve.list_models()
+        (damaged,) = cached.list_models()
         assert damaged.problem is not None
-        resolve.remove(DEFAULT_MODEL)
-        assert resolve.list_models() == [before]
+        cached.remove(DEFAULT_MODEL)
+        assert cached.list_models() == [before]
 
     @pytest.mark.parametrize("name", ["nonesuch", DEFAULT_MODEL, "org/name", "..", ""])
     def test_remove_what_is_not_there(self, name: str, cache: Path) -> None:
         with pytest.raises(ModelError, match="not in lmi's cache") as caught:
-            resolve.remove(name)
+            cached.remove(name)
         assert caught.value.hint
 
     def test_strange_things_in_the_cache(self, cache: Path) -> None:
         (cache / "models" / "stray").mkdir(parents=True)
         (cache / "models" / "file").write_text("")
-        assert [m.name for m in resolve.list_models()] == [DEFAULT_MODEL, "stray"]
+        assert [m.name for m in cached.list_models()] == [DEFAULT_MODEL, "stray"]
 
 
 def test_import_is_light() -> None:

@@ -193,7 +193,7 @@ def test_a_fault_of_ours_is_told_as_one(
     def broken() -> object:
         raise LookupError("\x1b[2Jwhy")
 
-    monkeypatch.setattr("lmi_cli.checkpoints.resolve.list_models", broken)
+    monkeypatch.setattr("lmi_cli.checkpoints.cached.list_models", broken)
     result = lmi("models")
     assert result.code == 1
     assert result.err.endswith("bug in lmi: LookupError: \\x1b[2Jwhy\n")
@@ -214,7 +214,7 @@ def test_running_out_of_memory(lmi: Callable[..., object], monkeypatch: pytest.M
     def exhausted() -> object:
         raise MemoryError
 
-    monkeypatch.setattr("lmi_cli.checkpoints.resolve.list_models", exhausted)
+    monkeypatch.setattr("lmi_cli.checkpoints.cached.list_models", exhausted)
     result = lmi("models")
     assert result.code == 5
     assert "out of memory" in result.err

@@ -39,7 +39,7 @@ HEAVY = "torch", "transformers", "numpy", "accelerate", "pypdf"
         "try: a.run()\nexcept SystemExit: pass",
         "import sys, lmi_cli.cli.app as a; sys.argv = ['lmi', 'qa', 'absent', 'Why?']\n"
         "try: a.run()\nexcept Exception as error: assert error.exit_code == 2",
-        "import lmi_cli.checkpoints.resolve as s; s.list_models()",
+        "import lmi_cli.checkpoints.cached as s; s.list_models()",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:

@@ -3,26 +3,32 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from model_builders import tiny_gguf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from tiny_models import random_ids
 
-from lmi_cli.checkpoints import resolve
+from lmi_cli.checkpoints import cached, resolve
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.engine.engine import Engine
-from lmi_cli.errors import ModelError, UsageError
+from lmi_cli.errors import ModelError, ResourceError, UsageError
 from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.models import packed
 from lmi_cli.models.decoder import Decoder
+from lmi_cli.models.dequantized import dequantized
 from lmi_cli.models.load import load
 from lmi_cli.models.placement import Placement
 from lmi_cli.models.weights import Weights
+from lmi_cli.native import cpu, selfcheck
 
 CPU = {"device": "cpu"}
 WIDE = {"hidden": 256, "heads": 4, "kv_heads": 2, "ff": 256}
@@ -73,7 +79,7 @@ def test_blocks_are_the_model_with_the_weights_of_the_file(
 
 def test_later_starts_map_what_was_packed(model: ModelFiles, native: None) -> None:
     first = load(model, Placement(**CPU)).lm
-    path = resolve.packed_file(model.identity, "blocks-1")
+    path = cached.packed_file(model.identity, "blocks-1")
     assert path is not None and path.exists()
     written = path.stat().st_mtime_ns
     again = load(model, Placement(**CPU)).lm
@@ -89,7 +95,7 @@ def test_damaged_packed_weights_are_packed_again(
     damage: str, model: ModelFiles, cache: Path, native: None
 ) -> None:
     first = load(model, Placement(**CPU)).lm
-    path = resolve.packed_file(model.identity, "blocks-1")
+    path = cached.packed_file(model.identity, "blocks-1")
     assert path is not None
     data = path.read_bytes()
     if damage == "shorter":
@@ -127,18 +133,18 @@ def test_bfloat16_that_is_rounded_is_packed_too(
 
 def test_removing_a_model_removes_its_packed_weights(model: ModelFiles, native: None) -> None:
     load(model, Placement(**CPU))
-    path = resolve.packed_file(model.identity, "blocks-1")
+    path = cached.packed_file(model.identity, "blocks-1")
     assert path is not None
-    (listed,) = [m for m in resolve.list_models() if m.folder is not None]
+    (listed,) = [m for m in cached.list_models() if m.folder is not None]
     assert listed.size_bytes > path.stat().st_size
-    orphan = resolve.packed_file("0" * 64, "int4-1")
+    orphan = cached.packed_file("0" * 64, "int4-1")
     assert orphan is not None
     orphan.write_bytes(b"1234")
-    assert resolve.remove(listed.name) == listed.size_bytes
+    assert cached.remove(listed.name) == listed.size_bytes
     assert not path.exists() and orphan.exists()
-    (listed,) = [m for m in resolve.list_models() if m.folder is not None]
+    (listed,) = [m for m in cached.list_models() if m.folder is not None]
     assert (listed.name, listed.size_bytes) == (orphan.stem, 4)
-    assert resolve.remove(listed.name) == 4
+    assert cached.remove(listed.name) == 4
     assert not orphan.exists()
 
 
@@ -185,3 +191,97 @@ def test_a_scale_that_is_not_finite_is_refused(
     path.write_bytes(bytes(data))
     with pytest.raises(ModelError, match="not finite"):
         load(resolve.resolve(str(path)), Placement(**CPU))
+
+
+def test_a_tensor_of_no_blocks(model: ModelFiles) -> None:
+    path = model.folder / "model.safetensors"
+    tensors = load_file(path)
+    for shape in ((0, 34), (3, 0)):
+        save_file(tensors | {"model.embed_tokens.weight": torch.empty(shape).byte()}, path)
+        with pytest.raises(ModelError, match="cannot consist of blocks"):
+            stored_tensors(model.folder)
+
+
+@pytest.mark.parametrize("extra", ["blk.0.attn_q.bias", "blk.2.attn_norm.weight"])
+def test_a_tensor_that_the_header_does_not_describe(
+    extra: str, cache: Path, tmp_path: Path
+) -> None:
+    path = tiny_gguf(
+        tmp_path / "tiny.gguf",
+        extra=lambda writer: writer.add_tensor(extra, np.ones(256, np.float32)),
+        **WIDE,
+    )
+    with pytest.raises(ModelError, match=f"without the tensor {extra}"):
+        resolve.resolve(str(path))
+
+
+def test_packed_weights_of_another_shape_are_not_used(model: ModelFiles, native: None) -> None:
+    first = load(model, Placement(**CPU)).lm
+    linears = packed.load(model, "blocks")
+    output = linears["model.layers.0.output"]
+    assert packed.save(model, "blocks", linears | {"embedding": output})
+    again = load(model, Placement(**CPU)).lm
+    assert torch.equal(logits(first, 9), logits(again, 9))
+    assert packed.load(model, "blocks")["embedding"].rows == again.vocab_size
+
+
+def test_a_full_disk_is_no_place_for_packed_weights(
+    model: ModelFiles, native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = SimpleNamespace(free=1000)
+    monkeypatch.setattr(packed.shutil, "disk_usage", lambda folder: full)
+    loaded = load(model, Placement(**CPU))
+    assert loaded.lm.quantize == "blocks"
+    assert loaded.notes == ("packed weights cannot be cached, so every start packs them again",)
+
+
+def test_a_library_that_computes_wrongly_leaves_the_model_to_torch(
+    model: ModelFiles, native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selfcheck, "wrong_kernels", lambda: ["linear"])
+    loaded = load(model, Placement(**CPU))
+    assert loaded.lm.quantize == "none"
+    assert loaded.known.precision.quantize == "none"
+    (note,) = loaded.notes
+    assert "computes wrongly (linear), so torch computes" in note
+    with pytest.raises(UsageError, match="weights of few bits"):
+        load(model, Placement(quantize="blocks", **CPU))
+
+
+def test_a_processor_with_a_number_is_a_processor(model: ModelFiles, native: None) -> None:
+    assert load(model, Placement(device="cpu:0")).lm.quantize == "blocks"
+
+
+def test_weights_on_several_devices_are_not_computed_in_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr("lmi_cli.models.placement.has_accelerator", lambda: False)
+    for placement, expected in (
+        (Placement(), "bfloat16+blocks"),
+        (Placement(device_map="auto"), "float32"),
+        (Placement(dtype="float32"), "float32"),
+        (Placement(quantize="none"), "bfloat16"),
+    ):
+        found = placement.precision("bfloat16", in_c=True, has_blocks=True)
+        assert found.name == expected
+    assert Placement().precision("bfloat16", has_blocks=True).name == "float32"
+
+
+def test_the_stock_model_has_the_same_weights(
+    model: ModelFiles, native: None, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, notes = dequantized(model)
+    assert folder.parent == cache / "models" and notes == ()
+    (listed,) = [m for m in cached.list_models() if m.folder == model.folder]
+    assert dequantized(model) == (folder, ())
+    cached.remove(listed.name)
+    assert not folder.exists()
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    again = resolve.resolve(str(next(model.folder.parents[2].glob("tiny.gguf"))))
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(ResourceError, match="No space left"):
+        dequantized(again)

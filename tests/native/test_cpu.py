@@ -59,14 +59,13 @@ def test_bfloat16_is_multiplied_where_torch_would_use_it(monkeypatch: pytest.Mon
     assert not cpu.computes_bfloat16()
 
 
-@pytest.mark.parametrize(("bfloat16", "count"), [(True, "1000"), (False, "10000")])
+@pytest.mark.parametrize(("in_c", "count"), [(True, "1000"), (False, "10000")])
 def test_idle_threads_of_torch_sleep_soon_unless_the_user_says_otherwise(
-    bfloat16: bool, count: str, monkeypatch: pytest.MonkeyPatch
+    in_c: bool, count: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu, "computes_bfloat16", lambda: bfloat16)
     monkeypatch.delenv("GOMP_SPINCOUNT")
-    cpu.bound_active_waiting()
+    cpu.bound_active_waiting(in_c=in_c)
     assert os.environ["GOMP_SPINCOUNT"] == count
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    cpu.bound_active_waiting()
+    cpu.bound_active_waiting(in_c=in_c)
     assert os.environ["GOMP_SPINCOUNT"] == "7"
