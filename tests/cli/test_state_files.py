@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_builders import tiny_gguf
 
 from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
@@ -197,3 +198,24 @@ def test_calibration_says_when_no_head_stands_out(lmi: Run, model: str) -> None:
     if not report["heads"]:
         assert result.code == 4
         assert "no retrieval heads" in result.err
+
+
+@pytest.mark.slow
+def test_what_was_read_with_blocks_is_answered_from_without_the_library(
+    lmi: Callable[..., Any], tmp_path: Path, native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights in bfloat16 take the place of the blocks of the file."""
+    path, text = tmp_path / "tiny.gguf", tmp_path / "notes.txt"
+    tiny_gguf(path, hidden=128, heads=4, kv_heads=2, ff=64)
+    text.write_text("The grass is green. " * 3)
+    state = tmp_path / "notes.lmi"
+    read = lmi("read", text, "-o", state, "-m", path, "--json")
+    assert read.code == 0, read.err
+    assert json.loads(read.out)["model"]["quantize"] == "blocks"
+    monkeypatch.setenv("LMI_NATIVE", "0")
+    answer = lmi("qa", state, "What is green?", "-n", 2, "--json")
+    assert answer.code == 0, answer.err
+    model = json.loads(answer.out)["model"]
+    assert (model["dtype"], model["quantize"]) == ("bfloat16", "none")
+    refused = lmi("qa", state, "What is green?", "-n", 2, "--quantize", "int8")
+    assert refused.code == 7 and "was read with quantize blocks, not int8" in refused.err
