@@ -31,9 +31,11 @@ static void pack_values(const bf16 *value, int64_t n, int64_t size, Side *packed
     for (int64_t row = 0; row < BLOCK; row += TOGETHER)
         for (int64_t at = 0; at < size; at += LANES) {
             const bf16 *from = value + row * size + at;
-            bits32 found = row < n ? (bits32)widened(from) : (bits32){0};
-            if (TOGETHER == 2)
-                found = found >> 16 | (row + 1 < n ? (bits32)widened(from + size) : (bits32){0});
+            bits32 found = row < n ? extended(from) : (bits32){0};
+            if (TOGETHER == 1)
+                found <<= 16;
+            else if (row + 1 < n)
+                found |= extended(from + size) << 16;
             store_bits(strip_at(packed, BLOCK, at) + row * STRIP, found);
         }
 }
@@ -88,8 +90,7 @@ static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t 
         most = maximum(most, maximum(x0, x1));
         sum0 += w0;
         sum1 += w1;
-        store_side(weights + at, w0);
-        store_side(weights + at + LANES, w1);
+        store_sides(weights + at, w0, w1);
     }
     *sum = sum0 + sum1;
     return largest(most);

@@ -12,6 +12,13 @@
 /* The larger of each two; of b, if either is nan. */
 static inline __m512 maximum(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 
+#define HAS_BLEND 1
+
+/* The lanes of `yes` where the mask is set, else of `no`. */
+static inline __m512 chosen(__m512i mask, __m512 yes, __m512 no) {
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask(mask), no, yes);
+}
+
 static inline float total(__m512 x) { return _mm512_reduce_add_ps(x); }
 
 static inline float largest(__m512 x) { return _mm512_reduce_max_ps(x); }
@@ -48,6 +55,11 @@ static inline float float_of(uint16_t half) { return _cvtsh_ss(half); }
 #define HAS_BF16_DOT 1
 
 static inline __m256i narrowed(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+
+/* The bfloat16 of a, then those of b. */
+static inline __m512i both_narrowed(__m512 a, __m512 b) {
+    return (__m512i)_mm512_cvtne2ps_pbh(b, a);
+}
 
 /* Pairs of bfloat16: the lanes of `even` and `odd` side by side. */
 static inline __m512i paired(__m512 even, __m512 odd) {

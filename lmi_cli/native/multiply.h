@@ -70,6 +70,16 @@ static inline void store_side(Side *to, floats x) {
 #endif
 }
 
+/* Stores 2 * LANES components of a side. */
+static inline void store_sides(Side *to, floats low, floats high) {
+#ifdef HAS_BF16_DOT
+    store_bits(to, (bits32)both_narrowed(low, high));
+#else
+    store(to, low);
+    store(to + LANES, high);
+#endif
+}
+
 /* Stores TOGETHER components of LANES columns of a right side. */
 static inline void store_columns(Side *to, const floats *x) {
 #ifdef HAS_BF16_DOT

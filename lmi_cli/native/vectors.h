@@ -62,18 +62,24 @@ static inline floats fill(float x) { return x - (floats){0}; }
 
 static inline bits32 fill_bits(uint32_t x) { return x - (bits32){0}; }
 
+#ifndef HAS_BLEND
+/* The lanes of `yes` where the mask is set, else of `no`. */
 static inline floats chosen(ints mask, floats yes, floats no) {
     return (floats)((mask & (ints)yes) | (~mask & (ints)no));
 }
+#endif
 
 static inline floats absolute(floats x) { return (floats)((bits32)x & 0x7FFFFFFF); }
 
-/* LANES numbers in bfloat16 as floats. */
-static inline floats widened(const bf16 *from) {
+/* LANES numbers in bfloat16, each in the lower half of a lane. */
+static inline bits32 extended(const bf16 *from) {
     bits16 half;
     memcpy(&half, from, sizeof half);
-    return (floats)(__builtin_convertvector(half, bits32) << 16);
+    return __builtin_convertvector(half, bits32);
 }
+
+/* LANES numbers in bfloat16 as floats. */
+static inline floats widened(const bf16 *from) { return (floats)(extended(from) << 16); }
 
 #ifdef HAS_BF16_DOT
 static inline bits32 rounded_bits(floats x) {
