@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from reading_helpers import Settings
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmi_cli.attention import kernel
 from lmi_cli.attention.ranges import KeyRange
@@ -22,6 +22,7 @@ from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods import Full, LMInfinite, MethodChoice
 from lmi_cli.models.load import Loaded, load
 from lmi_cli.models.placement import Placement
+from lmi_cli.models.weights import Weights
 from lmi_cli.native import choice, library, variants
 from lmi_cli.sources.blocks import text_corpus
 from lmi_cli.tasks.events import follow
@@ -53,9 +54,15 @@ def loaded() -> Iterator[Loaded]:
 
 @pytest.fixture(scope="module")
 def stock(loaded: Loaded) -> torch.nn.Module:
-    return AutoModelForCausalLM.from_pretrained(
-        loaded.files.folder, dtype=torch.float32, attn_implementation="sdpa"
-    ).eval()
+    """The same weights, exactly, in the hands of transformers."""
+    folder = loaded.files.folder
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.from_pretrained(folder), dtype=torch.float32, attn_implementation="sdpa"
+    )
+    found = model.load_state_dict(dict(Weights(folder, torch.float32)), strict=False)
+    assert found.missing_keys == ["lm_head.weight"] and not found.unexpected_keys
+    model.tie_weights()
+    return model.eval()
 
 
 def prose_ids(loaded: Loaded, count: int) -> np.ndarray:
@@ -226,10 +233,13 @@ PEAK = """
 import sys
 from lmi_cli import memory
 from lmi_cli.checkpoints.resolve import resolve
+from lmi_cli.models import packed
 from lmi_cli.models.known import known_model
 from lmi_cli.models.load import load_known
 from lmi_cli.models.placement import Placement
+from lmi_cli.models.weights import Weights
 known = known_model(resolve(None), Placement(dtype=sys.argv[1], quantize=sys.argv[2], device="cpu"))
+packed.load = lambda *_: {}  # as at a first start
 memory.forget_peak_rss()
 before = memory.peak_rss_bytes()
 lm = load_known(known).lm

@@ -291,6 +291,7 @@ class Decoder(LanguageModel):
         if gated and len({kind_of(weight) for weight in found}) > 1:
             found = [weights[n] for n in names]
         packed = PackedLinear.join_gated(*found) if gated else PackedLinear.join(found, bias)
+        del found
         if self.quantize in _BITS:
             outer = name in ("embedding", "head")
             packed = packed.quantized(8 if outer else _BITS[self.quantize])

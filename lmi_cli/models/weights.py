@@ -17,7 +17,7 @@ from lmi_cli.checkpoints.tensors import FLOATS, require_shapes, stored_tensors
 from lmi_cli.errors import ModelError
 from lmi_cli.native.linear import GgufBlocks, Weight
 
-_SLICE_BYTES = 2**24
+_SLICE_BYTES = 2**22
 """What is converted to another dtype is read in slices of this size."""
 
 _KINDS = {name: number for number, name in KEPT.items()}
@@ -157,7 +157,8 @@ def require_finite(name: str, tensor: Tensor) -> None:
     Raises:
         ModelError: It does.
     """
-    # The sum is not finite if a value is not; it can overflow, so that all are looked at then.
-    total = tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
-    if not torch.isfinite(total) and not torch.isfinite(tensor).all():
-        raise ModelError(f"tensor {name} contains values that are not finite in {tensor.dtype}")
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    for part in tensor.reshape(-1).split(_SLICE_BYTES // wide.itemsize):  # torch widens a copy
+        # The sum is not finite if a value is not; it can overflow, so that all are looked at then.
+        if not torch.isfinite(part.sum(dtype=wide)) and not torch.isfinite(part).all():
+            raise ModelError(f"tensor {name} contains values that are not finite in {tensor.dtype}")

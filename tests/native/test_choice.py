@@ -118,8 +118,9 @@ def test_an_instruction_set_that_the_processor_lacks(
 ) -> None:
     pretend(monkeypatch, AVX2)
     monkeypatch.setenv("LMI_ISA", name)
-    assert choice.use_library() is None
-    assert by() == f"torch (LMI_ISA is {name}, and this processor runs avx2)"
+    reason = f"LMI_ISA is {name}, and this processor runs avx2"
+    assert choice.use_library() == f"{reason}, so torch computes, which is several times slower"
+    assert by() == f"torch ({reason})"
     pretend(monkeypatch, frozenset())
     monkeypatch.setenv("LMI_ISA", name)
     choice.use_library()
