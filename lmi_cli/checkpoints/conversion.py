@@ -220,6 +220,7 @@ def _copy_weights(
     config = empty.config
     missing = {name: tuple(weight.shape) for name, weight in empty.named_parameters()}
     kinds: dict[str, str] = {}
+    _write_settings(path, folder, header, empty)
     raw = torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)
     heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
 
@@ -255,7 +256,6 @@ def _copy_weights(
     if missing:
         raise ModelError(f"{path.name} lacks the weights of {min(missing)}")
     _write_json(folder / BLOCKS, kinds)
-    _write_settings(path, folder, header, empty)
 
 
 def _dequantized(tensor: GgufTensor, rows: "Tensor") -> "Tensor":
@@ -275,7 +275,7 @@ def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.utils.quantization_config import GgufConfig
 
-    _empty_model(path, header)
+    _write_settings(path, folder, header, _empty_model(path, header))
     # Each tensor is dequantized in float32 and rounded before the next one is read, so that the
     # whole model is never in memory in float32.
     model, loading = AutoModelForCausalLM.from_pretrained(
@@ -292,10 +292,14 @@ def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
     named = model.state_dict().items()
     by_place = {tensor.data_ptr(): (name, tensor) for name, tensor in reversed(named)}
     save_weights(reversed(by_place.values()), folder)
-    _write_settings(path, folder, header, model)
 
 
 def _write_settings(path: Path, folder: Path, header: GgufHeader, model: Any) -> None:
+    """Write what the configuration says; what cannot be is refused before weights are written.
+
+    Raises:
+        ModelError: The file scales its rotary frequencies in an unsupported way.
+    """
     scaled = scaled_rope(path, header, getattr(model.config, "rope_parameters", None) or {})
     settings = model.config.to_diff_dict()
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):

@@ -3,7 +3,7 @@
 ``python -m lmi_cli.native.compiling`` does it by hand. There is a library for each instruction set.
 Beside them stands a manifest with the checksums of the libraries and of everything they were made
 from, so that a damaged or outdated library is recognised before it is opened; ``sha256sum -c``
-reads it too. Imports the standard library only, since installing lmi imports this module.
+reads it too. Imports the standard library and ``variants``, since installing lmi imports this.
 """
 
 import hashlib

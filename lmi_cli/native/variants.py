@@ -1,7 +1,6 @@
 """The instruction sets for which the library in C is compiled, and which of them this machine uses.
 
-Imports the standard library and ``compiling``'s neighbours that do so too, since it is asked before
-torch is imported.
+Imports the standard library and ``cpu``, since it is asked before torch is imported.
 """
 
 import os
