@@ -45,8 +45,8 @@ def attend(
         ``[B, H, Q]`` in float32 or wider, or None. A query that sees nothing gives zeros and
         ``-inf``.
     """
-    if native.can(ranges, softcap):
-        return native.attend(ranges, query_start=query_start, with_lse=with_lse)
+    if native.can(ranges):
+        return native.attend(ranges, query_start=query_start, with_lse=with_lse, softcap=softcap)
     batch, heads, queries, _ = ranges[0].query.shape
     key_heads = ranges[0].key.shape[1]
     output = ranges[0].query.new_empty(

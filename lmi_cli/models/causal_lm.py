@@ -20,6 +20,7 @@ from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.errors import ModelError
 from lmi_cli.models import hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
+from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.weights import require_finite
 from lmi_cli.native import onednn
 
@@ -147,9 +148,11 @@ class OutputHead:
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config
         self._projection: Any = model.get_output_embeddings()
-        self._factor: float = getattr(config, "logit_scale", None) or 1.0
-        self._divisor: float = getattr(config, "logits_scaling", None) or 1.0
-        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self._scale = LogitsScale(
+            getattr(config, "logit_scale", None) or 1.0,
+            getattr(config, "logits_scaling", None) or 1.0,
+            getattr(config, "final_logit_softcapping", None),
+        )
 
     @torch.inference_mode()
     def slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
@@ -162,7 +165,7 @@ class OutputHead:
             for part in hidden.split(rows):
                 with onednn.linear_layers(len(part), part.device):
                     logits = nn.functional.linear(part, weight, bias)
-                yield self._finish(logits if logits.dtype == torch.float64 else logits.float())
+                yield self._scale(logits if logits.dtype == torch.float64 else logits.float())
 
     @torch.inference_mode()
     def rows(self, first: int, stop: int) -> Tensor:
@@ -181,15 +184,6 @@ class OutputHead:
         finally:
             if offload is not None:
                 offload.post_forward(self._projection, hidden)
-
-    def _finish(self, logits: Tensor) -> Tensor:
-        if self._factor != 1.0:
-            logits = logits * self._factor
-        if self._divisor != 1.0:
-            logits = logits / self._divisor
-        if self._softcap is not None:
-            logits = self._softcap * torch.tanh(logits / self._softcap)
-        return logits
 
 
 def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -> CausalLM:

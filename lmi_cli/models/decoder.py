@@ -1,9 +1,9 @@
-"""Our own decoder of the Llama kind: no modules, no masks, no copies between layers.
+"""Our own decoder of layers of attention and a gated MLP: no modules, no masks, no copies.
 
-For Llama, Mistral, Qwen 2 and Qwen 3 on the CPU (see :mod:`lmi_cli.models.prepared`), where the
-many small operations of a general library take a fifth of the time of prefill and two thirds of
-the time of decoding a token. It rounds where transformers rounds. In bfloat16, with the library in
-C, weights are packed once and a token takes one call; otherwise torch computes. Imports torch, not
+For the families that :mod:`lmi_cli.models.families` gives a layout, on the CPU, where the many
+small operations of a general library take a fifth of the time of prefill and two thirds of the time
+of decoding a token. It rounds where transformers rounds. In bfloat16, with the library in C,
+weights are packed once and a token takes one call; otherwise torch computes. Imports torch, not
 transformers.
 """
 
@@ -20,12 +20,13 @@ from lmi_cli.attention.ranges import QKV
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.models.blueprint import EMBEDDING, HEAD, Blueprint
+from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.weights import Weights
 from lmi_cli.native import onednn, pointwise
 from lmi_cli.native.attention import MAX_RANGES, SIZES
 from lmi_cli.native.library import takes
-from lmi_cli.native.linear import PackedLinear, Weight, kind_of
-from lmi_cli.native.step import StepLayer, Stepper
+from lmi_cli.native.linear import PackedLinear, Weight, halves, kind_of
+from lmi_cli.native.step import LayerNorms, StepLayer, Stepper
 
 _BITS = {"int8": 8, "int4": 4}
 
@@ -56,10 +57,12 @@ class TorchLinear:
         """Add the outputs of ``x`` to ``to``."""
         to += self(x)
 
-    def gated(self, x: Tensor) -> Tensor:
-        """``silu(gate) * up`` of ``x``."""
+    def gated(self, x: Tensor, activation: str) -> Tensor:
+        """``activation(gate) * up`` of ``x``; see :attr:`Blueprint.activation`."""
         gate, up = self(x).chunk(2, dim=-1)
-        return functional.silu(gate) * up
+        if activation == "silu":
+            return functional.silu(gate) * up
+        return functional.gelu(gate, approximate="tanh") * up
 
     def wide(self, x: Tensor) -> Tensor:
         """Outputs in float32 or wider."""
@@ -80,13 +83,11 @@ Linear = TorchLinear | PackedLinear
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer. The last two norms, those of queries and of keys, may be None."""
-
     qkv: Linear
     output: Linear
     gate_up: Linear
     down: Linear
-    norms: tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+    norms: LayerNorms
 
     @property
     def linears(self) -> tuple[Linear, ...]:
@@ -123,11 +124,16 @@ class Decoder(LanguageModel):
         packed: Mapping[str, PackedLinear] = MappingProxyType({}),
     ) -> None:
         self._shape = blueprint
-        self._scale = blueprint.head_size**-0.5
+        self._scale = blueprint.score_scale or blueprint.head_size**-0.5
+        self._finished = LogitsScale(
+            divisor=blueprint.logits_divisor, softcap=blueprint.logits_softcap
+        )
         self._weights, self._before = weights, packed
         self._shapes = blueprint.shapes(weights.keys())
-        self._norm = weights["model.norm.weight"]
-        self._packs = takes(self._norm) and blueprint.is_packable
+        norm = weights["model.norm.weight"]
+        self.dtype, self.device = norm.dtype, norm.device
+        self._packs = takes(norm) and blueprint.is_packable
+        self._norm = self._norm_weight(norm)
         if quantize != "none" and not self._packs:
             raise ValueError("weights of few bits need bfloat16 and the library in C")
         self.quantize = quantize
@@ -136,8 +142,6 @@ class Decoder(LanguageModel):
         self._embedding = self._linear("embedding", [EMBEDDING])
         self._head = self._embedding if blueprint.tied else self._linear("head", [HEAD])
         self.vocab_size = blueprint.vocabulary
-        self.dtype = self._norm.dtype
-        self.device = self._norm.device
         self.device_map = {"": str(self.device)}
         self._layers = [self._layer(index) for index in range(blueprint.layers)]
         del self._weights, self._before, self._shapes
@@ -148,9 +152,14 @@ class Decoder(LanguageModel):
         self.head_size = blueprint.head_size
 
     def layers(self, horizon: int) -> list[LayerSpec]:
-        """The layers, all alike; the frequencies are the same for every ``horizon``."""
-        rotary = Rotary(torch.tensor(self._shape.inv_freq))
-        return [LayerSpec(index, rotary) for index in range(self._shape.layers)]
+        """The layers; their frequencies are the same for every ``horizon``."""
+        sets = [Rotary(torch.tensor(inv_freq)) for inv_freq in self._shape.frequencies]
+        return [
+            LayerSpec(index, None if rotary is None else sets[rotary], window)
+            for index, (rotary, window) in enumerate(
+                zip(self._shape.rotaries, self._shape.windows, strict=True)
+            )
+        ]
 
     def layer_device(self, index: int) -> torch.device:
         """The CPU."""
@@ -162,8 +171,9 @@ class Decoder(LanguageModel):
         linears = [linear for layer in self._layers for linear in layer.linears]
         linears += [self._head] if self._head is self._embedding else [self._head, self._embedding]
         norms = [norm for layer in self._layers for norm in layer.norms if norm is not None]
-        return sum(linear.nbytes for linear in linears) + sum(
-            norm.nbytes for norm in (*norms, self._norm)
+        # Small as they are, norms are counted in the dtype in which they are stored.
+        return sum(linear.nbytes for linear in linears) + self.dtype.itemsize * sum(
+            norm.numel() for norm in (*norms, self._norm)
         )
 
     @property
@@ -182,22 +192,27 @@ class Decoder(LanguageModel):
     def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
         """See :meth:`LanguageModel.hidden`."""
         x = self._embedding.embed(ids)
+        if self._shape.embedding_scale != 1.0:
+            x *= torch.tensor(self._shape.embedding_scale, dtype=x.dtype)
         whole = depth is None
         if ids.numel() > 1 or not whole or not self._stepped(x, attention):
+            activation = self._shape.activation
             for index, layer in enumerate(self._layers[:depth]):
-                qkv = layer.qkv(self._normed(x, layer.norms[0]))
+                norms = layer.norms
+                qkv = layer.qkv(self._normed(x, norms.before_attention))
                 attended = self._attend(index, layer, qkv, attention)
                 if index + 1 == depth:
                     break
-                layer.output.add(attended, x)
-                layer.down.add(layer.gate_up.gated(self._normed(x, layer.norms[1])), x)
+                self._add(layer.output, attended, norms.after_attention, x)
+                active = layer.gate_up.gated(self._normed(x, norms.before_mlp), activation)
+                self._add(layer.down, active, norms.after_mlp, x)
         return self._normed(x, self._norm)
 
     @torch.inference_mode()
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""
         for part in hidden.reshape(-1, hidden.shape[-1]).split(rows):
-            yield self._head.wide(part)
+            yield self._finished(self._head.wide(part))
 
     def output_rows(self, first: int, stop: int) -> Tensor:
         """See :meth:`LanguageModel.output_rows`."""
@@ -213,8 +228,13 @@ class Decoder(LanguageModel):
             self._stepper = Stepper(
                 [StepLayer(_packed(layer.linears), layer.norms) for layer in self._layers],
                 self.attention_heads,
+                activation=self._shape.activation,
                 epsilon=self._shape.epsilon,
+                twice=self._shape.layout.norm_twice,
+                whole_norms=self._shape.layout.whole_norms,
                 scale=self._scale,
+                residual_scale=self._shape.residual_scale,
+                softcap=self._shape.softcap,
             )
         self._stepper.step(x, views, attention.position)
         return True
@@ -225,41 +245,80 @@ class Decoder(LanguageModel):
         size = self.head_size
         split = qkv.view(*qkv.shape[:2], heads + 2 * key_heads, size)
         query, key, value = split.split((heads, key_heads, key_heads), dim=2)
-        *_, norm_query, norm_key = layer.norms
-        if norm_query is not None:
-            query = self._normed(query.contiguous(), norm_query)
-        if norm_key is not None:
-            key = self._normed(key.contiguous(), norm_key)
+        query = self._normed_heads(query, layer.norms.query)
+        key = self._normed_heads(key, layer.norms.key)
         attended = attention.attend(
             index,
-            QKV(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), self._scale),
+            QKV(
+                query.transpose(1, 2),
+                key.transpose(1, 2),
+                value.transpose(1, 2),
+                self._scale,
+                self._shape.softcap,
+            ),
         )
         return attended.transpose(1, 2).reshape(*qkv.shape[:2], heads * size)
 
-    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        """``weight * x / rms(x)``, row by row."""
+    def _add(self, linear: Linear, x: Tensor, after: Tensor | None, to: Tensor) -> None:
+        """Add the outputs for ``x``, normalised by ``after`` and scaled, to the residual ``to``."""
+        scale = self._shape.residual_scale
+        if after is None and scale == 1.0:
+            linear.add(x, to)
+            return
+        outputs = self._normed(linear(x), after)
+        to += outputs if scale == 1.0 else outputs.mul_(scale)
+
+    def _normed_heads(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """Queries or keys ``[B, n, heads, size]``, normalised head by head or together."""
+        if weight is None:
+            return x
+        if self._shape.layout.whole_norms:
+            return self._normed(x.flatten(2).contiguous(), weight).view(x.shape)
+        return self._normed(x.contiguous(), weight)
+
+    def _normed(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """``weight * x / rms(x)``, row by row; ``x`` itself without a weight."""
+        if weight is None:
+            return x
+        epsilon, twice = self._shape.epsilon, self._shape.layout.norm_twice
         if pointwise.can_norm(x):
-            return pointwise.norm(x, weight, self._shape.epsilon)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = wide.pow(2).mean(-1, keepdim=True)
-        return weight * (wide * torch.rsqrt(mean + self._shape.epsilon)).to(x.dtype)
+            return pointwise.norm(x, weight, epsilon, twice)
+        wide = x.to(weight.dtype)
+        quotient = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+        quotient = quotient.to(x.dtype) if twice else quotient
+        return (weight * quotient).to(x.dtype)
+
+    def _norm_weight(self, stored: Tensor) -> Tensor:
+        """The weight of a norm in float32 or wider, as :attr:`LayerLayout.norm_offset` says."""
+        wide = stored.to(torch.promote_types(stored.dtype, torch.float32))
+        return wide + self._shape.layout.norm_offset
 
     def _layer(self, index: int) -> _Layer:
-        prefix, weights = f"model.layers.{index}.", self._weights
+        prefix, weights, layout = f"model.layers.{index}.", self._weights, self._shape.layout
 
         def linear(kind: str, *names: str, gated: bool = False) -> Linear:
             return self._linear(f"{prefix}{kind}", [f"{prefix}{name}" for name in names], gated)
 
+        def norm(name: str | None) -> Tensor | None:
+            stored = None if name is None else weights.get(f"{prefix}{name}.weight")
+            return None if stored is None else self._norm_weight(stored)
+
+        projections = [f"self_attn.{name}_proj" for name in ("q", "k", "v")]
+        inner = ["mlp.gate_proj", "mlp.up_proj"]
+        if layout.fused:
+            projections, inner = ["self_attn.qkv_proj"], ["mlp.gate_up_proj"]
         return _Layer(
-            qkv=linear("qkv", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            qkv=linear("qkv", *projections),
             output=linear("output", "self_attn.o_proj"),
-            gate_up=linear("gate_up", "mlp.gate_proj", "mlp.up_proj", gated=True),
+            gate_up=linear("gate_up", *inner, gated=True),
             down=linear("down", "mlp.down_proj"),
-            norms=(
-                weights[f"{prefix}input_layernorm.weight"],
-                weights[f"{prefix}post_attention_layernorm.weight"],
-                weights.get(f"{prefix}self_attn.q_norm.weight"),
-                weights.get(f"{prefix}self_attn.k_norm.weight"),
+            norms=LayerNorms(
+                before_attention=norm(layout.before_attention),
+                after_attention=norm(layout.after_attention),
+                before_mlp=norm(layout.before_mlp),
+                after_mlp=norm(layout.after_mlp),
+                query=norm("self_attn.q_norm"),
+                key=norm("self_attn.k_norm"),
             ),
         )
 
@@ -269,7 +328,7 @@ class Decoder(LanguageModel):
         Args:
             name: What it is called among those that have been packed before.
             modules: Names of their weights, without ``.weight``.
-            gated: Whether they are the two inner projections of an MLP.
+            gated: Whether they are the two inner projections of an MLP, or one tensor of both.
         """
         weights = self._weights
         shapes = [self._shapes[f"{module}.weight"] for module in modules]
@@ -290,7 +349,10 @@ class Decoder(LanguageModel):
         ]
         if gated and len({kind_of(weight) for weight in found}) > 1:
             found = [weights[n] for n in names]
-        packed = PackedLinear.join_gated(*found) if gated else PackedLinear.join(found, bias)
+        if gated:
+            packed = PackedLinear.join_gated(*(halves(found[0]) if len(found) == 1 else found))
+        else:
+            packed = PackedLinear.join(found, bias)
         del found
         if self.quantize in _BITS:
             outer = name in ("embedding", "head")

@@ -1,12 +1,12 @@
 """The supported model families, and what a configuration says about each attention layer.
 
-A family is listed here once its rotary layout is known; the self-check then compares a small random
-model of the same configuration with the stock implementation, so a wrong row leads to an error and
-never to a wrong result.
+A family is listed here once its rotary layout is known, and with the layout of its layers if our
+own decoder can run it; the self-check then compares a small random model of the same configuration
+with the stock implementation, so a wrong row leads to an error and never to a wrong result.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.errors import ModelError
-from lmi_cli.models.blueprint import PLAIN_FAMILIES, Blueprint
+from lmi_cli.models.blueprint import Blueprint, LayerLayout
+from lmi_cli.native.linear import GATES
 
 
 def _all_layers(config: PretrainedConfig, layer: int) -> bool:
@@ -32,44 +33,76 @@ def _sliding_layers(config: PretrainedConfig, layer: int) -> bool:
     return str(config.layer_types[layer]) == "sliding_attention"
 
 
+def _unscaled(config: PretrainedConfig) -> float:
+    return 1.0
+
+
+def _root_of_hidden(config: PretrainedConfig) -> float:
+    return float(torch.tensor(config.hidden_size**0.5, dtype=torch.float32))
+
+
+def _multiplied(config: PretrainedConfig) -> float:
+    return float(config.embedding_multiplier)
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a family embeds positions.
+    """How a family embeds positions and, for our own decoder, all else.
 
     Attributes:
         interleaved: Whether a rotary pair is two neighbours, not one component from each half.
         has_rotary: Whether a layer of a configuration is rotated at all.
+        layout: How its layers are put together; None where our own decoder cannot run them.
+        embedding_scale: Factor on the embeddings of a configuration.
     """
 
     interleaved: bool = False
     has_rotary: Callable[[PretrainedConfig, int], bool] = _all_layers
+    layout: LayerLayout | None = None
+    embedding_scale: Callable[[PretrainedConfig], float] = _unscaled
 
 
 _HALVES = Family()
 _PAIRS = Family(interleaved=True)
+_LLAMA = Family(layout=LayerLayout())
+_GEMMA = LayerLayout(norm_offset=1.0, norm_twice=False)
+_GEMMA_2 = replace(
+    _GEMMA,
+    after_attention="post_attention_layernorm",
+    before_mlp="pre_feedforward_layernorm",
+    after_mlp="post_feedforward_layernorm",
+)
+_OLMO_2 = LayerLayout(
+    before_attention=None,
+    after_attention="post_attention_layernorm",
+    before_mlp=None,
+    after_mlp="post_feedforward_layernorm",
+    norm_twice=False,
+    whole_norms=True,
+)
 
 FAMILIES: dict[str, Family] = {
     "arcee": _HALVES,
     "cohere": _PAIRS,
     "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
     "ernie4_5": _PAIRS,
-    "gemma": _HALVES,
-    "gemma2": _HALVES,
-    "gemma3_text": _HALVES,
+    "gemma": Family(layout=_GEMMA, embedding_scale=_root_of_hidden),
+    "gemma2": Family(layout=_GEMMA_2, embedding_scale=_root_of_hidden),
+    "gemma3_text": Family(layout=_GEMMA_2, embedding_scale=_root_of_hidden),
     "glm": _PAIRS,
     "glm4": _PAIRS,
     "gpt_neox": _HALVES,
-    "granite": _HALVES,
+    "granite": Family(layout=LayerLayout(), embedding_scale=_multiplied),
     "helium": _PAIRS,
-    "llama": _HALVES,
-    "mistral": _HALVES,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
     "olmo": _HALVES,
-    "olmo2": _HALVES,
+    "olmo2": Family(layout=_OLMO_2),
     "phi": _HALVES,
-    "phi3": _HALVES,
-    "qwen2": _HALVES,
-    "qwen3": _HALVES,
-    "smollm3": Family(has_rotary=_listed_layers),
+    "phi3": Family(layout=LayerLayout(fused=True)),
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "smollm3": Family(has_rotary=_listed_layers, layout=LayerLayout()),
     "starcoder2": _HALVES,
 }
 
@@ -97,23 +130,29 @@ _PLAIN_ROPE = ("default", "linear", "llama3")  # one set of frequencies, and no 
 
 def plain_shape(config: PretrainedConfig) -> Blueprint | None:
     """The shape of a model that our own decoder can run; None for any other model."""
-    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    family = FAMILIES.get(config.model_type)
+    if family is None or family.layout is None:
+        return None
     layers = range(config.num_hidden_layers)
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kinds = [_rope_kind(config, layer) for layer in layers]
+    found = {kind: _plain_frequencies(config, kind, size) for kind in dict.fromkeys(kinds)}
+    frequencies = {kind: each for kind, each in found.items() if each is not None}
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    embedding_scale = family.embedding_scale(config)
     if (
-        config.model_type not in PLAIN_FAMILIES
-        or config.hidden_act != "silu"
-        or rope.get("rope_type") not in _PLAIN_ROPE
-        or rope.get("partial_rotary_factor", 1.0) != 1.0
-        or any(native_window(config, layer) is not None for layer in layers)
+        len(frequencies) < len(found)
+        or activation not in GATES
+        # Rounded to bfloat16, another one would not be what transformers multiplies by.
+        or (family.embedding_scale is _multiplied and not _is_bfloat16(embedding_scale))
+        or getattr(config, "use_bidirectional_attention", None)
         or getattr(config, "quantization_config", None) is not None
     ):
         return None
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    if rope["rope_type"] == "default":
-        inv_freq = 1.0 / rope["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float) / size)
-    else:
-        inv_freq = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, device="cpu")[0].float()
+    places = {kind: at for at, kind in enumerate(frequencies)}
+    per_query: float | None = getattr(config, "query_pre_attn_scalar", None)
+    score_scale: float | None = getattr(config, "attention_multiplier", None)
     return Blueprint(
         family=config.model_type,
         trained_length=trained_length(config),
@@ -125,9 +164,48 @@ def plain_shape(config: PretrainedConfig) -> Blueprint | None:
         inner=config.intermediate_size,
         vocabulary=config.vocab_size,
         epsilon=config.rms_norm_eps,
-        inv_freq=tuple(inv_freq.tolist()),
+        frequencies=tuple(frequencies.values()),
+        rotaries=tuple(
+            places[kinds[layer]] if family.has_rotary(config, layer) else None for layer in layers
+        ),
+        windows=tuple(native_window(config, layer) for layer in layers),
         tied=bool(config.tie_word_embeddings),
+        layout=family.layout,
+        activation=activation,
+        score_scale=score_scale if per_query is None else per_query**-0.5,
+        softcap=getattr(config, "attn_logit_softcapping", None),
+        embedding_scale=embedding_scale,
+        residual_scale=getattr(config, "residual_multiplier", 1.0),
+        logits_divisor=getattr(config, "logits_scaling", 1.0),
+        logits_softcap=getattr(config, "final_logit_softcapping", None),
     )
+
+
+def _is_bfloat16(number: float) -> bool:
+    return float(torch.tensor(number, dtype=torch.bfloat16)) == number
+
+
+def _rope_kind(config: PretrainedConfig, layer: int) -> str | None:
+    """The kind of layer whose rotary parameters a layer has; None if all have the same."""
+    kind = str(layer_type(config, layer))
+    return kind if kind in (getattr(config, "rope_parameters", None) or {}) else None
+
+
+def _plain_frequencies(
+    config: PretrainedConfig, kind: str | None, size: int
+) -> tuple[float, ...] | None:
+    """Inverse rotary frequencies of whole heads; None if they are scaled in another way."""
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    rope = rope if kind is None else rope[kind]
+    rope_type = rope.get("rope_type")
+    if rope_type not in _PLAIN_ROPE or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        return None
+    if rope_type == "default":
+        inv_freq = 1.0 / rope["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float) / size)
+    else:
+        arguments = {} if kind is None else {"layer_type": kind}
+        inv_freq = ROPE_INIT_FUNCTIONS[rope_type](config, device="cpu", **arguments)[0].float()
+    return tuple(inv_freq.tolist())
 
 
 def trained_length(config: PretrainedConfig) -> int:
@@ -171,10 +249,13 @@ def native_window(config: PretrainedConfig, layer: int) -> int | None:
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return None
+    return None if layer_type(config, layer) == "full_attention" else int(window)
+
+
+def layer_type(config: PretrainedConfig, layer: int) -> str | None:
+    """What a configuration calls the attention of a layer; None if it tells no kinds apart."""
     kinds = getattr(config, "layer_types", None)
-    if kinds is not None and kinds[layer] == "full_attention":
-        return None
-    return int(window)
+    return None if kinds is None else str(kinds[layer])
 
 
 def _rotary_module(model: PreTrainedModel) -> nn.Module:

@@ -24,7 +24,7 @@ from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import ModelFacts
 from lmi_cli.text.tokenizer import Tokenizer
 
-_SCHEMA = 5
+_SCHEMA = 6
 _TOKENIZER = "tokenizer.json"
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
@@ -91,8 +91,7 @@ def recall(files: ModelFiles) -> Prepared | None:
         )
         blueprint = stored["blueprint"]
         if blueprint is not None:
-            inv_freq = tuple(map(float, blueprint["inv_freq"]))
-            blueprint = Blueprint(**blueprint | {"inv_freq": inv_freq})
+            blueprint = Blueprint.from_json(blueprint)
         return Prepared(facts, PreparedTokenizer(**stored["tokenizer"]), blueprint)
     return None
 

@@ -25,7 +25,7 @@ from lmi_cli.methods import LMInfinite, Method
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import layer_specs, plain_shape
+from lmi_cli.models.families import family_of, layer_specs, layer_type, plain_shape
 
 TOLERANCE = 1e-4
 """Largest accepted difference between logits of order one.
@@ -74,12 +74,15 @@ def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
     """
     model, ids = _small_model_and_ids(config)
     small = plain_shape(model.config)
-    if small is None or small.inv_freq != blueprint.inv_freq:
+    if small is None or set(small.frequencies) != set(blueprint.frequencies):
         return False
     # Its inverse frequencies must be those that the stock model uses, to the last bit.
-    rotary = layer_specs(model, _TOKENS)[0].rotary
-    if rotary is None or tuple(rotary.inv_freq.tolist()) != blueprint.inv_freq:
-        return False
+    for layer in layer_specs(model, _TOKENS):
+        at = small.rotaries[layer.index]
+        used = None if at is None else small.frequencies[at]
+        true = None if layer.rotary is None else tuple(layer.rotary.inv_freq.tolist())
+        if used != true or layer.native_window != small.windows[layer.index]:
+            return False
     with torch.inference_mode():
         stock = model(input_ids=ids, use_cache=False).logits[0]
     decoder = Decoder(small, dict(model.state_dict()))
@@ -106,8 +109,9 @@ def differences(config: PretrainedConfig) -> tuple[float, float]:
 def shrink(config: PretrainedConfig) -> PretrainedConfig:
     """The configuration with two small layers; everything about positions stays as it is."""
     small = copy.deepcopy(config)
-    kinds = getattr(config, "layer_types", None)
-    kept = _two_layers(kinds or [None] * config.num_hidden_layers)
+    family, kinds = family_of(config), getattr(config, "layer_types", None)
+    layers = range(config.num_hidden_layers)
+    kept = _two_layers([(layer_type(config, i), family.has_rotary(config, i)) for i in layers])
     heads = config.num_attention_heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -201,7 +201,7 @@ static void add_values_by_tiles(Tile *tile, int64_t count, const Side *value, in
 
 /* Adds the visible part of a range to `count` queries at positions from `position` on. */
 static void take_up(Tile *tile, const Range *range, const Side *keys, const Side *values,
-                    int64_t rows, int64_t count, int64_t position, int64_t size) {
+                    int64_t rows, int64_t count, int64_t position, int64_t size, float softcap) {
     const bool tiled = rows == BLOCK_ROWS;
     int64_t begin, end, unused;
     band(range, position, &begin, &unused);
@@ -219,6 +219,10 @@ static void take_up(Tile *tile, const Range *range, const Side *keys, const Side
             int64_t from, to;
             band(range, position + row, &from, &to);
             from -= base, to -= base;
+            for (int64_t at = first; softcap != 0 && at < last; at += LANES) {
+                float *scores = tile->scores + row * BLOCK + at;
+                store(scores, capped(load(scores), softcap));
+            }
             if (from > first || to < last)
                 mask_row(tile->scores + row * BLOCK, clamp(from, 0, BLOCK), clamp(to, 0, BLOCK),
                          first, last);
@@ -235,6 +239,7 @@ static void take_up(Tile *tile, const Range *range, const Side *keys, const Side
 typedef struct {
     const Range *ranges;
     int64_t count, heads, key_heads, rows, size, position;
+    float softcap;
     int64_t tile_rows; /* ROWS or BLOCK_ROWS */
     int64_t blocks[MAX_RANGES]; /* of keys */
     Side *keys[MAX_RANGES], *values[MAX_RANGES];
@@ -276,7 +281,7 @@ static void attend_tile(const void *work, int64_t piece, int64_t thread) {
                       range->query + head * range->query_head + (row + r) * range->query_row, size);
         const int64_t place = group * all->blocks[at] * BLOCK * size;
         take_up(tile, range, all->keys[at] + place, all->values[at] + place, most,
-                n, all->position + row, size);
+                n, all->position + row, size, all->softcap);
     }
     if (most == BLOCK_ROWS) close_tiles();
     for (int64_t r = 0; r < n; r++) {
@@ -290,12 +295,14 @@ static void attend_tile(const void *work, int64_t piece, int64_t thread) {
 
 /* Attention of `rows` queries of every head, the first at true position `position`.
  *
+ * softcap: Scores pass through `capped`.
  * out: [rows, heads, size]; lse: [heads, rows] or NULL. Returns 0, or 1 if memory ran out.
  */
 int lmi_attend(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads, int64_t rows,
-               int64_t size, int64_t position, bf16 *out, float *lse) {
+               int64_t size, float softcap, int64_t position, bf16 *out, float *lse) {
     Chunk all = {.ranges = ranges, .count = count, .heads = heads, .key_heads = key_heads,
-                 .rows = rows, .size = size, .position = position, .out = out, .lse = lse};
+                 .rows = rows, .size = size, .position = position, .softcap = softcap, .out = out,
+                 .lse = lse};
     const int64_t threads = pool_threads();
     int64_t blocks = 0;
     all.tiles = aligned_alloc(64, (size_t)threads * sizeof *all.tiles);

@@ -37,6 +37,14 @@ static inline float highest(const float *scores, int64_t first, int64_t last) {
     return any(broken) ? NAN : largest(most);
 }
 
+/* cap * tanh(score / cap); a cap of 0 is none. */
+static inline floats capped(floats score, float cap) {
+    if (cap == 0) return score;
+    const floats below = exponential(absolute(score) * (-2 / cap));
+    const floats size = (1.0f - below) / (1.0f + below) * cap;
+    return chosen(score < 0.0f, -size, size);
+}
+
 /* Writes the components of one head, times a factor. */
 static inline void write_row(bf16 *out, const float *values, float factor, int64_t size) {
     for (int64_t at = 0; at < size; at += LANES) narrow(out + at, load(values + at) * factor);
@@ -44,6 +52,6 @@ static inline void write_row(bf16 *out, const float *values, float factor, int64
 
 /* A single query of every head; see one_query.c. */
 int lmi_attend_one(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
-                   int64_t size, int64_t position, bf16 *out, float *lse);
+                   int64_t size, float softcap, int64_t position, bf16 *out, float *lse);
 
 #endif

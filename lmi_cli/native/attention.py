@@ -33,9 +33,9 @@ class Range(ctypes.Structure):
     )  # fmt: skip
 
 
-def can(ranges: "Sequence[KeyRange]", softcap: float | None) -> bool:
+def can(ranges: "Sequence[KeyRange]") -> bool:
     """Whether the library is open and supports this."""
-    if not is_open() or softcap is not None or len(ranges) > MAX_RANGES:
+    if not is_open() or len(ranges) > MAX_RANGES:
         return False
     return all(
         tensor.dtype == torch.bfloat16
@@ -53,7 +53,11 @@ def can(ranges: "Sequence[KeyRange]", softcap: float | None) -> bool:
 
 
 def attend(
-    ranges: "Sequence[KeyRange]", *, query_start: int, with_lse: bool
+    ranges: "Sequence[KeyRange]",
+    *,
+    query_start: int,
+    with_lse: bool,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Compute what :func:`lmi_cli.attention.kernel.attend` computes.
 
@@ -76,18 +80,18 @@ def attend(
     # The layout that the output projection needs next.
     output = torch.empty(batch, rows, heads, size, dtype=torch.bfloat16)
     lse = torch.empty(batch, heads, rows) if with_lse else None
-    library = opened()
+    library, cap = opened(), softcap or 0.0
     for item in range(batch):
         table = (Range * len(ranges))(*(_range_of(keys, item) for keys in ranges))
         out = output[item].data_ptr()
         sums = None if lse is None else lse[item].data_ptr()
         if rows == 1:
             failed = library.lmi_attend_one(
-                table, len(ranges), heads, key_heads, size, query_start, out, sums
+                table, len(ranges), heads, key_heads, size, cap, query_start, out, sums
             )
         else:
             failed = library.lmi_attend(
-                table, len(ranges), heads, key_heads, rows, size, query_start, out, sums
+                table, len(ranges), heads, key_heads, rows, size, cap, query_start, out, sums
             )
         if failed:
             raise MemoryError("too little memory for the packed keys of a chunk")

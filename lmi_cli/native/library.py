@@ -15,9 +15,9 @@ _TILES = frozenset(("amx_tile", "amx_bf16"))
 
 _INTEGER, _POINTER, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _ARGUMENTS = {
-    "lmi_attend": [_POINTER, *[_INTEGER] * 6, _POINTER, _POINTER],
-    "lmi_attend_one": [_POINTER, *[_INTEGER] * 5, _POINTER, _POINTER],
-    "lmi_norm": [_POINTER, _POINTER, _FLOAT, _INTEGER, _INTEGER, _POINTER],
+    "lmi_attend": [_POINTER, *[_INTEGER] * 5, _FLOAT, _INTEGER, _POINTER, _POINTER],
+    "lmi_attend_one": [_POINTER, *[_INTEGER] * 4, _FLOAT, _INTEGER, _POINTER, _POINTER],
+    "lmi_norm": [_POINTER, _POINTER, _FLOAT, *[_INTEGER] * 3, _POINTER],
     "lmi_rotate": [
         _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, *[_INTEGER] * 4, _POINTER,
     ],

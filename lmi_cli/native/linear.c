@@ -217,7 +217,8 @@ static WITH_TILES void by_tiles(const Product *all, const Part *part, int64_t pa
     switch (all->ending) { /* a separate loop for each */
     case STORE: some_blocks(all, part, panel, STORE, weight, from, to); break;
     case ADD: some_blocks(all, part, panel, ADD, weight, from, to); break;
-    case GATED: some_blocks(all, part, panel, GATED, weight, from, to); break;
+    case SWIGLU: some_blocks(all, part, panel, SWIGLU, weight, from, to); break;
+    case GEGLU: some_blocks(all, part, panel, GEGLU, weight, from, to); break;
     case WIDE: some_blocks(all, part, panel, WIDE, weight, from, to); break;
     }
 }
@@ -240,7 +241,8 @@ static void many_tokens(const void *work, int64_t piece, int64_t thread) {
     switch (all->ending) { /* a separate loop for each */
     case STORE: some_rows(all, part, panel, which, thread, STORE, from, to); break;
     case ADD: some_rows(all, part, panel, which, thread, ADD, from, to); break;
-    case GATED: some_rows(all, part, panel, which, thread, GATED, from, to); break;
+    case SWIGLU: some_rows(all, part, panel, which, thread, SWIGLU, from, to); break;
+    case GEGLU: some_rows(all, part, panel, which, thread, GEGLU, from, to); break;
     case WIDE: some_rows(all, part, panel, which, thread, WIDE, from, to); break;
     }
 }

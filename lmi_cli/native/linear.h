@@ -21,10 +21,11 @@ typedef struct {
 
 /* How the outputs of a linear layer for one token are stored. */
 typedef enum {
-    STORE, /* bf16 [rows] */
-    ADD,   /* rounded, then added to bf16 [rows] */
-    GATED, /* bf16 [rows / 2]: each panel has 32 rows of the gate, then the matching 32 of `up` */
-    WIDE   /* float [rows] */
+    STORE,  /* bf16 [rows] */
+    ADD,    /* rounded, then added to bf16 [rows] */
+    SWIGLU, /* bf16 [rows / 2]: each panel has 32 rows of the gate, then the matching 32 of `up` */
+    GEGLU,  /* the same with another activation */
+    WIDE    /* float [rows] */
 } Ending;
 
 static inline int64_t all_panels_of(const Linear *linear) {
@@ -120,12 +121,13 @@ INLINE void finish(const Part *part, int64_t panel, Ending ending, const floats 
 #pragma GCC unroll 16
     for (int j = 0; j < VECTORS; j++)
         out[j] = part->bias ? sums[j] + widened(part->bias + panel * PANEL + LANES * j) : sums[j];
-    if (ending == GATED) {
+    if (ending == SWIGLU || ending == GEGLU) {
 #pragma GCC unroll 8
         for (int j = 0; j < VECTORS / 2; j++) {
             const int64_t first = panel * PANEL / 2 + LANES * j;
+            const floats gate = rounded(out[j]), up = rounded(out[j + VECTORS / 2]);
             store_live((bf16 *)row + first, part->rows / 2 - first,
-                       gated(rounded(out[j]), rounded(out[j + VECTORS / 2])));
+                       ending == SWIGLU ? swiglu(gate, up) : geglu(gate, up));
         }
         return;
     }

@@ -97,13 +97,18 @@ class LinearStruct(ctypes.Structure):
     )
 
 
-class _Ending(IntEnum):
-    """``Ending`` of ``linear.h``."""
+class Ending(IntEnum):
+    """How the outputs of a linear layer are stored: ``Ending`` of ``linear.h``."""
 
     STORE = 0
     ADD = 1
-    GATED = 2
-    WIDE = 3
+    SWIGLU = 2
+    GEGLU = 3
+    WIDE = 4
+
+
+GATES = {"silu": Ending.SWIGLU, "gelu_pytorch_tanh": Ending.GEGLU}
+"""The endings for two inner projections of an MLP, by the name of the activation."""
 
 
 class PackedLinear:
@@ -202,19 +207,24 @@ class PackedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs ``[..., out]`` of ``x`` (``[..., in]``)."""
-        return self._into(x.new_empty(*x.shape[:-1], self.rows), x, _Ending.STORE)
+        return self._into(x.new_empty(*x.shape[:-1], self.rows), x, Ending.STORE)
 
     def add(self, x: Tensor, to: Tensor) -> None:
         """Add the outputs of ``x`` (``[..., in]``), rounded, to ``to`` (``[..., out]``)."""
-        self._into(to, x, _Ending.ADD)
+        self._into(to, x, Ending.ADD)
 
-    def gated(self, x: Tensor) -> Tensor:
-        """``silu(gate) * up`` (``[..., inner]``) of ``x`` (``[..., in]``)."""
-        return self._into(x.new_empty(*x.shape[:-1], self.rows // 2), x, _Ending.GATED)
+    def gated(self, x: Tensor, activation: str) -> Tensor:
+        """``activation(gate) * up`` (``[..., inner]``) of ``x`` (``[..., in]``).
+
+        Args:
+            x: Inputs.
+            activation: A key of :data:`GATES`.
+        """
+        return self._into(x.new_empty(*x.shape[:-1], self.rows // 2), x, GATES[activation])
 
     def wide(self, x: Tensor) -> Tensor:
         """Outputs in float32, not rounded."""
-        return self._into(torch.empty(*x.shape[:-1], self.rows), x, _Ending.WIDE)
+        return self._into(torch.empty(*x.shape[:-1], self.rows), x, Ending.WIDE)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Rows of the weight (``[..., in]``) by index (int64, ``[...]``).
@@ -233,11 +243,11 @@ class PackedLinear:
         """Rows ``first`` to ``stop`` of the weight, ``[stop - first, in]``."""
         return self.embed(torch.arange(first, stop))
 
-    def _into(self, out: Tensor, x: Tensor, ending: _Ending) -> Tensor:
+    def _into(self, out: Tensor, x: Tensor, ending: Ending) -> Tensor:
         if x.dtype is not torch.bfloat16 or x.shape[-1] != self.columns:
             raise TypeError(f"got {x.dtype} {list(x.shape)} for {self.columns:,} bfloat16 inputs")
-        width = self.rows // 2 if ending is _Ending.GATED else self.rows
-        dtype = torch.float32 if ending is _Ending.WIDE else torch.bfloat16
+        width = self.rows // 2 if ending in GATES.values() else self.rows
+        dtype = torch.float32 if ending is Ending.WIDE else torch.bfloat16
         usual = out.dtype is dtype and out.is_contiguous()
         if out.shape != (*x.shape[:-1], width) or not usual:
             raise ValueError(f"outputs {out.dtype} {list(out.shape)} for inputs {list(x.shape)}")
@@ -257,6 +267,15 @@ class PackedLinear:
 def kind_of(weight: Weight) -> int | None:
     """The number of a block format; None for bfloat16."""
     return weight.kind if isinstance(weight, GgufBlocks) else None
+
+
+def halves(weight: Weight) -> tuple[Weight, Weight]:
+    """The upper and the lower half of the rows of a weight."""
+    half = weight.shape[0] // 2
+    if isinstance(weight, GgufBlocks):
+        upper, lower = weight.raw[:half], weight.raw[half:]
+        return GgufBlocks(weight.kind, upper), GgufBlocks(weight.kind, lower)
+    return weight[:half], weight[half:]
 
 
 def _said(weight: Weight) -> str:

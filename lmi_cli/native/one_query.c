@@ -19,6 +19,7 @@ enum {
 typedef struct {
     const Range *ranges;
     int64_t heads, key_heads, size, split, parts;
+    float softcap;
     int64_t from[MAX_RANGES], seen[MAX_RANGES];
     float *partial;
 } OneQuery;
@@ -61,7 +62,7 @@ static inline floats add_products(floats sum, bits32 a, bits32 b) {
 
 /* Scores of `heads` queries with n keys, in one pass over the keys. */
 static void score_one(const int heads, const bf16 *query, int64_t query_head, const bf16 *key,
-                      int64_t n, int64_t size, float scores[][SPLIT]) {
+                      int64_t n, int64_t size, float softcap, float scores[][SPLIT]) {
     for (int64_t at = 0; at < n; at += LANES) {
         for (int64_t line = 0; line < LANES * size; line += 32)
             PREFETCH(key + (at + LANES) * size + line);
@@ -80,7 +81,7 @@ static void score_one(const int heads, const bf16 *query, int64_t query_head, co
                     for (int r = 0; r < n - at; r++)
                         rows[r] = add_products(rows[r], q, load_bits(row + r * size));
             }
-            floats found = sums_of(rows);
+            floats found = capped(sums_of(rows), softcap);
             if (n - at < LANES)
                 found = chosen((ints){STEPS} < (int)(n - at), found, fill(-INFINITY));
             store(scores[head] + at, found);
@@ -132,7 +133,7 @@ static void attend_part(const void *work, int64_t piece, int64_t thread) {
         const int64_t head = group * folds + fold;
         const int heads = (int)clamp(folds - fold, 0, GROUP);
         score_one(heads, range->query + head * range->query_head, range->query_head, key, n, size,
-                  scores);
+                  one->softcap, scores);
         float *output[GROUP];
         for (int h = 0; h < heads; h++) {
             output[h] = partial_of(one, part, head + h);
@@ -175,9 +176,10 @@ static void merge(const OneQuery *one, int64_t head, bf16 *out, float *lse) {
 
 /* A single query of every head; nothing is packed. Otherwise like lmi_attend. */
 int lmi_attend_one(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
-                   int64_t size, int64_t position, bf16 *out, float *lse) {
+                   int64_t size, float softcap, int64_t position, bf16 *out, float *lse) {
     OneQuery one;
     if (begin(&one, ranges, count, heads, key_heads, size, position)) return 1;
+    one.softcap = softcap;
     pool_run(key_heads * one.parts, attend_part, &one);
     for (int64_t head = 0; head < heads; head++) merge(&one, head, out, lse);
     free(one.partial);

@@ -7,8 +7,10 @@
 enum { ROWS = 16 }; /* rows of a piece */
 
 typedef struct {
-    const bf16 *x, *weight;
+    const bf16 *x;
+    const float *weight;
     float epsilon;
+    bool twice;
     int64_t rows, size;
     bf16 *out;
 } Norm;
@@ -17,14 +19,14 @@ static void norm_rows(const void *work, int64_t piece, int64_t thread) {
     const Norm *norm = work;
     (void)thread;
     for (int64_t row = piece * ROWS; row < norm->rows && row < (piece + 1) * ROWS; row++)
-        normalize(norm->x + row * norm->size, norm->weight, norm->epsilon, norm->size,
+        normalize(norm->x + row * norm->size, norm->weight, norm->epsilon, norm->twice, norm->size,
                   norm->out + row * norm->size);
 }
 
-/* Normalises each row of x[rows, size] into out. */
-void lmi_norm(const bf16 *x, const bf16 *weight, float epsilon, int64_t rows, int64_t size,
-              bf16 *out) {
-    const Norm norm = {x, weight, epsilon, rows, size, out};
+/* Normalises each row of x[rows, size] into out; see normalize. */
+void lmi_norm(const bf16 *x, const float *weight, float epsilon, int64_t twice, int64_t rows,
+              int64_t size, bf16 *out) {
+    const Norm norm = {x, weight, epsilon, twice != 0, rows, size, out};
     pool_run((rows + ROWS - 1) / ROWS, norm_rows, &norm);
 }
 

@@ -6,9 +6,12 @@
 
 #include "vectors.h"
 
-/* out = weight * (x / rms(x)); `size` is a multiple of 32. */
-static inline void normalize(const bf16 *x, const bf16 *weight, float epsilon, int64_t size,
-                             bf16 *out) {
+/* out = weight * (x / rms(x)); `size` is a multiple of 32.
+ *
+ * If `twice`, the quotient is rounded too, as Llama does it.
+ */
+static inline void normalize(const bf16 *x, const float *weight, float epsilon, bool twice,
+                             int64_t size, bf16 *out) {
     floats sum0 = {0}, sum1 = {0};
     for (int64_t at = 0; at < size; at += 2 * LANES) {
         const floats a = widened(x + at), b = widened(x + at + LANES);
@@ -16,16 +19,29 @@ static inline void normalize(const bf16 *x, const bf16 *weight, float epsilon, i
         sum1 += b * b;
     }
     const float factor = 1.0f / sqrtf(total(sum0 + sum1) / (float)size + epsilon);
-    for (int64_t at = 0; at < size; at += LANES)
-        narrow(out + at, rounded(widened(x + at) * factor) * widened(weight + at));
+    for (int64_t at = 0; at < size; at += LANES) {
+        const floats quotient = widened(x + at) * factor;
+        narrow(out + at, (twice ? rounded(quotient) : quotient) * load(weight + at));
+    }
+}
+
+static inline floats sigmoid(floats x) {
+    const floats below = exponential(-absolute(x));
+    /* 1 / (1 + e) for x >= 0 and e / (1 + e) below, with e = exp(-|x|). */
+    return chosen(x < 0.0f, below, fill(1.0f)) / (1.0f + below);
 }
 
 /* silu(gate) * up. */
-static inline floats gated(floats gate, floats up) {
-    const floats below = exponential(-absolute(gate));
-    /* sigmoid(gate) is 1 / (1 + e) for gate >= 0 and e / (1 + e) below, with e = exp(-|gate|). */
-    const floats top = chosen(gate < 0.0f, below, fill(1.0f));
-    return rounded(gate * (top / (1.0f + below))) * up;
+static inline floats swiglu(floats gate, floats up) {
+    return rounded(gate * sigmoid(gate)) * up;
+}
+
+/* gelu(gate) * up, with the usual approximation by a hyperbolic tangent: (1 + tanh(z)) / 2 is
+ * sigmoid(2 z).
+ */
+static inline floats geglu(floats gate, floats up) {
+    const floats z = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
+    return rounded(gate * sigmoid(2.0f * z)) * up;
 }
 
 /* Rotary embedding of a head of `size` components, whose pairs are (p, p + size / 2).

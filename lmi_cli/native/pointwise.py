@@ -12,24 +12,25 @@ def can_norm(x: Tensor) -> bool:
     return takes(x) and x.shape[-1] % LANES == 0 and x.is_contiguous()
 
 
-def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def norm(x: Tensor, weight: Tensor, epsilon: float, twice: bool = True) -> Tensor:
     """The rows of ``x`` divided by their root mean square, times ``weight``.
 
     Args:
         x: bfloat16 ``[..., size]``.
-        weight: bfloat16 ``[size]``.
+        weight: float32 ``[size]``.
         epsilon: Added to the mean square.
+        twice: Whether the quotient is rounded before it is multiplied, as Llama does it.
 
     Raises:
         ValueError: The weight has another shape or dtype, or is not contiguous.
     """
     out = torch.empty_like(x)
     size = x.shape[-1]
-    usual = weight.dtype is torch.bfloat16 and weight.is_contiguous()
+    usual = weight.dtype is torch.float32 and weight.is_contiguous()
     if weight.shape != (size,) or not usual:
         raise ValueError(f"a weight {weight.dtype} {list(weight.shape)} for rows of {size}")
     opened().lmi_norm(
-        x.data_ptr(), weight.data_ptr(), epsilon, x.numel() // size, size, out.data_ptr()
+        x.data_ptr(), weight.data_ptr(), epsilon, twice, x.numel() // size, size, out.data_ptr()
     )
     return out
 

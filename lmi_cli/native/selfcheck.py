@@ -14,7 +14,7 @@ from torch.nn import functional
 from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
 from lmi_cli.native import attention, pointwise
 from lmi_cli.native.linear import GgufBlocks, PackedLinear
-from lmi_cli.native.step import StepLayer, Stepper
+from lmi_cli.native.step import LayerNorms, StepLayer, Stepper
 
 _EPSILON = 1e-5
 # bfloat16 keeps eight bits, and some results are rounded several times on their way.
@@ -54,14 +54,17 @@ def _linear(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
         plain = functional.linear(x.float(), gate.float(), bias.float())
         added = to + plain
         layer.add(x, to)
-        product = x.float() @ gate.float().T
-        active = functional.silu(product) * (x.float() @ up.float().T)
+        small = x / 16  # so that the gates are neither open nor closed
+        product, gated = (small.float() @ weight.float().T for weight in (gate, up))
+        active = functional.silu(product) * gated
+        gelu = functional.gelu(product, approximate="tanh") * gated
         yield "linear", layer(x), plain
         yield "linear", layer.wide(x), plain
         yield "linear", to, added
-        yield "linear", joined.gated(x), active
+        yield "linear", joined.gated(small, "silu"), active
+        yield "linear", joined.gated(small, "gelu_pytorch_tanh"), gelu
         yield "quantized linear", eight(x), plain
-        yield "quantized linear", joined_eight.gated(x), active
+        yield "quantized linear", joined_eight.gated(small, "silu"), active
         yield "quantized linear", four(x), functional.linear(x.float(), kept.float(), bias.float())
 
 
@@ -120,8 +123,9 @@ _FORMATS: dict[int, tuple[int, int, Callable[[Tensor], Tensor]]] = {
 
 
 def _pointwise(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
-    x, weight = random(1, 3, 17, 64), random(64)
-    yield "norm", pointwise.norm(x, weight, _EPSILON), _normed(x, weight)
+    x, weight = random(1, 3, 17, 64), random(64).float()
+    for twice in (True, False):
+        yield "norm", pointwise.norm(x, weight, _EPSILON, twice), _normed(x, weight)
     angle = random(17, 32).float()
     cos, sin = (torch.cat(parts, -1) for parts in ((angle.cos(),) * 2, (-angle.sin(), angle.sin())))
     partner = x.float().roll(32, -1)
@@ -134,49 +138,72 @@ def _attention(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
         query = random(1, 6, rows, 64) / 8
         near = KeyRange(query, keys[2], keys[3], key_start=7, nearest=0, farthest=23)
         far = KeyRange(query, keys[0], keys[1], key_start=0, nearest=23)
-        found, lse = attention.attend([far, near], query_start=99 - rows + 1, with_lse=True)
         distance = torch.arange(100 - rows, 100)[:, None] - torch.arange(100)
         hidden = (distance < 0) | ((distance >= 23) & (torch.arange(100) >= 7))
         key, value = (
             torch.cat(parts, 2).repeat_interleave(3, 1).float() for parts in (keys[::2], keys[1::2])
         )
-        scores = (query.float() @ key.mT).masked_fill(hidden, -math.inf)
-        yield "attention", found, scores.softmax(-1) @ value
-        if lse is not None:
-            yield "attention", lse, scores.logsumexp(-1)
+        for softcap in (None, 2.0):
+            found, lse = attention.attend(
+                [far, near], query_start=99 - rows + 1, with_lse=True, softcap=softcap
+            )
+            scores = query.float() @ key.mT
+            scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+            scores = scores.masked_fill(hidden, -math.inf)
+            yield "attention", found, scores.softmax(-1) @ value
+            if lse is not None:
+                yield "attention", lse, scores.logsumexp(-1)
 
 
 def _step(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Layers of the Llama kind, and those that normalise outputs too and round less often."""
     heads, size, hidden, inner = (4, 2), 64, 160, 96
     shapes = ((512, hidden), (hidden, 256), (inner, hidden), (inner, hidden), (hidden, inner))
     qkv, output, gate, up, down = (random(*shape) / math.sqrt(shape[1]) for shape in shapes)
-    norms = (random(hidden), random(hidden), random(size), random(size))
     linears = [
         PackedLinear.join([qkv]),
         PackedLinear.join([output]),
         PackedLinear.join_gated(gate, up),
         PackedLinear.join([down]),
     ]
-    stepper = Stepper([StepLayer(linears, norms)], heads, epsilon=_EPSILON, scale=size**-0.5)
-    x, key, value = random(1, 1, hidden), random(1, 2, 12, size), random(1, 2, 12, size)
-    residual = x.float()
+    before, after = [random(hidden).float() for _ in range(2)], [random(hidden).float(), None]
+    per_head = [random(size).float() for _ in range(2)]
+    for changed in (False, True):
+        after_attention, after_mlp = after if changed else (None, None)
+        norms = LayerNorms(before[0], after_attention, before[1], after_mlp, *per_head)
+        activation = "gelu_pytorch_tanh" if changed else "silu"
+        residual_scale = 0.5 if changed else 1.0
+        stepper = Stepper(
+            [StepLayer(linears, norms)],
+            heads,
+            activation=activation,
+            epsilon=_EPSILON,
+            twice=not changed,
+            scale=size**-0.5,
+            residual_scale=residual_scale,
+        )
+        x, key, value = random(1, 1, hidden), random(1, 2, 12, size), random(1, 2, 12, size)
+        residual = x.float()
+        query, new_key, new_value = (
+            (_normed(residual, before[0]) @ qkv.float().T).view(8, size).split((4, 2, 2))
+        )
+        all_keys, all_values = key.clone().float(), value.clone().float()
+        all_keys[0, :, 11], all_values[0, :, 11] = _normed(new_key, per_head[1]), new_value
+        scores = _normed(query, per_head[0])[:, None] @ all_keys[0].repeat_interleave(2, 0).mT / 8
+        attended = scores.softmax(-1) @ all_values[0].repeat_interleave(2, 0)
+        outputs = attended.view(1, 1, 256) @ output.float().T
+        outputs = outputs if after_attention is None else _normed(outputs, after_attention)
+        residual = residual + residual_scale * outputs
+        normed = _normed(residual, before[1])
+        gated = normed @ gate.float().T
+        gated = functional.gelu(gated, approximate="tanh") if changed else functional.silu(gated)
+        residual = residual + residual_scale * (gated * (normed @ up.float().T)) @ down.float().T
 
-    query, new_key, new_value = (
-        (_normed(residual, norms[0]) @ qkv.float().T).view(8, size).split((4, 2, 2))
-    )
-    all_keys, all_values = key.clone().float(), value.clone().float()
-    all_keys[0, :, 11], all_values[0, :, 11] = _normed(new_key, norms[3]), new_value
-    scores = _normed(query, norms[2])[:, None] @ all_keys[0].repeat_interleave(2, 0).mT / 8
-    attended = scores.softmax(-1) @ all_values[0].repeat_interleave(2, 0)
-    residual = residual + attended.view(1, 1, 256) @ output.float().T
-    normed = _normed(residual, norms[1])
-    active = functional.silu(normed @ gate.float().T) * (normed @ up.float().T)
-
-    seen = TokenRange(None, key, value, begin=0, keys=12, key_start=0)
-    stepper.step(x, [TokenView((seen,), key, value, 11, None)], position=11)
-    yield "step", x, residual + active @ down.float().T
-    yield "step", key, all_keys
-    yield "step", value, all_values
+        seen = TokenRange(None, key, value, begin=0, keys=12, key_start=0)
+        stepper.step(x, [TokenView((seen,), key, value, 11, None)], position=11)
+        yield "step", x, residual
+        yield "step", key, all_keys
+        yield "step", value, all_values
 
 
 def _normed(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """One token through all layers of a decoder; see ``step.c``.
 
-Every tensor is bfloat16 on the CPU and contiguous.
+Every tensor is on the CPU and contiguous; norms are float32, all else is bfloat16.
 """
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lmi_cli.native.attention import MAX_RANGES, NO_LIMIT, SIZES, Range
 from lmi_cli.native.library import opened
-from lmi_cli.native.linear import LinearStruct, PackedLinear
+from lmi_cli.native.linear import GATES, LinearStruct, PackedLinear
 
 if TYPE_CHECKING:
     from lmi_cli.attention.ranges import TokenView
@@ -30,7 +30,14 @@ class _Layer(ctypes.Structure):
         *((name, LinearStruct) for name in ("qkv", "output", "gate_up", "down")),
         *(
             (name, ctypes.c_void_p)
-            for name in ("norm_attention", "norm_mlp", "norm_query", "norm_key")
+            for name in (
+                "before_attention",
+                "after_attention",
+                "before_mlp",
+                "after_mlp",
+                "norm_query",
+                "norm_key",
+            )
         ),
     )
 
@@ -41,11 +48,13 @@ class _Shape(ctypes.Structure):
     _fields_ = (
         *(
             (name, ctypes.c_int64)
-            for name in ("layers", "heads", "key_heads", "size", "hidden", "inner")
+            for name in (
+                "layers", "heads", "key_heads", "size", "hidden", "inner",
+                "gate", "twice", "whole_norms",
+            )
         ),
-        ("epsilon", ctypes.c_float),
-        ("scale", ctypes.c_float),
-    )
+        *((name, ctypes.c_float) for name in ("epsilon", "scale", "residual_scale", "softcap")),
+    )  # fmt: skip
 
 
 class _Rotation(ctypes.Structure):
@@ -70,18 +79,42 @@ class _Seen(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
+class LayerNorms:
+    """The weights of a layer's normalisations, float32; None for one that it does not have.
+
+    Attributes:
+        before_attention: ``[hidden]``; and so are the next three.
+        after_attention: Of the outputs of attention, before they are added to the residual.
+        before_mlp: Of the inputs of the MLP.
+        after_mlp: Of its outputs.
+        query: Of each query, ``[head size]``, or of all queries of a token together,
+            ``[heads * head size]``.
+        key: Likewise of keys.
+    """
+
+    before_attention: Tensor | None
+    after_attention: Tensor | None
+    before_mlp: Tensor | None
+    after_mlp: Tensor | None
+    query: Tensor | None
+    key: Tensor | None
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        return (getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True, slots=True)
 class StepLayer:
     """The weights of a decoder layer.
 
     Attributes:
         linears: In this order: the stacked projections to queries, keys and values; the output
             projection; the joined inner projections of the MLP; its outer projection.
-        norms: Normalisation weights before attention and before the MLP (``[hidden]``), then of
-            each query and of each key (``[head size]``), or None.
+        norms: The weights of its normalisations.
     """
 
     linears: Sequence[PackedLinear]
-    norms: tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+    norms: LayerNorms
 
 
 class Stepper:
@@ -90,8 +123,13 @@ class Stepper:
     Args:
         layers: Their weights.
         heads: Numbers of query heads and key heads.
+        activation: Of the gate of the MLP, a key of :data:`lmi_cli.native.linear.GATES`.
         epsilon: Added to the mean square in each normalisation.
+        twice: See :func:`lmi_cli.native.pointwise.norm`.
+        whole_norms: Whether all queries of a token are normalised together, and all its keys.
         scale: Factor on each score.
+        residual_scale: Factor on what is added to the residual.
+        softcap: See :func:`lmi_cli.attention.kernel.attend`.
 
     Raises:
         ValueError: The sizes of a layer do not match.
@@ -102,8 +140,13 @@ class Stepper:
         layers: Sequence[StepLayer],
         heads: tuple[int, int],
         *,
+        activation: str = "silu",
         epsilon: float,
+        twice: bool = True,
+        whole_norms: bool = False,
         scale: float,
+        residual_scale: float = 1.0,
+        softcap: float | None = None,
     ) -> None:
         self._kept = tuple(layers)  # what the addresses point to
         first = layers[0]
@@ -113,8 +156,12 @@ class Stepper:
         if size not in SIZES:
             raise ValueError(f"heads of {size} components")
         for layer in layers:
-            _require_sizes(layer, hidden, inner, heads, size)
-        self._shape = _Shape(len(layers), *heads, size, hidden, inner, epsilon, scale)
+            _require_sizes(layer, hidden, inner, heads, size, whole_norms)
+        self._shape = _Shape(
+            *(len(layers), *heads, size, hidden, inner),
+            *(GATES[activation], twice, whole_norms),
+            *(epsilon, scale, residual_scale, softcap or 0.0),
+        )
         self._layers = (_Layer * len(layers))(*map(_described, layers))
         self._seen = (_Seen * len(layers))()
 
@@ -144,20 +191,21 @@ class Stepper:
 
 
 def _require_sizes(
-    layer: StepLayer, hidden: int, inner: int, heads: tuple[int, int], size: int
+    layer: StepLayer, hidden: int, inner: int, heads: tuple[int, int], size: int, whole: bool
 ) -> None:
     """Refuse a layer of which the kernel would read or write out of bounds."""
     queries = heads[0] * size
     linears = ((queries + 2 * heads[1] * size, hidden), (hidden, queries), (2 * inner, hidden))
     expected = (*linears, (hidden, inner))
     found = tuple((linear.rows, linear.columns) for linear in layer.linears)
-    norms = ((hidden,), (hidden,), (size,), (size,))
+    per_norm = (heads[0] * size, heads[1] * size) if whole else (size, size)
+    norms = (*[hidden] * 4, *per_norm)
     if (
         found != expected
         or heads[0] % heads[1]
         or any(
             n is not None
-            and (n.shape != s or n.dtype is not torch.bfloat16 or not n.is_contiguous())
+            and (n.shape != (s,) or n.dtype is not torch.float32 or not n.is_contiguous())
             for n, s in zip(layer.norms, norms, strict=True)
         )
     ):

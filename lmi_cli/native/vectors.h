@@ -7,6 +7,7 @@
 #define LMI_VECTORS_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -275,7 +275,7 @@ def record_seed(folder: Path) -> list[bytes]:
     """What a first start writes."""
     files = ModelFiles("m", folder, "0" * 12, "folder")
     facts = ModelFacts("llama", 64, (None,), 2, 1, 4, 8, 16, "float32", 100)
-    shape = Blueprint("llama", 64, 1, 2, 1, 4, 8, 16, 16, 1e-5, (1.0, 0.1), False)
+    shape = Blueprint("llama", 64, 1, 2, 1, 4, 8, 16, 16, 1e-5, ((1.0, 0.1),), (0,), (None,), False)
     remember(files, Prepared(facts, PreparedTokenizer(None, (2,), None), shape))
     assert recall(files) is not None
     return [path.read_bytes() for path in _records(folder)]

@@ -97,7 +97,7 @@ def damage(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byte
         damage(lambda stored: stored.pop("tokenizer")),
         damage(lambda stored: stored["tokenizer"].update(unheard_of=1)),
         damage(lambda stored: stored.update(blueprint={"layers": 2})),
-        damage(lambda stored: stored["blueprint"].update(inv_freq=["x"])),
+        damage(lambda stored: stored["blueprint"].update(frequencies=["x"])),
         damage(lambda stored: stored.pop("facts")),
         damage(lambda stored: stored["facts"].update(unheard_of=1)),
     ],

@@ -14,12 +14,13 @@
 /* These must match step.c. */
 typedef struct {
     Linear qkv, output, gate_up, down;
-    const bf16 *norm_attention, *norm_mlp, *norm_query, *norm_key;
+    const float *before_attention, *after_attention, *before_mlp, *after_mlp;
+    const float *norm_query, *norm_key;
 } Layer;
 
 typedef struct {
-    int64_t layers, heads, key_heads, size, hidden, inner;
-    float epsilon, scale;
+    int64_t layers, heads, key_heads, size, hidden, inner, gate, twice, whole_norms;
+    float epsilon, scale, residual_scale, softcap;
 } Shape;
 
 typedef struct {
@@ -40,10 +41,10 @@ void lmi_repack(int64_t, const uint8_t *, int64_t, int64_t, int64_t, int64_t, ui
                 uint16_t *);
 void lmi_quantize(const Part *, int64_t, int64_t, uint8_t *, uint16_t *, uint16_t *);
 void lmi_embed(const Linear *, const int64_t *, int64_t, bf16 *);
-void lmi_norm(const bf16 *, const bf16 *, float, int64_t, int64_t, bf16 *);
+void lmi_norm(const bf16 *, const float *, float, int64_t, int64_t, int64_t, bf16 *);
 void lmi_rotate(const bf16 *, int64_t, int64_t, const float *, const float *, int64_t, int64_t,
                 int64_t, int64_t, bf16 *);
-int lmi_attend(const Range *, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bf16 *,
+int lmi_attend(const Range *, int64_t, int64_t, int64_t, int64_t, int64_t, float, int64_t, bf16 *,
                float *);
 int lmi_step(const Shape *, const Layer *, Seen *, int64_t, bf16 *);
 void lmi_threads(int64_t);
@@ -123,12 +124,12 @@ static Weights random_weights(int kind, int64_t rows, int64_t columns, bool gate
 }
 
 static void check_linear(const char *name, const Weights *all) {
-    static const char *const endings[] = {"stored", "added", "gated", "wide"};
+    static const char *const endings[] = {"stored", "added", "swiglu", "geglu", "wide"};
     static const int64_t counts[] = {1, 2, 6, 33};
     const int64_t columns = all->linear.columns, rows = all->linear.rows;
     const int64_t width = all->gated ? rows / 2 : rows;
     for (int ending = STORE; ending <= WIDE; ending++) {
-        if ((ending == GATED) != all->gated) continue;
+        if ((ending == SWIGLU || ending == GEGLU) != all->gated) continue;
         for (int which = 0; which < 4; which++) {
             const int64_t count = counts[which], item = ending == WIDE ? 4 : 2;
             const int64_t out_row = (width + 5) * item; /* with a gap that must stay as it is */
@@ -146,7 +147,7 @@ static void check_linear(const char *name, const Weights *all) {
                     const double was = of_bf16(word_at(before + place));
                     double error[2] = {0}, allowed, b = 0;
                     const double a = plain_product(all, row, input, many, error);
-                    if (ending == GATED)
+                    if (all->gated)
                         b = plain_product(all, row + width, input, many, error + 1);
                     const double expected =
                         plain_ending(ending, a, error[0], b, error[1], was, &allowed);
@@ -205,16 +206,20 @@ static void check_quantized(const Weights *from, int bits) {
 
 static void check_pointwise(void) {
     enum { HEADS = 3, ROWS = 17, SIZE = 160 };
-    const bf16 *x = randoms(HEADS * ROWS * SIZE, 1), *weight = randoms(SIZE, 1);
+    const bf16 *x = randoms(HEADS * ROWS * SIZE, 1);
+    const float *weight = singles(SIZE);
     bf16 *out = room(HEADS * ROWS * SIZE * 2);
     double expected[SIZE], size;
-    lmi_norm(x, weight, 1e-2f, ROWS, SIZE, out);
-    for (int row = 0; row < ROWS; row++) {
-        plain_norm(doubles(x + row * SIZE, SIZE), weight, 1e-2f, SIZE, expected);
-        for (int at = 0; at < SIZE; at++)
-            compare(of_bf16(out[row * SIZE + at]), expected[at], 2 * ROUNDING * fabs(expected[at]));
+    for (int twice = 0; twice < 2; twice++) {
+        lmi_norm(x, weight, 1e-2f, twice, ROWS, SIZE, out);
+        for (int row = 0; row < ROWS; row++) {
+            plain_norm(doubles(x + row * SIZE, SIZE), weight, 1e-2f, twice, SIZE, expected);
+            for (int at = 0; at < SIZE; at++)
+                compare(of_bf16(out[row * SIZE + at]), expected[at],
+                        (1 + twice) * ROUNDING * fabs(expected[at]));
+        }
+        verdict("norm, %d roundings", 1 + twice);
     }
-    verdict("norm");
     for (int64_t each = 0; each < 2; each++) { /* all rows alike, or each with its own */
         const float *cosine = singles(ROWS * 128), *sine = singles(ROWS * 128);
         lmi_rotate(x, SIZE, HEADS * SIZE, cosine, sine, 128 * each, HEADS, ROWS, 128, out);
@@ -230,7 +235,8 @@ static void check_pointwise(void) {
 }
 
 /* Keys at a distance of 40 to 250, and from `near_start` on nearer ones that matter more. */
-static void check_attention(int64_t size, int64_t rows, int64_t near_start, int64_t position) {
+static void check_attention(int64_t size, int64_t rows, int64_t near_start, int64_t position,
+                            float softcap) {
     enum { HEADS = 10, GROUPS = 2, FAR = 300, NEAR = 70 };
     double expected[MAX_SIZE], magnitude[MAX_SIZE];
     const int64_t row = HEADS * size, far_head = (FAR + 1) * size, near_head = (NEAR + 2) * size;
@@ -242,21 +248,21 @@ static void check_attention(int64_t size, int64_t rows, int64_t near_start, int6
     bf16 *out = room(rows * row * 2);
     float *lse = room(rows * HEADS * 4);
     for (int one = 0; one <= (rows == 1); one++) {
-        if (one ? lmi_attend_one(ranges, 2, HEADS, GROUPS, size, position, out, lse)
-                : lmi_attend(ranges, 2, HEADS, GROUPS, rows, size, position, out, lse))
+        if (one ? lmi_attend_one(ranges, 2, HEADS, GROUPS, size, softcap, position, out, lse)
+                : lmi_attend(ranges, 2, HEADS, GROUPS, rows, size, softcap, position, out, lse))
             worst = INFINITY;
         const double weighing = SUMMING * 16 + (one ? 0 : SIDES);
         for (int64_t at = 0; at < rows * HEADS; at++) {
             const int64_t head = at % HEADS, own = at / HEADS;
             const double sum = plain_attention(ranges, 2, head, head / (HEADS / GROUPS), own, size,
-                                               position + own, expected, magnitude);
+                                               softcap, position + own, expected, magnitude);
             compare(lse[head * rows + own], sum, SUMMING * (8 + fabs(sum)));
             for (int64_t k = 0; k < size; k++)
                 compare(of_bf16(out[at * size + k]), expected[k],
                         ROUNDING * fabs(expected[k]) + weighing * magnitude[k]);
         }
-        verdict("attention of %d %s at %d, %d", (int)rows, one ? "alone" : "together",
-                (int)position, (int)size);
+        verdict("attention of %d %s at %d, %d%s", (int)rows, one ? "alone" : "together",
+                (int)position, (int)size, softcap > 0 ? ", capped" : "");
     }
 }
 
@@ -274,12 +280,28 @@ static void plain_rotated(const double *x, Rotation rotation, bf16 *to) {
                                                                   64, at, &unused));
 }
 
-/* A token at position 20, with two layers that see the last 13 tokens and the first 8. */
-static void check_step(void) {
+static void plain_heads(const Shape *shape, double *x, const float *weight, int64_t heads) {
+    const int64_t size = shape->whole_norms ? heads * shape->size : shape->size;
+    for (int64_t at = 0; weight && at < heads * shape->size; at += size)
+        plain_norm(x + at, weight, shape->epsilon, shape->twice, size, x + at);
+}
+
+/* Adds outputs to the residual x, normalised by `after`. */
+static void plain_addition(const Shape *shape, double *outputs, const float *after, double *x) {
+    if (after) plain_norm(outputs, after, shape->epsilon, shape->twice, shape->hidden, outputs);
+    for (int at = 0; at < shape->hidden; at++)
+        x[at] = near(x[at] + near(outputs[at] * shape->residual_scale));
+}
+
+/* A token at position 20, with two layers that see the last 13 tokens and the first 8: layers of
+ * the Llama kind, or, `changed`, with all that others have.
+ */
+static void check_step(bool changed) {
     enum { HEADS = 4, GROUPS = 2, SIZE = 64, HIDDEN = 64, INNER = 96, KEYS = 24, AT = 20 };
     enum { QUERIES = HEADS * SIZE, OUT = QUERIES + 2 * GROUPS * SIZE };
     enum { CACHE = GROUPS * KEYS * SIZE };
-    const Shape shape = {2, HEADS, GROUPS, SIZE, HIDDEN, INNER, 1e-5f, 0.125f};
+    const Shape shape = {2, HEADS, GROUPS, SIZE, HIDDEN, INNER, changed ? GEGLU : SWIGLU,
+                         !changed, changed, 1e-5f, 0.125f, changed ? 0.5f : 1, changed ? 3 : 0};
     double x[HIDDEN], normed[HIDDEN], qkv[OUT], attended[QUERIES], unused[SIZE], moved[HIDDEN];
     double inner[2 * INNER];
     Layer layers[2];
@@ -292,11 +314,19 @@ static void check_step(void) {
         const Weights output = random_weights(kind, HIDDEN, QUERIES, false);
         const Weights gate_up = random_weights(kind, 2 * INNER, HIDDEN, true);
         const Weights down = random_weights(kind, HIDDEN, INNER, false);
-        const bf16 *norms[] = {randoms(64, 2), randoms(64, 2), randoms(64, 2), randoms(64, 2)};
+        const bool before = !changed || layer;
+        const Layer norms = {
+            .before_attention = before ? singles(HIDDEN) : NULL,
+            .after_attention = changed ? singles(HIDDEN) : NULL,
+            .before_mlp = before ? singles(HIDDEN) : NULL,
+            .after_mlp = changed ? singles(HIDDEN) : NULL,
+            .norm_query = singles(changed ? QUERIES : SIZE),
+            .norm_key = layer ? NULL : singles(changed ? GROUPS * SIZE : SIZE)};
         bf16 *cache = caches[layer] = randoms(2 * CACHE, 1), *copy = room(4 * CACHE);
         plain[layer] = memcpy(copy, cache, 4 * CACHE);
-        layers[layer] = (Layer){in.linear, output.linear, gate_up.linear, down.linear,
-                                norms[0], norms[1], norms[2], layer ? NULL : norms[3]};
+        layers[layer] = norms;
+        layers[layer].qkv = in.linear, layers[layer].output = output.linear;
+        layers[layer].gate_up = gate_up.linear, layers[layer].down = down.linear;
         seen[layer] = (Seen){
             .count = 2, .key = cache + AT * SIZE, .value = cache + CACHE + AT * SIZE,
             .key_head = KEYS * SIZE, .value_head = KEYS * SIZE,
@@ -313,12 +343,13 @@ static void check_step(void) {
             seen[layer].ranges[which].key += cache - copy;
             seen[layer].ranges[which].value += cache - copy;
         }
-        plain_norm(x, norms[0], shape.epsilon, HIDDEN, normed);
+        memcpy(normed, x, sizeof x);
+        if (before) plain_norm(x, norms.before_attention, shape.epsilon, !changed, HIDDEN, normed);
         plain_linear(&in, normed, qkv);
+        plain_heads(&shape, qkv, norms.norm_query, HEADS);
+        plain_heads(&shape, qkv + QUERIES, norms.norm_key, GROUPS);
         for (int head = 0; head < HEADS + GROUPS; head++) {
             double *own = qkv + head * SIZE;
-            const bf16 *norm = head < HEADS ? norms[2] : layers[layer].norm_key;
-            if (norm) plain_norm(own, norm, shape.epsilon, SIZE, own);
             for (int which = 0; which < 2 && head < HEADS; which++)
                 plain_rotated(own, seen[layer].queries[which], queries[which] + head * SIZE);
             bf16 *key = copy + ((head - HEADS) * KEYS + AT) * SIZE;
@@ -327,16 +358,18 @@ static void check_step(void) {
             for (int at = 0; at < SIZE; at++) key[CACHE + at] = to_bf16(own[GROUPS * SIZE + at]);
         }
         for (int head = 0; head < HEADS; head++)
-            plain_attention(ranges, 2, head, head / 2, 0, SIZE, AT, attended + head * SIZE, unused);
+            plain_attention(ranges, 2, head, head / 2, 0, SIZE, shape.softcap, AT,
+                            attended + head * SIZE, unused);
         for (int at = 0; at < QUERIES; at++) attended[at] = near(attended[at]);
         plain_linear(&output, attended, moved);
-        for (int at = 0; at < HIDDEN; at++) x[at] = near(x[at] + moved[at]);
-        plain_norm(x, norms[1], shape.epsilon, HIDDEN, normed);
+        plain_addition(&shape, moved, norms.after_attention, x);
+        memcpy(normed, x, sizeof x);
+        if (before) plain_norm(x, norms.before_mlp, shape.epsilon, !changed, HIDDEN, normed);
         plain_linear(&gate_up, normed, inner);
         for (int at = 0; at < INNER; at++)
-            inner[at] = near(near(silu(inner[at])) * inner[INNER + at]);
+            inner[at] = near(near(plain_gate(shape.gate, inner[at])) * inner[INNER + at]);
         plain_linear(&down, inner, moved);
-        for (int at = 0; at < HIDDEN; at++) x[at] = near(x[at] + moved[at]);
+        plain_addition(&shape, moved, norms.after_mlp, x);
     }
     if (lmi_step(&shape, layers, seen, AT, residual)) worst = INFINITY;
     double most = 0; /* sums are rounded before they cancel */
@@ -347,7 +380,7 @@ static void check_step(void) {
         const double expected = of_bf16(plain[layer][place]);
         compare(of_bf16(caches[layer][place]), expected, 8 * ROUNDING);
     }
-    verdict("step");
+    verdict(changed ? "step, changed" : "step");
 }
 
 int main(int count, char **arguments) {
@@ -372,9 +405,10 @@ int main(int count, char **arguments) {
     check_pointwise();
     for (int64_t size = 64; size <= 128; size *= 2)
         for (int64_t rows = 1; rows <= 29; rows += 28) {
-            check_attention(size, rows, 300, 370 - rows); /* the last query has the last key */
-            check_attention(size, rows, 0, 5 - rows);     /* the first ones have none */
+            check_attention(size, rows, 300, 370 - rows, 0); /* the last query has the last key */
+            check_attention(size, rows, 300, 370 - rows, 2);
+            check_attention(size, rows, 0, 5 - rows, 0);     /* the first ones have none */
         }
-    check_step();
+    check_step(false), check_step(true);
     return wrong > 0;
 }

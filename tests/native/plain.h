@@ -95,15 +95,20 @@ static double weight_of(int kind, const uint8_t *block, int at, double *magnitud
     return scale * code - minimum;
 }
 
-static double silu(double x) { return x / (1 + exp(-x)); }
+static double plain_gate(int64_t ending, double x) {
+    const double z = sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x);
+    return ending == SWIGLU ? x / (1 + exp(-x)) : x / 2 * (1 + tanh(z));
+}
 
-static void plain_norm(const double *x, const bf16 *weight, double epsilon, int64_t size,
-                       double *out) {
+static void plain_norm(const double *x, const float *weight, double epsilon, bool twice,
+                       int64_t size, double *out) {
     double sum = 0;
     for (int64_t at = 0; at < size; at++) sum += x[at] * x[at];
     const double factor = 1 / sqrt(sum / (double)size + epsilon);
-    for (int64_t at = 0; at < size; at++)
-        out[at] = near(near(x[at] * factor) * of_bf16(weight[at]));
+    for (int64_t at = 0; at < size; at++) {
+        const double quotient = x[at] * factor;
+        out[at] = near((twice ? near(quotient) : quotient) * weight[at]);
+    }
 }
 
 /* Component `at` of a head after its rotation, and the magnitude of its summands. */
@@ -120,8 +125,8 @@ static double plain_rotation(const double *x, const float *cosine, const float *
  * logarithm of the sum.
  */
 static double plain_attention(const Range *ranges, int64_t count, int64_t head, int64_t group,
-                              int64_t row, int64_t size, int64_t position, double *out,
-                              double *magnitude) {
+                              int64_t row, int64_t size, double softcap, int64_t position,
+                              double *out, double *magnitude) {
     double total_weight = 0;
     memset(out, 0, (size_t)size * sizeof *out);
     memset(magnitude, 0, (size_t)size * sizeof *magnitude);
@@ -134,6 +139,7 @@ static double plain_attention(const Range *ranges, int64_t count, int64_t head, 
             const bf16 *value = range->value + group * range->value_head + at * size;
             double score = 0;
             for (int64_t k = 0; k < size; k++) score += of_bf16(query[k]) * of_bf16(key[k]);
+            if (softcap > 0) score = softcap * tanh(score / softcap);
             total_weight += exp(score);
             for (int64_t k = 0; k < size; k++) {
                 out[k] += exp(score) * of_bf16(value[k]);
@@ -214,11 +220,11 @@ static double plain_product(const Weights *all, int64_t row, const double *x, bo
 /* What a layer makes of the products a and, if it is gated, b, and the error of that. */
 static double plain_ending(int ending, double a, double a_error, double b, double b_error,
                            double before, double *error) {
-    const double moved = a_error + ROUNDING * fabs(a), active = silu(a);
+    const double moved = a_error + ROUNDING * fabs(a), active = plain_gate(ending, a);
     *error = ending == WIDE ? a_error : moved;
     if (ending == ADD) return *error += ROUNDING * fabs(before + a), before + a;
-    if (ending != GATED) return a;
-    *error = (1.1 * moved + 2 * ROUNDING * fabs(active)) * fabs(b) + /* silu has slopes below 1.1 */
-             (fabs(active) + 1.1 * moved) * (b_error + ROUNDING * fabs(b));
+    if (ending != SWIGLU && ending != GEGLU) return a;
+    *error = (1.13 * moved + 2 * ROUNDING * fabs(active)) * fabs(b) + /* 1.13 is above all slopes */
+             (fabs(active) + 1.13 * moved) * (b_error + ROUNDING * fabs(b));
     return active * b;
 }

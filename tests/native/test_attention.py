@@ -25,16 +25,16 @@ def wide(keys: KeyRange) -> KeyRange:
     return KeyRange(*tensors, keys.key_start, keys.nearest, keys.farthest)
 
 
-def check(ranges: list[KeyRange], query_start: int) -> None:
+def check(ranges: list[KeyRange], query_start: int, softcap: float | None = None) -> None:
     """Compare with the definition on the same numbers.
 
     Scores and sums are float32. What may be rounded to bfloat16 (eight bits) is each weight, whose
     errors average out but add up at worst to 2**-8 of the largest value, and the output once more.
     """
-    assert native.can(ranges, None)
-    output, lse = attend(ranges, query_start=query_start, with_lse=True)
+    assert native.can(ranges)
+    output, lse = attend(ranges, query_start=query_start, with_lse=True, softcap=softcap)
     assert lse is not None and lse.dtype == torch.float32
-    expected, expected_lse = dense([wide(keys) for keys in ranges], query_start)
+    expected, expected_lse = dense([wide(keys) for keys in ranges], query_start, softcap)
     largest = max(float(keys.value.abs().max()) for keys in ranges)
     torch.testing.assert_close(output.double(), expected, rtol=0, atol=2**-7 * largest)
     seen = expected_lse.isfinite()
@@ -65,6 +65,7 @@ def test_random_ranges(seed: int) -> None:
         scaled = given.query / math.sqrt(size)
         ranges.append(low(KeyRange(scaled, given.key, value, **place)))
     check(ranges, start)
+    check(ranges, start, softcap=1.5)
 
 
 @pytest.mark.parametrize("rows", [1, 30])
@@ -115,11 +116,10 @@ def test_what_it_does_not_compute_goes_to_torch() -> None:
         return KeyRange(x, x, x, 0)
 
     usual = keys(64, torch.bfloat16)
-    assert native.can([usual], None)
-    assert not native.can([usual], 30.0)
-    assert not native.can([usual] * 5, None)
+    assert native.can([usual])
+    assert not native.can([usual] * 5)
     for size, dtype in ((32, torch.bfloat16), (64, torch.float32), (64, torch.float16)):
-        assert not native.can([keys(size, dtype)], None)
+        assert not native.can([keys(size, dtype)])
         attend([keys(size, dtype)], query_start=0)
     strided = KeyRange(usual.query, usual.key.repeat(1, 1, 2, 1)[:, :, ::2], usual.value, 0)
-    assert not native.can([strided], None)
+    assert not native.can([strided])

@@ -11,7 +11,7 @@ from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotation
 from lmi_cli.native import attention, pointwise
 from lmi_cli.native.linear import PackedLinear, PackedPart
-from lmi_cli.native.step import StepLayer, Stepper
+from lmi_cli.native.step import LayerNorms, StepLayer, Stepper
 
 pytestmark = pytest.mark.usefixtures("c_library")
 
@@ -51,7 +51,8 @@ def test_ranges_of_different_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    "weight", [numbers(63), numbers(65), numbers(64).float(), numbers(1, 64), numbers(128)[::2]]
+    "weight",
+    [torch.randn(63), torch.randn(65), numbers(64), torch.randn(1, 64), torch.randn(128)[::2]],
 )
 def test_norm(weight: Tensor) -> None:
     with pytest.raises(ValueError, match="a weight"):
@@ -121,20 +122,20 @@ def test_a_linear_layer_of_other_sizes(bits: int) -> None:
 
 
 LINEARS = ((512, HIDDEN), (HIDDEN, 256), (2 * INNER, HIDDEN), (HIDDEN, INNER))
-NORMS = (HIDDEN, HIDDEN, SIZE, SIZE)
+NORMS = (*[HIDDEN] * 4, SIZE, SIZE)
 
 
 def layer(
     change: int | None = None, linear: tuple[int, int] = (0, 0), norm: Tensor | None = None
 ) -> StepLayer:
     """A layer with one linear layer or one norm exchanged."""
-    shapes, norms = list(LINEARS), [numbers(size) for size in NORMS]
+    shapes, norms = list(LINEARS), [torch.randn(size) for size in NORMS]
     if change is not None and norm is None:
         shapes[change] = linear
     elif change is not None:
         norms[change] = norm
     linears = [PackedLinear.join([numbers(*shape)]) for shape in shapes]
-    return StepLayer(linears, (norms[0], norms[1], norms[2], norms[3]))
+    return StepLayer(linears, LayerNorms(*norms))
 
 
 def stepper(*layers: StepLayer, heads: tuple[int, int] = HEADS) -> Stepper:
@@ -158,11 +159,27 @@ def test_linear_layers_of_a_step(place: int, wrong: tuple[int, tuple[int, int]])
         stepper(*layers)
 
 
-@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("at", range(len(NORMS)))
 def test_norms_of_a_step(at: int) -> None:
-    for norm in (numbers(NORMS[at] - 1), numbers(NORMS[at]).float(), numbers(2 * NORMS[at])[::2]):
+    size = NORMS[at]
+    for norm in (torch.randn(size - 1), numbers(size), torch.randn(2 * size)[::2]):
         with pytest.raises(ValueError, match="a layer of"):
             stepper(layer(), layer(at, norm=norm))
+
+
+def test_norms_of_all_heads_together() -> None:
+    def whole(queries: int, keys: int) -> StepLayer:
+        usual = layer()
+        norms = replace(usual.norms, query=torch.randn(queries), key=torch.randn(keys))
+        return replace(usual, norms=norms)
+
+    def made(of: StepLayer) -> Stepper:
+        return Stepper([of], HEADS, epsilon=1e-5, whole_norms=True, scale=0.125)
+
+    made(whole(HEADS[0] * SIZE, HEADS[1] * SIZE))
+    for wrong in (layer(), whole(SIZE, HEADS[1] * SIZE), whole(HEADS[0] * SIZE, SIZE)):
+        with pytest.raises(ValueError, match="a layer of"):
+            made(wrong)
 
 
 @pytest.mark.parametrize("heads", [(4, 3), (3, 2), (8, 4), (1, 1)])

@@ -122,7 +122,7 @@ def test_gated(kind: int, tokens: int, each_unit: Variant) -> None:
     x = activations(tokens, columns_of(kind)) / 64
     left, right = (PackedLinear.join([part])(x).float() for part in (gate, up))
     expected = torch.nn.functional.silu(left).bfloat16() * right
-    found = PackedLinear.join_gated(gate, up).gated(x).float()
+    found = PackedLinear.join_gated(gate, up).gated(x, "silu").float()
     # The gate may have been rounded the other way, and the product is rounded once more.
     torch.testing.assert_close(found, expected, rtol=2**-6, atol=1e-30)
     assert (found == expected.bfloat16()).float().mean() > 0.9

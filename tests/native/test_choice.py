@@ -178,8 +178,8 @@ def test_a_sound_library(native: None) -> None:
 SLIPS = [
     ("", "linear.h", "part->bias + panel * PANEL", "part->bias", "linear"),
     ("", "linear.h", "load_live(to, live) + rounded", "load_live(to, live) - rounded", "linear"),
-    ("", "linear.h", "gated(rounded(out[j]), rounded(out[j + VECTORS / 2]))",
-     "gated(rounded(out[j]), rounded(out[j + 1]))", "linear"),
+    ("", "linear.h", "up = rounded(out[j + VECTORS / 2])", "up = rounded(out[j + 1])", "linear"),
+    ("", "linear.h", "geglu(gate, up)", "swiglu(gate, up)", "linear"),
     ("avx512-bf16", "linear.h", "sums[j] += odd[j]", "sums[j] += sums[j]", "linear"),
     ("avx2", "linear.h", "odd * odd_of(both)", "odd * even_of(both)", "linear"),
     ("avx2", "linear.h", "odd_of(pairs)}", "even_of(pairs)}", "linear"),
@@ -215,8 +215,10 @@ SLIPS = [
     ("", "one_query.c", "found[size] - peak)", "0)", "attention"),
     ("avx2", "vectors.h", "zip_low(a, b) + (floats)zip_high(a, b)",
      "zip_low(a, b) + (floats)zip_low(a, b)", "attention"),
-    ("", "step.c", "layer->norm_key, shape", "layer->norm_query, shape", "step"),
-    ("", "step.c", "ADD, active", "STORE, active", "step"),
+    ("", "attention.h", "below) * cap", "below)", "attention"),
+    ("", "step.c", "layer->norm_key, key_heads", "layer->norm_query, key_heads", "step"),
+    ("", "step.c", "linear, ADD", "linear, STORE", "step"),
+    ("", "step.c", "if (after) norm", "if (0) norm", "step"),
 ]  # fmt: skip
 OF_TILES = ("_tile_loadd(7, row + 32,", "weight + 2 * column,", "size, true, tile->weights")
 

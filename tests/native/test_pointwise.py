@@ -12,10 +12,11 @@ pytestmark = pytest.mark.usefixtures("each_library")
 EPSILON = 1e-5
 
 
-def normalised(x: Tensor, weight: Tensor) -> Tensor:
+def normalised(x: Tensor, weight: Tensor, twice: bool) -> Tensor:
     wide = x.double()
     scaled = wide / (wide.pow(2).mean(-1, keepdim=True) + EPSILON).sqrt()
-    return (scaled.bfloat16().double() * weight.double()).bfloat16()
+    scaled = scaled.bfloat16().double() if twice else scaled
+    return (scaled * weight.double()).bfloat16()
 
 
 def nearly(found: Tensor, expected: Tensor) -> None:
@@ -25,10 +26,11 @@ def nearly(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 32), (1, 7, 96), (2, 33, 576), (1, 5, 3, 64)])
-def test_norm(shape: tuple[int, ...]) -> None:
-    x, weight = torch.randn(shape).bfloat16(), torch.randn(shape[-1]).bfloat16()
+@pytest.mark.parametrize("twice", [True, False])
+def test_norm(shape: tuple[int, ...], twice: bool) -> None:
+    x, weight = torch.randn(shape).bfloat16(), torch.randn(shape[-1])
     before = x.clone()
-    nearly(pointwise.norm(x, weight, EPSILON), normalised(x, weight))
+    nearly(pointwise.norm(x, weight, EPSILON, twice), normalised(x, weight, twice))
     assert torch.equal(x, before)
 
 

@@ -50,7 +50,7 @@ def test_any_number_of_threads_computes_the_same(each_unit: Variant, threads: in
             x = torch.randn(rows, size).bfloat16()
             found += [linear(x), linear.wide(x)]
             found += [linear.quantized(bits)(x) for bits in (4, 8)]
-            found.append(pointwise.norm(query, value[0, 0, 0], 1e-5))
+            found.append(pointwise.norm(query, value[0, 0, 0].float(), 1e-5))
         return [tensor for tensor in found if tensor is not None]
 
     try:

@@ -84,7 +84,7 @@ def test_gate_and_up_of_few_bits(bits: int, tokens: int, each_unit: Variant) -> 
     """They are rounded as they are alone, to the last bit; the last panel is half empty."""
     x = torch.randn(tokens, 64).bfloat16()
     gate, up = (torch.randn(80, 64).bfloat16() for _ in range(2))
-    found = PackedLinear.join_gated(gate, up).quantized(bits).gated(x)
+    found = PackedLinear.join_gated(gate, up).quantized(bits).gated(x, "silu")
     left, right = (PackedLinear.join([part]).quantized(bits)(x).float() for part in (gate, up))
     expected = torch.nn.functional.silu(left).bfloat16() * right
     torch.testing.assert_close(found.float(), expected, rtol=2**-6, atol=1e-30)
