@@ -112,6 +112,7 @@ def quantized(weight: Any, kind: Any) -> Any:
 def tiny_gguf(
     path: Path,
     *,
+    architecture: str = "llama",
     pre: str = "smollm",
     leave_out: str = "",
     rope_base: float = 10000.0,
@@ -119,9 +120,10 @@ def tiny_gguf(
     extra: Callable[[Any], None] = lambda writer: None,
     **values: Any,
 ) -> Path:
-    """Write a two-layer llama with a byte-level vocabulary through the gguf package.
+    """Write a two-layer model with a byte-level vocabulary through the gguf package.
 
-    Matrices are of ``kinds`` in turn. ``extra`` may add keys and tensors of its own.
+    Matrices are of ``kinds`` in turn. ``extra`` may add keys and tensors of its own. Gemma gets
+    pieces with scores instead, and windows in some of its layers.
     """
     import gguf
     import numpy as np
@@ -134,7 +136,7 @@ def tiny_gguf(
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *bytes_to_unicode().values()]
     merges = [f"{space} {space}", f"{space} 5"]
     tokens += [merge.replace(" ", "") for merge in merges]
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_block_count(values.pop("block_count", layers))
     writer.add_context_length(128)
@@ -144,12 +146,20 @@ def tiny_gguf(
     writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(rope_base)
+    if architecture != "llama":
+        writer.add_key_length(hidden // heads)
     writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
+    if architecture.startswith("gemma"):
+        writer.add_sliding_window(12)
+        tokens[3:-2] = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(255))]
+        writer.add_tokenizer_model("llama")
+        writer.add_token_scores([0.0] * len(tokens))
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(pre)
+        writer.add_token_merges(merges)
     writer.add_token_list(tokens)
     writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
-    writer.add_token_merges(merges)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(2)
@@ -158,18 +168,27 @@ def tiny_gguf(
     random = np.random.default_rng(0)
     kv_width = hidden // heads * kv_heads
     shapes = {"token_embd": (len(tokens), hidden), "output_norm": (hidden,)}
+    in_layer = {
+        "attn_norm": (hidden,),
+        "attn_q": (hidden, hidden),
+        "attn_k": (kv_width, hidden),
+        "attn_v": (kv_width, hidden),
+        "attn_output": (hidden, hidden),
+        "ffn_norm": (hidden,),
+        "ffn_gate": (ff, hidden),
+        "ffn_up": (ff, hidden),
+        "ffn_down": (hidden, ff),
+    }
+    if architecture.startswith("gemma"):
+        in_layer |= {"post_attention_norm": (hidden,), "post_ffw_norm": (hidden,)}
+    if architecture in ("gemma3", "qwen3"):
+        in_layer |= dict.fromkeys(("attn_q_norm", "attn_k_norm"), (hidden // heads,))
+    if architecture == "phi3":
+        for name in ("attn_q", "attn_k", "attn_v", "ffn_gate"):
+            del in_layer[name]
+        in_layer |= {"attn_qkv": (hidden + 2 * kv_width, hidden), "ffn_up": (2 * ff, hidden)}
     for layer in range(layers):
-        shapes |= {
-            f"blk.{layer}.attn_norm": (hidden,),
-            f"blk.{layer}.attn_q": (hidden, hidden),
-            f"blk.{layer}.attn_k": (kv_width, hidden),
-            f"blk.{layer}.attn_v": (kv_width, hidden),
-            f"blk.{layer}.attn_output": (hidden, hidden),
-            f"blk.{layer}.ffn_norm": (hidden,),
-            f"blk.{layer}.ffn_gate": (ff, hidden),
-            f"blk.{layer}.ffn_up": (ff, hidden),
-            f"blk.{layer}.ffn_down": (hidden, ff),
-        }
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in in_layer.items()}
     for name, shape in shapes.items():
         if name == leave_out:
             continue
@@ -178,7 +197,10 @@ def tiny_gguf(
             kind = gguf.GGMLQuantizationType[next(turn)]
             writer.add_tensor(f"{name}.weight", quantized(weight, kind), raw_dtype=kind)
         else:
-            writer.add_tensor(f"{name}.weight", weight)
+            # As in real files, a norm is a bfloat16 (to which a file of Gemma adds one).
+            weight = (weight.view(np.uint32) & 0xFFFF0000).view(np.float32)
+            added = np.float32(architecture.startswith("gemma"))
+            writer.add_tensor(f"{name}.weight", weight + added)
     extra(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lmi_cli import memory
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.checkpoints.gguf import KEPT, GgufHeader, GgufTensor, read_header
-from lmi_cli.checkpoints.gguf_names import ARCHITECTURES, IGNORED, halves_of, name_of
-from lmi_cli.checkpoints.gguf_rope import scaled_rope
+from lmi_cli.checkpoints.gguf_names import IGNORED, halves_of, name_of, norm_offset
+from lmi_cli.checkpoints.gguf_settings import unread_settings
 from lmi_cli.checkpoints.tensors import BLOCKS, INDEX, WEIGHTS
 from lmi_cli.disk import is_full
 from lmi_cli.errors import ModelError, ResourceError
@@ -92,8 +92,8 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
 
 def keeps_blocks(header: GgufHeader) -> bool:
     """Whether the quantized weights of a file stay as they are."""
-    return header.architecture in ARCHITECTURES and all(
-        name in IGNORED or name_of(name) is not None for name in header.tensors
+    return all(
+        name in IGNORED or name_of(header.architecture, name) is not None for name in header.tensors
     )
 
 
@@ -229,7 +229,7 @@ def _copy_weights(
             report(number / len(header.tensors))
             if source in IGNORED:
                 continue
-            name = name_of(source)
+            name = name_of(header.architecture, source)
             expected = missing.pop(name, None) if name else None
             if name is None or expected is None:
                 raise ModelError(
@@ -250,7 +250,10 @@ def _copy_weights(
                 kinds[name] = KEPT[tensor.kind]
                 yield name, rows
             else:
-                yield name, _dequantized(tensor, rows).view(tensor.shape)
+                exact = _dequantized(tensor, rows).view(tensor.shape)
+                if offset := norm_offset(header.architecture, source):
+                    exact = exact - offset
+                yield name, exact.to(torch.bfloat16)
 
     save_weights(tensors(), folder)
     if missing:
@@ -259,15 +262,15 @@ def _copy_weights(
 
 
 def _dequantized(tensor: GgufTensor, rows: "Tensor") -> "Tensor":
-    """The weights in some rows of bytes, in bfloat16."""
+    """The weights in some rows of bytes, in the dtype of the file or in float32."""
     import gguf
     import torch
 
     floats = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
     if tensor.kind in floats:
-        return rows.contiguous().view(floats[tensor.kind]).to(torch.bfloat16)
+        return rows.contiguous().view(floats[tensor.kind])
     kind = gguf.GGMLQuantizationType(tensor.kind)
-    return torch.from_numpy(gguf.quants.dequantize(rows.numpy(), kind)).to(torch.bfloat16)
+    return torch.from_numpy(gguf.quants.dequantize(rows.numpy(), kind))
 
 
 def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
@@ -300,13 +303,11 @@ def _write_settings(path: Path, folder: Path, header: GgufHeader, model: Any) ->
     Raises:
         ModelError: The file scales its rotary frequencies in an unsupported way.
     """
-    scaled = scaled_rope(path, header, getattr(model.config, "rope_parameters", None) or {})
+    added = unread_settings(path, header, getattr(model.config, "rope_parameters", None) or {})
     settings = model.config.to_diff_dict()
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         settings.pop(name, None)
-    settings |= {"architectures": [type(model).__name__], "dtype": "bfloat16"}
-    if scaled is not None:
-        settings["rope_parameters"] = scaled
+    settings |= {"architectures": [type(model).__name__], "dtype": "bfloat16"} | added
     _write_json(folder / "config.json", settings)
     _write_json(folder / "generation_config.json", _generation_settings(header))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.checkpoints import catalog, conversion, gguf, validation
+from lmi_cli.checkpoints.gguf_settings import native_windows
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
 from lmi_cli.native.kinds import GGUF_KINDS, ROUNDED
@@ -115,16 +116,10 @@ def facts_of_gguf(path: Path) -> ModelFacts:
         return value
 
     heads = number("attention.head_count")
-    window = header.values.get(f"{header.architecture}.attention.sliding_window")
-    if window:
-        raise ModelError(
-            f"{path.name}: which of its layers have a window of {window} tokens is not in the file",
-            hint="use the model's safetensors form",
-        )
     return ModelFacts(
         family=header.architecture,
         trained_length=number("context_length"),
-        native_windows=(None,) * number("block_count"),
+        native_windows=native_windows(path, header, number("block_count")),
         heads=heads,
         kv_heads=number("attention.head_count_kv", heads),
         head_dim=number("attention.key_length", number("embedding_length") // heads),

@@ -27,6 +27,7 @@ from model_builders import (
 
 from lmi_cli import memory
 from lmi_cli.checkpoints import conversion, gguf
+from lmi_cli.checkpoints.gguf_settings import native_windows, unread_settings
 from lmi_cli.errors import ModelError, ResourceError
 
 HUGE = 2**63
@@ -308,6 +309,46 @@ def test_the_end_of_a_turn_ends_the_text(tmp_path: Path) -> None:
     convert_tiny(tmp_path, extra=lambda writer: writer.add_eot_token_id(0))
     generation = json.loads((tmp_path / "generation_config.json").read_bytes())
     assert generation["eos_token_id"] == [2, 0]
+
+
+class TestUnreadSettings:
+    """What transformers does not read; a model without it is wrong in silence."""
+
+    def test_only_full_layers_of_gemma_3_are_scaled(self, tmp_path: Path) -> None:
+        def extra(writer: Any) -> None:
+            writer.add_string("gemma3.rope.scaling.type", "linear")
+            writer.add_float32("gemma3.rope.scaling.factor", 8.0)
+
+        saved = convert_tiny(tmp_path, architecture="gemma3", layers=6, extra=extra)
+        rope = saved["rope_parameters"]
+        assert (rope["full_attention"]["rope_type"], rope["full_attention"]["factor"]) == (
+            "linear",
+            8,
+        )
+        assert rope["sliding_attention"] == {"rope_type": "default", "rope_theta": 10_000.0}
+
+    def test_the_largest_gemma_scales_scores_in_another_way(self, tmp_path: Path) -> None:
+        def header(architecture: str, layers: int) -> gguf.GgufHeader:
+            values = {"block_count": layers, "embedding_length": 5376, "attention.head_count": 32}
+            prefixed = {f"{architecture}.{name}": value for name, value in values.items()}
+            return gguf.GgufHeader(architecture, prefixed, {}, {})
+
+        for architecture, layers in (("gemma2", 46), ("gemma3", 62)):
+            added = unread_settings(tmp_path, header(architecture, layers), {})
+            assert added == {"query_pre_attn_scalar": 168}
+            assert unread_settings(tmp_path, header(architecture, layers - 1), {}) == {}
+        assert unread_settings(tmp_path, header("llama", 62), {}) == {}
+
+    def test_windows_of_all_layers_of_phi_3(self, tmp_path: Path) -> None:
+        saved = convert_tiny(
+            tmp_path, architecture="phi3", extra=lambda writer: writer.add_sliding_window(2047)
+        )
+        assert saved["sliding_window"] == 2047
+
+    def test_windows_of_an_unknown_architecture_are_refused(self, tmp_path: Path) -> None:
+        path = tiny_gguf(tmp_path / "m.gguf", extra=lambda writer: writer.add_sliding_window(64))
+        with pytest.raises(ModelError, match="have a window of 64 tokens"):
+            native_windows(path, gguf.read_header(path), 2)
 
 
 class TestScaledRope:

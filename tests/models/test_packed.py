@@ -15,16 +15,18 @@ from model_builders import tiny_gguf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_models import random_ids
+from transformers import AutoModelForCausalLM
 
 from lmi_cli.checkpoints import cached, resolve
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.engine.engine import Engine
 from lmi_cli.errors import ModelError, ResourceError, UsageError
-from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods import Full, LMInfinite, Method
 from lmi_cli.models import packed
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.dequantized import dequantized
+from lmi_cli.models.known import known_gguf
 from lmi_cli.models.load import load
 from lmi_cli.models.placement import Placement
 from lmi_cli.models.weights import Weights
@@ -39,9 +41,9 @@ def model(cache: Path, tmp_path: Path) -> ModelFiles:
     return resolve.resolve(str(tiny_gguf(tmp_path / "tiny.gguf", **WIDE)))
 
 
-def logits(lm: Any, chunk: int) -> torch.Tensor:
+def logits(lm: Any, chunk: int, method: Method | None = None) -> torch.Tensor:
     ids = random_ids(40)
-    engine = Engine(lm, LMInfinite(9, 3, 13), chunk)
+    engine = Engine(lm, method or LMInfinite(9, 3, 13), chunk)
     state = engine.start()
     passes = [engine.forward(state, ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
     return lm.logits(torch.cat(passes)).double()
@@ -75,6 +77,38 @@ def test_blocks_are_the_model_with_the_weights_of_the_file(
     assert found.lm.weights_bytes < rounded.weights_bytes
     if len(kinds) == 1:  # otherwise the two inner projections of an MLP may be of two kinds
         assert found.lm.weights_bytes == pytest.approx(found.known.facts.block_bytes, rel=0.25)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma2", "gemma3", "phi3"])
+def test_blocks_of_other_architectures(
+    architecture: str, cache: Path, tmp_path: Path, native: None
+) -> None:
+    """Weights are those that transformers reads from the file, and so are the logits."""
+    sizes = WIDE | {"layers": 6, "kinds": ("Q4_K", "Q8_0", "Q4_K")}
+    sizes |= {"heads": 2, "kv_heads": 1} if architecture == "qwen3" else {}  # of 128, as all are
+    path = tiny_gguf(tmp_path / "tiny.gguf", architecture=architecture, **sizes)
+    files = resolve.resolve(str(path))
+    known = known_gguf(path)
+    found = load(files, Placement(**CPU))
+    assert isinstance(found.lm, Decoder)
+    assert found.lm.quantize == known.precision.quantize == "blocks"
+    assert known.facts.native_windows == found.known.facts.native_windows
+    stock = AutoModelForCausalLM.from_pretrained(
+        str(path.parent), gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+    )
+    ids = random_ids(40)
+    with torch.inference_mode():
+        expected = stock(input_ids=torch.from_numpy(ids).long()[None], use_cache=False).logits[0]
+    assert found.known.blueprint is not None
+    exact = Decoder(found.known.blueprint, Weights(files.folder, torch.float32))
+    scale = expected.abs().max()
+    assert (logits(exact, 40, Full()) - expected).abs().max() <= 1e-4 * scale
+    rounded = load(files, Placement(quantize="none", **CPU)).lm
+    for chunk in (1, 9):
+        usual, error = (
+            (logits(lm, chunk, Full()) - expected).abs().mean() for lm in (rounded, found.lm)
+        )
+        assert error <= 1.5 * usual
 
 
 def test_later_starts_map_what_was_packed(model: ModelFiles, native: None) -> None:
