@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from collections.abc import Iterator
 from pathlib import Path
 
+import compilers
 import pytest
 import torch
 from filelock import FileLock
@@ -36,10 +37,15 @@ def _one_seed() -> None:
 def built_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the libraries in C for this kind of machine, of the sources as they are.
 
-    All workers share it. An error of the compiler fails, whichever library it concerns.
+    All workers share it. An error of the compiler fails, whichever library it concerns. Without a
+    compiler, they are those that were installed, as from a wheel.
     """
     if not variants.compilable():
         pytest.skip("there are no kernels for this kind of machine")
+    if (reason := compilers.missing()) is not None:
+        if (fault := compiling.fault(variants.compilable()[-1])) is not None:
+            pytest.skip(f"{fault}: {reason}")
+        return compiling.FOLDER
     if given := os.environ.get("LMI_TEST_KERNELS"):  # made by tests/native/test_sanitized.py
         return Path(given)
     base = tmp_path_factory.getbasetemp()

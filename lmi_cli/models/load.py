@@ -103,8 +103,8 @@ def load_known(known: KnownModel) -> Loaded:
         onednn.bound_caches()
     if rounds and not (packable and dtype == torch.bfloat16 and library.is_open()):
         raise UsageError(
-            f"{files.id}: weights of few bits are for plain decoders (Llama, Mistral, Qwen) in "
-            "bfloat16, on a CPU with the library in C",
+            f"{files.id}: weights of few bits are for models that lmi itself runs (see the "
+            "README), in bfloat16 and on a CPU with the library in C",
             hint=fault or "leave --quantize out",
         )
     if quantize == "blocks" and not known.facts.block_bytes:

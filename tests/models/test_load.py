@@ -42,5 +42,5 @@ def test_a_placement_that_cannot_be(placement: dict[str, Any], message: str) -> 
 )
 def test_weights_that_cannot_be_kept_in_few_bits(cache: Path, placement: Placement) -> None:
     """The tests do without the library in C."""
-    with pytest.raises(UsageError, match="weights of few bits are for plain decoders"):
+    with pytest.raises(UsageError, match="weights of few bits are for models that lmi itself runs"):
         load(resolve(str(shared_model())), placement)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from compilers import needs_gcc
 
 from lmi_cli.native import choice, compiling, cpu, library, selfcheck, variants
 from lmi_cli.native.variants import Variant
@@ -224,6 +225,7 @@ OF_TILES = ("_tile_loadd(7, row + 32,", "weight + 2 * column,", "size, true, til
 
 
 @pytest.mark.slow
+@needs_gcc
 @pytest.mark.parametrize(("name", "file", "old", "new", "kernel"), SLIPS)
 def test_a_slip_in_any_kernel_is_found(
     built_library: Path, tmp_path: Path, name: str, file: str, old: str, new: str, kernel: str

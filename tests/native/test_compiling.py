@@ -1,11 +1,11 @@
 """What compiles the libraries, and how a library that is not the right one is recognised."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from compilers import missing, needs_gcc
 
 from lmi_cli.native import compiling, cpu, variants
 from lmi_cli.native.variants import VARIANTS, Variant
@@ -132,6 +132,7 @@ def test_a_library_that_was_not_compiled_with_the_others_is_damaged(kernels: Pat
 
 
 @supported
+@needs_gcc
 def test_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a program, from another folder, without what lmi depends on."""
     program = (
@@ -146,6 +147,7 @@ def test_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @supported
+@needs_gcc
 def test_programs_that_compile_at_once_do_not_disturb_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +164,8 @@ def test_programs_that_compile_at_once_do_not_disturb_each_other(
 
 
 @supported
-@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
+@needs_gcc
+@pytest.mark.skipif(missing("clang") is not None, reason=f"needs clang: {missing('clang')}")
 @pytest.mark.parametrize("variant", variants.compilable(), ids=lambda variant: variant.name)
 def test_clang_understands_the_sources(variant: Variant, tmp_path: Path) -> None:
     """Without a warning, as gcc does."""
@@ -175,7 +178,7 @@ def test_clang_understands_the_sources(variant: Variant, tmp_path: Path) -> None
 @pytest.fixture
 def built(built_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A library that may be changed."""
-    for path in built_library.parent.iterdir():
+    for path in (built_library, built_library.with_name(compiling.MANIFEST)):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(compiling, "FOLDER", tmp_path)
     return tmp_path / built_library.name

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import compilers
 import pytest
 
 from lmi_cli.native import compiling, cpu, variants
@@ -68,7 +69,9 @@ def commands(name: str) -> tuple[Variant, tuple[str, ...], tuple[str, ...]]:
             missing = ", ".join(sorted(VARIANTS[name].features - cpu.features()))
             pytest.skip(f"this processor cannot run the kernels for {name}: it has no {missing}")
         found = able[name] if name else variants.runnable()[0], ("gcc",), ()
-    for program in (found[1][0], *found[2]):
+    if (reason := compilers.missing(found[1][0])) is not None:
+        pytest.skip(reason)
+    for program in found[2]:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     return found

@@ -1,11 +1,11 @@
 """The pool of threads: each piece once, whoever is asleep or late."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from compilers import needs_gcc
 from torch import Tensor
 
 from lmi_cli.attention.ranges import KeyRange
@@ -16,7 +16,7 @@ from lmi_cli.native.variants import Variant
 SOURCES = (Path(__file__).with_name("pool_race.c"), compiling.FOLDER / "pool.c")
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+@needs_gcc
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_no_piece_is_lost_or_computed_twice(sanitizer: str, tmp_path: Path) -> None:
     program = tmp_path / "race"

@@ -7,20 +7,17 @@ overflows and misaligned accesses.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from compilers import needs_gcc
 
 from lmi_cli.native import compiling, variants
 from lmi_cli.native.variants import Variant
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc and its sanitizers"),
-]
+pytestmark = [pytest.mark.slow, needs_gcc]
 TESTS = Path(__file__).parents[1]
 SANITIZED = (
     "native/test_linear.py",
