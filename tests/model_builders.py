@@ -207,3 +207,13 @@ def tiny_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def convert_tiny(folder: Path, **options: Any) -> dict[str, Any]:
+    """Convert a tiny GGUF file into a folder; return its configuration."""
+    from lmi_cli.checkpoints import conversion
+
+    path = tiny_gguf(folder / "m.gguf", **options)
+    conversion.convert(path, folder)
+    config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    return config

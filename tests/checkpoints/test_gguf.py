@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from model_builders import (
     STRING,
     U8,
     U32,
+    convert_tiny,
     gguf_bytes,
     key,
     tensor,
@@ -27,7 +27,6 @@ from model_builders import (
 
 from lmi_cli import memory
 from lmi_cli.checkpoints import conversion, gguf
-from lmi_cli.checkpoints.gguf_settings import native_windows, unread_settings
 from lmi_cli.errors import ModelError, ResourceError
 
 HUGE = 2**63
@@ -293,13 +292,6 @@ def test_an_architecture_transformers_lacks_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in caught.value.message
 
 
-def convert_tiny(folder: Path, **options: Any) -> dict[str, Any]:
-    path = tiny_gguf(folder / "m.gguf", **options)
-    conversion.convert(path, folder)
-    config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
-    return config
-
-
 def test_an_unknown_way_to_split_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its tokenizer splits text in an unknown way"):
         convert_tiny(tmp_path, pre="deepseek-coder")
@@ -309,106 +301,3 @@ def test_the_end_of_a_turn_ends_the_text(tmp_path: Path) -> None:
     convert_tiny(tmp_path, extra=lambda writer: writer.add_eot_token_id(0))
     generation = json.loads((tmp_path / "generation_config.json").read_bytes())
     assert generation["eos_token_id"] == [2, 0]
-
-
-class TestUnreadSettings:
-    """What transformers does not read; a model without it is wrong in silence."""
-
-    def test_only_full_layers_of_gemma_3_are_scaled(self, tmp_path: Path) -> None:
-        def extra(writer: Any) -> None:
-            writer.add_string("gemma3.rope.scaling.type", "linear")
-            writer.add_float32("gemma3.rope.scaling.factor", 8.0)
-
-        saved = convert_tiny(tmp_path, architecture="gemma3", layers=6, extra=extra)
-        rope = saved["rope_parameters"]
-        assert (rope["full_attention"]["rope_type"], rope["full_attention"]["factor"]) == (
-            "linear",
-            8,
-        )
-        assert rope["sliding_attention"] == {"rope_type": "default", "rope_theta": 10_000.0}
-
-    def test_the_largest_gemma_scales_scores_in_another_way(self, tmp_path: Path) -> None:
-        def header(architecture: str, layers: int) -> gguf.GgufHeader:
-            values = {"block_count": layers, "embedding_length": 5376, "attention.head_count": 32}
-            prefixed = {f"{architecture}.{name}": value for name, value in values.items()}
-            return gguf.GgufHeader(architecture, prefixed, {}, {})
-
-        for architecture, layers in (("gemma2", 46), ("gemma3", 62)):
-            added = unread_settings(tmp_path, header(architecture, layers), {})
-            assert added == {"query_pre_attn_scalar": 168}
-            assert unread_settings(tmp_path, header(architecture, layers - 1), {}) == {}
-        assert unread_settings(tmp_path, header("llama", 62), {}) == {}
-
-    def test_windows_of_all_layers_of_phi_3(self, tmp_path: Path) -> None:
-        saved = convert_tiny(
-            tmp_path, architecture="phi3", extra=lambda writer: writer.add_sliding_window(2047)
-        )
-        assert saved["sliding_window"] == 2047
-
-    def test_windows_of_an_unknown_architecture_are_refused(self, tmp_path: Path) -> None:
-        path = tiny_gguf(tmp_path / "m.gguf", extra=lambda writer: writer.add_sliding_window(64))
-        with pytest.raises(ModelError, match="have a window of 64 tokens"):
-            native_windows(path, gguf.read_header(path), 2)
-
-
-class TestScaledRope:
-    """transformers reads no scaling from GGUF files; a model without it is wrong in silence."""
-
-    BASE = 500_000.0
-
-    def test_llama3(self, tmp_path: Path) -> None:
-        import numpy as np
-        import torch
-        from transformers import LlamaConfig
-        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
-        wanted = {
-            "rope_type": "llama3",
-            "rope_theta": self.BASE,
-            "factor": 32.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-        }
-        config = LlamaConfig(hidden_size=32, num_attention_heads=4, rope_parameters=wanted)
-        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
-        plain = self.BASE ** -(torch.arange(0, 8, 2) / 8)
-        factors = (plain / scaled).numpy().astype(np.float32)
-
-        def extra(writer: Any) -> None:
-            writer.add_tensor("rope_freqs.weight", factors)
-
-        saved = convert_tiny(tmp_path, rope_base=self.BASE, extra=extra)
-        assert saved["rope_parameters"] == wanted
-
-    def test_linear(self, tmp_path: Path) -> None:
-        def extra(writer: Any) -> None:
-            writer.add_string("llama.rope.scaling.type", "linear")
-            writer.add_float32("llama.rope.scaling.factor", 4.0)
-
-        rope = convert_tiny(tmp_path, extra=extra)["rope_parameters"]
-        assert (rope["rope_type"], rope["factor"]) == ("linear", 4.0)
-
-    def test_plain(self, tmp_path: Path) -> None:
-        def extra(writer: Any) -> None:
-            writer.add_string("llama.rope.scaling.type", "none")
-
-        assert convert_tiny(tmp_path, extra=extra)["rope_parameters"]["rope_type"] == "default"
-
-    @pytest.mark.parametrize("factors", [[1, 1, 1, 9], [0, 0, 0, 0], [1, 2, 3, float("nan")]])
-    def test_other_factors_are_refused(self, factors: list[float], tmp_path: Path) -> None:
-        import numpy as np
-
-        def extra(writer: Any) -> None:
-            writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
-
-        with pytest.raises(ModelError, match="scaling of rotary frequencies"):
-            convert_tiny(tmp_path, extra=extra)
-
-    def test_yarn_is_refused(self, tmp_path: Path) -> None:
-        def extra(writer: Any) -> None:
-            writer.add_string("llama.rope.scaling.type", "yarn")
-            writer.add_float32("llama.rope.scaling.factor", 4.0)
-
-        with pytest.raises(ModelError, match="scaling of rotary frequencies"):
-            convert_tiny(tmp_path, extra=extra)
