@@ -28,7 +28,7 @@ class Attention(ABC):
         """Attention output ``[B, H, Q, Dv]`` of layer number ``layer``, counted from zero."""
 
     def views(self, scale: float, dtype: torch.dtype, most_ranges: int) -> list[TokenView] | None:
-        """What one new token sees in each layer, for a model that attends by itself.
+        """What the new tokens see in each layer, for a model that attends by itself.
 
         Args:
             scale: Factor on each score.
@@ -36,7 +36,7 @@ class Attention(ABC):
             most_ranges: Ranges that the model can attend to in one layer.
 
         Returns:
-            A view for each layer, with room made for the token's own key and value, which the
+            A view for each layer, with room made for the tokens' own keys and values, which the
             model has to write; None where :meth:`attend` must be called.
         """
         return None

@@ -22,7 +22,7 @@ from lmi_cli.engine.language_model import Attention, LanguageModel
 from lmi_cli.models.blueprint import EMBEDDING, HEAD, Blueprint
 from lmi_cli.models.weights import Weights
 from lmi_cli.native import onednn, pointwise
-from lmi_cli.native.attention import MAX_RANGES, SIZES
+from lmi_cli.native.attention import MAX_FEW, MAX_RANGES, SIZES
 from lmi_cli.native.library import takes
 from lmi_cli.native.linear import PackedLinear, Weight, kind_of
 from lmi_cli.native.step import StepLayer, Stepper
@@ -183,7 +183,7 @@ class Decoder(LanguageModel):
         """See :meth:`LanguageModel.hidden`."""
         x = self._embedding.embed(ids)
         whole = depth is None
-        if ids.numel() > 1 or not whole or not self._stepped(x, attention):
+        if ids.numel() > MAX_FEW or not whole or not self._stepped(x, attention):
             for index, layer in enumerate(self._layers[:depth]):
                 qkv = layer.qkv(self._normed(x, layer.norms[0]))
                 attended = self._attend(index, layer, qkv, attention)
@@ -204,7 +204,7 @@ class Decoder(LanguageModel):
         return self._head.weights(first, stop)
 
     def _stepped(self, x: Tensor, attention: Attention) -> bool:
-        """Take one token (``[1, 1, hidden]``) through all layers in C; False if not possible."""
+        """Take a few tokens (``[1, n, hidden]``) through all layers in C; False if not possible."""
         steps = self._packs and self.head_size in SIZES
         views = attention.views(self._scale, self.dtype, MAX_RANGES) if steps else None
         if views is None:
