@@ -118,6 +118,14 @@ class LanguageModel(ABC):
         return CHUNK
 
     @property
+    def alike_rows(self) -> int:
+        """Tokens of one pass that get exactly the hidden states and logits of a pass of each.
+
+        With more of them, sums may be ordered otherwise.
+        """
+        return 1
+
+    @property
     def dtype_name(self) -> str:
         """The dtype in which the model computes, as in ``bfloat16``."""
         return str(self.dtype).removeprefix("torch.")

@@ -16,7 +16,7 @@ SIZES = (64, 128, 192, 256)
 """Supported head sizes."""
 MAX_RANGES = 4
 MAX_FEW = 8
-"""Queries of a head that are attended without packing the keys, each exactly as if it were alone."""
+"""Queries of a head, at most, each of which gets exactly what it gets alone."""
 NO_LIMIT = 2**62
 
 
