@@ -56,10 +56,11 @@ class KeyRange:
 
 
 class TokenRange(NamedTuple):
-    """Consecutive keys that one token sees, within larger tensors.
+    """Consecutive keys that some new token sees, within larger tensors.
 
     Attributes:
-        rotation: Rotation of the query in this range, with the score's scale; None for none.
+        rotation: Rotations of the queries in this range, with the score's scale: one for each
+            token, or one for all; None for none.
         key: ``[1, Hkv, ., D]``, rotated to its position in this range.
         value: ``[1, Hkv, ., D]``.
         begin: Column of the first key.
@@ -80,14 +81,14 @@ class TokenRange(NamedTuple):
 
 
 class TokenView(NamedTuple):
-    """What one token sees in one layer, and where its own key and value go.
+    """What new tokens see in one layer, and where their own keys and values go.
 
     Attributes:
-        ranges: The keys that the token sees, its own included.
-        key: ``[1, Hkv, ., D]``; receives the token's key at ``column``.
-        value: ``[1, Hkv, ., D]``; receives the token's value at ``column``.
-        column: Where key and value go.
-        rotation: Rotation of the token's key; None for none.
+        ranges: The keys that the tokens see, their own included.
+        key: ``[1, Hkv, ., D]``; receives the tokens' keys from ``column`` on.
+        value: ``[1, Hkv, ., D]``; receives the tokens' values from ``column`` on.
+        column: Where keys and values go.
+        rotation: Rotations of the tokens' keys, as in ``TokenRange``; None for none.
     """
 
     ranges: tuple[TokenRange, ...]

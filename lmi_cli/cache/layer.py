@@ -105,8 +105,8 @@ class LayerCache:
         """The live tokens of a track; None if there are none, or no such track."""
         return self.tracks[name][1].span if name in self.tracks else None
 
-    def next_token_track(self) -> str | None:
-        """Name of the one track that a next token goes into, if a place in it can be reserved.
+    def next_tokens_track(self) -> str | None:
+        """Name of the one track that the next tokens go into, if places in it can be reserved.
 
         None if there is not exactly one, or if it holds no token yet.
         """

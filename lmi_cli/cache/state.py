@@ -103,6 +103,25 @@ class StreamState:
             store.truncate(self.position)
         self._torn = False
 
+    def rewind(self, position: int) -> None:
+        """Forget the tokens from ``position`` on, which the last pass has read.
+
+        What the window has dropped does not come back; it dropped nothing that a query behind the
+        first token of that pass sees.
+
+        Raises:
+            RuntimeError: See :meth:`begin_pass`, or the means of the tokens have been recorded.
+            ValueError: There are fewer tokens.
+        """
+        self._require_whole()
+        if self.means is not None:
+            raise RuntimeError("means of tokens cannot be taken back")
+        if not self.origin <= position <= self.position:
+            raise ValueError(f"position {position:,} of {self.position:,}")
+        if position < self.position:
+            self.position = position
+            self.undo_pass()
+
     def save(self) -> dict[str, Tensor]:
         """Everything that :meth:`restore` needs, by name.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.request import Request
-from lmi_cli.engine import MOST_CHUNK
+from lmi_cli.engine import MOST_CHUNK, SPECULATE
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ def sampling_of(request: Request) -> "Sampling":
         raise UsageError(
             f"--contrast {request.contrast:g}: the range is 0 to {_LARGEST_CONTRAST:g}"
         )
+    if request.speculate not in SPECULATE:
+        raise UsageError(
+            f"unknown value {request.speculate!r} for --speculate",
+            hint="one of " + ", ".join(SPECULATE),
+        )
     return Sampling(request.temperature, request.top_p, request.top_k, request.seed)
 
 
@@ -128,6 +133,7 @@ def answer_options(request: Request, prompts: "Prompts") -> "AnswerOptions":
         sampling_of(request),
         rank=request.rank,
         contrast=request.contrast,
+        speculate=request.speculate,
         show_prompt=request.show_prompt,
     )
 

@@ -58,6 +58,8 @@ def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing", *more:
     line += f", loaded in {opened.load_s:.1f} s"
     if timing.decode_tok_per_s:
         line += f", decoded at {timing.decode_tok_per_s:.1f} tok/s"
+        if timing.decode_tok_per_pass:
+            line += f" ({timing.decode_tok_per_pass:.1f} tokens a pass)"
     return [f"{line}, peak memory {mebibytes(peak_rss_bytes())}", *more, *input_lines(report)]
 
 

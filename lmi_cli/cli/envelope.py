@@ -94,7 +94,7 @@ def timing_object(opened: Opened, timing: "Timing") -> dict[str, Any]:
 def sampling_object(request: Request) -> dict[str, Any]:
     """``sampling``: how tokens were chosen."""
     names = ("temperature", "top_p", "top_k", "seed", "max_new_tokens", "contrast", "rank")
-    return {name: getattr(request, name) for name in names}
+    return {name: getattr(request, name) for name in (*names, "speculate")}
 
 
 def dump_reading(

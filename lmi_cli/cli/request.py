@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lmi_cli.cli.arguments import Panel, method_options
-from lmi_cli.engine import ANSWER_TOKENS, CONTRAST
+from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, SPECULATE
 from lmi_cli.methods import METHODS
 
 SOURCES, MODEL, METHOD, MEMORY = map(Panel, ("Sources", "Model", "Method", "Memory"))
@@ -96,6 +96,12 @@ class Request:
         "--contrast X",
         "Weight against what the model would say without the passages; 0 turns this off.",
         CONTRAST,
+    )
+    speculate: str = GENERATION(
+        "--speculate NAME",
+        "Drafts of the next tokens, checked several in one pass: suffix looks for them in the text "
+        "and in earlier answers; auto (default) does where it changes no token; none.",
+        SPECULATE[0],
     )
     system: Text = GENERATION("--system -s TEXT", "System text of the prompt.")
     show_prompt: bool = GENERATION(

@@ -242,6 +242,7 @@ class _Summarizing:
             length_of(request.length),
             sampling_of(request),
             session.chunk(self._opened),
+            request.speculate,
         )
         size = writing.part_tokens(model.known, options.prompts, options.length)
         divided = DividedDocument(document, sources, size)
@@ -300,6 +301,8 @@ class _Summarizing:
         timing, work = report.timing, [f"loaded in {opened.load_s:.1f} s", peak]
         if timing.decode_tok_per_s:
             speed = f"{timing.decode_tok_per_s:.1f} tok/s"
+            if timing.decode_tok_per_pass:
+                speed += f" ({timing.decode_tok_per_pass:.1f} tokens a pass)"
             work.insert(1, f"wrote {report.generated:,} at {speed}")
         if timing.prefill_tok_per_s:
             speed = f"{timing.prefill_tok_per_s:,.0f} tok/s"

@@ -17,5 +17,9 @@ MOST_CHUNK = 2**16
 ANSWER_TOKENS = 256
 """Longest answer, in tokens, unless the user says otherwise."""
 
+SPECULATE = ("auto", "suffix", "none")
+"""Whether tokens are drafted (:mod:`lmi_cli.engine.drafts`): ``auto`` drafts where no answer can
+change by it."""
+
 CONTRAST = 0.5
 """Weight of :class:`lmi_cli.engine.batch.Contrast` in answers, unless the user says otherwise."""

@@ -1,7 +1,8 @@
 """Decoding several streams together, so that the weights are read once for all of them.
 
 The linear layers of a model see the newest token of each stream as one row; in attention each row
-is a stream of its own. Streams may have any lengths and end at any time.
+is a stream of its own. Streams may have any lengths and end at any time. What may follow the newest
+token (see :mod:`lmi_cli.engine.drafts`) is read with it, and forgotten where it was wrong.
 """
 
 import math
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from lmi_cli.attention.ranges import QKV
 from lmi_cli.cache.state import StreamState
-from lmi_cli.engine.engine import Engine, Generated, loops, not_finite
+from lmi_cli.engine.drafts import MOST_DRAFTED, MOST_ROWS, Drafter
+from lmi_cli.engine.engine import Engine, Generated, Ids, loops, not_finite
 from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.engine.language_model import Attention
 from lmi_cli.engine.sampling import Sampling
@@ -50,23 +52,22 @@ class Contrast:
 
 
 class JointPass(Attention):
-    """Attention for one new token of each of several streams."""
+    """Attention for a few new tokens of each of several streams.
 
-    def __init__(self, passes: Sequence[ForwardPass]) -> None:
-        self._passes = passes
+    Args:
+        passes: One for each stream.
+        counts: The new tokens of each.
+    """
+
+    def __init__(self, passes: Sequence[ForwardPass], counts: Sequence[int]) -> None:
+        self._passes, self._counts = passes, list(counts)
 
     def attend(self, layer: int, qkv: QKV) -> Tensor:
-        """Attention output ``[1, H, streams, Dv]``; the rows of ``qkv`` are the streams."""
+        """Attention output ``[1, H, tokens, Dv]``; the tokens of a stream follow each other."""
+        parts = (tensor.split(self._counts, 2) for tensor in (qkv.query, qkv.key, qkv.value))
         rows = [
-            each.attend(
-                layer,
-                qkv._replace(
-                    query=qkv.query[:, :, row : row + 1],
-                    key=qkv.key[:, :, row : row + 1],
-                    value=qkv.value[:, :, row : row + 1],
-                ),
-            )
-            for row, each in enumerate(self._passes)
+            each.attend(layer, qkv._replace(query=query, key=key, value=value))
+            for each, query, key, value in zip(self._passes, *parts, strict=True)
         ]
         return torch.cat(rows, 2)
 
@@ -81,6 +82,7 @@ def decode_batch(
     sampling: Sampling,
     first: int = 0,
     contrasts: Sequence[Contrast | None] | None = None,
+    drafters: Sequence[Drafter] | None = None,
     enough: Callable[[int, Sequence[int]], bool] = lambda stream, tokens: False,
 ) -> Iterator[tuple[int, Generated]]:
     """Generate in several streams at once.
@@ -94,6 +96,8 @@ def decode_batch(
         sampling: How tokens are chosen.
         first: Number of the first stream, for its random generator; the others follow.
         contrasts: That of each stream; None for none. Their states are consumed too.
+        drafters: That of each stream; None for none. Every token is chosen as without them, from
+            the same random numbers; they only decide how many are chosen after one pass.
         enough: Told the number of a stream and its tokens so far; ends it if it returns True.
 
     Yields:
@@ -102,52 +106,144 @@ def decode_batch(
     Raises:
         ModelError: A logit is not finite.
     """
-    generators = [sampling.generator(first + stream) for stream in range(len(states))]
-    tokens: list[list[int]] = [[] for _ in states]
-    contrast = list(contrasts or [None for _ in states])
-    active = list(range(len(states)))
-    # The rows of streams come first, then those of their contrasts.
-    hidden = torch.stack([*last, *(each.last for each in contrast if each is not None)])
+    streams = [
+        _Stream(state, hidden[None], sampling.generator(first + number), contrast, drafter)
+        for number, (state, hidden, contrast, drafter) in enumerate(
+            zip(
+                states,
+                last,
+                contrasts or [None for _ in states],
+                [None for _ in states] if drafters is None else drafters,
+                strict=True,
+            )
+        )
+    ]
+    active = dict(enumerate(streams))
     while active:
-        going = []
-        rows = engine.model.logits(hidden)
-        without = iter(rows[len(active) :])
-        for stream, logits in zip(active, rows[: len(active)], strict=True):
-            if not bool(logits.max().isfinite()):
-                raise not_finite(states[stream])
-            token_logits = logits
-            if (each := contrast[stream]) is not None:
-                token_logits = each.applied(logits, next(without))
-            token = sampling.choose(token_logits, generators[stream])
-            tokens[stream].append(token)
-            reason = None
-            if token in stop_ids or enough(stream, tokens[stream]):
-                reason = "stop"
-            elif len(tokens[stream]) >= limit:
-                reason = "length"
-            elif loops(tokens[stream]):
-                reason = "loop"
-            yield stream, Generated(token, reason)
-            if reason is None:
-                going.append(stream)
-        active = going
+        # The rows of streams come first, then those of their contrasts.
+        hidden = [each.hidden for each in active.values()]
+        hidden += [each.contrast.last for each in active.values() if each.contrast is not None]
+        rows = engine.model.logits(torch.cat(hidden))
+        given, prior = 0, sum(len(each.hidden) for each in active.values())
+        for number, stream in list(active.items()):
+            count = len(stream.hidden)
+            logits = rows[given : given + count]
+            given += count
+            without = None
+            if stream.contrast is not None:
+                without = rows[prior : prior + count]
+                prior += count
+            for row in range(count):
+                token = stream.choose(logits[row], without, row, sampling)
+                reason = None
+                if token in stop_ids or enough(number, stream.tokens):
+                    reason = "stop"
+                elif len(stream.tokens) >= limit:
+                    reason = "length"
+                elif loops(stream.tokens):
+                    reason = "loop"
+                yield number, Generated(token, reason)
+                if reason is not None:
+                    del active[number]
+                if reason is not None or not stream.goes_on(row):
+                    break
+            stream.end_pass(row + 1)
         if active:
-            both = [*active, *(stream for stream in active if contrast[stream] is not None)]
-            newest = np.array([tokens[stream][-1] for stream in both], dtype=np.int32)
-            others = (contrast[stream] for stream in active)
-            going_on = [states[stream] for stream in active]
-            going_on += [each.state for each in others if each is not None]
-            hidden = _forward(engine, going_on, newest)
+            _advance(engine, list(active.values()), limit)
 
 
-def _forward(engine: Engine, states: Sequence[StreamState], ids: np.ndarray) -> Tensor:
-    """Read one token in each stream; returns hidden states ``[streams, hidden]``."""
+class _Stream:
+    """A stream that is being decoded.
+
+    Attributes:
+        state: Has read all tokens but the last, and the draft.
+        hidden: Hidden states ``[n, hidden]`` of the last token read and of the draft after it.
+        contrast: Its state has read the same tokens, and ``last`` has as many rows.
+        drafter: Where drafts come from.
+        tokens: Those chosen so far.
+        drafted: The draft that the last pass has read.
+    """
+
+    def __init__(
+        self,
+        state: StreamState,
+        hidden: Tensor,
+        generator: torch.Generator,
+        contrast: Contrast | None,
+        drafter: Drafter | None,
+    ) -> None:
+        self.state, self.hidden, self.drafter = state, hidden, drafter
+        self.contrast = contrast and Contrast(
+            contrast.state, contrast.last.view(1, -1), contrast.weight
+        )
+        self.tokens: list[int] = []
+        self.drafted: list[int] = []
+        self._generator = generator
+
+    @property
+    def states(self) -> list[StreamState]:
+        """Its state, and that of its contrast."""
+        return [self.state, *([] if self.contrast is None else [self.contrast.state])]
+
+    def choose(self, logits: Tensor, without: Tensor | None, row: int, sampling: Sampling) -> int:
+        """Choose the next token from logits ``[vocab]``; ``without`` is ``[n, vocab]``.
+
+        Raises:
+            ModelError: A logit is not finite.
+        """
+        if not bool(logits.max().isfinite()):
+            raise not_finite(self.state)
+        if self.contrast is not None and without is not None:
+            logits = self.contrast.applied(logits, without[row])
+        self.tokens.append(sampling.choose(logits, self._generator))
+        return self.tokens[-1]
+
+    def goes_on(self, row: int) -> bool:
+        """Whether the token chosen from a row is that of the draft, which the next row follows."""
+        return row < len(self.drafted) and self.tokens[-1] == self.drafted[row]
+
+    def end_pass(self, chosen: int) -> None:
+        """Forget the draft behind the ``chosen`` tokens of this pass."""
+        if self.drafter is not None:
+            self.drafter.take(self.tokens[-chosen:], len(self.drafted))
+        wrong = len(self.drafted) - (chosen - 1)
+        for state in self.states:
+            state.rewind(state.position - wrong)
+        self.drafted = []
+
+
+def _advance(engine: Engine, streams: Sequence[_Stream], limit: int) -> None:
+    """Read the newest token of each stream, and a draft behind it."""
+    states = [stream.state for stream in streams]
+    contrasts = [each.contrast for each in streams if each.contrast is not None]
+    rows = len(states) + len(contrasts)
+    room = min(MOST_ROWS // rows, MOST_DRAFTED + 1, engine.chunk) - 1
+    for stream in streams:
+        if stream.drafter is not None:
+            stream.drafted = stream.drafter.draft(min(room, limit - len(stream.tokens) - 1))
+    ids = [np.array([each.tokens[-1], *each.drafted], dtype=np.int32) for each in streams]
+    ids += [each for each, stream in zip(ids, streams, strict=True) if stream.contrast is not None]
+    states += [each.state for each in contrasts]
+    hidden = _forward(engine, states, ids).split([len(each) for each in ids])
+    for stream, found in zip(streams, hidden, strict=False):
+        stream.hidden = found
+    for contrast, found in zip(contrasts, hidden[len(streams) :], strict=True):
+        contrast.last = found
+
+
+def _forward(engine: Engine, states: Sequence[StreamState], ids: Sequence[Ids]) -> Tensor:
+    """Read tokens in each stream; returns hidden states ``[tokens, hidden]``."""
     if len(states) == 1:
-        return engine.forward(states[0], ids)
+        return engine.forward(states[0], ids[0])
     for state in states:
         state.begin_pass()
-    joint = JointPass([ForwardPass(state, engine.layers, 1) for state in states])
-    hidden = engine.model.hidden(torch.from_numpy(ids.astype(np.int64))[None], joint)
-    for state in states:
-        state.end_pass(1)
+    counts = [len(each) for each in ids]
+    passes = [
+        ForwardPass(state, engine.layers, count)
+        for state, count in zip(states, counts, strict=True)
+    ]
+    tokens = torch.from_numpy(np.concatenate(ids).astype(np.int64))[None]
+    hidden = engine.model.hidden(tokens, JointPass(passes, counts))
+    for state, count in zip(states, counts, strict=True):
+        state.end_pass(count)
     return hidden[0]

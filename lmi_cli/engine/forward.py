@@ -79,7 +79,7 @@ class ForwardPass(Attention):
         parts = [
             attend_topk(
                 self._rotate(rotary, qkv.query, segment.query_position, qkv.scale),
-                self._state.searched[segment.track].key_blocks(layer),
+                list(self._state.searched[segment.track].key_blocks(layer)),
                 segment.topk,
                 query_start=self.position,
                 nearest=segment.nearest,
@@ -96,15 +96,16 @@ class ForwardPass(Attention):
     def views(self, scale: float, dtype: torch.dtype, most_ranges: int) -> list[TokenView] | None:
         """See :meth:`Attention.views`.
 
-        There is a view where attention is one softmax over what is cached, and where the token's
-        key goes into exactly one track of each layer.
+        There is a view where attention is one softmax over what is cached, and where the keys of
+        all tokens go into exactly one track of each layer.
         """
         state = self._state
-        if state.recording or self._observe is not None or self.position != self._last:
+        if state.recording or self._observe is not None:
             return None
         if state.searches or state.most_segments > most_ranges:
             return None
-        tracks = [cache.next_token_track() for cache in state.caches]
+        count = self._last - self.position + 1
+        tracks = [cache.next_tokens_track() for cache in state.caches]
         if None in tracks:
             return None
         views = []
@@ -114,7 +115,7 @@ class ForwardPass(Attention):
             self._layers, state.caches, state.segments, tracks, strict=True
         ):
             track, cached = cache.tracks[name or ""]
-            column = cached.reserve(1, self.position)
+            column = cached.reserve(count, self.position)
             key, value = cached.tensors
             place = (id(layer.rotary), id(segments), key.device)
             if place not in shared:

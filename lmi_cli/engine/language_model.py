@@ -28,7 +28,7 @@ class Attention(ABC):
         """Attention output ``[B, H, Q, Dv]`` of layer number ``layer``, counted from zero."""
 
     def views(self, scale: float, dtype: torch.dtype, most_ranges: int) -> list[TokenView] | None:
-        """What one new token sees in each layer, for a model that attends by itself.
+        """What the new tokens see in each layer, for a model that attends by itself.
 
         Args:
             scale: Factor on each score.
@@ -36,7 +36,7 @@ class Attention(ABC):
             most_ranges: Ranges that the model can attend to in one layer.
 
         Returns:
-            A view for each layer, with room made for the token's own key and value, which the
+            A view for each layer, with room made for the tokens' own keys and values, which the
             model has to write; None where :meth:`attend` must be called.
         """
         return None
@@ -116,6 +116,14 @@ class LanguageModel(ABC):
     def chunk(self) -> int:
         """Tokens in one forward pass that suit the model."""
         return CHUNK
+
+    @property
+    def alike_rows(self) -> int:
+        """Tokens of one pass that get exactly the hidden states and logits of a pass of each.
+
+        With more of them, sums may be ordered otherwise.
+        """
+        return 1
 
     @property
     def dtype_name(self) -> str:

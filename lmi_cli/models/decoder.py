@@ -23,9 +23,9 @@ from lmi_cli.models.blueprint import EMBEDDING, HEAD, Blueprint
 from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.weights import Weights
 from lmi_cli.native import onednn, pointwise
-from lmi_cli.native.attention import MAX_RANGES, SIZES
+from lmi_cli.native.attention import MAX_FEW, MAX_RANGES, SIZES
 from lmi_cli.native.library import takes
-from lmi_cli.native.linear import PackedLinear, Weight, halves, kind_of
+from lmi_cli.native.linear import FEW, PackedLinear, Weight, halves, kind_of
 from lmi_cli.native.step import LayerNorms, StepLayer, Stepper
 
 _BITS = {"int8": 8, "int4": 4}
@@ -188,6 +188,11 @@ class Decoder(LanguageModel):
         linears = (linear for layer in self._layers for linear in layer.linears)
         return sum(linear.nbytes for linear in linears) + self._head.nbytes
 
+    @property
+    def alike_rows(self) -> int:
+        """See :meth:`LanguageModel.alike_rows`; only the library in C promises any."""
+        return FEW if self._packs and self.head_size in SIZES else 1
+
     @torch.inference_mode()
     def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
         """See :meth:`LanguageModel.hidden`."""
@@ -195,7 +200,7 @@ class Decoder(LanguageModel):
         if self._shape.embedding_scale != 1.0:
             x *= torch.tensor(self._shape.embedding_scale, dtype=x.dtype)
         whole = depth is None
-        if ids.numel() > 1 or not whole or not self._stepped(x, attention):
+        if ids.numel() > MAX_FEW or not whole or not self._stepped(x, attention):
             activation = self._shape.activation
             for index, layer in enumerate(self._layers[:depth]):
                 norms = layer.norms
@@ -219,7 +224,7 @@ class Decoder(LanguageModel):
         return self._head.weights(first, stop)
 
     def _stepped(self, x: Tensor, attention: Attention) -> bool:
-        """Take one token (``[1, 1, hidden]``) through all layers in C; False if not possible."""
+        """Take a few tokens (``[1, n, hidden]``) through all layers in C; False if not possible."""
         steps = self._packs and self.head_size in SIZES
         views = attention.views(self._scale, self.dtype, MAX_RANGES) if steps else None
         if views is None:

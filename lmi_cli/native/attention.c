@@ -3,8 +3,8 @@
  * Computes the same as kernel.py, with scores and sums in float32: one softmax over several ranges
  * of keys, each in its own band of true distance. Keys and values are packed in pairs, as the dot
  * product instruction needs them, once for all queries; then tiles of queries pass over blocks of
- * keys with a running maximum and sum (Milakov and Gimelshein 2018, arXiv 1805.02867). For a single
- * query see one_query.c.
+ * keys with a running maximum and sum (Milakov and Gimelshein 2018, arXiv 1805.02867). For a few
+ * queries see one_query.c.
  */
 #include "attention.h"
 #include "multiply.h"

@@ -6,7 +6,8 @@
 
 enum {
     MAX_SIZE = 256, /* components of a head */
-    MAX_RANGES = 4
+    MAX_RANGES = 4,
+    MAX_FEW = 8 /* queries of a head that are attended without packing the keys */
 };
 
 /* Must match Range in attention.py. Strides are in elements; keys and values have no gaps. */
@@ -50,8 +51,9 @@ static inline void write_row(bf16 *out, const float *values, float factor, int64
     for (int64_t at = 0; at < size; at += LANES) narrow(out + at, load(values + at) * factor);
 }
 
-/* A single query of every head; see one_query.c. */
-int lmi_attend_one(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
-                   int64_t size, float softcap, int64_t position, bf16 *out, float *lse);
+/* At most MAX_FEW queries of every head, each as if it were alone; see one_query.c. */
+int lmi_attend_few(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
+                   int64_t rows, int64_t size, float softcap, int64_t position, bf16 *out,
+                   float *lse);
 
 #endif

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SIZES = (64, 128, 192, 256)
 """Supported head sizes."""
 MAX_RANGES = 4
+MAX_FEW = 8
+"""Queries of a head, at most, each of which gets exactly what it gets alone."""
 NO_LIMIT = 2**62
 
 
@@ -85,14 +87,10 @@ def attend(
         table = (Range * len(ranges))(*(_range_of(keys, item) for keys in ranges))
         out = output[item].data_ptr()
         sums = None if lse is None else lse[item].data_ptr()
-        if rows == 1:
-            failed = library.lmi_attend_one(
-                table, len(ranges), heads, key_heads, size, cap, query_start, out, sums
-            )
-        else:
-            failed = library.lmi_attend(
-                table, len(ranges), heads, key_heads, rows, size, cap, query_start, out, sums
-            )
+        attend = library.lmi_attend_few if rows <= MAX_FEW else library.lmi_attend
+        failed = attend(
+            table, len(ranges), heads, key_heads, rows, size, cap, query_start, out, sums
+        )
         if failed:
             raise MemoryError("too little memory for the packed keys of a chunk")
     return output.transpose(1, 2), lse

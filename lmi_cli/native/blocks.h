@@ -25,6 +25,7 @@ enum {
     BLOCK = 32, /* columns that are stored together */
     QUADS = BLOCK / 4,
     VECTORS = PANEL / LANES,
+    MOST_TOGETHER = 4, /* tokens for which weights are unpacked once */
     PLANE = 4 * PANEL /* bytes */
 };
 
@@ -172,43 +173,58 @@ INLINE void add_quad(ints sums[2], bits32 codes, const uint32_t numbers[2]) {
 
 INLINE floats sum_of_quads(const ints sums[2]) {
 #ifdef HAS_BYTE_DOT
-    return __builtin_convertvector(sums[0], floats) * (float)BASE +
-           __builtin_convertvector(sums[1], floats);
+    return fused(__builtin_convertvector(sums[0], floats), fill((float)BASE),
+                 __builtin_convertvector(sums[1], floats));
 #else
     return __builtin_convertvector(sums[0] + sums[1], floats);
 #endif
 }
 
-/* Products of one token with the rows of a panel. */
-INLINE void codes_product(const int bits, const Part *part, int64_t columns, int64_t panel,
-                          Whole x, floats sums[VECTORS]) {
+/* Products of a few tokens with the rows of a panel.
+ *
+ * The codes are unpacked once for all tokens, and each token's sums are those that it gets alone.
+ */
+INLINE void codes_product(const int bits, const int tokens, const Part *part, int64_t columns,
+                          int64_t panel, const Whole x[], floats sums[][VECTORS]) {
     const int64_t span = span_of(bits), spans = columns / span;
     const int quads = (int)span / 4;
     const uint8_t *block = codes_at(part, columns, panel);
     const int64_t scales = panel * spans * PANEL;
     const float offset = (float)part->offset;
-    for (int j = 0; j < VECTORS; j++) sums[j] = (floats){0};
+    for (int t = 0; t < tokens; t++)
+        for (int j = 0; j < VECTORS; j++) sums[t][j] = (floats){0};
     for (int64_t at = 0; at < columns / BLOCK; at++, block += block_bytes(bits)) {
-        const uint32_t(*numbers)[2] = (const uint32_t(*)[2])(x.quads + at * QUADS);
         for (int64_t line = 0; line < block_bytes(bits); line += 64) PREFETCH(block + line);
 #pragma GCC unroll 2
         for (int half = 0; half < BLOCK / span; half++) {
             const int64_t which = at * (BLOCK / span) + half, first = scales + which * PANEL;
-            const floats unit = fill(x.unit[at]);
-            const float sum =
-                bits == 6 ? x.sum[which] : x.sum[2 * which] + x.sum[2 * which + 1];
-            const floats below = fill(offset * sum), lifted = fill(sum);
+            float sum[MOST_TOGETHER], below[MOST_TOGETHER];
+            for (int t = 0; t < tokens; t++) {
+                sum[t] = bits == 6 ? x[t].sum[which] : x[t].sum[2 * which] + x[t].sum[2 * which + 1];
+                below[t] = offset * sum[t];
+            }
 #pragma GCC unroll 4
             for (int j = 0; j < VECTORS; j++) {
-                ints dots[2] = {{0}, {0}};
+                ints dots[MOST_TOGETHER][2];
+#pragma GCC unroll 4
+                for (int t = 0; t < tokens; t++) dots[t][0] = dots[t][1] = (ints){0};
 #pragma GCC unroll 8
-                for (int quad = 0; quad < quads; quad++)
-                    add_quad(dots, codes_of(bits, block, j * LANES, half * quads + quad),
-                             numbers[half * quads + quad]);
-                const floats product = sum_of_quads(dots) * unit - below;
-                sums[j] += from_half(part->scale + first + j * LANES) * product;
-                if (part->minimum)
-                    sums[j] -= from_half(part->minimum + first + j * LANES) * lifted;
+                for (int quad = 0; quad < quads; quad++) {
+                    const bits32 codes = codes_of(bits, block, j * LANES, half * quads + quad);
+#pragma GCC unroll 4
+                    for (int t = 0; t < tokens; t++)
+                        add_quad(dots[t], codes, x[t].quads[at * QUADS + half * quads + quad]);
+                }
+                const floats scale = from_half(part->scale + first + j * LANES);
+#pragma GCC unroll 4
+                for (int t = 0; t < tokens; t++) {
+                    const floats unit = fill(x[t].unit[at]);
+                    const floats product = fused(sum_of_quads(dots[t]), unit, fill(-below[t]));
+                    sums[t][j] = fused(scale, product, sums[t][j]);
+                    if (part->minimum)
+                        sums[t][j] = fused(from_half(part->minimum + first + j * LANES),
+                                           fill(-sum[t]), sums[t][j]);
+                }
             }
         }
     }

@@ -9,6 +9,9 @@
 #define ZIP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #define STEPS 0, 1, 2, 3, 4, 5, 6, 7
 
+/* a * b + c, rounded once. The operators leave that to the compiler, which decides by the loop. */
+static inline __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+
 /* The larger of each two; of b, if either is nan. */
 static inline __m256 maximum(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 

@@ -9,6 +9,9 @@
 #define ZIP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define STEPS 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 
+/* a * b + c, rounded once. The operators leave that to the compiler, which decides by the loop. */
+static inline __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+
 /* The larger of each two; of b, if either is nan. */
 static inline __m512 maximum(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 

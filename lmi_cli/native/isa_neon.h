@@ -9,6 +9,11 @@
 #define ZIP_HIGH 2, 6, 3, 7
 #define STEPS 0, 1, 2, 3
 
+/* a * b + c, rounded once. The operators leave that to the compiler, which decides by the loop. */
+static inline float32x4_t fused(float32x4_t a, float32x4_t b, float32x4_t c) {
+    return vfmaq_f32(c, a, b);
+}
+
 /* The larger of each two; nan, if either is nan. */
 static inline float32x4_t maximum(float32x4_t a, float32x4_t b) { return vmaxq_f32(a, b); }
 

@@ -16,7 +16,7 @@ _TILES = frozenset(("amx_tile", "amx_bf16"))
 _INTEGER, _POINTER, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _ARGUMENTS = {
     "lmi_attend": [_POINTER, *[_INTEGER] * 5, _FLOAT, _INTEGER, _POINTER, _POINTER],
-    "lmi_attend_one": [_POINTER, *[_INTEGER] * 4, _FLOAT, _INTEGER, _POINTER, _POINTER],
+    "lmi_attend_few": [_POINTER, *[_INTEGER] * 5, _FLOAT, _INTEGER, _POINTER, _POINTER],
     "lmi_norm": [_POINTER, _POINTER, _FLOAT, *[_INTEGER] * 3, _POINTER],
     "lmi_rotate": [
         _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, *[_INTEGER] * 4, _POINTER,
@@ -28,7 +28,7 @@ _ARGUMENTS = {
     "lmi_linear": [_POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER, _INTEGER],
     "lmi_threads": [_INTEGER],
     "lmi_tiles": [_INTEGER],
-    "lmi_step": [_POINTER, _POINTER, _POINTER, _INTEGER, _POINTER],
+    "lmi_step": [_POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _POINTER],
 }  # fmt: skip
 
 _library: ctypes.CDLL | None = None

@@ -1,7 +1,7 @@
 /* Linear layers.
  *
  * Weights are packed once, in the order in which every product reads them. One token takes as long
- * as reading them; many tokens take as long as the arithmetic, and blocks of few bits are expanded
+ * as reading them; a few take little longer, and each gets exactly the sums that it gets alone; many tokens take as long as the arithmetic, and blocks of few bits are expanded
  * for them panel by panel. Bias, residual and gate are applied while the sums are at hand.
  */
 #include "linear.h"
@@ -114,24 +114,33 @@ typedef struct {
     int64_t *known;       /* of which panel they are, if they are all of it */
 } Product;
 
+/* Products of a few tokens with a panel, and their outputs from row `row` on. */
+INLINE void some_tokens(const int tokens, const Product *all, const Part *part, int64_t panel,
+                        int64_t row) {
+    const int64_t columns = all->linear->columns;
+    const Token *x = all->tokens + row;
+    floats sums[MOST_TOGETHER][VECTORS];
+    Whole whole[MOST_TOGETHER];
+    for (int t = 0; t < tokens; t++) whole[t] = x[t].whole;
+    switch (part->bits) {
+    case 4: codes_product(4, tokens, part, columns, panel, whole, sums); break;
+    case 5: codes_product(5, tokens, part, columns, panel, whole, sums); break;
+    case 6: codes_product(6, tokens, part, columns, panel, whole, sums); break;
+    case 8: codes_product(8, tokens, part, columns, panel, whole, sums); break;
+    default: product(tokens, panel_of(part, columns, panel), x, columns / 2, sums);
+    }
+    for (int t = 0; t < tokens; t++)
+        finish(part, panel, all->ending, sums[t], all->out + (row + t) * all->out_row);
+}
+
 static void few_tokens(const void *work, int64_t piece, int64_t thread) {
     const Product *all = work;
-    const int64_t columns = all->linear->columns;
-    int64_t panel = piece;
+    int64_t panel = piece, row = 0;
     const Part *part = part_of(all->linear, &panel);
     (void)thread;
-    for (int64_t row = 0; row < all->count; row++) {
-        const Token *x = all->tokens + row;
-        floats sums[VECTORS];
-        switch (part->bits) {
-        case 4: codes_product(4, part, columns, panel, x->whole, sums); break;
-        case 5: codes_product(5, part, columns, panel, x->whole, sums); break;
-        case 6: codes_product(6, part, columns, panel, x->whole, sums); break;
-        case 8: codes_product(8, part, columns, panel, x->whole, sums); break;
-        default: product(panel_of(part, columns, panel), x->values, columns / 2, sums);
-        }
-        finish(part, panel, all->ending, sums, all->out + row * all->out_row);
-    }
+    for (; row + 4 <= all->count; row += 4) some_tokens(4, all, part, panel, row);
+    for (; row + 2 <= all->count; row += 2) some_tokens(2, all, part, panel, row);
+    if (row < all->count) some_tokens(1, all, part, panel, row);
 }
 
 /* Columns `first` to `stop` of a panel, the number `which` of all, as a right side, by strips. */
@@ -273,7 +282,7 @@ static int few(Product *all, const bf16 *x, bool has_values, bool has_codes) {
     const int64_t columns = all->linear->columns;
     const size_t room = has_codes ? whole_bytes(columns) : 0;
     const bool copies = has_values && sizeof(Side) > sizeof(bf16);
-    Token tokens[STRIP_ROWS];
+    Token tokens[FEW];
     char *places = room ? malloc((size_t)all->count * room) : NULL;
     Side *left = copies ? left_of(x, all->count, columns, all->count) : NULL;
     const int failed = (room && places == NULL) || (copies && left == NULL);
@@ -329,5 +338,5 @@ int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t coun
         has_values |= linear->parts[at].bits == 16;
         has_codes |= linear->parts[at].bits < 16;
     }
-    return count < STRIP_ROWS ? few(&all, x, has_values, has_codes) : many(&all, x, has_codes);
+    return count <= FEW ? few(&all, x, has_values, has_codes) : many(&all, x, has_codes);
 }

@@ -6,7 +6,11 @@
 #include "multiply.h"
 #include "pointwise.h"
 
-enum { MAX_PARTS = 3 };
+enum {
+    MAX_PARTS = 3,
+    FEW = 16, /* tokens, at most, each of which gets exactly the sums that it gets alone */
+    STRIP_WIDE = VECTORS < 4 ? VECTORS : 4 /* registers of rows that two tokens share */
+};
 
 /* Must match Linear in linear.py.
  *
@@ -62,38 +66,70 @@ typedef struct {
     Whole whole;
 } Token;
 
-/* Products of one token with the rows of a panel of bfloat16. */
-static inline void product(const bf16 *row, const Side *x, int64_t pairs, floats sums[VECTORS]) {
-    for (int j = 0; j < VECTORS; j++) sums[j] = (floats){0};
-#ifdef HAS_BF16_DOT
-    floats odd[VECTORS];
-    for (int j = 0; j < VECTORS; j++) odd[j] = (floats){0};
-    for (int64_t pair = 0; pair < pairs; pair += 2, row += 4 * PANEL) {
-        uint32_t both, next;
-        memcpy(&both, x + 2 * pair, sizeof both);
-        memcpy(&next, x + 2 * pair + 2, sizeof next);
+/* Products of a few tokens with LANES * wide rows of a panel of bfloat16, from `first` on.
+ *
+ * Each token's sums are those that it gets alone.
+ */
+INLINE void strip_product(const int tokens, const int wide, int first, const bf16 *panel,
+                          const Token x[], int64_t pairs, floats sums[][VECTORS]) {
+    floats even[MOST_TOGETHER][VECTORS], odd[MOST_TOGETHER][VECTORS];
+    const bf16 *row = panel + 2 * LANES * first;
 #pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) {
-            const bf16 *one = row + 2 * LANES * j, *two = one + 2 * PANEL;
-            PREFETCH(one);
-            PREFETCH(two);
-            sums[j] = add_pairs(sums[j], fill_bits(both), load_bits(one));
-            odd[j] = add_pairs(odd[j], fill_bits(next), load_bits(two));
+    for (int t = 0; t < tokens; t++)
+#pragma GCC unroll 16
+        for (int j = 0; j < wide; j++) even[t][j] = odd[t][j] = (floats){0};
+#ifdef HAS_BF16_DOT
+    for (int64_t pair = 0; pair < pairs; pair += 2, row += 4 * PANEL) {
+        for (int line = 0; first == 0 && line < 8; line++) PREFETCH(panel + pair * 2 * PANEL + 32 * line);
+        bits32 one[VECTORS], two[VECTORS];
+#pragma GCC unroll 16
+        for (int j = 0; j < wide; j++) {
+            one[j] = load_bits(row + 2 * LANES * j);
+            two[j] = load_bits(row + 2 * LANES * j + 2 * PANEL);
+        }
+#pragma GCC unroll 4
+        for (int t = 0; t < tokens; t++) {
+            uint32_t both, next;
+            memcpy(&both, x[t].values + 2 * pair, sizeof both);
+            memcpy(&next, x[t].values + 2 * pair + 2, sizeof next);
+#pragma GCC unroll 16
+            for (int j = 0; j < wide; j++) {
+                even[t][j] = add_pairs(even[t][j], fill_bits(both), one[j]);
+                odd[t][j] = add_pairs(odd[t][j], fill_bits(next), two[j]);
+            }
         }
     }
-    for (int j = 0; j < VECTORS; j++) sums[j] += odd[j];
+#pragma GCC unroll 4
+    for (int t = 0; t < tokens; t++)
+#pragma GCC unroll 16
+        for (int j = 0; j < wide; j++) sums[t][first + j] = even[t][j] + odd[t][j];
 #else
     for (int64_t pair = 0; pair < pairs; pair++, row += 2 * PANEL) {
-        const floats even = fill(x[2 * pair]), odd = fill(x[2 * pair + 1]);
-        for (int line = 0; line < 4; line++) PREFETCH(row + 32 * line);
+        for (int line = 0; first == 0 && line < 4; line++) PREFETCH(panel + pair * 2 * PANEL + 32 * line);
 #pragma GCC unroll 16
-        for (int j = 0; j < VECTORS; j++) {
+        for (int j = 0; j < wide; j++) {
             const bits32 both = load_bits(row + 2 * LANES * j);
-            sums[j] += even * even_of(both);
-            sums[j] += odd * odd_of(both);
+#pragma GCC unroll 4
+            for (int t = 0; t < tokens; t++) {
+                const Side *values = x[t].values + 2 * pair;
+                even[t][j] = fused(fill(values[0]), even_of(both), even[t][j]);
+                even[t][j] = fused(fill(values[1]), odd_of(both), even[t][j]);
+            }
         }
     }
+#pragma GCC unroll 4
+    for (int t = 0; t < tokens; t++)
+#pragma GCC unroll 16
+        for (int j = 0; j < wide; j++) sums[t][first + j] = even[t][j];
 #endif
+}
+
+/* Products of a few tokens with the rows of a panel of bfloat16, as many at once as fit registers. */
+INLINE void product(const int tokens, const bf16 *panel, const Token x[], int64_t pairs,
+                    floats sums[][VECTORS]) {
+    const int wide = tokens <= 2 ? STRIP_WIDE : STRIP_WIDE / 2;
+    for (int first = 0; first < VECTORS; first += wide)
+        strip_product(tokens, wide, first, panel, x, pairs, sums);
 }
 
 /* Stores `live` of LANES numbers. */

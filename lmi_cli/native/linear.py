@@ -22,6 +22,8 @@ _PANEL = 64
 _BLOCK = 32
 """Columns of a block."""
 _MAX_PARTS = 3
+FEW = 16
+"""Tokens, at most, each of which gets exactly the outputs that it gets alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
-/* Attention of a single query of every head: nothing is packed, since each key is read once.
+/* Attention of one query of every head, or of a few: nothing is packed, since each key is read once.
  *
  * The visible keys are cut into parts, so that all threads have work. Each part has its own softmax
- * with a peak and a sum, and the parts of a head are merged at the end.
+ * with a peak and a sum, and the parts of a head are merged at the end. Queries at consecutive
+ * positions see almost the same keys: those of a part stay cached for all of them. Every query has
+ * parts of its own, exactly those that it has alone, so that its result is the same to the last bit.
  */
 #include "attention.h"
 #include "multiply.h"
@@ -15,40 +17,50 @@ enum {
     WIDE = SUMS * LANES
 };
 
-/* One query of every head and the keys, which are cut into parts of at most `split`. */
+/* The keys that the query of one row sees, cut into parts of at most `split`. */
+typedef struct {
+    int64_t from[MAX_RANGES], seen[MAX_RANGES], split;
+} Row;
+
+/* A few queries of every head; `parts[range]` are the most parts of a row, in that range and all. */
 typedef struct {
     const Range *ranges;
-    int64_t heads, key_heads, size, split, parts;
+    int64_t heads, key_heads, count, size, all_parts;
     float softcap;
-    int64_t from[MAX_RANGES], seen[MAX_RANGES];
+    int64_t parts[MAX_RANGES];
+    Row rows[MAX_FEW];
     float *partial;
-} OneQuery;
+} Few;
 
-static inline int64_t parts_of(const OneQuery *one, int64_t range) {
-    return (one->seen[range] + one->split - 1) / one->split;
+static inline int64_t parts_of(const Row *row, int64_t range) {
+    return (row->seen[range] + row->split - 1) / row->split;
 }
 
-/* The partial results of a part and a head: output[size], peak, sum. */
-static inline float *partial_of(const OneQuery *one, int64_t part, int64_t head) {
-    return one->partial + (part * one->heads + head) * (one->size + 2);
+/* The partial results of a row, a part and a head: output[size], peak, sum. */
+static inline float *partial_of(const Few *few, int64_t row, int64_t part, int64_t head) {
+    const int64_t place = (row * few->all_parts + part) * few->heads + head;
+    return few->partial + place * (few->size + 2);
 }
 
 /* Returns 1 if memory ran out. */
-static int begin(OneQuery *one, const Range *ranges, int64_t count, int64_t heads,
-                 int64_t key_heads, int64_t size, int64_t position) {
-    *one = (OneQuery){.ranges = ranges, .heads = heads, .key_heads = key_heads, .size = size};
-    int64_t total = 0;
-    for (int64_t at = 0; at < count; at++) {
-        int64_t to;
-        band(ranges + at, position, one->from + at, &to);
-        one->seen[at] = to - one->from[at];
-        total += one->seen[at];
+static int begin(Few *few, int64_t ranges, int64_t rows, int64_t position) {
+    for (int64_t at = 0; at < rows; at++) {
+        Row *row = few->rows + at;
+        int64_t total = 0;
+        for (int64_t range = 0; range < ranges; range++) {
+            int64_t to;
+            band(few->ranges + range, position + at, row->from + range, &to);
+            row->seen[range] = to - row->from[range];
+            total += row->seen[range];
+        }
+        row->split = clamp((total / PARTS + 15) / 16 * 16, 64, SPLIT);
+        for (int64_t range = 0; range < ranges; range++)
+            few->parts[range] = clamp(parts_of(row, range), few->parts[range], INT64_MAX);
     }
-    one->split = clamp((total / PARTS + 15) / 16 * 16, 64, SPLIT);
-    for (int64_t at = 0; at < count; at++) one->parts += parts_of(one, at);
-    const size_t numbers = (size_t)(one->parts * heads * (size + 2)) + 1;
-    one->partial = malloc(numbers * sizeof *one->partial);
-    return one->partial == NULL;
+    for (int64_t range = 0; range < ranges; range++) few->all_parts += few->parts[range];
+    const size_t numbers = (size_t)(rows * few->all_parts * few->heads * (few->size + 2)) + 1;
+    few->partial = malloc(numbers * sizeof *few->partial);
+    return few->partial == NULL;
 }
 
 /* sum + the products of LANES pairs of bfloat16, in LANES partial sums. */
@@ -115,28 +127,19 @@ INLINE void weigh_one(const int heads, const bf16 *value, int64_t n, int64_t siz
         for (int j = 0; j < SUMS; j++) store(output[head] + LANES * j, sums[head][j]);
 }
 
-/* The pieces of a group of heads follow each other, so that memory is read in long runs. */
-static void attend_part(const void *work, int64_t piece, int64_t thread) {
-    const OneQuery *one = work;
-    const int64_t part = piece % one->parts, group = piece / one->parts;
-    (void)thread;
-    const int64_t folds = one->heads / one->key_heads, size = one->size;
-    int64_t which = 0, split = part;
-    while (split >= parts_of(one, which)) split -= parts_of(one, which++);
-    const Range *range = one->ranges + which;
-    const int64_t first = one->from[which] + split * one->split;
-    const int64_t n = clamp(one->seen[which] - split * one->split, 0, one->split);
-    const bf16 *key = range->key + group * range->key_head + first * size;
-    const bf16 *value = range->value + group * range->value_head + first * size;
+/* A part of the keys `key`, `value` [n, size] with the queries of one row that share them. */
+static void attend_part(const Few *few, int64_t row, int64_t part, int64_t group,
+                        const Range *range, const bf16 *key, const bf16 *value, int64_t n) {
+    const int64_t folds = few->heads / few->key_heads, size = few->size;
     _Alignas(64) float scores[GROUP][SPLIT];
     for (int64_t fold = 0; fold < folds; fold += GROUP) {
         const int64_t head = group * folds + fold;
         const int heads = (int)clamp(folds - fold, 0, GROUP);
-        score_one(heads, range->query + head * range->query_head, range->query_head, key, n, size,
-                  one->softcap, scores);
+        score_one(heads, range->query + head * range->query_head + row * range->query_row,
+                  range->query_head, key, n, size, few->softcap, scores);
         float *output[GROUP];
         for (int h = 0; h < heads; h++) {
-            output[h] = partial_of(one, part, head + h);
+            output[h] = partial_of(few, row, part, head + h);
             const float peak = highest(scores[h], 0, n);
             floats sum = {0};
             for (int64_t at = 0; at < n; at += LANES) {
@@ -159,29 +162,56 @@ static void attend_part(const void *work, int64_t piece, int64_t thread) {
     }
 }
 
-static void merge(const OneQuery *one, int64_t head, bf16 *out, float *lse) {
-    const int64_t size = one->size;
-    float peak = -INFINITY, sum = 0.0f, whole[MAX_SIZE] = {0};
-    for (int64_t part = 0; part < one->parts; part++)
-        peak = fmaxf(peak, partial_of(one, part, head)[size]);
-    for (int64_t part = 0; part < one->parts; part++) {
-        const float *found = partial_of(one, part, head);
-        const float share = expf(found[size] - peak);
-        sum += share * found[size + 1];
-        for (int64_t at = 0; at < size; at++) whole[at] += share * found[at];
+/* The pieces of a group of heads follow each other, so that memory is read in long runs. */
+static void attend_parts(const void *work, int64_t piece, int64_t thread) {
+    const Few *few = work;
+    const int64_t part = piece % few->all_parts, group = piece / few->all_parts;
+    (void)thread;
+    int64_t which = 0, split = part;
+    while (split >= few->parts[which]) split -= few->parts[which++];
+    const Range *range = few->ranges + which;
+    for (int64_t at = 0; at < few->count; at++) {
+        const Row *row = few->rows + at;
+        if (split >= parts_of(row, which)) continue;
+        const int64_t first = row->from[which] + split * row->split;
+        attend_part(few, at, part, group, range,
+                    range->key + group * range->key_head + first * few->size,
+                    range->value + group * range->value_head + first * few->size,
+                    clamp(row->seen[which] - split * row->split, 0, row->split));
     }
-    write_row(out + head * size, whole, sum == 0 ? 0 : 1 / sum, size);
-    if (lse) lse[head] = sum == 0 ? -INFINITY : peak + logf(sum);
 }
 
-/* A single query of every head; nothing is packed. Otherwise like lmi_attend. */
-int lmi_attend_one(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
-                   int64_t size, float softcap, int64_t position, bf16 *out, float *lse) {
-    OneQuery one;
-    if (begin(&one, ranges, count, heads, key_heads, size, position)) return 1;
-    one.softcap = softcap;
-    pool_run(key_heads * one.parts, attend_part, &one);
-    for (int64_t head = 0; head < heads; head++) merge(&one, head, out, lse);
-    free(one.partial);
+/* Merges the parts of one head, of which the row has some in each of the ranges. */
+static void merge(const Few *few, int64_t ranges, int64_t row, int64_t head, bf16 *out,
+                  float *lse) {
+    const int64_t size = few->size;
+    float peak = -INFINITY, sum = 0.0f, whole[MAX_SIZE] = {0};
+    for (int64_t range = 0, first = 0; range < ranges; first += few->parts[range++])
+        for (int64_t part = 0; part < parts_of(few->rows + row, range); part++)
+            peak = fmaxf(peak, partial_of(few, row, first + part, head)[size]);
+    for (int64_t range = 0, first = 0; range < ranges; first += few->parts[range++])
+        for (int64_t part = 0; part < parts_of(few->rows + row, range); part++) {
+            const float *found = partial_of(few, row, first + part, head);
+            const float share = expf(found[size] - peak);
+            sum += share * found[size + 1];
+            for (int64_t at = 0; at < size; at++) whole[at] += share * found[at];
+        }
+    write_row(out, whole, sum == 0 ? 0 : 1 / sum, size);
+    if (lse) *lse = sum == 0 ? -INFINITY : peak + logf(sum);
+}
+
+/* At most MAX_FEW queries of every head; nothing is packed. Otherwise like lmi_attend. */
+int lmi_attend_few(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
+                   int64_t rows, int64_t size, float softcap, int64_t position, bf16 *out,
+                   float *lse) {
+    Few few = {.ranges = ranges, .heads = heads, .key_heads = key_heads, .count = rows,
+               .size = size, .softcap = softcap};
+    if (begin(&few, count, rows, position)) return 1;
+    pool_run(key_heads * few.all_parts, attend_parts, &few);
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t head = 0; head < heads; head++)
+            merge(&few, count, row, head, out + (row * heads + head) * size,
+                  lse ? lse + head * rows + row : NULL);
+    free(few.partial);
     return 0;
 }

@@ -15,8 +15,8 @@ static inline void normalize(const bf16 *x, const float *weight, float epsilon, 
     floats sum0 = {0}, sum1 = {0};
     for (int64_t at = 0; at < size; at += 2 * LANES) {
         const floats a = widened(x + at), b = widened(x + at + LANES);
-        sum0 += a * a;
-        sum1 += b * b;
+        sum0 = fused(a, a, sum0);
+        sum1 = fused(b, b, sum1);
     }
     const float factor = 1.0f / sqrtf(total(sum0 + sum1) / (float)size + epsilon);
     for (int64_t at = 0; at < size; at += LANES) {
@@ -53,8 +53,9 @@ static inline void rotate(const bf16 *from, const float *cosine, const float *si
     const int64_t half = size / 2;
     for (int64_t at = 0; at < half; at += LANES) {
         const floats low = widened(from + at), high = widened(from + half + at);
-        narrow(to + at, high * load(sine + at) + low * load(cosine + at));
-        narrow(to + half + at, low * load(sine + half + at) + high * load(cosine + half + at));
+        narrow(to + at, fused(high, load(sine + at), low * load(cosine + at)));
+        narrow(to + half + at,
+               fused(low, load(sine + half + at), high * load(cosine + half + at)));
     }
 }
 

@@ -1,4 +1,4 @@
-"""One token through all layers of a decoder; see ``step.c``.
+"""One token, or a few, through all layers of a decoder; see ``step.c``.
 
 Every tensor is on the CPU and contiguous; norms are float32, all else is bfloat16.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lmi_cli.native.attention import MAX_RANGES, NO_LIMIT, SIZES, Range
+from lmi_cli.native.attention import MAX_FEW, MAX_RANGES, NO_LIMIT, SIZES, Range
 from lmi_cli.native.library import opened
 from lmi_cli.native.linear import GATES, LinearStruct, PackedLinear
 
@@ -60,7 +60,11 @@ class _Shape(ctypes.Structure):
 class _Rotation(ctypes.Structure):
     """``Rotation`` of ``step.c``."""
 
-    _fields_ = (("cosine", ctypes.c_void_p), ("sine", ctypes.c_void_p))
+    _fields_ = (
+        ("cosine", ctypes.c_void_p),
+        ("sine", ctypes.c_void_p),
+        ("row", ctypes.c_int64),
+    )
 
 
 class _Seen(ctypes.Structure):
@@ -118,7 +122,7 @@ class StepLayer:
 
 
 class Stepper:
-    """The layers of a decoder, for one token at a time.
+    """The layers of a decoder, for one token or a few at a time.
 
     Args:
         layers: Their weights.
@@ -166,26 +170,29 @@ class Stepper:
         self._seen = (_Seen * len(layers))()
 
     def step(self, x: Tensor, views: "Sequence[TokenView]", position: int) -> None:
-        """Take the residual ``x`` (``[1, 1, hidden]``) of one token through all layers.
+        """Take the residuals ``x`` (``[1, n, hidden]``) of tokens through all layers.
+
+        Each of them gets exactly what it would get alone after those before it.
 
         Args:
-            x: Overwritten with the residual after the last layer.
-            views: What the token sees, by layer.
-            position: True position of the token.
+            x: Overwritten with the residuals after the last layer; at most ``MAX_FEW`` tokens.
+            views: What the tokens see, by layer.
+            position: True position of the first token.
 
         Raises:
-            MemoryError: There is too little memory for its vectors.
+            MemoryError: There is too little memory for their vectors.
             ValueError: A tensor has another shape or dtype, or a view reaches beyond its tensors.
         """
         shape = self._shape
         usual = x.dtype is torch.bfloat16 and x.is_contiguous()
-        if x.shape != (1, 1, shape.hidden) or not usual:
-            raise ValueError(f"a residual {x.dtype} {list(x.shape)} of {shape.hidden}")
+        rows = x.shape[1] if x.dim() == 3 else 0
+        if x.shape != (1, rows, shape.hidden) or not 1 <= rows <= MAX_FEW or not usual:
+            raise ValueError(f"residuals {x.dtype} {list(x.shape)} of {shape.hidden}")
         rotations: dict[int, _Rotation] = {id(None): _Rotation()}
         for seen, view in zip(self._seen, views, strict=True):
-            _see(seen, view, rotations, shape)
+            _see(seen, view, rotations, shape, rows)
         if opened().lmi_step(
-            ctypes.byref(self._shape), self._layers, self._seen, position, x.data_ptr()
+            ctypes.byref(self._shape), self._layers, self._seen, rows, position, x.data_ptr()
         ):
             raise MemoryError("too little memory for the vectors of a token")
 
@@ -219,24 +226,26 @@ def _described(layer: StepLayer) -> _Layer:
     )
 
 
-def _see(seen: _Seen, view: "TokenView", rotations: dict[int, _Rotation], shape: _Shape) -> None:
+def _see(
+    seen: _Seen, view: "TokenView", rotations: dict[int, _Rotation], shape: _Shape, rows: int
+) -> None:
     """Describe a view; ``rotations`` holds those described so far, by the id of the original."""
     size = shape.size
     item = size * _ITEM_BYTES
     key, value, column = view.key, view.value, view.column
-    head = _head_stride(key, value, column, 1, shape)
+    head = _head_stride(key, value, column, rows, shape)
     seen.count = len(view.ranges)
     if seen.count > MAX_RANGES:
         raise ValueError(f"{seen.count} ranges, where there is room for {MAX_RANGES}")
     seen.key = key.data_ptr() + column * item
     seen.value = value.data_ptr() + column * item
     seen.key_head = seen.value_head = head
-    seen.rotation = _rotation(view.rotation, rotations, size)
+    seen.rotation = _rotation(view.rotation, rotations, size, rows)
     ranges, queries = seen.ranges, seen.queries
     for at, (rotation, key, value, begin, count, start, nearest, farthest) in enumerate(
         view.ranges
     ):
-        queries[at] = _rotation(rotation, rotations, size)
+        queries[at] = _rotation(rotation, rotations, size, rows)
         found = ranges[at]
         found.key_head = found.value_head = _head_stride(key, value, begin, count, shape)
         found.key, found.value = key.data_ptr() + begin * item, value.data_ptr() + begin * item
@@ -265,13 +274,17 @@ def _head_stride(key: Tensor, value: Tensor, begin: int, count: int, shape: _Sha
     return strides[1]
 
 
-def _rotation(rotation: "Rotation | None", rotations: dict[int, _Rotation], size: int) -> _Rotation:
+def _rotation(
+    rotation: "Rotation | None", rotations: dict[int, _Rotation], size: int, rows: int
+) -> _Rotation:
     known = rotations.get(id(rotation))
     if known is None and rotation is not None:
+        shapes = ((1, size), (rows, size))
         for part in (rotation.cos, rotation.sin):
             usual = part.dtype is torch.float32 and part.is_contiguous()
-            if part.shape != (1, size) or not usual:
-                raise ValueError(f"a rotation {part.dtype} {list(part.shape)} of {size}")
-        known = _Rotation(rotation.cos.data_ptr(), rotation.sin.data_ptr())
+            if part.shape not in shapes or part.shape != rotation.cos.shape or not usual:
+                raise ValueError(f"a rotation {part.dtype} {list(part.shape)} of {rows} x {size}")
+        stride = size if rotation.cos.shape[0] > 1 else 0
+        known = _Rotation(rotation.cos.data_ptr(), rotation.sin.data_ptr(), stride)
         rotations[id(rotation)] = known
     return known or _Rotation()

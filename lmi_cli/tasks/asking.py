@@ -13,8 +13,9 @@ import numpy as np
 from torch import Tensor
 
 from lmi_cli.cache.state import StreamState
-from lmi_cli.engine import ANSWER_TOKENS, CONTRAST
+from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, SPECULATE
 from lmi_cli.engine.batch import Contrast, decode_batch
+from lmi_cli.engine.drafts import Drafts
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import StateFileError, UsageError
@@ -43,7 +44,8 @@ class AnswerOptions:
     """How questions are asked and answered.
 
     Of the method, only options that reading does not fix are used; ``answer_from`` is one of
-    ``plan.ANSWER_FROM``, and ``rank`` one of ``plan.RANKS``. ``contrast`` is the weight of
+    ``plan.ANSWER_FROM``, ``rank`` one of ``plan.RANKS``, and ``speculate`` one of
+    :data:`lmi_cli.engine.SPECULATE`. ``contrast`` is the weight of
     :class:`lmi_cli.engine.batch.Contrast` in answers from passages.
     """
 
@@ -54,6 +56,7 @@ class AnswerOptions:
     sampling: Sampling = field(default_factory=Sampling)
     rank: str = RANKS[0]
     contrast: float = CONTRAST
+    speculate: str = SPECULATE[0]
     show_prompt: bool = False
 
 
@@ -111,6 +114,7 @@ class Asker:
             self._finder = Finder(model, self._engine, reading, self._prompt, options.rank)
         self._sections = Sections(reading.document, reading.sources)
         self._generated = 0
+        self._drafts = Drafts(model.lm, options.speculate, reading.document.ids)
 
     def ask(
         self,
@@ -238,6 +242,7 @@ class Asker:
             contrasts.append(contrast)
         stop_ids = self._model.tokenizer.stop_ids
         texts = [AnswerText(self._model.tokenizer, begun.answer.question) for begun in group]
+        drafters = self._drafts.of([begun.ids for begun in group])
         decoding = time.monotonic()
         current, waiting, done = 0, [""] * len(group), [False] * len(group)
         for stream, generated in decode_batch(
@@ -249,6 +254,7 @@ class Asker:
             sampling=self.options.sampling,
             first=group[0].index,
             contrasts=contrasts,
+            drafters=drafters,
             enough=lambda stream, tokens: texts[stream].push(tokens[-1]),
         ):
             if self.timing.first_token_s is None:
@@ -267,7 +273,9 @@ class Asker:
                     break
                 if current == len(group) - 1:
                     self._generated += sum(text.tokens for text in texts)
-                    self.timing.add_decode(self._generated, time.monotonic() - decoding)
+                    self._drafts.keep(drafters)
+                    seconds = time.monotonic() - decoding
+                    self.timing.add_decode(self._generated, seconds, self._drafts.passes)
                 yield group[current].answer
                 current += 1
 

@@ -99,12 +99,18 @@ class Evidence:
 
 @dataclass(slots=True)
 class Timing:
-    """Seconds, and tokens per second."""
+    """Seconds, and tokens per second.
+
+    Attributes:
+        decode_tok_per_pass: Tokens that one pass of the model gave to an answer on average; None
+            where nothing was drafted (``--speculate none``).
+    """
 
     prefill_s: float = 0.0
     prefill_tok_per_s: float | None = None
     decode_s: float = 0.0
     decode_tok_per_s: float | None = None
+    decode_tok_per_pass: float | None = None
     first_token_s: float | None = None
 
     def add_prefill(self, total_tokens: int, seconds: float) -> None:
@@ -112,9 +118,13 @@ class Timing:
         self.prefill_s += seconds
         self.prefill_tok_per_s = total_tokens / self.prefill_s if self.prefill_s else None
 
-    def add_decode(self, total_tokens: int, seconds: float) -> None:
-        """Add seconds of decode, after which ``total_tokens`` have been generated in all."""
+    def add_decode(self, total_tokens: int, seconds: float, total_passes: int = 0) -> None:
+        """Add seconds of decode, after which ``total_tokens`` have been generated in all.
+
+        ``total_passes`` are those of all answers, if drafts have been made.
+        """
         self.decode_s += seconds
+        self.decode_tok_per_pass = total_tokens / total_passes if total_passes else None
         self.decode_tok_per_s = total_tokens / self.decode_s if self.decode_s else None
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmi_cli.engine import CHUNK
+from lmi_cli.engine import CHUNK, SPECULATE
 from lmi_cli.engine.batch import decode_batch
+from lmi_cli.engine.drafts import Drafts
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError
@@ -55,12 +56,17 @@ _PART_SHARE = 2
 
 @dataclass(frozen=True, slots=True)
 class WritingOptions:
-    """How a summary is written; ``chunk`` is the size of a forward pass, in tokens."""
+    """How a summary is written.
+
+    ``chunk`` is the size of a forward pass, in tokens; ``speculate`` is one of
+    :data:`lmi_cli.engine.SPECULATE`.
+    """
 
     prompts: Prompts
     length: Length
     sampling: Sampling = field(default_factory=Sampling)
     chunk: int = CHUNK
+    speculate: str = SPECULATE[0]
 
 
 class Writer:
@@ -82,6 +88,8 @@ class Writer:
         self._engine = Engine(model.lm, method, options.chunk, longest=length)
         self.read = self.generated = self.dropped = 0
         self.timing = Timing()
+        # What a text says stands in its own prompt, so nothing else has to be searched.
+        self._drafts = Drafts(model.lm, options.speculate, np.empty(0, dtype=np.int32))
 
     def room(self, instruction: str, count: int) -> int:
         """Tokens of the longest text that can be summarised in ``count`` sentences.
@@ -103,7 +111,7 @@ class Writer:
         ``number`` is that of the first text, for the random generators.
         """
         started = time.monotonic()
-        states, last = [], []
+        states, last, prompts = [], [], []
         tail = self._prompt.tail(instruction)
         for text in texts:
             states.append(self._engine.start())
@@ -112,8 +120,10 @@ class Writer:
                 newest = event.last
             last.append(newest)
             self.read += len(prompt)
+            prompts.append(prompt)
         reading = time.monotonic()
         tokens: list[list[int]] = [[] for _ in texts]
+        drafters = self._drafts.of(prompts)
         for stream, generated in decode_batch(
             self._engine,
             states,
@@ -122,13 +132,16 @@ class Writer:
             limit=count * _SENTENCE_TOKENS,
             sampling=self._options.sampling,
             first=number,
+            drafters=drafters,
             enough=lambda stream, tokens: self._is_enough(tokens, count),
         ):
             if generated.token not in self._tokenizer.stop_ids:
                 tokens[stream].append(generated.token)
         self.generated += sum(map(len, tokens))
         self.timing.add_prefill(self.read, reading - started)
-        self.timing.add_decode(self.generated, time.monotonic() - reading)
+        self._drafts.keep(drafters)
+        seconds = time.monotonic() - reading
+        self.timing.add_decode(self.generated, seconds, self._drafts.passes)
         return [
             self._sentences(self._tokenizer.decode(each), instruction, count) for each in tokens
         ]

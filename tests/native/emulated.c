@@ -25,6 +25,7 @@ typedef struct {
 
 typedef struct {
     const float *cosine, *sine;
+    int64_t row;
 } Rotation;
 
 typedef struct {
@@ -46,7 +47,7 @@ void lmi_rotate(const bf16 *, int64_t, int64_t, const float *, const float *, in
                 int64_t, int64_t, bf16 *);
 int lmi_attend(const Range *, int64_t, int64_t, int64_t, int64_t, int64_t, float, int64_t, bf16 *,
                float *);
-int lmi_step(const Shape *, const Layer *, Seen *, int64_t, bf16 *);
+int lmi_step(const Shape *, const Layer *, Seen *, int64_t, int64_t, bf16 *);
 void lmi_threads(int64_t);
 int lmi_tiles(int64_t);
 
@@ -133,7 +134,7 @@ static void check_linear(const char *name, const Weights *all) {
         for (int which = 0; which < 4; which++) {
             const int64_t count = counts[which], item = ending == WIDE ? 4 : 2;
             const int64_t out_row = (width + 5) * item; /* with a gap that must stay as it is */
-            const bool many = count >= STRIP_ROWS;
+            const bool many = count > FEW;
             const bf16 *x = randoms(count * columns, 1);
             const char *before = (const char *)randoms(count * out_row / 2, 1);
             char *out = memcpy(room(count * out_row), before, (size_t)(count * out_row));
@@ -247,11 +248,11 @@ static void check_attention(int64_t size, int64_t rows, int64_t near_start, int6
          size, row, near_head, near_head, NEAR, near_start, 0, 40}};
     bf16 *out = room(rows * row * 2);
     float *lse = room(rows * HEADS * 4);
-    for (int one = 0; one <= (rows == 1); one++) {
-        if (one ? lmi_attend_one(ranges, 2, HEADS, GROUPS, size, softcap, position, out, lse)
+    for (int few = 0; few <= (rows <= MAX_FEW); few++) {
+        if (few ? lmi_attend_few(ranges, 2, HEADS, GROUPS, rows, size, softcap, position, out, lse)
                 : lmi_attend(ranges, 2, HEADS, GROUPS, rows, size, softcap, position, out, lse))
             worst = INFINITY;
-        const double weighing = SUMMING * 16 + (one ? 0 : SIDES);
+        const double weighing = SUMMING * 16 + (few ? 0 : SIDES);
         for (int64_t at = 0; at < rows * HEADS; at++) {
             const int64_t head = at % HEADS, own = at / HEADS;
             const double sum = plain_attention(ranges, 2, head, head / (HEADS / GROUPS), own, size,
@@ -261,7 +262,7 @@ static void check_attention(int64_t size, int64_t rows, int64_t near_start, int6
                 compare(of_bf16(out[at * size + k]), expected[k],
                         ROUNDING * fabs(expected[k]) + weighing * magnitude[k]);
         }
-        verdict("attention of %d %s at %d, %d%s", (int)rows, one ? "alone" : "together",
+        verdict("attention of %d %s at %d, %d%s", (int)rows, few ? "unpacked" : "packed",
                 (int)position, (int)size, softcap > 0 ? ", capped" : "");
     }
 }
@@ -371,7 +372,7 @@ static void check_step(bool changed) {
         plain_linear(&down, inner, moved);
         plain_addition(&shape, moved, norms.after_mlp, x);
     }
-    if (lmi_step(&shape, layers, seen, AT, residual)) worst = INFINITY;
+    if (lmi_step(&shape, layers, seen, 1, AT, residual)) worst = INFINITY;
     double most = 0; /* sums are rounded before they cancel */
     for (int at = 0; at < HIDDEN; at++) most = fmax(most, fabs(x[at]));
     for (int at = 0; at < HIDDEN; at++) compare(of_bf16(residual[at]), x[at], 4 * ROUNDING * most);
@@ -404,7 +405,7 @@ int main(int count, char **arguments) {
     check_quantized(&source, 4), check_quantized(&source, 8);
     check_pointwise();
     for (int64_t size = 64; size <= 128; size *= 2)
-        for (int64_t rows = 1; rows <= 29; rows += 28) {
+        for (int64_t rows = 1; rows <= 29; rows += rows == 1 ? 7 : 21) {
             check_attention(size, rows, 300, 370 - rows, 0); /* the last query has the last key */
             check_attention(size, rows, 300, 370 - rows, 2);
             check_attention(size, rows, 0, 5 - rows, 0);     /* the first ones have none */

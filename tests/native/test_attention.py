@@ -1,6 +1,7 @@
 """The kernel in C against one dense softmax in float64, within what bfloat16 can hold."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +100,30 @@ def test_a_peak_that_comes_late_shrinks_what_came_before(rows: int) -> None:
     query[..., 0] = 1.0
     value = torch.randn(1, 1, 2000, 64)
     check([low(KeyRange(query, key, value, 0, 0, None))], 1999)
+
+
+@pytest.mark.parametrize("rows", range(2, 9))
+@pytest.mark.parametrize("keys", [9, 70, 300, 1337, 3000])
+def test_each_of_a_few_queries_gets_what_it_gets_alone(rows: int, keys: int) -> None:
+    """To the last bit, while a window grows, while it slides, and behind sinks."""
+    query = torch.randn(1, 6, rows, 64).bfloat16() / 4
+    key, value = (torch.randn(1, 2, keys, 64).bfloat16() for _ in range(2))
+    start = keys - rows
+    for farthest in (None, 40, 2048):
+        near = KeyRange(query, key, value, 0, 0, farthest)
+        sinks = KeyRange(query, key[:, :, :7], value[:, :, :7], 0, farthest or 5000, None)
+        output, lse = attend([sinks, near], query_start=start, with_lse=True)
+        assert lse is not None
+        for row in range(rows):
+            only = slice(row, row + 1)
+            alone, alone_lse = attend(
+                [replace(each, query=query[:, :, only]) for each in (sinks, near)],
+                query_start=start + row,
+                with_lse=True,
+            )
+            assert alone_lse is not None
+            assert torch.equal(output[:, :, only], alone)
+            assert torch.equal(lse[:, :, only], alone_lse)
 
 
 def test_nan_is_not_hidden() -> None:

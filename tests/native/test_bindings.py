@@ -209,6 +209,11 @@ def test_a_sound_step() -> None:
     assert x.isfinite().all()
 
 
+def test_a_step_of_more_tokens_than_there_are_columns() -> None:
+    with pytest.raises(ValueError, match="keys torch"):
+        stepper(layer()).step(numbers(1, 2, HIDDEN), [view()], 9)
+
+
 HOSTILE: dict[str, Callable[[], TokenView]] = {
     "one head": lambda: view(numbers(1, 1, 10, 64), numbers(1, 1, 10, 64)),
     "one head of values": lambda: view(value=numbers(1, 1, 10, 64)),
@@ -224,6 +229,10 @@ HOSTILE: dict[str, Callable[[], TokenView]] = {
     "before": lambda: view(begin=-1),
     "less than none": lambda: view(keys=-1),
     "column beyond": lambda: view(column=10),
+    "rotations of other tokens": lambda: view(
+        rotation=Rotation(torch.ones(2, 64), torch.ones(2, 64), 1.0)
+    ),
+    "other sines": lambda: view(rotation=Rotation(torch.ones(1, 64), torch.ones(2, 64), 1.0)),
     "column before": lambda: view(column=-1),
     "short rotation": lambda: view(rotation=Rotation(torch.ones(1, 32), torch.ones(1, 32), 1.0)),
     "double rotation": lambda: view(
@@ -247,14 +256,16 @@ def test_views_of_a_step(hostile: Callable[[], TokenView]) -> None:
     "x",
     [
         numbers(1, 1, 64),
-        numbers(1, 2, HIDDEN),
+        numbers(2, 1, HIDDEN),
+        numbers(1, 0, HIDDEN),
+        numbers(1, 9, HIDDEN),
         numbers(1, 1, HIDDEN).float(),
         numbers(HIDDEN),
         numbers(1, 1, 2 * HIDDEN)[..., ::2],
     ],
 )
 def test_the_residual_of_a_step(x: Tensor) -> None:
-    with pytest.raises(ValueError, match="a residual"):
+    with pytest.raises(ValueError, match="residuals"):
         stepper(layer()).step(x, [view()], 9)
 
 

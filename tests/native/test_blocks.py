@@ -12,8 +12,8 @@ from lmi_cli.native.kinds import GGUF_KINDS
 from lmi_cli.native.linear import GgufBlocks, PackedLinear
 from lmi_cli.native.variants import Variant
 
-COUNTS = [1, 2, 5, 6, 33, 100]
-FEW = 6  # from so many tokens on, weights are expanded
+COUNTS = [1, 2, 5, 16, 17, 33, 100]
+FEW = 16  # for more tokens, weights are expanded
 Q4_0, Q8_0 = 2, 8
 
 every_kind = pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def check(found: Tensor, x: Tensor, weight: GgufBlocks, variant: Variant) -> Non
     exact = kept(weight.kind, weight.raw)
     wide, count = x.double(), x.shape[-1] // 32
     reach = wide.abs() @ exact.reach.T
-    if len(x) < FEW:
+    if len(x) <= FEW:
         most = wide.view(len(x), count, 32).abs().amax(-1)
         inputs = 0.51 / 32512 * most @ exact.weight.abs().view(-1, count, 32).sum(-1).T
         expected, limit = wide @ exact.weight.T, inputs + (8 + count) * 2**-24 * reach
@@ -138,7 +138,7 @@ JOINED: list[tuple[int | None, ...]] = [
 
 
 @pytest.mark.parametrize("kinds", JOINED, ids=str)
-@pytest.mark.parametrize("tokens", [1, 5, 6, 100])
+@pytest.mark.parametrize("tokens", [1, 5, 16, 17, 100])
 def test_several_kinds_in_one_layer(
     kinds: tuple[int | None, ...], tokens: int, each_unit: Variant
 ) -> None:

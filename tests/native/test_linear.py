@@ -13,7 +13,7 @@ from lmi_cli.native.linear import GATES, PackedLinear
 pytestmark = pytest.mark.usefixtures("each_unit")
 
 SHAPES = [(1, 32), (15, 64), (64, 32), (100, 96), (320, 160), (70, 640)]
-COUNTS = [1, 2, 5, 6, 7, 32, 33, 100, 250]
+COUNTS = [1, 2, 5, 6, 7, 16, 17, 32, 33, 100, 250]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     # (1 + tanh(z)) / 2 without what cancels where z is far below zero.
@@ -171,3 +171,16 @@ def test_sizes_that_do_not_match_are_refused() -> None:
             layer.add(x, torch.zeros(7, 64, dtype=dtype))
     with pytest.raises(TypeError, match="bfloat16 inputs"):
         layer(x.float())
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("rows", range(2, 17))
+def test_each_of_a_few_tokens_gets_what_it_gets_alone(rows: int, bits: int) -> None:
+    x = torch.randn(1, rows, 288).bfloat16()
+    gate, up, bias = (torch.randn(*shape).bfloat16() for shape in ((96, 288), (96, 288), (96,)))
+    plain, gated = PackedLinear.join([gate], bias), PackedLinear.join_gated(gate, up)
+    if bits < 16:
+        plain, gated = plain.quantized(bits), gated.quantized(bits)
+    for compute in (plain, plain.wide, gated.gated):
+        alone = torch.cat([compute(x[:, row : row + 1]).view(1, 96) for row in range(rows)])
+        assert torch.equal(compute(x).view(rows, 96), alone)

@@ -10,7 +10,7 @@ from lmi_cli.native.linear import PackedLinear
 from lmi_cli.native.variants import Variant
 
 SHAPES = [(1, 32), (64, 96), (100, 160), (320, 64), (70, 640)]
-COUNTS = [1, 5, 6, 33, 250]
+COUNTS = [1, 5, 16, 17, 33, 250]
 
 
 def in_blocks(weight: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def test_products_of_eight_bits(
     exact = rounded_to_bytes(weight)
     reach = x.double().abs() @ in_blocks(weight).abs().amax(-1).repeat_interleave(32, 1).T
     limit = reach * 2**-17
-    if tokens < 6:
+    if tokens <= 16:
         most = in_blocks(x).abs().amax(-1)
         limit = limit + 0.51 / 32512 * most @ in_blocks(exact).abs().sum(-1).T
     elif each_unit.name == "avx512-bf16":
