@@ -18,7 +18,7 @@ A layer with a sliding window of its own that is no wider than W keeps it and se
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -114,7 +114,27 @@ def turning(frequencies: Tensor | None, neighbours: bool) -> Callable[[Tensor, T
     return turn
 
 
-def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Lambda) -> Tensor:
+class Reference(Protocol):
+    """A method as one dense softmax; see :class:`Lambda`."""
+
+    @property
+    def window(self) -> int: ...
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        turn: Callable[[Tensor, Tensor], Tensor],
+        *,
+        scale: float,
+        softcap: float | None = None,
+        native: int | None = None,
+        layer: int = 0,
+    ) -> Tensor: ...
+
+
+def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Reference) -> Tensor:
     """Logits ``[n, vocab]`` of a model all of whose layers attend by ``method``.
 
     At position 0 the model's own rotation is the identity, up to the factor that some frequency

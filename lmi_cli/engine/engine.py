@@ -102,7 +102,7 @@ class Engine:
         self.depth = depth
         self._halved = False
         # Within its window a method is the stock model, so the window chooses the frequencies.
-        horizon = method.local_window or model.trained_length
+        horizon = method.exact_length or model.trained_length
         layers = model.layers(horizon if longest is None else min(horizon, longest))
         self.layers = layers[:depth]
 

@@ -166,8 +166,11 @@ class ForwardPass(Attention):
         wide = phase_dtype(dtype)
         place = (id(rotary), position, scale, wide, device)
         if place not in self._rotations:
-            assigned = position.assign(self._positions)
-            if position.at is not None:
-                assigned = assigned[:1]
+            if position.at is None:
+                # Rules count from the beginning of the stream; only differences matter.
+                origin = self._state.origin
+                assigned = position.assign(self._positions - origin) + origin
+            else:
+                assigned = position.assign(self._positions[:1])
             self._rotations[place] = rotary.rotation(rotary.phases(assigned, wide, device), scale)
         return self._rotations[place]

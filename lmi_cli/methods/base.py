@@ -38,6 +38,30 @@ class MethodOption:
         return "--" + self.name.replace("_", "-")
 
 
+WINDOW = MethodOption("window", "Recent tokens that are seen at their true distance.")
+"""The option of every method that has a window."""
+
+SINKS = MethodOption("sinks", "Starting tokens that stay visible.", least=0)
+"""The option of every method that keeps starting tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the defaults of a method's parameters follow from.
+
+    Attributes:
+        window: Window, in tokens, that suits the model and the task.
+        prefix_tokens: Tokens that stand in front of every stream, such as BOS.
+        trained_length: Trained length of the model, in tokens.
+        tokens: Tokens of the whole text, the prefix included; None if they are not known.
+    """
+
+    window: int
+    prefix_tokens: int
+    trained_length: int
+    tokens: int | None = None
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """Which cached keys a query sees, at which positions, and what the cache keeps.
@@ -53,25 +77,31 @@ class Method(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
+    def build(cls, given: Mapping[str, int], circumstances: Circumstances) -> Self:
         """The method with the parameters that the user gave and defaults for the others.
 
         Args:
             given: Values of some of :attr:`options`, by name.
-            default_window: Window, in tokens, that suits the model and the task.
-            prefix_tokens: Tokens that stand in front of every stream, such as BOS.
+            circumstances: What the defaults follow from.
 
         Raises:
             UsageError: The parameters contradict each other.
         """
 
+    @classmethod
+    def needs_length(cls, given: Mapping[str, int]) -> bool:
+        """Whether a default follows from the length of the text, which is then counted first."""
+        return False
+
     @property
     @abstractmethod
     def local_window(self) -> int | None:
-        """Tokens that a query sees at their true distance, itself included; None is all of them.
+        """Recent tokens that a query sees, itself included; None is all of them."""
 
-        A text that fits it is read exactly as the stock model would read it.
-        """
+    @property
+    def exact_length(self) -> int | None:
+        """Longest text, in tokens, that is read exactly as the stock model does; None is any."""
+        return self.local_window
 
     @abstractmethod
     def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
@@ -110,11 +140,25 @@ def narrower(window: int | None, other: int | None) -> int | None:
     return min(window, other)
 
 
+def reaches_beyond(window: int, layer: LayerSpec) -> bool:
+    """Whether a layer sees beyond a window: it has none of its own that is no wider.
+
+    One that has was trained to see nothing beyond it, so a method leaves it as it is.
+    """
+    return layer.native_window is None or layer.native_window > window
+
+
 def layer_bound(method: Method, layer: LayerSpec, chunk: int) -> int | None:
     """Largest number of tokens that a layer keeps while reading in chunks; None grows."""
     sizes = [track.retention.capacity(chunk) for track in method.tracks(layer)]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None
+
+
+def layer_capacity(method: Method, layer: LayerSpec, chunk: int, growing: float) -> float:
+    """The same, where a track that keeps every token has at most ``growing`` of them."""
+    sizes = (track.retention.capacity(chunk) for track in method.tracks(layer))
+    return sum(growing if size is None else min(size, growing) for size in sizes)
 
 
 def bound(method: Method, layers: Sequence[LayerSpec], chunk: int) -> int | None:

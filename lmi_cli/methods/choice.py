@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lmi_cli.errors import UsageError
-from lmi_cli.methods.base import Method
+from lmi_cli.methods.base import Circumstances, Method
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.self_extend import SelfExtend
+from lmi_cli.methods.streaming_llm import StreamingLLM
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (LMInfinite, Full)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (LMInfinite, StreamingLLM, SelfExtend, Full)
+}
 """Every method by its name; the first one is the default."""
 
 _UNLIMITED = 2**53
@@ -41,15 +45,31 @@ class MethodChoice:
             if value < known[name].least:
                 raise UsageError(f"{known[name].flag} {value}: the smallest is {known[name].least}")
         # What contradicts itself does so for any model, and is said before one is loaded.
-        self.build(default_window=_UNLIMITED, prefix_tokens=0)
+        self.build(window=_UNLIMITED, prefix_tokens=0)
 
-    def build(self, default_window: int, prefix_tokens: int) -> Method:
-        """The method; see :meth:`Method.build`.
+    def build(
+        self,
+        window: int,
+        prefix_tokens: int,
+        *,
+        trained_length: int | None = None,
+        tokens: int | None = None,
+    ) -> Method:
+        """The method; see :meth:`Method.build` and :class:`Circumstances`.
+
+        Without ``trained_length``, the window is the trained length.
 
         Raises:
             UsageError: The parameters contradict each other.
         """
-        return METHODS[self.name].build(self.given, default_window, prefix_tokens)
+        length = window if trained_length is None else trained_length
+        circumstances = Circumstances(window, prefix_tokens, length, tokens)
+        return METHODS[self.name].build(self.given, circumstances)
+
+    @property
+    def needs_length(self) -> bool:
+        """See :meth:`Method.needs_length`."""
+        return METHODS[self.name].needs_length(self.given)
 
     def searching(self, method: Method, layers: int) -> Method | None:
         """The method with the store of all tokens searched; see :meth:`Method.searching`.

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import Recent, Segment, Track
-from lmi_cli.methods.base import Method
+from lmi_cli.methods.base import Circumstances, Method
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Full(Method):
     name: ClassVar[str] = "full"
 
     @classmethod
-    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
+    def build(cls, given: Mapping[str, int], circumstances: Circumstances) -> Self:
         """The method, which has no parameters."""
         return cls()
 

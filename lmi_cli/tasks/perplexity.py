@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from lmi_cli.tasks.plan import plan_scoring, warnings
 from lmi_cli.tasks.reading import engine_of, remember_speed, require_memory
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
 from lmi_cli.text.provenance import SourceCounter
-from lmi_cli.text.stream import TokenStream
+from lmi_cli.text.stream import TokenBlock, TokenStream
 
 BUCKET_TOKENS = 4096
 """Tokens in one step of the curve."""
@@ -138,12 +138,16 @@ def perplexity(
     Raises:
         NoInputError: There are fewer than two tokens.
     """
-    plan = plan_scoring(model.known, choice, length, chunk)
+    sources, expected = SourceCounter(), length
+    blocks: Iterable[TokenBlock] = stream.blocks(sources)
+    if choice.needs_length:
+        blocks, expected = _counted(blocks, length)
+    plan = plan_scoring(model.known, choice, expected, chunk)
     require_memory(model, plan)
     for warning in warnings(choice, model.known):
         yield Note(warning)
     prefix = np.array(plan.prefix, dtype=np.int32)
-    engine, sources = engine_of(model, plan), SourceCounter()
+    engine = engine_of(model, plan)
     state, score, timing = engine.start(), Score(), Timing()
 
     def ids() -> Iterator[Ids]:
@@ -151,7 +155,7 @@ def perplexity(
             yield prefix
         tokens = 0
         first = 0 if len(prefix) else 1  # the first token that is scored
-        for block in stream.blocks(sources):
+        for block in blocks:
             count = len(block.ids) if length is None else min(len(block.ids), length - tokens)
             sources.count(block.starts[:count])
             score.utf8_bytes += block.utf8_bytes(max(0, first - tokens), count)
@@ -192,3 +196,15 @@ def perplexity(
     )
     losses = np.concatenate(kept) if keep_nll else None
     return PerplexityReport(reading, score, length, losses, timing)
+
+
+def _counted(blocks: Iterable[TokenBlock], length: int | None) -> tuple[list[TokenBlock], int]:
+    """The blocks with the first ``length`` tokens, or all, and how many tokens there are."""
+    taken: list[TokenBlock] = []
+    tokens = 0
+    for block in blocks:
+        taken.append(block)
+        tokens += len(block.ids)
+        if length is not None and tokens >= length:
+            return taken, length
+    return taken, tokens

@@ -14,7 +14,7 @@ from lmi_cli.engine import ANSWER_TOKENS, CHUNK
 from lmi_cli.engine.heads import key_heads_of
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import Method, MethodChoice
-from lmi_cli.methods.base import bound, layer_bound, named_parameters
+from lmi_cli.methods.base import bound, layer_capacity, named_parameters
 from lmi_cli.models.known import KnownModel
 from lmi_cli.models.placement import Precision
 from lmi_cli.models.speeds import setting_of
@@ -212,7 +212,8 @@ def plan_reading(
     ``tokens`` is the length of the document; None for a stream of unknown length.
 
     Raises:
-        UsageError: Parameters contradict each other, or a question does not fit the window.
+        UsageError: Parameters contradict each other, a question does not fit the window, or the
+            method cannot search the store that is to be kept.
     """
     length = known.facts.trained_length
     limit = document_limit(known, request, questions)
@@ -220,15 +221,28 @@ def plan_reading(
     prompt = request.prompts.whole() if fits else request.prompts.after_stream()
     longest = max((len(prompt.tail(question)) for question in questions), default=0)
     window = length if fits else _stream_window(known, request.memory, longest)
-    method = request.method.build(window, len(prompt.tokenizer.prefix))
+    before = len(prompt.tokenizer.prefix)
+    method = request.method.build(
+        window,
+        before,
+        trained_length=length,
+        tokens=None if tokens is None else before + tokens,
+    )
     require_fit(method, prompt, questions)
     layers, memory, heads = known.facts.layers, request.memory, known.heads
     bounded = bound(method, layers, request.chunk) is not None
     indexed = memory.index and heads is not None and bool(heads.heads)
     embedded = memory.index and (memory.embeddings or not indexed)
     searching = None
-    if memory.store and not fits and any(map(method.may_search, layers)):
+    if memory.store and not fits:
         searching = request.method.searching(method, len(layers))
+        if searching is None:
+            raise UsageError(
+                f"{method.name} searches no store, so none can be kept",
+                hint="leave --keep and --answer-from out, or read with --method lm-infinite",
+            )
+        if not any(map(method.may_search, layers)):
+            searching = None
     depth = None
     only_index = memory.only_index and not fits
     if heads is not None and indexed and only_index and bounded and not embedded:
@@ -263,8 +277,10 @@ def plan_scoring(
     """
     prefix = tuple(known.tokenizer.prefix)
     length = known.facts.trained_length
-    fits = tokens is not None and len(prefix) + tokens <= length
-    plan = Plan(fits, prefix, choice.build(length, len(prefix)), chunk, known.precision)
+    total = None if tokens is None else len(prefix) + tokens
+    fits = total is not None and total <= length
+    method = choice.build(length, len(prefix), tokens=total)
+    plan = Plan(fits, prefix, method, chunk, known.precision)
     return _with_forecast(plan, known, tokens, "score")
 
 
@@ -275,14 +291,15 @@ def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) 
         UsageError: Parameters contradict each other.
     """
     window = _stream_window(known, MemoryChoice())
-    plan = Plan(False, (), choice.build(window, 0), chunk, known.precision)
+    method = choice.build(window, 0, trained_length=known.facts.trained_length)
+    plan = Plan(False, (), method, chunk, known.precision)
     return _with_forecast(plan, known, None, "read")
 
 
 def warnings(choice: MethodChoice, known: KnownModel) -> list[str]:
     """Warnings about choices that are allowed but unlikely to be intended, a sentence each."""
     length = known.facts.trained_length
-    window = choice.build(length, len(known.tokenizer.prefix)).local_window
+    window = choice.build(length, len(known.tokenizer.prefix)).exact_length
     if window is not None and window > length:
         return [f"window {window:,} is beyond the trained length of {length:,} tokens"]
     return []
@@ -303,8 +320,7 @@ def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) 
     total = None if tokens is None else len(plan.prefix) + tokens
     growing = math.inf if total is None else round(_GROWTH * max(total, plan.longest or 0))
     layers = facts.layers[: plan.depth]
-    bounds = (layer_bound(plan.method, layer, plan.chunk) for layer in layers)
-    kept = sum(growing if size is None else min(size, growing) for size in bounds)
+    kept = sum(layer_capacity(plan.method, layer, plan.chunk, growing) for layer in layers)
     setting = speed_setting(use, plan)
     rate = known.speeds.get(setting)
     unknown = tokens is None or plan.needs_heads

@@ -189,13 +189,13 @@ def read(
         limit = document_limit(known, request, questions)
         if earlier is not None and not earlier.plan.fits:
             limit = -1  # a stream remains a stream
-        tokens = document.tokens
+        tokens, counts = document.tokens, request.method.needs_length
         for block in blocks:
             ahead.append(block)
             tokens += len(block.ids)
-            if tokens > limit:
+            if tokens > limit and not counts:
                 break
-        length = tokens if tokens <= limit else None
+        length = tokens if tokens <= limit or counts else None
         plan = plan_reading(known, request, length, questions)
         if plan.needs_heads:
             known = replace(known, heads=(yield from find_heads(model, request.chunk)))
