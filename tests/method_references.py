@@ -21,6 +21,10 @@ class Pairwise(ABC):
 
     window: int
 
+    def frequencies(self, own: Tensor, native: int | None) -> tuple[Tensor, float]:
+        """Rotary frequencies of a layer whose own ones are ``own``, and a factor on its scores."""
+        return own, 1.0
+
     @abstractmethod
     def distance(self, i: int, j: int, native: int | None) -> int | None:
         """Distance at which a query sees a key, ``j <= i``; None if it does not.
@@ -111,3 +115,39 @@ class Groups(Pairwise):
             return i - j
         shift = self.window - math.floor(self.window / self.group)
         return math.floor(i / self.group) + shift - math.floor(j / self.group)
+
+
+@dataclass(frozen=True)
+class Rescaled(Everything):
+    """The stock model with other frequencies; the small models have a trained length of 128."""
+
+    kind: str = ""
+    factor: int = 1
+    trained: int = 128
+
+    def frequencies(self, own: Tensor, native: int | None) -> tuple[Tensor, float]:
+        if native is not None and native <= self.trained:
+            return own, 1.0
+        before = own.double().tolist()
+        after = [self._changed(index, f, before) for index, f in enumerate(before)]
+        cooler = 0.1 * math.log(self.factor) + 1 if self.kind == "yarn" else 1.0
+        return torch.tensor(after, dtype=torch.float64).float(), cooler**2
+
+    def _changed(self, index: int, frequency: float, all_of_them: list[float]) -> float:
+        count, turns = len(all_of_them), frequency * self.trained / (2 * math.pi)
+        if self.kind == "linear":
+            return frequency / self.factor
+        if self.kind == "dynamic":
+            return frequency * self.factor ** (-index / (count - 1))
+        if self.kind == "yarn":
+            base = all_of_them[-1] ** (-count / (count - 1))
+
+            def index_of(turns: float) -> float:
+                return count * math.log(self.trained / (turns * 2 * math.pi), base)
+
+            low, high = max(0, math.floor(index_of(32))), min(2 * count - 1, math.ceil(index_of(1)))
+            share = min(1.0, max(0.0, (index - low) / max(high - low, 0.001)))
+            return share * frequency / self.factor + (1 - share) * frequency
+        if turns >= 1:
+            return frequency
+        return 2 * math.pi / (16 * self.trained) if turns >= 1 / 8 else 0.0

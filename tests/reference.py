@@ -50,6 +50,10 @@ class Lambda:
     ceiling: int
     middle: Middle | None = None
 
+    def frequencies(self, own: Tensor, native: int | None) -> tuple[Tensor, float]:
+        """Those of the model."""
+        return own, 1.0
+
     def masks(self, count: int, native: int | None = None) -> tuple[Tensor, Tensor]:
         """Who sees whom (``[query, key]``) at the true distance, and at the ceiling."""
         query, key = torch.arange(count)[:, None], torch.arange(count)[None]
@@ -120,6 +124,8 @@ class Reference(Protocol):
     @property
     def window(self) -> int: ...
 
+    def frequencies(self, own: Tensor, native: int | None) -> tuple[Tensor, float]: ...
+
     def attention(
         self,
         query: Tensor,
@@ -157,6 +163,9 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
         assert attention_mask is None
         folds = query.shape[1] // key.shape[1]
         frequencies = _frequencies(model, module.layer_idx, method.window)
+        if frequencies is not None:
+            frequencies, factor = method.frequencies(frequencies, sliding_window)
+            scaling *= factor
         turn = turning(frequencies, config.model_type in _NEIGHBOURS)
         output = method.attention(
             query[0],

@@ -163,7 +163,11 @@ def _show_state_file(path: Path, request: Request) -> None:
 
 def method_text(named: dict[str, Any]) -> str:
     """A method and its parameters as text, from a dictionary of both."""
-    parameters = ", ".join(f"{name} {value:,}" for name, value in named.items() if name != "name")
+    parameters = ", ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+        for name, value in named.items()
+        if name != "name"
+    )
     return f"{named['name']} ({parameters})" if parameters else str(named["name"])
 
 

@@ -4,7 +4,7 @@ A method says which keys a query sees and which the cache keeps; it computes not
 ``attention`` only. Adding a method is one file here and one row in ``METHODS``.
 """
 
-from lmi_cli.methods.base import Circumstances, Method, MethodOption
+from lmi_cli.methods.base import Circumstances, Method, MethodOption, Parameter
 from lmi_cli.methods.choice import METHODS, MethodChoice
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
@@ -19,6 +19,7 @@ __all__ = [
     "Method",
     "MethodChoice",
     "MethodOption",
+    "Parameter",
     "SelfExtend",
     "StreamingLLM",
 ]

@@ -11,18 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
-from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.layer import LayerSpec, RopeScaling
 from lmi_cli.attention.segment import First, Segment, Track
+from lmi_cli.errors import UsageError
+
+Parameter = int | str
+"""A parameter of a method: a number, or a name among some."""
 
 
 @dataclass(frozen=True, slots=True)
 class MethodOption:
-    """A number that the user may set.
+    """A parameter that the user may set.
 
     Attributes:
         name: As in reports; with hyphens it is the name of the option.
         help: One sentence for the command line.
-        least: Smallest value.
+        least: Smallest value, of a number.
+        choices: Possible values, of a name; none for a number.
         fixed: Whether it is decided when a document is read. Other options may be set anew for
             every question.
     """
@@ -30,12 +35,26 @@ class MethodOption:
     name: str
     help: str
     least: int = 1
+    choices: tuple[str, ...] = ()
     fixed: bool = True
 
     @property
     def flag(self) -> str:
         """The name of the command-line option."""
         return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Parameter) -> None:
+        """Refuse a value that is out of range, or not among the choices.
+
+        Raises:
+            UsageError: It is.
+        """
+        if self.choices and value not in self.choices:
+            raise UsageError(
+                f"unknown value {value!r} for {self.flag}", hint="one of " + ", ".join(self.choices)
+            )
+        if not self.choices and int(value) < self.least:
+            raise UsageError(f"{self.flag} {value}: the smallest is {self.least}")
 
 
 WINDOW = MethodOption("window", "Recent tokens that are seen at their true distance.")
@@ -53,7 +72,7 @@ class Circumstances:
         window: Window, in tokens, that suits the model and the task.
         prefix_tokens: Tokens that stand in front of every stream, such as BOS.
         trained_length: Trained length of the model, in tokens.
-        tokens: Tokens of the whole text, the prefix included; None if they are not known.
+        tokens: Tokens of the whole sequence, question and answer included; None if not known.
     """
 
     window: int
@@ -77,7 +96,7 @@ class Method(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, given: Mapping[str, int], circumstances: Circumstances) -> Self:
+    def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """The method with the parameters that the user gave and defaults for the others.
 
         Args:
@@ -89,7 +108,7 @@ class Method(ABC):
         """
 
     @classmethod
-    def needs_length(cls, given: Mapping[str, int]) -> bool:
+    def needs_length(cls, given: Mapping[str, Parameter]) -> bool:
         """Whether a default follows from the length of the text, which is then counted first."""
         return False
 
@@ -103,6 +122,11 @@ class Method(ABC):
         """Longest text, in tokens, that is read exactly as the stock model does; None is any."""
         return self.local_window
 
+    @property
+    def rope_change(self) -> RopeScaling | None:
+        """A change of the model's rotary frequencies; None for none."""
+        return None
+
     @abstractmethod
     def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
         """What the cache of this layer keeps between chunks."""
@@ -111,7 +135,7 @@ class Method(ABC):
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
         """What a query of this layer attends to, in one softmax; no key is in two segments."""
 
-    def parameters(self) -> dict[str, int]:
+    def parameters(self) -> dict[str, Parameter]:
         """Every parameter that is set, by name; the class makes the same method of them."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in named.items() if value is not None}
@@ -120,7 +144,7 @@ class Method(ABC):
         """Whether queries of this layer could search a store of all tokens."""
         return False
 
-    def searching(self, given: Mapping[str, int], layers: int) -> "Method | None":
+    def searching(self, given: Mapping[str, Parameter], layers: int) -> "Method | None":
         """This method with the store of all tokens searched; None for one that cannot.
 
         Args:
@@ -131,6 +155,11 @@ class Method(ABC):
             UsageError: The parameters contradict each other.
         """
         return None
+
+
+def number(given: Mapping[str, Parameter], name: str, default: int) -> int:
+    """The number that the user gave for an option, or a default."""
+    return int(given.get(name, default))
 
 
 def narrower(window: int | None, other: int | None) -> int | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lmi_cli.errors import UsageError
-from lmi_cli.methods.base import Circumstances, Method
+from lmi_cli.methods.base import Circumstances, Method, Parameter
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.methods.self_extend import SelfExtend
@@ -32,7 +32,7 @@ class MethodChoice:
     """
 
     name: str = LMInfinite.name
-    given: Mapping[str, int] = field(default_factory=dict)
+    given: Mapping[str, Parameter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
@@ -42,8 +42,7 @@ class MethodChoice:
             if name not in known:
                 flag = "--" + name.replace("_", "-")
                 raise UsageError(f"--method {self.name} has no option {flag}")
-            if value < known[name].least:
-                raise UsageError(f"{known[name].flag} {value}: the smallest is {known[name].least}")
+            known[name].check(value)
         # What contradicts itself does so for any model, and is said before one is loaded.
         self.build(window=_UNLIMITED, prefix_tokens=0)
 
@@ -80,7 +79,7 @@ class MethodChoice:
         return method.searching(self.given, layers)
 
     @property
-    def fixed(self) -> dict[str, int]:
+    def fixed(self) -> dict[str, Parameter]:
         """The given options that are fixed when a document is read."""
         fixed = {option.name for option in METHODS[self.name].options if option.fixed}
         return {name: value for name, value in self.given.items() if name in fixed}

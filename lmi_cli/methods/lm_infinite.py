@@ -17,7 +17,9 @@ from lmi_cli.methods.base import (
     Circumstances,
     Method,
     MethodOption,
+    Parameter,
     narrower,
+    number,
     reaches_beyond,
 )
 
@@ -87,15 +89,14 @@ class LMInfinite(Method):
             )
 
     @classmethod
-    def build(cls, given: Mapping[str, int], circumstances: Circumstances) -> Self:
+    def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """Ceiling at the window, and no fewer sinks than the paper has or the prefix needs."""
-        window = given.get("window")
-        if window is None:
-            window = min(circumstances.window, given.get("ceiling", circumstances.window))
+        most = circumstances.window
+        window = number(given, "window", min(most, number(given, "ceiling", most)))
         return cls(
             window=window,
-            sinks=given.get("sinks", max(LEAST_SINKS, circumstances.prefix_tokens)),
-            ceiling=given.get("ceiling", window),
+            sinks=number(given, "sinks", max(LEAST_SINKS, circumstances.prefix_tokens)),
+            ceiling=number(given, "ceiling", window),
         )
 
     @property
@@ -128,11 +129,13 @@ class LMInfinite(Method):
         """Whether the layer sees beyond our window."""
         return reaches_beyond(self.window, layer)
 
-    def searching(self, given: Mapping[str, int], layers: int) -> Method:
+    def searching(self, given: Mapping[str, Parameter], layers: int) -> Method:
         """With the middle searched; see ``docs/memory.md`` for the defaults."""
         return replace(
             self,
-            memory_topk=given.get("memory_topk", _TOPK),
-            memory_from_layer=given.get("memory_from_layer", layers // _FROM_LAYER_SHARE),
-            memory_distance=given.get("memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)),
+            memory_topk=number(given, "memory_topk", _TOPK),
+            memory_from_layer=number(given, "memory_from_layer", layers // _FROM_LAYER_SHARE),
+            memory_distance=number(
+                given, "memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)
+            ),
         )

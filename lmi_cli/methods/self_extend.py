@@ -16,7 +16,9 @@ from lmi_cli.methods.base import (
     Circumstances,
     Method,
     MethodOption,
+    Parameter,
     narrower,
+    number,
     reaches_beyond,
 )
 
@@ -59,7 +61,7 @@ class SelfExtend(Method):
             raise UsageError(f"group {self.group}: the smallest is 1 token")
 
     @classmethod
-    def build(cls, given: Mapping[str, int], circumstances: Circumstances) -> Self:
+    def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """A quarter of the trained length, and the smallest groups that leave room.
 
         A text that the model was trained for is read as the stock model does. For a longer one, the
@@ -71,14 +73,14 @@ class SelfExtend(Method):
         window = min(circumstances.window, max(1, length // _WINDOW_SHARE))
         if tokens is not None and tokens <= circumstances.window:
             window = circumstances.window
-        window = given.get("window", window)
+        window = number(given, "window", window)
         group = _GROUP
         if tokens is not None:
             group = max(1, -(-(tokens - window) // max(1, (length - window) // 2)))
-        return cls(window, given.get("group", group))
+        return cls(window, number(given, "group", group))
 
     @classmethod
-    def needs_length(cls, given: Mapping[str, int]) -> bool:
+    def needs_length(cls, given: Mapping[str, Parameter]) -> bool:
         """Unless the user chose the groups."""
         return "group" not in given
 

@@ -17,7 +17,9 @@ from lmi_cli.methods.base import (
     Circumstances,
     Method,
     MethodOption,
+    Parameter,
     narrower,
+    number,
     reaches_beyond,
 )
 
@@ -55,13 +57,13 @@ class StreamingLLM(Method):
             raise UsageError(f"sinks {self.sinks}: the smallest is 0")
 
     @classmethod
-    def build(cls, given: Mapping[str, int], circumstances: Circumstances) -> Self:
+    def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """No fewer sinks than the paper has or the prefix needs; sinks and window share a window.
 
         So the largest distance is one that the model was trained for.
         """
-        sinks = given.get("sinks", max(LEAST_SINKS, circumstances.prefix_tokens))
-        return cls(given.get("window", max(1, circumstances.window - sinks)), sinks)
+        sinks = number(given, "sinks", max(LEAST_SINKS, circumstances.prefix_tokens))
+        return cls(number(given, "window", max(1, circumstances.window - sinks)), sinks)
 
     @property
     def local_window(self) -> int | None:

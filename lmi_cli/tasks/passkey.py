@@ -15,7 +15,7 @@ import numpy as np
 
 from lmi_cli.engine import CHUNK
 from lmi_cli.errors import UsageError
-from lmi_cli.methods import MethodChoice
+from lmi_cli.methods import MethodChoice, Parameter
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.calibrate import find_heads
@@ -93,7 +93,7 @@ class MethodUsed:
     """
 
     name: str
-    parameters: dict[str, int]
+    parameters: dict[str, Parameter]
     bound_tokens: int | None
     form: str
     answered_from: str

@@ -226,7 +226,7 @@ def plan_reading(
         window,
         before,
         trained_length=length,
-        tokens=None if tokens is None else before + tokens,
+        tokens=None if tokens is None else tokens + length - limit,
     )
     require_fit(method, prompt, questions)
     layers, memory, heads = known.facts.layers, request.memory, known.heads

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
+from lmi_cli.methods import Parameter
 from lmi_cli.sources.blocks import Skipped, Source
 from lmi_cli.text.provenance import Place
 
@@ -143,7 +144,7 @@ class ReadingReport:
     """A document that was read, and how.
 
     Attributes:
-        parameters: Parameters of the method, in tokens.
+        parameters: Parameters of the method by name; lengths are in tokens.
         bound_tokens: Largest number of tokens that any layer keeps; None if it grows with the text.
         form: ``fits`` or ``stream``.
         cache_bytes: Size of the keys and values at the end of the reading.
@@ -153,7 +154,7 @@ class ReadingReport:
     """
 
     method: str
-    parameters: dict[str, int]
+    parameters: dict[str, Parameter]
     bound_tokens: int | None
     form: str
     document_tokens: int

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from method_references import Everything, Groups, Streaming
+from method_references import Everything, Groups, Rescaled, Streaming
 from reference import Lambda, Reference, reference_logits
 from tiny_models import our_logits, precisely, random_ids, stock_logits, tiny_model
 from torch import Tensor
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.engine import Engine
-from lmi_cli.methods import METHODS, Method, MethodChoice
+from lmi_cli.errors import ModelError
+from lmi_cli.methods import METHODS, Method, MethodChoice, Parameter
 from lmi_cli.methods.base import bound, layer_capacity, visible_spans
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
@@ -34,7 +35,9 @@ class Row:
     """Options of a method, and the same method written in another way."""
 
     reference: Reference
-    given: dict[str, int] = field(default_factory=dict)
+    given: dict[str, Parameter] = field(default_factory=dict)
+    plain_only: bool = False
+    """Whether it is for models whose frequencies are not scaled already."""
 
 
 ROWS: dict[str, list[Row]] = {
@@ -47,7 +50,14 @@ ROWS: dict[str, list[Row]] = {
         Row(Groups(WINDOW, 4), {"window": WINDOW, "group": 4}),
         Row(Groups(1, 7), {"window": 1, "group": 7}),
     ],
-    "full": [Row(Everything())],
+    "full": [
+        Row(Everything()),
+        *(
+            Row(Rescaled(kind=kind, factor=4), {"rope_scaling": kind, "rope_factor": 4}, True)
+            for kind in ("linear", "dynamic", "yarn")
+        ),
+        Row(Rescaled(kind="truncated"), {"rope_scaling": "truncated"}, True),
+    ],
 }
 CASES = [
     pytest.param(name, row, id=f"{name}-{number}")
@@ -65,6 +75,7 @@ MODELS = [
     "mistral-sliding",
     "phi3-longrope",
 ]
+SCALED = {"llama-llama3", "llama-yarn", "phi3-longrope"}
 CHUNKS = [1, 7, WINDOW - 1, WINDOW, WINDOW + 1, COUNT]
 
 
@@ -85,6 +96,10 @@ def test_every_method_has_a_row() -> None:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_it_is_what_its_definition_says(name: str, row: Row, model: str, chunk: int) -> None:
+    if row.plain_only and model in SCALED:
+        with pytest.raises(ModelError, match="are scaled already, so --rope-scaling"):
+            our_logits(tiny_model(model), built(name, row), random_ids(COUNT), chunk)
+        return
     expected = expected_logits(model, name, ROWS[name].index(row))
     found = our_logits(tiny_model(model), built(name, row), random_ids(COUNT), chunk)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
@@ -93,7 +108,7 @@ def test_it_is_what_its_definition_says(name: str, row: Row, model: str, chunk: 
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_within_its_window_it_is_the_stock_model(name: str, row: Row) -> None:
     method = built(name, row)
-    exact = method.exact_length or COUNT
+    exact = COUNT if method.exact_length is None else method.exact_length
     model, ids = tiny_model("llama"), random_ids(COUNT)
     found, stock = our_logits(model, method, ids, 4), stock_logits(model, ids)
     torch.testing.assert_close(found[:exact], stock[:exact], rtol=0, atol=1e-10)
