@@ -10,6 +10,7 @@ from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.methods.self_extend import SelfExtend
 from lmi_cli.methods.streaming_llm import StreamingLLM
+from lmi_cli.methods.truncate import Truncate
 
 __all__ = [
     "METHODS",
@@ -22,4 +23,5 @@ __all__ = [
     "Parameter",
     "SelfExtend",
     "StreamingLLM",
+    "Truncate",
 ]

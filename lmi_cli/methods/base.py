@@ -57,7 +57,9 @@ class MethodOption:
             raise UsageError(f"{self.flag} {value}: the smallest is {self.least}")
 
 
-WINDOW = MethodOption("window", "Recent tokens that are seen at their true distance.")
+WINDOW = MethodOption(
+    "window", "Recent tokens that are seen at their true distance; with truncate, all that are."
+)
 """The option of every method that has a window."""
 
 SINKS = MethodOption("sinks", "Starting tokens that stay visible.", least=0)
@@ -79,6 +81,39 @@ class Circumstances:
     prefix_tokens: int
     trained_length: int
     tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """How a text that does not fit is cut, so that a part is read as if it were the whole.
+
+    Attributes:
+        length: Tokens of the longest sequence: prompt, part of the text, question and answer.
+        middle: Whether both ends are kept; otherwise the end is.
+    """
+
+    length: int
+    middle: bool = False
+
+    def ends(self, room: int) -> tuple[int, int]:
+        """How many of the first and of the last tokens are kept where ``room`` of them can be."""
+        first = room // 2 if self.middle else 0
+        return first, room - first
+
+    def stride(self, prefix_tokens: int) -> int:
+        """Tokens that are scored at a time, behind at least as many: half of the room for text.
+
+        Raises:
+            UsageError: There is no room, or the middle is to be left out.
+        """
+        if self.middle:
+            raise UsageError(
+                "a token cannot be predicted from text behind it, so the middle cannot be left out",
+                hint="use --truncation-side left",
+            )
+        if self.length < prefix_tokens + 2:
+            raise UsageError(f"a window of {self.length} has no room for two tokens")
+        return (self.length - prefix_tokens) // 2
 
 
 @dataclass(frozen=True)
@@ -125,6 +160,11 @@ class Method(ABC):
     @property
     def rope_change(self) -> RopeScaling | None:
         """A change of the model's rotary frequencies; None for none."""
+        return None
+
+    @property
+    def truncation(self) -> Truncation | None:
+        """What is read of a text that does not fit; None if all of it is."""
         return None
 
     @abstractmethod

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lmi_cli.errors import UsageError
-from lmi_cli.methods.base import Circumstances, Method, Parameter
+from lmi_cli.methods.base import Circumstances, Method, Parameter, Truncation
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.methods.self_extend import SelfExtend
 from lmi_cli.methods.streaming_llm import StreamingLLM
+from lmi_cli.methods.truncate import Truncate
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (LMInfinite, StreamingLLM, SelfExtend, Full)
+    method.name: method for method in (LMInfinite, StreamingLLM, SelfExtend, Full, Truncate)
 }
 """Every method by its name; the first one is the default."""
 
@@ -64,6 +65,15 @@ class MethodChoice:
         length = window if trained_length is None else trained_length
         circumstances = Circumstances(window, prefix_tokens, length, tokens)
         return METHODS[self.name].build(self.given, circumstances)
+
+    def truncation(self, trained_length: int) -> Truncation | None:
+        """See :attr:`Method.truncation`."""
+        return self.build(trained_length, 0).truncation
+
+    def sequence_length(self, trained_length: int) -> int:
+        """Tokens of the longest sequence that is read whole, as trained or as a text is cut."""
+        cut = self.truncation(trained_length)
+        return trained_length if cut is None else cut.length
 
     @property
     def needs_length(self) -> bool:

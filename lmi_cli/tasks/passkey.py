@@ -294,6 +294,8 @@ class _Texts:
         differs = text.encoded.ids[: len(blank)] != blank.encoded.ids
         alike = int(differs.argmax()) if differs.any() else len(blank)
         prefix = len(self._plan.prefix)
+        if self._plan.excerpt is not None:
+            alike = 0  # where the part that is read begins depends on the length of the text
         alike = max(0, alike + prefix - (alike + prefix) % self._plan.chunk - prefix)
         beginning = self._beginning
         if beginning is not None and beginning.document.tokens > alike:

@@ -146,11 +146,13 @@ class ReadingReport:
     Attributes:
         parameters: Parameters of the method by name; lengths are in tokens.
         bound_tokens: Largest number of tokens that any layer keeps; None if it grows with the text.
-        form: ``fits`` or ``stream``.
+        form: ``fits``, ``truncated`` or ``stream``.
+        document_tokens: Tokens of the document.
         cache_bytes: Size of the keys and values at the end of the reading.
         stored_tokens: Number of tokens in the store.
         indexed_tokens: Number of tokens in the index.
         store_bytes: Size of index and store.
+        unread_tokens: Number of tokens of the document that were not read, since it does not fit.
     """
 
     method: str
@@ -164,6 +166,7 @@ class ReadingReport:
     stored_tokens: int = 0
     indexed_tokens: int = 0
     store_bytes: int = 0
+    unread_tokens: int = 0
 
 
 def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceReport]:
