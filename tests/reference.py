@@ -18,7 +18,7 @@ A layer with a sliding window of its own that is no wider than W keeps it and se
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -49,6 +49,10 @@ class Lambda:
     sinks: int
     ceiling: int
     middle: Middle | None = None
+
+    def frequencies(self, own: Tensor, native: int | None) -> tuple[Tensor, float]:
+        """Those of the model."""
+        return own, 1.0
 
     def masks(self, count: int, native: int | None = None) -> tuple[Tensor, Tensor]:
         """Who sees whom (``[query, key]``) at the true distance, and at the ceiling."""
@@ -114,7 +118,29 @@ def turning(frequencies: Tensor | None, neighbours: bool) -> Callable[[Tensor, T
     return turn
 
 
-def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Lambda) -> Tensor:
+class Reference(Protocol):
+    """A method as one dense softmax; see :class:`Lambda`."""
+
+    @property
+    def window(self) -> int: ...
+
+    def frequencies(self, own: Tensor, native: int | None) -> tuple[Tensor, float]: ...
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        turn: Callable[[Tensor, Tensor], Tensor],
+        *,
+        scale: float,
+        softcap: float | None = None,
+        native: int | None = None,
+        layer: int = 0,
+    ) -> Tensor: ...
+
+
+def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Reference) -> Tensor:
     """Logits ``[n, vocab]`` of a model all of whose layers attend by ``method``.
 
     At position 0 the model's own rotation is the identity, up to the factor that some frequency
@@ -137,6 +163,9 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Lam
         assert attention_mask is None
         folds = query.shape[1] // key.shape[1]
         frequencies = _frequencies(model, module.layer_idx, method.window)
+        if frequencies is not None:
+            frequencies, factor = method.frequencies(frequencies, sliding_window)
+            scaling *= factor
         turn = turning(frequencies, config.model_type in _NEIGHBOURS)
         output = method.attention(
             query[0],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import First, Recent, Segment, Track
-from lmi_cli.methods import Method, MethodOption
+from lmi_cli.methods import Circumstances, Method, MethodOption
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +46,8 @@ class Toy(Method):
     )
 
     @classmethod
-    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
-        window = given.get("window", max(1, default_window // 2))
+    def build(cls, given: Mapping[str, int], circumstances: Circumstances) -> Self:
+        window = given.get("window", max(1, circumstances.window // 2))
         return cls(window, given.get("toy_group", 4), given.get("toy_reach", 2 * window))
 
     @property

@@ -7,6 +7,23 @@ if TYPE_CHECKING:  # a layer can be described without loading torch
     from lmi_cli.attention.rope import Rotary
 
 
+ROPE_SCALINGS = ("linear", "dynamic", "yarn", "truncated")
+"""Ways of changing rotary frequencies; see :mod:`lmi_cli.attention.scaling`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """A change of rotary frequencies, for texts beyond the trained length.
+
+    Attributes:
+        kind: One of ``ROPE_SCALINGS``.
+        factor: How many times longer than the trained length texts may be; ``truncated`` has none.
+    """
+
+    kind: str
+    factor: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
     """One attention layer.

@@ -47,10 +47,12 @@ class Rotary:
             model loaded them.
         interleaved: True if a pair is two neighbours ``(2p, 2p + 1)`` of the head, False if it is
             ``(p, p + pairs)``. Components beyond ``2 * pairs`` are not rotated.
+        score_factor: Factor on every score of a layer with these frequencies.
     """
 
     inv_freq: Tensor
     interleaved: bool = False
+    score_factor: float = 1.0
 
     def phases(self, positions: Tensor, dtype: torch.dtype, device: torch.device) -> Phases:
         """Phases at ``positions`` (int64, ``[tokens]``, below 2**58).

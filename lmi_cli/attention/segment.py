@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # a method can be described without loading torch
 class Position(Protocol):
     """A rule that assigns to true positions the positions that count for a score.
 
-    A rule is hashable, and equal to another one that assigns the same positions.
+    Positions are counted from the beginning of the stream. A rule is hashable, and equal to another
+    one that assigns the same positions.
     """
 
     @property
@@ -42,13 +43,38 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Every token gets the same position, ``at`` tokens from the origin."""
+    """Every token gets the same position, ``at`` tokens from the beginning of the stream."""
 
     at: int
 
     def assign(self, positions: "Tensor") -> "Tensor":
         """Return a tensor like ``positions`` (int64, any shape) filled with ``at``."""
         return positions.new_full(positions.shape, self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """Every token keeps its true position, but none has one beyond ``most``."""
+
+    most: int
+    at: ClassVar[int | None] = None
+
+    def assign(self, positions: "Tensor") -> "Tensor":
+        """Return ``positions`` (int64, any shape), those beyond ``most`` replaced by it."""
+        return positions.clamp(max=self.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Every ``size`` consecutive tokens share a position, moved by ``shift`` tokens."""
+
+    size: int
+    shift: int = 0
+    at: ClassVar[int | None] = None
+
+    def assign(self, positions: "Tensor") -> "Tensor":
+        """Return the positions of the groups of ``positions`` (int64, any shape)."""
+        return positions // self.size + self.shift
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,9 +133,10 @@ def _parameters(kind: type[Any]) -> Iterator[inspect.Parameter]:
             continue
         options = {option.name: option for method in METHODS.values() for option in method.options}
         for name, option in options.items():
-            yield _parameter(
-                name, int | None, None, panel.declared(f"{option.flag} N", option.help)
-            )
+            value: Any = str if option.choices else int
+            metavar = "NAME" if option.choices else "N"
+            declared = panel.declared(f"{option.flag} {metavar}", option.help)
+            yield _parameter(name, value | None, None, declared)
 
 
 def _parameter(name: str, hint: Any, default: Any, metadata: Any) -> inspect.Parameter:

@@ -47,10 +47,11 @@ def reading_lines(
 def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing", *more: str) -> list[str]:
     """What was read, in what time and memory; then ``more``; then input not read in full."""
     speed = timing.prefill_tok_per_s or 0.0
-    fresh, tokens = round(timing.prefill_s * speed), f"{report.document_tokens:,}"
+    fresh, read = round(timing.prefill_s * speed), report.document_tokens - report.unread_tokens
+    tokens = f"{read:,} of {report.document_tokens:,}" if report.unread_tokens else f"{read:,}"
     if not timing.prefill_s:
         line = f"{tokens} tokens come from the state file"
-    elif 0 < fresh < report.document_tokens:  # the rest comes from a state file
+    elif 0 < fresh < read:  # the rest comes from a state file
         line = f"read {fresh:,} more tokens, {tokens} in all, in {timing.prefill_s:.1f} s"
     else:
         line = f"read {tokens} tokens in {timing.prefill_s:.1f} s"

@@ -163,7 +163,11 @@ def _show_state_file(path: Path, request: Request) -> None:
 
 def method_text(named: dict[str, Any]) -> str:
     """A method and its parameters as text, from a dictionary of both."""
-    parameters = ", ".join(f"{name} {value:,}" for name, value in named.items() if name != "name")
+    parameters = ", ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+        for name, value in named.items()
+        if name != "name"
+    )
     return f"{named['name']} ({parameters})" if parameters else str(named["name"])
 
 
@@ -212,7 +216,7 @@ def _as_json(
     else:
         objects = planned_objects(known, plan)
         model, method, memory = objects["model"], objects["method"], objects["memory"]
-        inspected["fits"], prefill_s = plan.fits, plan.prefill_s
+        inspected["fits"], prefill_s = plan.form == "fits", plan.prefill_s
     return envelope.dump(
         command,
         dry_run=True,
@@ -255,11 +259,15 @@ def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
         return
     facts, dtype = known.facts, plan.precision.dtype
     length = f"the trained length of {facts.trained_length:,} tokens of {one_line(known.files.id)}"
-    if plan.fits:
+    used = method_text(named_parameters(plan.reported_method))
+    if plan.form == "fits":
         yield f"fits     yes, within {length}"
-    else:
-        used = method_text(named_parameters(plan.reported_method))
+    elif plan.excerpt is None:
         yield f"fits     no, not within {length} (prompt included): read with {used}"
+    else:
+        first, last = plan.excerpt
+        part = f"the first {first:,} and the last {last:,}" if first else f"the last {last:,}"
+        yield f"fits     no: only {part} tokens are read ({used})"
     per_token = len(facts.layers) * facts.layer_bytes_per_token(dtype)
     bound = "growing" if plan.bound_tokens is None else f"{plan.bound_tokens:,} tokens per layer"
     kept = " and ".join(plan.kept)

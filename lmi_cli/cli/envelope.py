@@ -122,7 +122,9 @@ def dump_reading(
         },
         sources=[asdict(source) for source in report.sources],
         skipped=[asdict(item) for item in report.skipped],
-        tokens=tokens_object(report.document_tokens, generated, seen, report.stored_tokens),
+        tokens=tokens_object(
+            report.document_tokens - report.unread_tokens, generated, seen, report.stored_tokens
+        ),
         sampling=sampling,
         timing=timing_object(opened, timing),
         memory=memory_object(*sizes),

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from lmi_cli.cli.arguments import Panel, method_options
 from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, SPECULATE
-from lmi_cli.methods import METHODS
+from lmi_cli.methods import METHODS, Parameter
 
 SOURCES, MODEL, METHOD, MEMORY = map(Panel, ("Sources", "Model", "Method", "Memory"))
 GENERATION, OUTPUT, MESSAGES = map(Panel, ("Generation", "Output", "Messages"))
@@ -60,7 +60,7 @@ class Request:
     offline: bool = MODEL("--offline", "Do not use the network.", False)
 
     method: Text = METHOD("--method NAME", f"How a long text is read: {', '.join(METHODS)}.")
-    given: dict[str, int] = method_options(METHOD)
+    given: dict[str, Parameter] = method_options(METHOD)
     chunk: Count = METHOD("--chunk N", "Tokens per forward pass (default: chosen for the model).")
 
     answer_from: str = MEMORY(

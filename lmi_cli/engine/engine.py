@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmi_cli import memory
+from lmi_cli.attention.layer import LayerSpec, RopeScaling
+from lmi_cli.attention.scaling import scaled
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine import CHUNK
 from lmi_cli.engine.forward import ForwardPass, Observer
@@ -85,6 +87,9 @@ class Engine:
             of frequencies for short texts and one for long texts choose by it.
         depth: Layers that are run; None runs all of them. Fewer serve only to observe attention or
             to record keys.
+
+    Raises:
+        ModelError: The method changes rotary frequencies that have been changed before.
     """
 
     def __init__(
@@ -102,8 +107,10 @@ class Engine:
         self.depth = depth
         self._halved = False
         # Within its window a method is the stock model, so the window chooses the frequencies.
-        horizon = method.local_window or model.trained_length
+        horizon = method.exact_length or model.trained_length
         layers = model.layers(horizon if longest is None else min(horizon, longest))
+        if method.rope_change is not None:
+            layers = _rescaled(model, layers, method.rope_change)
         self.layers = layers[:depth]
 
     def start(self, *, origin: int = 0) -> StreamState:
@@ -243,6 +250,19 @@ class Engine:
                 return
             for _, hidden in self._passes(state, np.array([token], dtype=np.int32)):
                 last = hidden[-1]
+
+
+def _rescaled(
+    model: LanguageModel, layers: list[LayerSpec], scaling: RopeScaling
+) -> list[LayerSpec]:
+    found = scaled(layers, scaling, model.trained_length)
+    if found is None:
+        raise ModelError(
+            f"the rotary frequencies of this {model.family} model are scaled already, so "
+            f"--rope-scaling {scaling.kind} cannot be applied to them",
+            hint="leave --rope-scaling out",
+        )
+    return found
 
 
 def rechunk(blocks: Iterable[Ids], size: int) -> Iterator[Ids]:

@@ -58,6 +58,7 @@ class ForwardPass(Attention):
         if self._observe is not None:
             self._observe(layer, qkv)
         rotary, cache = self._layers[layer].rotary, self._state.caches[layer]
+        scale = _scale(rotary, qkv.scale)
         keys: dict[Position, Tensor] = {}
         queries: dict[Position, Tensor] = {}
         for track, cached in cache.tracks.values():
@@ -72,13 +73,13 @@ class ForwardPass(Attention):
         for segment, span in self._seen(cache, segments):
             at = segment.query_position
             if at not in queries:
-                queries[at] = self._rotate(rotary, qkv.query, at, qkv.scale)
+                queries[at] = self._rotate(rotary, qkv.query, at, scale)
             ranges.append(
                 KeyRange(queries[at], *span.live, span.start, segment.nearest, segment.farthest)
             )
         parts = [
             attend_topk(
-                self._rotate(rotary, qkv.query, segment.query_position, qkv.scale),
+                self._rotate(rotary, qkv.query, segment.query_position, scale),
                 list(self._state.searched[segment.track].key_blocks(layer)),
                 segment.topk,
                 query_start=self.position,
@@ -121,7 +122,11 @@ class ForwardPass(Attention):
             if place not in shared:
                 shared[place] = {
                     segment.query_position: self._rotation(
-                        layer.rotary, segment.query_position, scale, dtype, key.device
+                        layer.rotary,
+                        segment.query_position,
+                        _scale(layer.rotary, scale),
+                        dtype,
+                        key.device,
                     )
                     for segment in segments
                 }
@@ -167,8 +172,16 @@ class ForwardPass(Attention):
         wide = phase_dtype(dtype)
         place = (id(rotary), position, scale, wide, device)
         if place not in self._rotations:
-            assigned = position.assign(self._positions)
-            if position.at is not None:
-                assigned = assigned[:1]
+            if position.at is None:
+                # Rules count from the beginning of the stream; only differences matter.
+                origin = self._state.origin
+                assigned = position.assign(self._positions - origin) + origin
+            else:
+                assigned = position.assign(self._positions[:1])
             self._rotations[place] = rotary.rotation(rotary.phases(assigned, wide, device), scale)
         return self._rotations[place]
+
+
+def _scale(rotary: Rotary | None, scale: float) -> float:
+    """The factor on each score of a layer whose projections ask for ``scale``."""
+    return scale if rotary is None else scale * rotary.score_factor

@@ -111,8 +111,9 @@ def _head_queries(
         query = torch.cat([qkv.query for qkv in chunks], 2)[0]
         rotary = engine.layers[layer].rotary
         wide = phase_dtype(query.dtype)
-        query = query.to(wide)
+        query, scale = query.to(wide), chunks[0].scale
         if rotary is not None:
+            scale *= rotary.score_factor
             position = torch.tensor([retrieval.distance])
             query = rotary.rotate(query, rotary.phases(position, wide, query.device))
         folds = query.shape[0] // chunks[0].key.shape[1]
@@ -123,7 +124,7 @@ def _head_queries(
                 if at == layer and head // folds == key_head
             ]
             if rows:
-                mine = query[[retrieval.heads[row].head for row in rows]] * chunks[0].scale
+                mine = query[[retrieval.heads[row].head for row in rows]] * scale
                 found.append(HeadQueries(layer, slot, rows, mine, chunks[0].softcap))
     return found
 

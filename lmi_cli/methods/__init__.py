@@ -4,9 +4,24 @@ A method says which keys a query sees and which the cache keeps; it computes not
 ``attention`` only. Adding a method is one file here and one row in ``METHODS``.
 """
 
-from lmi_cli.methods.base import Method, MethodOption
+from lmi_cli.methods.base import Circumstances, Method, MethodOption, Parameter
 from lmi_cli.methods.choice import METHODS, MethodChoice
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.self_extend import SelfExtend
+from lmi_cli.methods.streaming_llm import StreamingLLM
+from lmi_cli.methods.truncate import Truncate
 
-__all__ = ["METHODS", "Full", "LMInfinite", "Method", "MethodChoice", "MethodOption"]
+__all__ = [
+    "METHODS",
+    "Circumstances",
+    "Full",
+    "LMInfinite",
+    "Method",
+    "MethodChoice",
+    "MethodOption",
+    "Parameter",
+    "SelfExtend",
+    "StreamingLLM",
+    "Truncate",
+]

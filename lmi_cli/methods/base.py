@@ -11,18 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
-from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.layer import LayerSpec, RopeScaling
 from lmi_cli.attention.segment import First, Segment, Track
+from lmi_cli.errors import UsageError
+
+Parameter = int | str
+"""A parameter of a method: a number, or a name among some."""
 
 
 @dataclass(frozen=True, slots=True)
 class MethodOption:
-    """A number that the user may set.
+    """A parameter that the user may set.
 
     Attributes:
         name: As in reports; with hyphens it is the name of the option.
         help: One sentence for the command line.
-        least: Smallest value.
+        least: Smallest value, of a number.
+        choices: Possible values, of a name; none for a number.
         fixed: Whether it is decided when a document is read. Other options may be set anew for
             every question.
     """
@@ -30,12 +35,85 @@ class MethodOption:
     name: str
     help: str
     least: int = 1
+    choices: tuple[str, ...] = ()
     fixed: bool = True
 
     @property
     def flag(self) -> str:
         """The name of the command-line option."""
         return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Parameter) -> None:
+        """Refuse a value that is out of range, or not among the choices.
+
+        Raises:
+            UsageError: It is.
+        """
+        if self.choices and value not in self.choices:
+            raise UsageError(
+                f"unknown value {value!r} for {self.flag}", hint="one of " + ", ".join(self.choices)
+            )
+        if not self.choices and int(value) < self.least:
+            raise UsageError(f"{self.flag} {value}: the smallest is {self.least}")
+
+
+WINDOW = MethodOption(
+    "window", "Recent tokens that are seen at their true distance; with truncate, all that are."
+)
+"""The option of every method that has a window."""
+
+SINKS = MethodOption("sinks", "Starting tokens that stay visible.", least=0)
+"""The option of every method that keeps starting tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the defaults of a method's parameters follow from.
+
+    Attributes:
+        window: Window, in tokens, that suits the model and the task.
+        prefix_tokens: Tokens that stand in front of every stream, such as BOS.
+        trained_length: Trained length of the model, in tokens.
+        tokens: Tokens of the whole sequence, question and answer included; None if not known.
+    """
+
+    window: int
+    prefix_tokens: int
+    trained_length: int
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """How a text that does not fit is cut, so that a part is read as if it were the whole.
+
+    Attributes:
+        length: Tokens of the longest sequence: prompt, part of the text, question and answer.
+        middle: Whether both ends are kept; otherwise the end is.
+    """
+
+    length: int
+    middle: bool = False
+
+    def ends(self, room: int) -> tuple[int, int]:
+        """How many of the first and of the last tokens are kept where ``room`` of them can be."""
+        first = room // 2 if self.middle else 0
+        return first, room - first
+
+    def stride(self, prefix_tokens: int) -> int:
+        """Tokens that are scored at a time, behind at least as many: half of the room for text.
+
+        Raises:
+            UsageError: There is no room, or the middle is to be left out.
+        """
+        if self.middle:
+            raise UsageError(
+                "a token cannot be predicted from text behind it, so the middle cannot be left out",
+                hint="use --truncation-side left",
+            )
+        if self.length < prefix_tokens + 2:
+            raise UsageError(f"a window of {self.length} has no room for two tokens")
+        return (self.length - prefix_tokens) // 2
 
 
 @dataclass(frozen=True)
@@ -53,25 +131,41 @@ class Method(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
+    def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """The method with the parameters that the user gave and defaults for the others.
 
         Args:
             given: Values of some of :attr:`options`, by name.
-            default_window: Window, in tokens, that suits the model and the task.
-            prefix_tokens: Tokens that stand in front of every stream, such as BOS.
+            circumstances: What the defaults follow from.
 
         Raises:
             UsageError: The parameters contradict each other.
         """
 
+    @classmethod
+    def needs_length(cls, given: Mapping[str, Parameter]) -> bool:
+        """Whether a default follows from the length of the text, which is then counted first."""
+        return False
+
     @property
     @abstractmethod
     def local_window(self) -> int | None:
-        """Tokens that a query sees at their true distance, itself included; None is all of them.
+        """Recent tokens that a query sees, itself included; None is all of them."""
 
-        A text that fits it is read exactly as the stock model would read it.
-        """
+    @property
+    def exact_length(self) -> int | None:
+        """Longest text, in tokens, that is read exactly as the stock model does; None is any."""
+        return self.local_window
+
+    @property
+    def rope_change(self) -> RopeScaling | None:
+        """A change of the model's rotary frequencies; None for none."""
+        return None
+
+    @property
+    def truncation(self) -> Truncation | None:
+        """What is read of a text that does not fit; None if all of it is."""
+        return None
 
     @abstractmethod
     def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
@@ -81,7 +175,7 @@ class Method(ABC):
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
         """What a query of this layer attends to, in one softmax; no key is in two segments."""
 
-    def parameters(self) -> dict[str, int]:
+    def parameters(self) -> dict[str, Parameter]:
         """Every parameter that is set, by name; the class makes the same method of them."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in named.items() if value is not None}
@@ -90,7 +184,7 @@ class Method(ABC):
         """Whether queries of this layer could search a store of all tokens."""
         return False
 
-    def searching(self, given: Mapping[str, int], layers: int) -> "Method | None":
+    def searching(self, given: Mapping[str, Parameter], layers: int) -> "Method | None":
         """This method with the store of all tokens searched; None for one that cannot.
 
         Args:
@@ -103,6 +197,11 @@ class Method(ABC):
         return None
 
 
+def number(given: Mapping[str, Parameter], name: str, default: int) -> int:
+    """The number that the user gave for an option, or a default."""
+    return int(given.get(name, default))
+
+
 def narrower(window: int | None, other: int | None) -> int | None:
     """The smaller of two windows, where None is unlimited."""
     if window is None or other is None:
@@ -110,11 +209,25 @@ def narrower(window: int | None, other: int | None) -> int | None:
     return min(window, other)
 
 
+def reaches_beyond(window: int, layer: LayerSpec) -> bool:
+    """Whether a layer sees beyond a window: it has none of its own that is no wider.
+
+    One that has was trained to see nothing beyond it, so a method leaves it as it is.
+    """
+    return layer.native_window is None or layer.native_window > window
+
+
 def layer_bound(method: Method, layer: LayerSpec, chunk: int) -> int | None:
     """Largest number of tokens that a layer keeps while reading in chunks; None grows."""
     sizes = [track.retention.capacity(chunk) for track in method.tracks(layer)]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None
+
+
+def layer_capacity(method: Method, layer: LayerSpec, chunk: int, growing: float) -> float:
+    """The same, where a track that keeps every token has at most ``growing`` of them."""
+    sizes = (track.retention.capacity(chunk) for track in method.tracks(layer))
+    return sum(growing if size is None else min(size, growing) for size in sizes)
 
 
 def bound(method: Method, layers: Sequence[LayerSpec], chunk: int) -> int | None:

@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lmi_cli.errors import UsageError
-from lmi_cli.methods.base import Method
+from lmi_cli.methods.base import Circumstances, Method, Parameter, Truncation
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.self_extend import SelfExtend
+from lmi_cli.methods.streaming_llm import StreamingLLM
+from lmi_cli.methods.truncate import Truncate
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (LMInfinite, Full)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (LMInfinite, StreamingLLM, SelfExtend, Full, Truncate)
+}
 """Every method by its name; the first one is the default."""
 
 _UNLIMITED = 2**53
@@ -28,7 +33,7 @@ class MethodChoice:
     """
 
     name: str = LMInfinite.name
-    given: Mapping[str, int] = field(default_factory=dict)
+    given: Mapping[str, Parameter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
@@ -38,18 +43,42 @@ class MethodChoice:
             if name not in known:
                 flag = "--" + name.replace("_", "-")
                 raise UsageError(f"--method {self.name} has no option {flag}")
-            if value < known[name].least:
-                raise UsageError(f"{known[name].flag} {value}: the smallest is {known[name].least}")
+            known[name].check(value)
         # What contradicts itself does so for any model, and is said before one is loaded.
-        self.build(default_window=_UNLIMITED, prefix_tokens=0)
+        self.build(window=_UNLIMITED, prefix_tokens=0)
 
-    def build(self, default_window: int, prefix_tokens: int) -> Method:
-        """The method; see :meth:`Method.build`.
+    def build(
+        self,
+        window: int,
+        prefix_tokens: int,
+        *,
+        trained_length: int | None = None,
+        tokens: int | None = None,
+    ) -> Method:
+        """The method; see :meth:`Method.build` and :class:`Circumstances`.
+
+        Without ``trained_length``, the window is the trained length.
 
         Raises:
             UsageError: The parameters contradict each other.
         """
-        return METHODS[self.name].build(self.given, default_window, prefix_tokens)
+        length = window if trained_length is None else trained_length
+        circumstances = Circumstances(window, prefix_tokens, length, tokens)
+        return METHODS[self.name].build(self.given, circumstances)
+
+    def truncation(self, trained_length: int) -> Truncation | None:
+        """See :attr:`Method.truncation`."""
+        return self.build(trained_length, 0).truncation
+
+    def sequence_length(self, trained_length: int) -> int:
+        """Tokens of the longest sequence that is read whole, as trained or as a text is cut."""
+        cut = self.truncation(trained_length)
+        return trained_length if cut is None else cut.length
+
+    @property
+    def needs_length(self) -> bool:
+        """See :meth:`Method.needs_length`."""
+        return METHODS[self.name].needs_length(self.given)
 
     def searching(self, method: Method, layers: int) -> Method | None:
         """The method with the store of all tokens searched; see :meth:`Method.searching`.
@@ -60,7 +89,7 @@ class MethodChoice:
         return method.searching(self.given, layers)
 
     @property
-    def fixed(self) -> dict[str, int]:
+    def fixed(self) -> dict[str, Parameter]:
         """The given options that are fixed when a document is read."""
         fixed = {option.name for option in METHODS[self.name].options if option.fixed}
         return {name: value for name, value in self.given.items() if name in fixed}

@@ -11,7 +11,17 @@ from typing import ClassVar, Self
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import First, Fixed, Recent, Segment, Track
 from lmi_cli.errors import UsageError
-from lmi_cli.methods.base import Method, MethodOption, narrower
+from lmi_cli.methods.base import (
+    SINKS,
+    WINDOW,
+    Circumstances,
+    Method,
+    MethodOption,
+    Parameter,
+    narrower,
+    number,
+    reaches_beyond,
+)
 
 LEAST_SINKS = 10
 """Starting tokens kept for ever, at least (section 5 of the paper)."""
@@ -52,8 +62,8 @@ class LMInfinite(Method):
 
     name: ClassVar[str] = "lm-infinite"
     options: ClassVar[tuple[MethodOption, ...]] = (
-        MethodOption("window", "Recent tokens that are seen at their true distance."),
-        MethodOption("sinks", "Starting tokens that stay visible.", least=0),
+        WINDOW,
+        SINKS,
         MethodOption("ceiling", "Distance at which the starting tokens are seen."),
         MethodOption("memory_topk", "Tokens of the store that a query head attends to.",
                      fixed=False),
@@ -79,15 +89,14 @@ class LMInfinite(Method):
             )
 
     @classmethod
-    def build(cls, given: Mapping[str, int], default_window: int, prefix_tokens: int) -> Self:
+    def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """Ceiling at the window, and no fewer sinks than the paper has or the prefix needs."""
-        window = given.get("window")
-        if window is None:
-            window = min(default_window, given.get("ceiling", default_window))
+        most = circumstances.window
+        window = number(given, "window", min(most, number(given, "ceiling", most)))
         return cls(
             window=window,
-            sinks=given.get("sinks", max(LEAST_SINKS, prefix_tokens)),
-            ceiling=given.get("ceiling", window),
+            sinks=number(given, "sinks", max(LEAST_SINKS, circumstances.prefix_tokens)),
+            ceiling=number(given, "ceiling", window),
         )
 
     @property
@@ -103,11 +112,7 @@ class LMInfinite(Method):
         return (window,)
 
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
-        """The window, the sinks that have left it, and the middle if it is searched.
-
-        A layer whose own sliding window is no wider than ours was trained to see nothing beyond
-        it, so it keeps its window and gets no sinks.
-        """
+        """The window, the sinks that have left it, and the middle if it is searched."""
         segments = [Segment("window", farthest=narrower(self.window, layer.native_window))]
         if self.sinks > 0 and self.may_search(layer):
             segments.append(Segment("sinks", Fixed(self.ceiling), nearest=self.window))
@@ -121,14 +126,16 @@ class LMInfinite(Method):
         return tuple(segments)
 
     def may_search(self, layer: LayerSpec) -> bool:
-        """Whether the layer sees beyond our window: it has none of its own that is no wider."""
-        return layer.native_window is None or layer.native_window > self.window
+        """Whether the layer sees beyond our window."""
+        return reaches_beyond(self.window, layer)
 
-    def searching(self, given: Mapping[str, int], layers: int) -> Method:
+    def searching(self, given: Mapping[str, Parameter], layers: int) -> Method:
         """With the middle searched; see ``docs/memory.md`` for the defaults."""
         return replace(
             self,
-            memory_topk=given.get("memory_topk", _TOPK),
-            memory_from_layer=given.get("memory_from_layer", layers // _FROM_LAYER_SHARE),
-            memory_distance=given.get("memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)),
+            memory_topk=number(given, "memory_topk", _TOPK),
+            memory_from_layer=number(given, "memory_from_layer", layers // _FROM_LAYER_SHARE),
+            memory_distance=number(
+                given, "memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)
+            ),
         )

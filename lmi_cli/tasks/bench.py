@@ -115,7 +115,10 @@ def bench(
     if decode < 1 or not depths or min(depths) < 1:
         raise UsageError("there is nothing to measure: depths and --decode start at 1 token")
     lm = loaded.lm
-    plan = plan_scoring(loaded.known, choice, max(depths) + decode, chunk)
+    deepest = max(depths) + decode
+    plan = plan_scoring(loaded.known, choice, deepest, chunk)
+    if plan.method.truncation is not None and deepest > plan.method.truncation.length:
+        raise UsageError(f"{plan.method.name} never reads {deepest:,} tokens in one sequence")
     machine = Machine(
         gemm_flops(native.torch_dtype(lm.dtype, lm.device), lm.device),
         read_bytes_per_s(lm.device),

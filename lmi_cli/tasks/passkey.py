@@ -15,7 +15,7 @@ import numpy as np
 
 from lmi_cli.engine import CHUNK
 from lmi_cli.errors import UsageError
-from lmi_cli.methods import MethodChoice
+from lmi_cli.methods import MethodChoice, Parameter
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.calibrate import find_heads
@@ -93,7 +93,7 @@ class MethodUsed:
     """
 
     name: str
-    parameters: dict[str, int]
+    parameters: dict[str, Parameter]
     bound_tokens: int | None
     form: str
     answered_from: str
@@ -294,6 +294,8 @@ class _Texts:
         differs = text.encoded.ids[: len(blank)] != blank.encoded.ids
         alike = int(differs.argmax()) if differs.any() else len(blank)
         prefix = len(self._plan.prefix)
+        if self._plan.excerpt is not None:
+            alike = 0  # where the part that is read begins depends on the length of the text
         alike = max(0, alike + prefix - (alike + prefix) % self._plan.chunk - prefix)
         beginning = self._beginning
         if beginning is not None and beginning.document.tokens > alike:

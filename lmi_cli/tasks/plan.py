@@ -14,7 +14,7 @@ from lmi_cli.engine import ANSWER_TOKENS, CHUNK
 from lmi_cli.engine.heads import key_heads_of
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import Method, MethodChoice
-from lmi_cli.methods.base import bound, layer_bound, named_parameters
+from lmi_cli.methods.base import Truncation, bound, layer_capacity, named_parameters
 from lmi_cli.models.known import KnownModel
 from lmi_cli.models.placement import Precision
 from lmi_cli.models.speeds import setting_of
@@ -114,8 +114,9 @@ class Plan:
     """How a text is read, and how much memory and time that takes.
 
     Attributes:
-        fits: Whether the text is read whole, exactly as the stock model would; otherwise it is read
-            as a stream.
+        fits: Whether what is read of the text is read as the stock model would, in one prompt;
+            otherwise it is read as a stream.
+        excerpt: How many of the first and of the last tokens of the text are read; None for all.
         prefix: Ids before the text.
         method: The method that reads the text.
         chunk: Tokens in one forward pass.
@@ -144,6 +145,7 @@ class Plan:
     chunk: int
     precision: Precision
     longest: int | None = None
+    excerpt: tuple[int, int] | None = None
     index: bool = False
     embeddings: bool = False
     only_index: bool = False
@@ -170,8 +172,14 @@ class Plan:
 
     @property
     def form(self) -> str:
-        """``fits`` or ``stream``, as in reports."""
+        """``fits``, ``truncated`` or ``stream``, as in reports."""
+        if self.excerpt is not None:
+            return "truncated"
         return "fits" if self.fits else "stream"
+
+    def read_tokens(self, tokens: int) -> int:
+        """How many of the ``tokens`` of the text are read."""
+        return tokens if self.excerpt is None else sum(self.excerpt)
 
     @property
     def reported_method(self) -> Method:
@@ -183,7 +191,8 @@ def document_limit(
     known: KnownModel, request: ReadingRequest, questions: Sequence[str] = ()
 ) -> int:
     """Tokens of the longest document that is read whole, with room for the longest question."""
-    prompt, length = request.prompts.whole(), known.facts.trained_length
+    prompt = request.prompts.whole()
+    length = request.method.sequence_length(known.facts.trained_length)
     longest = max((len(prompt.tail(question)) for question in questions), default=0)
     asking = max(longest + request.answer_tokens, length // QUESTION_SHARE)
     return length - len(prompt.prefix) - asking
@@ -212,23 +221,40 @@ def plan_reading(
     ``tokens`` is the length of the document; None for a stream of unknown length.
 
     Raises:
-        UsageError: Parameters contradict each other, or a question does not fit the window.
+        UsageError: Parameters contradict each other, a question does not fit the window, or the
+            method cannot search the store that is to be kept.
     """
     length = known.facts.trained_length
     limit = document_limit(known, request, questions)
-    fits = tokens is not None and tokens <= limit
+    fits, excerpt = tokens is not None and tokens <= limit, None
+    truncation = request.method.truncation(length)
+    if truncation is not None and tokens is not None and not fits:
+        _require_truncated(request, limit, truncation)
+        fits, excerpt = True, truncation.ends(limit)
+    read = min(tokens or 0, limit)
     prompt = request.prompts.whole() if fits else request.prompts.after_stream()
     longest = max((len(prompt.tail(question)) for question in questions), default=0)
     window = length if fits else _stream_window(known, request.memory, longest)
-    method = request.method.build(window, len(prompt.tokenizer.prefix))
+    before = len(prompt.tokenizer.prefix)
+    # As much is left to questions as if none were known: a state file will be asked others.
+    total = None if tokens is None else before + tokens + length // QUESTION_SHARE
+    method = request.method.build(window, before, trained_length=length, tokens=total)
     require_fit(method, prompt, questions)
     layers, memory, heads = known.facts.layers, request.memory, known.heads
     bounded = bound(method, layers, request.chunk) is not None
-    indexed = memory.index and heads is not None and bool(heads.heads)
-    embedded = memory.index and (memory.embeddings or not indexed)
+    wants_index = memory.index and excerpt is None
+    indexed = wants_index and heads is not None and bool(heads.heads)
+    embedded = wants_index and (memory.embeddings or not indexed)
     searching = None
-    if memory.store and not fits and any(map(method.may_search, layers)):
+    if memory.store and not fits:
         searching = request.method.searching(method, len(layers))
+        if searching is None:
+            raise UsageError(
+                f"{method.name} searches no store, so none can be kept",
+                hint="leave --keep and --answer-from out, or read with --method lm-infinite",
+            )
+        if not any(map(method.may_search, layers)):
+            searching = None
     depth = None
     only_index = memory.only_index and not fits
     if heads is not None and indexed and only_index and bounded and not embedded:
@@ -239,16 +265,36 @@ def plan_reading(
         method=method,
         chunk=request.chunk,
         precision=known.precision,
-        longest=tokens + length - limit if fits and tokens is not None else None,
+        longest=read + request.method.sequence_length(length) - limit if fits else None,
+        excerpt=excerpt,
         index=indexed,
         embeddings=embedded,
         only_index=only_index,
         depth=depth,
-        needs_heads=memory.index and (request.evidence or (not fits and bounded)) and heads is None,
+        needs_heads=wants_index and (request.evidence or (not fits and bounded)) and heads is None,
         searching=searching,
         int8=memory.int8,
     )
-    return _with_forecast(plan, known, tokens, "read")
+    return _with_forecast(plan, known, None if tokens is None else plan.read_tokens(tokens), "read")
+
+
+def _require_truncated(request: ReadingRequest, limit: int, truncation: Truncation) -> None:
+    """Refuse what cannot be done with a part of a text.
+
+    Raises:
+        UsageError: There is no room for it, or an index or a store of all of the text is needed.
+    """
+    name, source = request.method.name, request.memory.answer_from
+    if limit < 1:
+        raise UsageError(
+            f"{truncation.length:,} tokens leave no room for the text beside question and answer",
+            hint="raise --window or lower -n",
+        )
+    if request.memory.store or source == "passages" or request.evidence:
+        raise UsageError(
+            f"{name} reads only a part of a long text, so it has neither index nor store",
+            hint="read with --method lm-infinite to search all of it",
+        )
 
 
 def plan_scoring(
@@ -263,8 +309,13 @@ def plan_scoring(
     """
     prefix = tuple(known.tokenizer.prefix)
     length = known.facts.trained_length
-    fits = tokens is not None and len(prefix) + tokens <= length
-    plan = Plan(fits, prefix, choice.build(length, len(prefix)), chunk, known.precision)
+    total = None if tokens is None else len(prefix) + tokens
+    fits = total is not None and total <= choice.sequence_length(length)
+    method = choice.build(length, len(prefix), tokens=total)
+    if (cut := method.truncation) is not None:
+        cut.stride(len(prefix))  # which refuses what cannot be scored
+        tokens = min(tokens or cut.length, cut.length)
+    plan = Plan(fits, prefix, method, chunk, known.precision)
     return _with_forecast(plan, known, tokens, "score")
 
 
@@ -275,14 +326,15 @@ def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) 
         UsageError: Parameters contradict each other.
     """
     window = _stream_window(known, MemoryChoice())
-    plan = Plan(False, (), choice.build(window, 0), chunk, known.precision)
+    method = choice.build(window, 0, trained_length=known.facts.trained_length)
+    plan = Plan(False, (), method, chunk, known.precision)
     return _with_forecast(plan, known, None, "read")
 
 
 def warnings(choice: MethodChoice, known: KnownModel) -> list[str]:
     """Warnings about choices that are allowed but unlikely to be intended, a sentence each."""
     length = known.facts.trained_length
-    window = choice.build(length, len(known.tokenizer.prefix)).local_window
+    window = choice.build(length, len(known.tokenizer.prefix)).exact_length
     if window is not None and window > length:
         return [f"window {window:,} is beyond the trained length of {length:,} tokens"]
     return []
@@ -303,8 +355,7 @@ def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) 
     total = None if tokens is None else len(plan.prefix) + tokens
     growing = math.inf if total is None else round(_GROWTH * max(total, plan.longest or 0))
     layers = facts.layers[: plan.depth]
-    bounds = (layer_bound(plan.method, layer, plan.chunk) for layer in layers)
-    kept = sum(growing if size is None else min(size, growing) for size in bounds)
+    kept = sum(layer_capacity(plan.method, layer, plan.chunk, growing) for layer in layers)
     setting = speed_setting(use, plan)
     rate = known.speeds.get(setting)
     unknown = tokens is None or plan.needs_heads

@@ -21,7 +21,7 @@ from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.retrieval import key_index
-from lmi_cli.errors import StateFileError
+from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import MethodChoice
 from lmi_cli.methods.base import starting_tokens
 from lmi_cli.methods.lm_infinite import LEAST_SINKS
@@ -83,6 +83,11 @@ class Reading:
         state.means = means = None if self.means is None else self.means.fork()
         return replace(self, state=state, stores=stores, means=means, fresh_tokens=0, prefill_s=0.0)
 
+    @property
+    def unread(self) -> int:
+        """Tokens of the document that are not read, since it does not fit."""
+        return self.document.tokens - self.plan.read_tokens(self.document.tokens)
+
     def timing(self) -> Timing:
         """Time and speed of the reading done by this process."""
         timing = Timing()
@@ -100,6 +105,7 @@ class Reading:
             bound_tokens=self.plan.bound_tokens,
             form=self.plan.form,
             document_tokens=self.document.tokens,
+            unread_tokens=self.unread,
             cache_bytes=self.state.nbytes,
             sources=source_reports(self.sources, self.document.source_tokens),
             skipped=list(self.skipped),
@@ -180,6 +186,11 @@ def read(
         expected = earlier.document.ids
         if append:
             request, document = _with_fixed(request, earlier), earlier.document
+            if request.method.truncation(known.facts.trained_length) is not None:
+                raise UsageError(
+                    f"nothing can be appended to what {request.method.name} has read",
+                    hint="read all sources in one lmi read command",
+                )
             # The corpus numbers its sources in order, so the earlier ones are put in front.
             corpus.sources[:0] = earlier.sources
             corpus.skipped[:0] = earlier.skipped
@@ -189,13 +200,13 @@ def read(
         limit = document_limit(known, request, questions)
         if earlier is not None and not earlier.plan.fits:
             limit = -1  # a stream remains a stream
-        tokens = document.tokens
+        tokens, counts = document.tokens, request.method.needs_length
         for block in blocks:
             ahead.append(block)
             tokens += len(block.ids)
-            if tokens > limit:
+            if tokens > limit and not counts:
                 break
-        length = tokens if tokens <= limit else None
+        length = tokens if tokens <= limit or counts else None
         plan = plan_reading(known, request, length, questions)
         if plan.needs_heads:
             known = replace(known, heads=(yield from find_heads(model, request.chunk)))
@@ -222,6 +233,13 @@ def read(
     def ids() -> Iterator[Ids]:
         if state.tokens == 0 and plan.prefix:
             yield np.array(plan.prefix, dtype=np.int32)
+        if plan.excerpt is not None:
+            for block in chain(ahead, blocks):
+                document.add(block)
+            first, last = plan.excerpt
+            yield document.ids[:first]
+            yield document.ids[document.tokens - last :]
+            return
         if done < document.tokens:
             yield document.ids[done:]
         for block in chain(ahead, blocks):
@@ -234,7 +252,7 @@ def read(
 
     first_tokens = document.tokens
     buffered = first_tokens + sum(len(block.ids) for block in ahead)
-    whole = buffered if plan.fits else None
+    whole = plan.read_tokens(buffered) if plan.fits else None
     before, started = state.tokens, time.monotonic()
 
     def reading() -> Reading:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
+from lmi_cli.methods import Parameter
 from lmi_cli.sources.blocks import Skipped, Source
 from lmi_cli.text.provenance import Place
 
@@ -153,17 +154,19 @@ class ReadingReport:
     """A document that was read, and how.
 
     Attributes:
-        parameters: Parameters of the method, in tokens.
+        parameters: Parameters of the method by name; lengths are in tokens.
         bound_tokens: Largest number of tokens that any layer keeps; None if it grows with the text.
-        form: ``fits`` or ``stream``.
+        form: ``fits``, ``truncated`` or ``stream``.
+        document_tokens: Tokens of the document.
         cache_bytes: Size of the keys and values at the end of the reading.
         stored_tokens: Number of tokens in the store.
         indexed_tokens: Number of tokens in the index.
         store_bytes: Size of index and store.
+        unread_tokens: Number of tokens of the document that were not read, since it does not fit.
     """
 
     method: str
-    parameters: dict[str, int]
+    parameters: dict[str, Parameter]
     bound_tokens: int | None
     form: str
     document_tokens: int
@@ -173,6 +176,7 @@ class ReadingReport:
     stored_tokens: int = 0
     indexed_tokens: int = 0
     store_bytes: int = 0
+    unread_tokens: int = 0
 
 
 def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceReport]:

@@ -100,7 +100,8 @@ def restored(
     document, sources, skipped = document_in(description, tensors)
     if not _within(torch.from_numpy(document.ids), model.lm.vocab_size):
         raise ValueError("its document contains an id that is not in the vocabulary")
-    unread = document.tokens + len(plan.prefix) - state.tokens
+    _require_excerpt(plan, document.tokens)
+    unread = plan.read_tokens(document.tokens) + len(plan.prefix) - state.tokens
     if unread < 0 or (unread and description["complete"]):
         raise ValueError(f"its document has {document.tokens:,} tokens, {state.tokens:,} were read")
     return Reading(
@@ -176,6 +177,9 @@ def _plan(described: Mapping[str, Any]) -> Plan:
         "searching": None if searching is None else _method(searching),
         "precision": Precision(**described["precision"]),
     }
+    if (excerpt := described.get("excerpt")) is not None:
+        first, last = excerpt
+        changed["excerpt"] = (first, last)
     return typed(Plan(**{**described, **changed}))
 
 
@@ -211,6 +215,14 @@ def _require_depth(plan: Plan, heads: RetrievalHeads | None, layers: int) -> Non
         or not max(head.layer for head in heads.heads) < plan.depth <= layers
     ):
         raise ValueError(f"{plan.depth} layers are not those that its index needs")
+
+
+def _require_excerpt(plan: Plan, tokens: int) -> None:
+    """Refuse an excerpt that is not a part of a document with so many tokens."""
+    if plan.excerpt is not None and not (
+        plan.fits and min(plan.excerpt) >= 0 and sum(plan.excerpt) <= tokens
+    ):
+        raise ValueError(f"it is an excerpt {plan.excerpt} of {tokens:,} tokens")
 
 
 def _state(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.engine import Ids
-from lmi_cli.methods.base import visible_in_any
+from lmi_cli.methods.base import merged, visible_in_any
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.reading import Reading
 from lmi_cli.tasks.report import Visible
@@ -19,7 +19,7 @@ def hidden_spans(reading: Reading, layers: Sequence[LayerSpec], tail: int) -> li
         layers: All layers of the model.
         tail: Number of tokens between the document and the answer.
     """
-    prefix, tokens = len(reading.plan.prefix), reading.document.tokens
+    prefix, tokens = len(reading.plan.prefix), reading.document.tokens - reading.unread
     position = prefix + tokens + tail - 1
     hidden, edge = [], 0
     for start, stop in visible_in_any(reading.plan.method, layers, position):
@@ -27,7 +27,22 @@ def hidden_spans(reading: Reading, layers: Sequence[LayerSpec], tail: int) -> li
         if edge < start:
             hidden.append((edge, start))
         edge = max(edge, stop)
-    return hidden if edge >= tokens else [*hidden, (edge, tokens)]
+    if edge < tokens:
+        hidden.append((edge, tokens))
+    return _with_unread(reading, hidden)
+
+
+def _with_unread(reading: Reading, hidden: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of the tokens that were read as ranges of the document, and what was not read."""
+    if reading.plan.excerpt is None:
+        return list(hidden)
+    first, unread = reading.plan.excerpt[0], reading.unread
+
+    def place(token: int) -> int:
+        return token if token < first else token + unread
+
+    spans = [(place(start), place(stop - 1) + 1) for start, stop in hidden]
+    return merged([*spans, (first, first + unread)])
 
 
 def visible_beside(document: Document, hidden: Sequence[tuple[int, int]]) -> Visible:

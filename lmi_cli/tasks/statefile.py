@@ -21,6 +21,7 @@ from lmi_cli import __version__
 from lmi_cli.cache import statefile
 from lmi_cli.cache.signature import is_state_file
 from lmi_cli.errors import StateFileError, UsageError
+from lmi_cli.methods import Parameter
 from lmi_cli.methods.base import named_parameters
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.blocks import Skipped, Source
@@ -166,7 +167,7 @@ def check(
     header: StateFileHeader,
     *,
     method: str | None = None,
-    given: Mapping[str, int] | None = None,
+    given: Mapping[str, Parameter] | None = None,
     dtype: str = "auto",
     quantize: str | None = None,
     identity: str | None = None,

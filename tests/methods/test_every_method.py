@@ -1,38 +1,210 @@
-"""What holds for every method in the table, so that a new one is tested by being added."""
+"""What holds for every method in the table, so that a new one is tested by being added.
+
+A method needs one row here: options that make it work within the texts below, and a reference that
+computes it from its definition alone.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_models import our_logits, random_ids, stock_logits, tiny_model
+from method_references import Everything, Groups, Rescaled, Streaming
+from reference import Lambda, Reference, reference_logits
+from tiny_models import our_logits, precisely, random_ids, stock_logits, tiny_model
+from torch import Tensor
 
-from lmi_cli.methods import METHODS, Method
+from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.engine.engine import Engine
+from lmi_cli.errors import ModelError
+from lmi_cli.methods import METHODS, Method, MethodChoice, Parameter
+from lmi_cli.methods.base import bound, layer_capacity, visible_spans
+from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.decoder import Decoder
+from lmi_cli.models.families import plain_shape
+from lmi_cli.native import attention, library
 
 WINDOW = 9
-# Options that make a method work within the texts below; a new method may need some.
-OPTIONS: dict[str, dict[str, int]] = {"lm-infinite": {"window": WINDOW, "sinks": 4}}
+COUNT = 40
 
 
-@pytest.fixture(params=METHODS)
-def method(request: pytest.FixtureRequest) -> Method:
-    return METHODS[request.param].build(OPTIONS.get(request.param, {}), WINDOW, 0)
+@dataclass(frozen=True)
+class Row:
+    """Options of a method, and the same method written in another way."""
+
+    reference: Reference
+    given: dict[str, Parameter] = field(default_factory=dict)
+    plain_only: bool = False
+    """Whether it is for models whose frequencies are not scaled already."""
 
 
-def test_within_its_window_it_is_the_stock_model(method: Method) -> None:
-    model, ids = tiny_model("llama"), random_ids(WINDOW)
-    found, expected = our_logits(model, method, ids, 4), stock_logits(model, ids)
+ROWS: dict[str, list[Row]] = {
+    "lm-infinite": [Row(Lambda(WINDOW, 4, 21), {"window": WINDOW, "sinks": 4, "ceiling": 21})],
+    "streaming-llm": [
+        Row(Streaming(4, WINDOW - 1), {"window": WINDOW, "sinks": 4}),
+        Row(Streaming(13, 0), {"window": 1, "sinks": 13}),
+    ],
+    "self-extend": [
+        Row(Groups(WINDOW, 4), {"window": WINDOW, "group": 4}),
+        Row(Groups(1, 7), {"window": 1, "group": 7}),
+    ],
+    "truncate": [Row(Everything(), {"window": WINDOW})],
+    "full": [
+        Row(Everything()),
+        *(
+            Row(Rescaled(kind=kind, factor=4), {"rope_scaling": kind, "rope_factor": 4}, True)
+            for kind in ("linear", "dynamic", "yarn")
+        ),
+        Row(Rescaled(kind="truncated"), {"rope_scaling": "truncated"}, True),
+    ],
+}
+CASES = [
+    pytest.param(name, row, id=f"{name}-{number}")
+    for name in ROWS
+    for number, row in enumerate(ROWS[name])
+]
+LARGE = {"hidden_size": 96, "head_dim": 64, "intermediate_size": 160, "num_attention_heads": 6}
+MODELS = [
+    "llama",
+    "llama-llama3",
+    "llama-yarn",
+    "cohere2",
+    "gemma2",
+    "gpt_neox",
+    "mistral-sliding",
+    "phi3-longrope",
+]
+SCALED = {"llama-llama3", "llama-yarn", "phi3-longrope"}
+CHUNKS = [1, 7, WINDOW - 1, WINDOW, WINDOW + 1, COUNT]
+
+
+def built(name: str, row: Row) -> Method:
+    return MethodChoice(name, row.given).build(64, 0)
+
+
+@cache
+def expected_logits(model: str, name: str, number: int) -> Tensor:
+    return reference_logits(tiny_model(model), random_ids(COUNT), ROWS[name][number].reference)
+
+
+def test_every_method_has_a_row() -> None:
+    assert ROWS.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("name", "row"), CASES)
+def test_it_is_what_its_definition_says(name: str, row: Row, model: str, chunk: int) -> None:
+    if row.plain_only and model in SCALED:
+        with pytest.raises(ModelError, match="are scaled already, so --rope-scaling"):
+            our_logits(tiny_model(model), built(name, row), random_ids(COUNT), chunk)
+        return
+    expected = expected_logits(model, name, ROWS[name].index(row))
+    found = our_logits(tiny_model(model), built(name, row), random_ids(COUNT), chunk)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("chunk", [1, WINDOW - 2, WINDOW - 1, WINDOW, WINDOW + 1])
-def test_the_cut_does_not_matter(method: Method, chunk: int) -> None:
-    model, ids = tiny_model("llama"), random_ids(40)
-    found, expected = (our_logits(model, method, ids, size) for size in (chunk, 40))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+@pytest.mark.parametrize(("name", "row"), CASES)
+def test_within_its_window_it_is_the_stock_model(name: str, row: Row) -> None:
+    method = built(name, row)
+    exact = COUNT if method.exact_length is None else method.exact_length
+    model, ids = tiny_model("llama"), random_ids(COUNT)
+    found, stock = our_logits(model, method, ids, 4), stock_logits(model, ids)
+    torch.testing.assert_close(found[:exact], stock[:exact], rtol=0, atol=1e-10)
+    # Whatever is read is read like that by a method that leaves the rest out.
+    assert exact == COUNT or method.truncation or (found[exact:] - stock[exact:]).abs().max() > 1e-3
 
 
-def test_no_token_sees_a_later_one(method: Method) -> None:
-    model, ids = tiny_model("llama", torch.float32), random_ids(40)
+@pytest.mark.parametrize(("name", "row"), CASES)
+def test_no_token_sees_a_later_one(name: str, row: Row) -> None:
+    model, ids = tiny_model("llama", torch.float32), random_ids(COUNT)
     other = ids.copy()
     other[20] = 3 if ids[20] != 3 else 4
-    one, two = (our_logits(model, method, given, 7) for given in (ids, other))
+    one, two = (our_logits(model, built(name, row), given, 7) for given in (ids, other))
     assert torch.equal(one[:20], two[:20])
     assert not torch.equal(one[20], two[20])
+
+
+@pytest.mark.parametrize("origin", [2**24 - 1, 200_000_001, 2**31 + 1, 2**40])
+@pytest.mark.parametrize(("name", "row"), CASES)
+def test_only_differences_of_positions_matter(name: str, row: Row, origin: int) -> None:
+    """As if the stream had begun far away: any absolute float32 fails."""
+    model, ids = tiny_model("llama", torch.float32), random_ids(100)
+    near = our_logits(model, built(name, row), ids, 16)
+    far = our_logits(model, built(name, row), ids, 16, origin=origin)
+    torch.testing.assert_close(far, near, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("native", [None, 5, 12])
+@pytest.mark.parametrize(("name", "row"), CASES)
+def test_what_it_says_is_visible_is_visible(name: str, row: Row, native: int | None) -> None:
+    """The report on what a model could see, against the mask of the definition."""
+    layer = LayerSpec(0, None, native)
+    zeros, names = torch.zeros(1, COUNT, 1), torch.eye(COUNT)[None]
+    seen = row.reference.attention(
+        zeros, zeros, names, lambda x, positions: x, scale=1.0, native=native
+    )[0]
+    for position in range(COUNT):
+        spans = visible_spans(built(name, row), layer, position)
+        said = {at for start, stop in spans for at in range(start, stop)}
+        assert said == set(seen[position].nonzero()[:, 0].tolist()), position
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+@pytest.mark.parametrize("model", ["llama", "gemma3_text"])
+@pytest.mark.parametrize(("name", "row"), CASES)
+def test_a_state_keeps_no_more_than_it_said(name: str, row: Row, model: str, chunk: int) -> None:
+    """And a fork, or a state that was saved and restored, goes on as the state itself does."""
+    method, ids = built(name, row), random_ids(100)
+    with CausalLM(tiny_model(model)) as lm, precisely(lm.model):
+        engine = Engine(lm, method, chunk)
+        state = engine.start()
+        list(engine.read(state, [ids[:93]]))
+        most = bound(method, engine.layers, chunk)
+        assert most is None or state.cached_tokens <= most
+        for layer, cache in zip(engine.layers, state.caches, strict=True):
+            assert cache.capacity <= layer_capacity(method, layer, chunk, 1.5 * 93)
+        restored = engine.start()
+        restored.restore(state.save(), lm.layer_devices())
+        passes = [
+            torch.cat([event.hidden for event in engine.read(each, [ids[93:]])])
+            for each in (state.fork(), restored, state)
+        ]
+    for other in passes[:2]:
+        torch.testing.assert_close(other, passes[2], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+@pytest.mark.parametrize(("name", "row"), CASES)
+@pytest.mark.usefixtures("c_library")
+def test_in_c_it_is_as_near_to_the_truth_as_in_torch(
+    built_library: Path, monkeypatch: pytest.MonkeyPatch, name: str, row: Row, chunk: int
+) -> None:
+    """In bfloat16, by our own decoder; all attention is in C then, over chunks and one by one."""
+    method, ids = built(name, row), random_ids(60)
+    model = tiny_model("llama", torch.bfloat16, **LARGE)
+    in_c: list[bool] = []
+    can = attention.can
+
+    def noted(*arguments: Any) -> bool:
+        in_c.append(can(*arguments))
+        return in_c[-1]
+
+    def logits(dtype: torch.dtype) -> Tensor:
+        shape = plain_shape(model.config)
+        assert shape is not None
+        weights = {at: tensor.to(dtype) for at, tensor in model.state_dict().items()}
+        engine = Engine(Decoder(shape, weights), method, chunk)
+        events = engine.read(engine.start(), [ids])
+        return engine.model.logits(torch.cat([event.hidden for event in events])).double()
+
+    monkeypatch.setattr(attention, "can", noted)
+    found = logits(torch.bfloat16)
+    assert all(in_c) and (in_c or chunk == 1)
+    library.use(None)
+    usual, truth = logits(torch.bfloat16), logits(torch.float64)
+    library.use(built_library)
+    assert (found - truth).abs().mean() <= 2 * (usual - truth).abs().mean()
+    assert (found - truth).abs().max() <= 2 * (usual - truth).abs().max()
