@@ -100,7 +100,7 @@ def quantized(weight: Any, kind: Any) -> Any:
     columns, nbytes = gguf.GGML_QUANT_SIZES[kind]
     rows, blocks = weight.shape[0], weight.shape[1] // columns
     raw = np.random.default_rng(rows).integers(0, 256, (rows, blocks, nbytes), dtype=np.uint8)
-    scale = np.array(3e-3 if kind.name == "Q6_K" else 2e-3, np.float16)
+    scale = np.array(3e-4 if kind.name == "Q6_K" else 2e-4, np.float16)
     if kind.name == "Q6_K":
         raw[..., 192:208] //= 16  # signed scales of the spans
         raw[..., 208:] = np.frombuffer(scale.tobytes(), np.uint8)
@@ -194,6 +194,7 @@ def tiny_gguf(
             continue
         weight = random.standard_normal(shape, dtype=np.float32)
         if len(shape) == 2:
+            weight *= 1.5 / np.sqrt(shape[1])  # so that attention is anything but one-hot
             kind = gguf.GGMLQuantizationType[next(turn)]
             writer.add_tensor(f"{name}.weight", quantized(weight, kind), raw_dtype=kind)
         else:
