@@ -23,7 +23,7 @@ from lmi_cli.methods import Full, LMInfinite, MethodChoice
 from lmi_cli.models.load import Loaded, load
 from lmi_cli.models.placement import Placement
 from lmi_cli.models.weights import Weights
-from lmi_cli.native import choice, library, variants
+from lmi_cli.native import choice, compiling, library
 from lmi_cli.sources.blocks import text_corpus
 from lmi_cli.tasks.events import follow
 from lmi_cli.tasks.passkey import QUESTION, build_text, key_for, passkey
@@ -203,13 +203,20 @@ def test_passkey_beyond_the_trained_length(
     assert report.cells[0].accuracy == float(found)
 
 
+def require_library() -> None:
+    """Skip a test that needs the library that was installed."""
+    if isinstance(found := compiling.chosen(), str):
+        pytest.skip(f"the library in C cannot run here: {found}")
+    if (fault := compiling.fault(found)) is not None:
+        pytest.skip(fault)
+
+
 def test_attention_in_c_scores_a_text_as_float32_does(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the window too: what attention in bfloat16 costs, in nats a token."""
     monkeypatch.delenv("LMI_NATIVE", raising=False)
-    if isinstance(reason := variants.chosen(), str):
-        pytest.skip(f"the library in C cannot run here: {reason}")
+    require_library()
     low = load(resolve(None), Placement(dtype="bfloat16", device="cpu"))
     assert choice.computed_by(low.lm.dtype, low.lm.device).startswith("C (")
     try:
@@ -255,8 +262,8 @@ def test_loading_takes_little_more_memory_than_the_weights(
 ) -> None:
     """Also where they have to be converted, and packed for the library in C."""
     monkeypatch.delenv("LMI_NATIVE", raising=False)
-    if dtype == "int8" and isinstance(reason := variants.chosen(), str):
-        pytest.skip(f"the library in C cannot run here: {reason}")
+    if dtype == "int8":
+        require_library()
     arguments = ("bfloat16", "int8") if dtype == "int8" else (dtype, "none")
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *arguments],
