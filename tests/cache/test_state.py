@@ -91,7 +91,7 @@ def test_a_torn_state_is_refused() -> None:
 @pytest.mark.parametrize("method", [Full(), LMInfinite(6, 3, 9), LMInfinite(1, 1, 2)], ids=str)
 @pytest.mark.parametrize("kept", range(1, 9))
 def test_what_is_rewound_was_never_read(method: Method, kept: int) -> None:
-    """Of the eight tokens of a pass, at every place of the window in its buffer and at its start."""
+    """Of the eight tokens of a pass, wherever in its buffer the window is."""
     with CausalLM(tiny_model("llama", torch.float64)) as lm:
         engine = Engine(lm, method, 8)
         for before in [*range(1, 6), *range(20, 40)]:
