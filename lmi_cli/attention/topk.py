@@ -5,13 +5,11 @@ stored keys that match it best. The choice is exact: every key is scored.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from lmi_cli.native.attention import MAX_FEW
 
 
 class KeyBlock(NamedTuple):
@@ -30,7 +28,7 @@ class KeyBlock(NamedTuple):
 
 def attend_topk(
     query: Tensor,
-    blocks: Sequence[KeyBlock],
+    blocks: Iterable[KeyBlock],
     k: int,
     *,
     query_start: int,
@@ -51,19 +49,8 @@ def attend_topk(
     Returns:
         The output ``[B, H, Q, Dv]`` in the dtype of the queries, and the log-sum-exp of the chosen
         scores ``[B, H, Q]`` in float32 or wider. A query that sees no key gives zeros and ``-inf``.
-        Each of a few queries gets exactly what it gets alone.
     """
     batch, heads, count, _ = query.shape
-    if 1 < count <= MAX_FEW:
-        # Products of several queries are summed in another order than those of one.
-        each = [
-            attend_topk(
-                one, blocks, k, query_start=query_start + row, nearest=nearest, softcap=softcap
-            )
-            for row, one in enumerate(query.split(1, 2))
-        ]
-        outputs, sums = zip(*each, strict=True)
-        return torch.cat(outputs, 2), torch.cat(sums, 2)
     wide = torch.promote_types(query.dtype, torch.float32)
     score = query.new_empty(batch, heads, count, 0, dtype=wide)
     value: Tensor | None = None

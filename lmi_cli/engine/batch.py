@@ -82,7 +82,7 @@ def decode_batch(
     sampling: Sampling,
     first: int = 0,
     contrasts: Sequence[Contrast | None] | None = None,
-    drafters: Sequence[Drafter] | None = None,
+    drafters: Sequence[Drafter | None] | None = None,
     enough: Callable[[int, Sequence[int]], bool] = lambda stream, tokens: False,
 ) -> Iterator[tuple[int, Generated]]:
     """Generate in several streams at once.
@@ -97,7 +97,8 @@ def decode_batch(
         first: Number of the first stream, for its random generator; the others follow.
         contrasts: That of each stream; None for none. Their states are consumed too.
         drafters: That of each stream; None for none. Every token is chosen as without them, from
-            the same random numbers; they only decide how many are chosen after one pass.
+            the same random numbers; they only decide how many are chosen after one pass. They are
+            left out where the newest tokens alone are more than the ``alike_rows`` of the model.
         enough: Told the number of a stream and its tokens so far; ends it if it returns True.
 
     Yields:
@@ -106,6 +107,10 @@ def decode_batch(
     Raises:
         ModelError: A logit is not finite.
     """
+    rows = len(states) + sum(each is not None for each in contrasts or ())
+    most = engine.model.alike_rows if engine.model.alike_rows > 1 else MOST_ROWS
+    if drafters is None or rows > most:
+        drafters = [None for _ in states]
     streams = [
         _Stream(state, hidden[None], sampling.generator(first + number), contrast, drafter)
         for number, (state, hidden, contrast, drafter) in enumerate(
@@ -113,7 +118,7 @@ def decode_batch(
                 states,
                 last,
                 contrasts or [None for _ in states],
-                [None for _ in states] if drafters is None else drafters,
+                drafters,
                 strict=True,
             )
         )
@@ -123,15 +128,15 @@ def decode_batch(
         # The rows of streams come first, then those of their contrasts.
         hidden = [each.hidden for each in active.values()]
         hidden += [each.contrast.last for each in active.values() if each.contrast is not None]
-        rows = engine.model.logits(torch.cat(hidden))
+        all_logits = engine.model.logits(torch.cat(hidden))
         given, prior = 0, sum(len(each.hidden) for each in active.values())
         for number, stream in list(active.items()):
             count = len(stream.hidden)
-            logits = rows[given : given + count]
+            logits = all_logits[given : given + count]
             given += count
             without = None
             if stream.contrast is not None:
-                without = rows[prior : prior + count]
+                without = all_logits[prior : prior + count]
                 prior += count
             for row in range(count):
                 token = stream.choose(logits[row], without, row, sampling)
@@ -149,7 +154,7 @@ def decode_batch(
                     break
             stream.end_pass(row + 1)
         if active:
-            _advance(engine, list(active.values()), limit)
+            _advance(engine, list(active.values()), limit, most)
 
 
 class _Stream:
@@ -212,12 +217,12 @@ class _Stream:
         self.drafted = []
 
 
-def _advance(engine: Engine, streams: Sequence[_Stream], limit: int) -> None:
-    """Read the newest token of each stream, and a draft behind it."""
+def _advance(engine: Engine, streams: Sequence[_Stream], limit: int, most: int) -> None:
+    """Read the newest token of each stream and a draft behind it, at most so many tokens."""
     states = [stream.state for stream in streams]
     contrasts = [each.contrast for each in streams if each.contrast is not None]
     rows = len(states) + len(contrasts)
-    room = min(MOST_ROWS // rows, MOST_DRAFTED + 1, engine.chunk) - 1
+    room = min(most // rows, MOST_DRAFTED + 1, engine.chunk) - 1
     for stream in streams:
         if stream.drafter is not None:
             stream.drafted = stream.drafter.draft(min(room, limit - len(stream.tokens) - 1))

@@ -80,7 +80,7 @@ class ForwardPass(Attention):
         parts = [
             attend_topk(
                 self._rotate(rotary, qkv.query, segment.query_position, scale),
-                list(self._state.searched[segment.track].key_blocks(layer)),
+                self._state.searched[segment.track].key_blocks(layer),
                 segment.topk,
                 query_start=self.position,
                 nearest=segment.nearest,

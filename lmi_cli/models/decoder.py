@@ -25,7 +25,7 @@ from lmi_cli.models.weights import Weights
 from lmi_cli.native import onednn, pointwise
 from lmi_cli.native.attention import MAX_FEW, MAX_RANGES, SIZES
 from lmi_cli.native.library import takes
-from lmi_cli.native.linear import FEW, PackedLinear, Weight, halves, kind_of
+from lmi_cli.native.linear import PackedLinear, Weight, halves, kind_of
 from lmi_cli.native.step import LayerNorms, StepLayer, Stepper
 
 _BITS = {"int8": 8, "int4": 4}
@@ -191,7 +191,10 @@ class Decoder(LanguageModel):
     @property
     def alike_rows(self) -> int:
         """See :meth:`LanguageModel.alike_rows`; only the library in C promises any."""
-        return FEW if self._packs and self.head_size in SIZES else 1
+        if not (self._packs and self.head_size in SIZES):
+            return 1
+        linears = (linear for layer in self._layers for linear in layer.linears)
+        return min(linear.alike_rows for linear in _packed([*linears, self._head]))
 
     @torch.inference_mode()
     def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:

@@ -26,6 +26,7 @@ _ARGUMENTS = {
     "lmi_pack": [_POINTER, *[_INTEGER] * 4, _POINTER],
     "lmi_embed": [_POINTER, _POINTER, _INTEGER, _POINTER],
     "lmi_linear": [_POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER, _INTEGER],
+    "lmi_few": [_POINTER],
     "lmi_threads": [_INTEGER],
     "lmi_tiles": [_INTEGER],
     "lmi_step": [_POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _POINTER],

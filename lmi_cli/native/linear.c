@@ -325,6 +325,13 @@ static int many(Product *all, const bf16 *x, bool has_codes) {
     return failed;
 }
 
+/* The matrix unit multiplies more than half as many tokens by bfloat16 in less time. */
+int64_t lmi_few(const Linear *linear) {
+    for (int64_t at = 0; uses_tiles() && at < linear->count; at++)
+        if (linear->parts[at].bits == 16) return FEW / 2;
+    return FEW;
+}
+
 /* A linear layer for x[count, columns]; see Ending for out, whose rows are out_row bytes apart.
  *
  * Returns 1 if memory ran out.
@@ -338,5 +345,6 @@ int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t coun
         has_values |= linear->parts[at].bits == 16;
         has_codes |= linear->parts[at].bits < 16;
     }
-    return count <= FEW ? few(&all, x, has_values, has_codes) : many(&all, x, has_codes);
+    return count <= lmi_few(linear) ? few(&all, x, has_values, has_codes)
+                                    : many(&all, x, has_codes);
 }

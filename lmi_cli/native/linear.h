@@ -8,7 +8,7 @@
 
 enum {
     MAX_PARTS = 3,
-    FEW = 16, /* tokens, at most, each of which gets exactly the sums that it gets alone */
+    FEW = 16, /* tokens that are multiplied one by one; see lmi_few */
     STRIP_WIDE = VECTORS < 4 ? VECTORS : 4 /* registers of rows that two tokens share */
 };
 
@@ -180,6 +180,9 @@ INLINE void finish(const Part *part, int64_t panel, Ending ending, const floats 
         }
     }
 }
+
+/* Tokens, at most, each of which gets exactly the outputs that it gets alone; see linear.c. */
+int64_t lmi_few(const Linear *linear);
 
 /* A linear layer for any number of tokens; see linear.c. */
 int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t count, void *out,

@@ -22,8 +22,6 @@ _PANEL = 64
 _BLOCK = 32
 """Columns of a block."""
 _MAX_PARTS = 3
-FEW = 16
-"""Tokens, at most, each of which gets exactly the outputs that it gets alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +199,11 @@ class PackedLinear:
             *(None if t is None else t.data_ptr() for t in (made.codes, made.scale, made.minimum)),
         )
         return replace(made, bias=part.bias)
+
+    @property
+    def alike_rows(self) -> int:
+        """Tokens, at most, each of which gets exactly the outputs that it gets alone."""
+        return int(opened().lmi_few(ctypes.byref(self.struct)))
 
     @property
     def nbytes(self) -> int:

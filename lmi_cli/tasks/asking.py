@@ -242,7 +242,9 @@ class Asker:
             contrasts.append(contrast)
         stop_ids = self._model.tokenizer.stop_ids
         texts = [AnswerText(self._model.tokenizer, begun.answer.question) for begun in group]
-        drafters = self._drafts.of([begun.ids for begun in group])
+        # Every token of a draft would search the store, which takes longer than all else.
+        prompts = [begun.ids for begun in group]
+        drafters = None if source == "memory" else self._drafts.of(prompts)
         decoding = time.monotonic()
         current, waiting, done = 0, [""] * len(group), [False] * len(group)
         for stream, generated in decode_batch(

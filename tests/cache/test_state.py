@@ -7,6 +7,7 @@ from tiny_models import precisely, random_ids, tiny_model
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import First, Recent, Track
 from lmi_cli.cache.layer import LayerCache, StartingTokens
+from lmi_cli.cache.means import StateMeans
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.engine import Engine
 from lmi_cli.methods.base import Method
@@ -85,6 +86,41 @@ def test_a_torn_state_is_refused() -> None:
         state.begin_pass()
     with pytest.raises(RuntimeError, match="half-written"):
         state.fork()
+
+
+@pytest.mark.parametrize("method", [Full(), LMInfinite(6, 3, 9), LMInfinite(1, 1, 2)], ids=str)
+@pytest.mark.parametrize("kept", range(1, 9))
+def test_what_is_rewound_was_never_read(method: Method, kept: int) -> None:
+    """Of the eight tokens of a pass, wherever in its buffer the window is."""
+    with CausalLM(tiny_model("llama", torch.float64)) as lm:
+        engine = Engine(lm, method, 8)
+        for before in [*range(1, 6), *range(20, 40)]:
+            state = engine.start()
+            list(engine.read(state, [random_ids(before)]))
+            straight = state.fork()
+            new, other = random_ids(8, seed=1), random_ids(3, seed=2)
+            engine.forward(state, new)
+            state.rewind(state.position - 8 + kept)
+            engine.forward(straight, new[:kept])
+            assert state.position == straight.position
+            found, expected = (engine.forward(each, other) for each in (state, straight))
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_what_cannot_be_rewound() -> None:
+    state = StreamState(Full(), [], 8)
+    state.begin_pass()
+    with pytest.raises(RuntimeError, match="half-written"):
+        state.rewind(0)
+    state.end_pass(5)
+    for position in (-1, 6):
+        with pytest.raises(ValueError, match="of 5"):
+            state.rewind(position)
+    state.rewind(3)
+    assert state.position == 3
+    state.means = StateMeans()
+    with pytest.raises(RuntimeError, match="means"):
+        state.rewind(2)
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 1), (2, 5), (5,), (3,)])

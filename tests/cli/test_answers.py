@@ -23,9 +23,12 @@ FIELDS = {
         "id", "kind", "identity", "family", "trained_length", "dtype", "quantize", "device_map",
     },
     "tokens": {"read", "visible", "stored", "generated"},
-    "sampling": {"temperature", "top_p", "top_k", "seed", "max_new_tokens", "contrast", "rank"},
+    "sampling": {
+        "temperature", "top_p", "top_k", "seed", "max_new_tokens", "contrast", "rank", "speculate",
+    },
     "timing": {
-        "load_s", "prefill_s", "prefill_tok_per_s", "decode_s", "decode_tok_per_s", "first_token_s",
+        "load_s", "prefill_s", "prefill_tok_per_s", "decode_s", "decode_tok_per_s",
+        "decode_tok_per_pass", "first_token_s",
     },
     "memory": {
         "peak_rss_bytes", "weights_bytes", "cache_bytes", "store_bytes", "device_peak_bytes",

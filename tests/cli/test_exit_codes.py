@@ -99,6 +99,7 @@ def test_each_failure_has_its_code_and_one_line(
         (("--contrast", "-0.1"), "--contrast -0.1: the range is 0 to 10"),
         (("--contrast", "nan"), "--contrast nan: the range is 0 to 10"),
         (("--rank", "guess"), "--rank"),
+        (("--speculate", "tree"), "--speculate"),
         (("--index", "guess"), "--index"),
         (("--index", "guess", "--no-memory"), "--index"),
         (("--temperature", "nan"), "a number from 0 up"),

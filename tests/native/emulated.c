@@ -134,7 +134,7 @@ static void check_linear(const char *name, const Weights *all) {
         for (int which = 0; which < 4; which++) {
             const int64_t count = counts[which], item = ending == WIDE ? 4 : 2;
             const int64_t out_row = (width + 5) * item; /* with a gap that must stay as it is */
-            const bool many = count > FEW;
+            const bool many = count > lmi_few(&all->linear);
             const bf16 *x = randoms(count * columns, 1);
             const char *before = (const char *)randoms(count * out_row / 2, 1);
             char *out = memcpy(room(count * out_row), before, (size_t)(count * out_row));
