@@ -7,7 +7,7 @@ from torch import Tensor
 from lmi_cli.attention.ranges import TokenRange, TokenView
 from lmi_cli.attention.rope import Rotation
 from lmi_cli.native.linear import PackedLinear
-from lmi_cli.native.step import StepLayer, Stepper
+from lmi_cli.native.step import LayerNorms, StepLayer, Stepper
 
 pytestmark = pytest.mark.usefixtures("each_unit")
 
@@ -18,14 +18,18 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(shape).bfloat16()
 
 
-def layer(bits: int) -> StepLayer:
+def layer(bits: int, changed: bool) -> StepLayer:
     gated = PackedLinear.join_gated(normal(INNER, HIDDEN) / 12, normal(INNER, HIDDEN) / 12)
     shapes = ((640, HIDDEN), (HIDDEN, 384), (HIDDEN, INNER))
     qkv, output, down = (PackedLinear.join([normal(*shape) / 12]) for shape in shapes)
     linears = [qkv, output, gated, down]
     if bits < 16:
         linears = [each.quantized(bits) for each in linears]
-    return StepLayer(linears, (normal(HIDDEN), normal(HIDDEN), normal(SIZE), normal(SIZE)))
+    before = None if changed else torch.randn(HIDDEN)
+    after = torch.randn(HIDDEN) if changed else None
+    sizes = [count * SIZE if changed else SIZE for count in HEADS]
+    per_head = [torch.randn(size) for size in sizes]
+    return StepLayer(linears, LayerNorms(before, after, before, after, *per_head))
 
 
 def turn(tokens: int) -> Rotation:
@@ -39,8 +43,20 @@ def some(rotation: Rotation, first: int, stop: int) -> Rotation:
 
 @pytest.mark.parametrize("bits", [16, 8])
 @pytest.mark.parametrize("tokens", [2, 5, 8])
-def test_a_few_tokens_at_once(tokens: int, bits: int) -> None:
-    stepper = Stepper([layer(bits), layer(bits)], HEADS, epsilon=1e-5, scale=0.125)
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_few_tokens_at_once(tokens: int, bits: int, changed: bool) -> None:
+    """Through layers of the Llama kind, and through those that have what others have."""
+    stepper = Stepper(
+        [layer(bits, changed), layer(bits, changed)],
+        HEADS,
+        activation="gelu_pytorch_tanh" if changed else "silu",
+        epsilon=1e-5,
+        twice=not changed,
+        whole_norms=changed,
+        scale=0.125,
+        residual_scale=0.5 if changed else 1.0,
+        softcap=3.0 if changed else None,
+    )
     first = KEYS - tokens
     caches = [tuple(normal(1, 2, KEYS, SIZE) for _ in range(4)) for _ in range(2)]
     turns, fixed = turn(tokens), turn(1)
