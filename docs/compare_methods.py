@@ -35,15 +35,14 @@ def lmi(*arguments: str) -> dict[str, Any]:
 
 
 def losses(novel: str, length: str, options: tuple[str, ...]) -> list[str]:
-    """Mean loss of each whole piece, and the tokens a second."""
+    """Mean loss of each piece; a last one of a single token is left out."""
     report = lmi("perplexity", novel, "--length", length, *options)
-    curve = [part for part in report["perplexity"]["curve"] if part["tokens"] > 1]
-    speed = report["timing"]["prefill_tok_per_s"]
-    return [f"{part['nll']:.4f}" for part in curve] + [f"{speed:,.0f}"]
+    curve = report["perplexity"]["curve"]
+    return [f"{part['nll']:.4f}" for part in curve if part["tokens"] > 1]
 
 
 def passkeys(lengths: str, options: tuple[str, ...]) -> list[str]:
-    """Right answers of five, for each length."""
+    """Number of right answers, one for each depth, for each length."""
     report = lmi("passkey", "--lengths", lengths, "--no-memory", *options)
     right: dict[int, int] = {}
     for cell in report["cells"]:

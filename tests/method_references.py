@@ -76,6 +76,14 @@ class Everything(Pairwise):
         return i - j if native is None or i - j < native else None
 
 
+@dataclass(frozen=True)
+class Window(Everything):
+    """Truncation: a text is no longer than the window; beyond it, the oldest are forgotten."""
+
+    def distance(self, i: int, j: int, native: int | None) -> int | None:
+        return super().distance(i, j, native) if i - j < self.window else None
+
+
 class Streaming(Pairwise):
     """StreamingLLM as its paper tells it: a cache from which tokens are evicted one by one.
 

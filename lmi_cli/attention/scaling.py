@@ -111,7 +111,7 @@ def _yarn(inv_freq: Tensor, factor: float, trained_length: int) -> Tensor:
 
 
 def _truncated(inv_freq: Tensor, trained_length: int) -> Tensor:
-    """Giraffe's truncated basis (arXiv 2308.10882, section 3.3).
+    """Giraffe's truncated basis (Pal et al. 2023, arXiv 2308.10882), with the published cuts.
 
     Frequencies that turn fully within the trained length are kept, those slower than an eighth of
     that do not turn at all, and those in between all get one low frequency, half the latter.

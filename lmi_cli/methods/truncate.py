@@ -1,8 +1,8 @@
 """Truncation: a part of the text is read as if it were the whole.
 
 This is what a model with a fixed context gives, and what LM-Infinite is compared with (Han et al.,
-NAACL 2024, arXiv 2308.16137, section 4.3). LongBench (Bai et al., ACL 2024, arXiv 2308.14508,
-section 4) leaves out the middle instead of the beginning.
+NAACL 2024, arXiv 2308.16137, table 2). LongBench (Bai et al., ACL 2024, arXiv 2308.14508) leaves
+out the middle instead of the beginning.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from lmi_cli.methods.base import (
     MethodOption,
     Parameter,
     Truncation,
+    narrower,
     number,
 )
 
@@ -67,12 +68,7 @@ class Truncate(Method):
 
     @property
     def local_window(self) -> int | None:
-        """All that is read."""
-        return None
-
-    @property
-    def exact_length(self) -> int | None:
-        """The window."""
+        """The window; only a long conversation about the text goes beyond it."""
         return self.window
 
     @property
@@ -81,9 +77,9 @@ class Truncate(Method):
         return Truncation(self.window, middle=self.truncation_side == "middle")
 
     def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
-        """Every token that is read, or the layer's own sliding window."""
-        return (Track("window", Recent(layer.native_window)),)
+        """The window, or the layer's own."""
+        return (Track("window", Recent(narrower(self.window, layer.native_window))),)
 
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
-        """All that the layer itself allows."""
-        return (Segment("window", farthest=layer.native_window),)
+        """All of it."""
+        return (Segment("window", farthest=narrower(self.window, layer.native_window)),)

@@ -175,7 +175,7 @@ def perplexity(
         yield Progress(position, length)
     seconds = time.monotonic() - started
     timing.add_prefill(part.read, seconds)
-    remember_speed(model, plan, "score", part.read, seconds)
+    remember_speed(model, plan, "score", position, seconds)
     for note in stream.notes:
         yield Note(note)
     if score.tokens == 0 or score.utf8_bytes == 0:

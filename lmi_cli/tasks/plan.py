@@ -312,9 +312,8 @@ def plan_scoring(
     total = None if tokens is None else len(prefix) + tokens
     fits = total is not None and total <= choice.sequence_length(length)
     method = choice.build(length, len(prefix), tokens=total)
-    if (cut := method.truncation) is not None:
-        cut.stride(len(prefix))  # which refuses what cannot be scored
-        tokens = min(tokens or cut.length, cut.length)
+    if method.truncation is not None:
+        method.truncation.stride(len(prefix))  # which refuses what cannot be scored
     plan = Plan(fits, prefix, method, chunk, known.precision)
     return _with_forecast(plan, known, tokens, "score")
 

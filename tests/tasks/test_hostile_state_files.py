@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lmi_cli.cache import statefile as container
 from lmi_cli.errors import LmiError, StateFileError
+from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus
 from lmi_cli.tasks import statefile
@@ -31,6 +32,8 @@ SETTINGS = {
     "whole": (Settings(memory=MemoryChoice()), "The grass is green.\n"),
     "heads": (Settings(memory=MemoryChoice(embeddings=False)), TEXT),
     "both": (Settings(memory=MemoryChoice(store=True)), TEXT),
+    "truncated": (Settings(choice=MethodChoice("truncate", {"truncation_side": "middle"})), TEXT),
+    "scaled": (Settings(choice=MethodChoice("full", {"rope_scaling": "yarn"})), TEXT),
     "eight bits": (Settings(memory=MemoryChoice(store=True, int8=True)), TEXT),
 }
 VALUES = [None, True, -1, 0, 1, 2**40, 2**70, 1.5, "", "x", [], [1], {}, {"x": 1}]
