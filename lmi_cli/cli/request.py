@@ -100,9 +100,9 @@ class Request:
     speculate: str = GENERATION(
         "--speculate NAME",
         "Drafts of the next tokens, of which several are checked in one pass: suffix takes them "
-        "from the text and earlier answers; auto does so where no token can change (plain decoders "
-        "on a CPU with the library in C; elsewhere sums are rounded otherwise); none. Answers from "
-        "the memory, and eight or more at once, are not drafted.",
+        "from the text and earlier answers; auto does so where no token can change by it (models "
+        "that lmi itself runs, with the library in C; elsewhere sums are rounded differently); "
+        "none. Answers from the memory, and many that are written together, are not drafted.",
         SPECULATE[0],
     )
     system: Text = GENERATION("--system -s TEXT", "System text of the prompt.")
