@@ -102,7 +102,7 @@ class Request:
         "Drafts of the next tokens, of which several are checked in one pass: suffix takes them "
         "from the text and earlier answers; auto does so where no token can change (plain decoders "
         "on a CPU with the library in C; elsewhere sums are rounded otherwise); none. Answers from "
-        "the memory, and eight or more at once, are not drafted.",
+        "the memory are not drafted, nor are many answers that are written together.",
         SPECULATE[0],
     )
     system: Text = GENERATION("--system -s TEXT", "System text of the prompt.")
