@@ -138,7 +138,7 @@ JOINED: list[tuple[int | None, ...]] = [
 
 
 @pytest.mark.parametrize("kinds", JOINED, ids=str)
-@pytest.mark.parametrize("tokens", [1, 5, 16, 17, 100])
+@pytest.mark.parametrize("tokens", [1, 5, 8, 17, 100])
 def test_several_kinds_in_one_layer(
     kinds: tuple[int | None, ...], tokens: int, each_unit: Variant
 ) -> None:

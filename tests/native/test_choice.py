@@ -221,7 +221,7 @@ SLIPS = [
     ("", "attention.h", "below) * cap", "below)", "attention"),
     ("", "step.c", "layer->norm_key, key_heads", "layer->norm_query, key_heads", "step"),
     ("", "step.c", "linear, ADD", "linear, STORE", "step"),
-    ("", "step.c", "if (after) norm", "if (0) norm", "step"),
+    ("", "step.c", "after && at", "0 && at", "step"),
 ]  # fmt: skip
 OF_TILES = ("_tile_loadd(7, row + 32,", "weight + 2 * column,", "size, true, tile->weights")
 

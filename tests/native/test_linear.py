@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -186,6 +187,7 @@ def test_each_of_a_few_tokens_gets_what_it_gets_alone(rows: int, bits: int) -> N
     assert plain.alike_rows == (8 if bits == 16 and library.uses_tiles() else 16)
     rows = min(rows, plain.alike_rows)
     x = x[:, :rows].contiguous()
-    for compute in (plain, plain.wide, gated.gated):
+    gates = [partial(gated.gated, activation=activation) for activation in GATES]
+    for compute in (plain, plain.wide, *gates):
         alone = torch.cat([compute(x[:, row : row + 1]).view(1, 96) for row in range(rows)])
         assert torch.equal(compute(x).view(rows, 96), alone)

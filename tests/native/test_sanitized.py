@@ -35,9 +35,9 @@ OVERFLOW = """
 import torch
 from lmi_cli.native import library
 library.use({path!r})
-x, weight = torch.zeros(4, 64).bfloat16(), torch.zeros(64).bfloat16()
+x, weight = torch.zeros(4, 64).bfloat16(), torch.zeros(64)
 out = torch.empty(4, 64).bfloat16()
-library.opened().lmi_norm(x.data_ptr(), weight.data_ptr(), 1e-5, 5, 64, out.data_ptr())
+library.opened().lmi_norm(x.data_ptr(), weight.data_ptr(), 1e-5, 1, 5, 64, out.data_ptr())
 """
 
 
