@@ -6,26 +6,11 @@ twice, at their own and at grouped positions, and starting tokens as sinks. One 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.segment import First, Recent, Segment, Track
+from lmi_cli.attention.segment import First, Grouped, Recent, Segment, Track
 from lmi_cli.methods import Circumstances, Method, MethodOption
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """Every ``size`` tokens share a position, ``shift`` tokens farther on."""
-
-    size: int
-    shift: int = 0
-    at: ClassVar[int | None] = None
-
-    def assign(self, positions: "Tensor") -> "Tensor":
-        return positions // self.size + self.shift
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def decode_batch(
         ModelError: A logit is not finite.
     """
     rows = len(states) + sum(each is not None for each in contrasts or ())
-    most = engine.model.alike_rows if engine.model.alike_rows > 1 else MOST_ROWS
+    alike = engine.model.alike_rows
+    most = alike if alike > 1 else MOST_ROWS
     if drafters is None or rows > most:
         drafters = [None for _ in states]
     streams = [

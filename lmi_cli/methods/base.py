@@ -58,7 +58,8 @@ class MethodOption:
 
 
 WINDOW = MethodOption(
-    "window", "Recent tokens that are seen at their true distance; with truncate, all that are."
+    "window",
+    "Recent tokens that are seen at their true distance; with truncate, all tokens that are read.",
 )
 """The option of every method that has a window."""
 

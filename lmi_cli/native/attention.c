@@ -4,7 +4,7 @@
  * of keys, each in its own band of true distance. Keys and values are packed in pairs, as the dot
  * product instruction needs them, once for all queries; then tiles of queries pass over blocks of
  * keys with a running maximum and sum (Milakov and Gimelshein 2018, arXiv 1805.02867). For a few
- * queries see one_query.c.
+ * queries see few_queries.c.
  */
 #include "attention.h"
 #include "multiply.h"

@@ -51,7 +51,7 @@ static inline void write_row(bf16 *out, const float *values, float factor, int64
     for (int64_t at = 0; at < size; at += LANES) narrow(out + at, load(values + at) * factor);
 }
 
-/* At most MAX_FEW queries of every head, each as if it were alone; see one_query.c. */
+/* At most MAX_FEW queries of every head, each as if it were alone; see few_queries.c. */
 int lmi_attend_few(const Range *ranges, int64_t count, int64_t heads, int64_t key_heads,
                    int64_t rows, int64_t size, float softcap, int64_t position, bf16 *out,
                    float *lse);

@@ -1,4 +1,4 @@
-"""Softmax attention over several key ranges; see ``attention.c`` and ``one_query.c``."""
+"""Softmax attention over several key ranges; see ``attention.c`` and ``few_queries.c``."""
 
 import ctypes
 from collections.abc import Sequence

@@ -200,7 +200,8 @@ INLINE void codes_product(const int bits, const int tokens, const Part *part, in
             const int64_t which = at * (BLOCK / span) + half, first = scales + which * PANEL;
             float sum[MOST_TOGETHER], below[MOST_TOGETHER];
             for (int t = 0; t < tokens; t++) {
-                sum[t] = bits == 6 ? x[t].sum[which] : x[t].sum[2 * which] + x[t].sum[2 * which + 1];
+                sum[t] = bits == 6 ? x[t].sum[which]
+                                   : x[t].sum[2 * which] + x[t].sum[2 * which + 1];
                 below[t] = offset * sum[t];
             }
 #pragma GCC unroll 4

@@ -1,8 +1,9 @@
 /* Linear layers.
  *
  * Weights are packed once, in the order in which every product reads them. One token takes as long
- * as reading them; a few take little longer, and each gets exactly the sums that it gets alone; many tokens take as long as the arithmetic, and blocks of few bits are expanded
- * for them panel by panel. Bias, residual and gate are applied while the sums are at hand.
+ * as reading them. A few take little longer, and each gets exactly the sums that it gets alone.
+ * Many take as long as the arithmetic, and blocks of few bits are expanded for them panel by panel.
+ * Bias, residual and gate are applied while the sums are at hand.
  */
 #include "linear.h"
 #include "pool.h"

@@ -80,7 +80,8 @@ INLINE void strip_product(const int tokens, const int wide, int first, const bf1
         for (int j = 0; j < wide; j++) even[t][j] = odd[t][j] = (floats){0};
 #ifdef HAS_BF16_DOT
     for (int64_t pair = 0; pair < pairs; pair += 2, row += 4 * PANEL) {
-        for (int line = 0; first == 0 && line < 8; line++) PREFETCH(panel + pair * 2 * PANEL + 32 * line);
+        for (int line = 0; first == 0 && line < 8; line++)
+            PREFETCH(panel + pair * 2 * PANEL + 32 * line);
         bits32 one[VECTORS], two[VECTORS];
 #pragma GCC unroll 16
         for (int j = 0; j < wide; j++) {
@@ -105,7 +106,8 @@ INLINE void strip_product(const int tokens, const int wide, int first, const bf1
         for (int j = 0; j < wide; j++) sums[t][first + j] = even[t][j] + odd[t][j];
 #else
     for (int64_t pair = 0; pair < pairs; pair++, row += 2 * PANEL) {
-        for (int line = 0; first == 0 && line < 4; line++) PREFETCH(panel + pair * 2 * PANEL + 32 * line);
+        for (int line = 0; first == 0 && line < 4; line++)
+            PREFETCH(panel + pair * 2 * PANEL + 32 * line);
 #pragma GCC unroll 16
         for (int j = 0; j < wide; j++) {
             const bits32 both = load_bits(row + 2 * LANES * j);

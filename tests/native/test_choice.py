@@ -215,7 +215,7 @@ SLIPS = [
      "attention"),
     ("avx512", "attention.c", "at % STRIP == 0 && ", "", "attention"),
     ("avx2", "attention.c", "0.6931218f", "0.5f", "attention"),
-    ("", "one_query.c", "found[size] - peak)", "0)", "attention"),
+    ("", "few_queries.c", "found[size] - peak)", "0)", "attention"),
     ("avx2", "vectors.h", "zip_low(a, b) + (floats)zip_high(a, b)",
      "zip_low(a, b) + (floats)zip_low(a, b)", "attention"),
     ("", "attention.h", "below) * cap", "below)", "attention"),

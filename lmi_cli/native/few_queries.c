@@ -1,4 +1,4 @@
-/* Attention of one query of every head, or of a few: nothing is packed, since each key is read once.
+/* Attention of a few queries of every head: nothing is packed, since each key is read once.
  *
  * The visible keys are cut into parts, so that all threads have work. Each part has its own softmax
  * with a peak and a sum, and the parts of a head are merged at the end. Queries at consecutive
