@@ -122,7 +122,7 @@ def _attend_tile(
         )
         if softcap is not None:
             part.div_(softcap).tanh_().mul_(softcap)
-        _mask_edges(part.unflatten(1, (folds, count)), keys, first, start, stop)
+        hide_edges(part.unflatten(1, (folds, count)), keys, first, start, stop)
 
     weights = torch.softmax(scores, dim=-1)
     blind = _rows_that_see_nothing(ranges, rows, first)
@@ -189,8 +189,16 @@ def _rows_that_see_nothing(ranges: Sequence[KeyRange], rows: slice, first: int) 
     return torch.tensor(blind, device=ranges[0].query.device) if blind else None
 
 
-def _mask_edges(scores: Tensor, keys: KeyRange, first: int, start: int, stop: int) -> None:
-    """Put -inf where a row of the tile (``[..., rows, columns]``) cannot see a column."""
+def hide_edges(scores: Tensor, keys: KeyRange, first: int, start: int, stop: int) -> None:
+    """Put -inf where a row of a tile of scores (``[..., rows, columns]``) cannot see a column.
+
+    Args:
+        scores: Of consecutive queries and the keys ``start`` to ``stop``.
+        keys: The range that they belong to.
+        first: True position of the first row.
+        start: Column of the first key.
+        stop: Column behind the last key.
+    """
     count, columns = scores.shape[-2], stop - start
     # Row r sees column c while  nearest <= (first + r) - (key_start + start + c) < farthest.
     offset = first - keys.key_start - start

@@ -78,6 +78,25 @@ class Grouped:
 
 
 @dataclass(frozen=True, slots=True)
+class Adjacent:
+    """Kept tokens stand side by side, the last of them directly before the query.
+
+    What has been dropped leaves no gap. So a key moves when tokens behind it are dropped: it is
+    kept at position 0 and rotated whenever it is seen.
+    """
+
+    at: ClassVar[int | None] = 0
+
+    def assign(self, positions: "Tensor") -> "Tensor":
+        """Return positions (int64) like ``positions`` of keys that are kept, which are 0."""
+        return positions.new_zeros(positions.shape)
+
+
+Spans = tuple[tuple[int, int], ...]
+"""Half-open ranges of positions, counted from the beginning of a stream."""
+
+
+@dataclass(frozen=True, slots=True)
 class First:
     """Retention of the starting tokens of a stream, for ever.
 
@@ -90,6 +109,10 @@ class First:
     def capacity(self, chunk: int) -> int | None:
         """Largest number of tokens in memory while a stream is read in chunks of ``chunk``."""
         return self.tokens
+
+    def kept(self, position: int) -> Spans:
+        """What is certainly kept when a token at ``position`` has been read."""
+        return ((0, min(self.tokens, position + 1)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +134,100 @@ class Recent:
         """
         return None if self.tokens is None else self.tokens - 1 + max(chunk, self.tokens // 8)
 
+    def kept(self, position: int) -> Spans:
+        """What is certainly kept when a token at ``position`` has been read."""
+        start = 0 if self.tokens is None else max(0, position - self.tokens + 1)
+        return ((start, position + 1),)
+
+
+@dataclass(frozen=True, slots=True)
+class Surprising:
+    """Retention of starting, surprising and recent tokens, decided anew every ``block`` tokens.
+
+    When the number of tokens read is a multiple of ``block``, all are dropped but the first
+    ``sinks``, the last ``recent`` and, of those between, the ``tokens`` with the largest negative
+    log-likelihood; among equals, the earlier ones are kept. What has been dropped stays dropped.
+
+    Attributes:
+        sinks: Starting tokens.
+        tokens: Surprising tokens.
+        recent: Recent tokens that are left when others are dropped.
+        block: Tokens that are read between.
+    """
+
+    sinks: int
+    tokens: int
+    recent: int
+    block: int
+
+    def capacity(self, chunk: int) -> int | None:
+        """Largest number of tokens in memory, whatever the size of chunks."""
+        return self.sinks + self.tokens + self.recent + self.block
+
+    def kept(self, position: int) -> Spans:
+        """What is certainly kept when a token at ``position`` has been read."""
+        start = max(0, position - position % self.block - self.recent)
+        if start <= self.sinks + self.tokens:
+            return ((0, position + 1),)
+        return ((0, self.sinks), (start, position + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Retention of every token behind the first ones, cut into blocks that can be looked up.
+
+    A block is finished when a pass begins at whose first token all of its tokens are ``window``
+    tokens or more away. Passes end at multiples of ``pass_tokens``.
+
+    Attributes:
+        first: Starting tokens, which belong to no block.
+        window: Distance in tokens.
+        block: Tokens of a block.
+        representatives: Keys, in each head, whose mean stands for the block.
+        pass_tokens: See above.
+    """
+
+    first: int
+    window: int
+    block: int
+    representatives: int
+    pass_tokens: int
+
+    def capacity(self, chunk: int) -> int | None:
+        """None: it grows with the stream."""
+        return None
+
+    def finished(self, position: int) -> int:
+        """Blocks that are finished when a token at ``position`` is read."""
+        start = position - position % self.pass_tokens
+        return max(0, start - self.window + 1 - self.first) // self.block
+
+    def kept(self, position: int) -> Spans:
+        """What a query at ``position`` need not look up: what is in no finished block."""
+        start = self.first + self.finished(position) * self.block
+        return ((min(start, position + 1), position + 1),)
+
+
+Retention = First | Recent | Surprising | Blocks
+"""Which tokens of a stream a track keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """How queries choose among finished blocks.
+
+    Every ``every`` tokens, from the beginning of the stream, the ``blocks`` best are chosen by the
+    mean of the last ``every`` queries: those that a query at the last such place, and the
+    ones before it, ask for. So no choice depends on a later token, or on the size of chunks.
+
+    Attributes:
+        blocks: Number of blocks.
+        every: Tokens; a divisor of ``Blocks.pass_tokens``.
+    """
+
+    blocks: int
+    every: int
+
 
 @dataclass(frozen=True, slots=True)
 class Track:
@@ -124,7 +241,7 @@ class Track:
     """
 
     name: str
-    retention: First | Recent
+    retention: Retention
     position: Position = Own()
 
 
@@ -140,6 +257,8 @@ class Segment:
         farthest: First true distance that is no longer visible; None for no limit.
         topk: Number of best-matching keys that a query head attends to; None for all keys. Only a
             store can be searched; its keys are at position 0.
+        lookup: How finished blocks of the track are chosen, which are visible beside the tokens
+            that are in none; None for a track without blocks.
     """
 
     track: str
@@ -147,3 +266,4 @@ class Segment:
     nearest: int = 0
     farthest: int | None = None
     topk: int | None = None
+    lookup: Lookup | None = None

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.segment import First, Recent, Track
+from lmi_cli.attention.segment import Blocks, First, Recent, Surprising, Track
+from lmi_cli.cache.blocks import BlockMemory
 from lmi_cli.cache.buffer import SlidingBuffer
+from lmi_cli.cache.pool import BlockPool
+from lmi_cli.cache.surprising import SurprisingTokens
 from lmi_cli.cache.track import CachedTrack, Span
 
 
@@ -91,14 +94,16 @@ class LayerCache:
     Args:
         tracks: What is kept.
         chunk: Largest number of tokens appended at once.
+        pool: Where memory that grows with the stream comes from.
 
     Attributes:
         tracks: By name, the track as it was described and what is kept of it.
     """
 
-    def __init__(self, tracks: Sequence[Track], chunk: int) -> None:
+    def __init__(self, tracks: Sequence[Track], chunk: int, pool: BlockPool | None = None) -> None:
+        pool = pool or BlockPool()
         self.tracks: dict[str, tuple[Track, CachedTrack]] = {
-            track.name: (track, _opened(track, chunk)) for track in tracks
+            track.name: (track, _opened(track, chunk, pool)) for track in tracks
         }
 
     def span(self, name: str) -> Span | None:
@@ -117,6 +122,11 @@ class LayerCache:
                     return None
                 found = name
         return found
+
+    def weigh(self, surprisal: Tensor, position: int) -> None:
+        """See :meth:`CachedTrack.weigh`."""
+        for _, cached in self.tracks.values():
+            cached.weigh(surprisal, position)
 
     def truncate(self, position: int) -> None:
         """Drop everything from ``position`` on."""
@@ -168,9 +178,13 @@ class LayerCache:
         return sum(cached.capacity for _, cached in self.tracks.values())
 
 
-def _opened(track: Track, chunk: int) -> CachedTrack:
+def _opened(track: Track, chunk: int, pool: BlockPool) -> CachedTrack:
     match track.retention:
         case First():
             return StartingTokens(track.retention)
         case Recent():
             return SlidingBuffer(track.retention, chunk)
+        case Surprising():
+            return SurprisingTokens(track.retention)
+        case Blocks():
+            return BlockMemory(track.retention, chunk, pool)

@@ -9,6 +9,7 @@ from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.segment import Segment
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.means import StateMeans
+from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.methods import Method
 
@@ -22,8 +23,11 @@ class StreamState:
         chunk: Largest number of tokens read in one forward pass.
         origin: Position of the first token. Only differences of positions matter to the model; a
             large origin exercises a long stream without reading one.
+        pool: Where memory that grows with the stream comes from.
 
     Attributes:
+        last_hidden: Final hidden state ``[hidden]`` of the newest token, where the method weighs
+            tokens by their surprisal.
         recording: Stores that record every token that is read.
         means: Averages the final hidden states of all tokens that are read.
         searched: Stores that segments with a top-k search, by name of the segment's track.
@@ -33,7 +37,13 @@ class StreamState:
     """
 
     def __init__(
-        self, method: Method, layers: Sequence[LayerSpec], chunk: int, *, origin: int = 0
+        self,
+        method: Method,
+        layers: Sequence[LayerSpec],
+        chunk: int,
+        *,
+        origin: int = 0,
+        pool: BlockPool | None = None,
     ) -> None:
         self.method = method
         self.chunk = chunk
@@ -42,7 +52,8 @@ class StreamState:
         self.recording: tuple[TokenStore, ...] = ()
         self.means: StateMeans | None = None
         self.searched: Mapping[str, TokenStore] = {}
-        self.caches = [LayerCache(method.tracks(layer), chunk) for layer in layers]
+        self.last_hidden: Tensor | None = None
+        self.caches = [LayerCache(method.tracks(layer), chunk, pool) for layer in layers]
         self._torn = False
         self._layers = tuple(layers)
         # Layers that see alike share one tuple, so that what is derived from it can be shared too.
@@ -79,6 +90,7 @@ class StreamState:
         other.searched = searched or {}
         other.position = self.position
         other.caches = [cache.clone() for cache in self.caches]
+        other.last_hidden = self.last_hidden
         return other
 
     def begin_pass(self) -> None:
@@ -95,6 +107,15 @@ class StreamState:
         self._torn = False
         self.position += count
 
+    def weigh(self, surprisal: Tensor) -> None:
+        """Note the surprisal of the tokens of the current pass.
+
+        Args:
+            surprisal: In nats, float32, ``[n]``, on the CPU.
+        """
+        for cache in self.caches:
+            cache.weigh(surprisal, self.position)
+
     def undo_pass(self) -> None:
         """Remove what a failed pass has written, so that it can be tried again."""
         for cache in self.caches:
@@ -110,12 +131,15 @@ class StreamState:
         first token of that pass sees.
 
         Raises:
-            RuntimeError: See :meth:`begin_pass`, or the means of the tokens have been recorded.
+            RuntimeError: See :meth:`begin_pass`, or the means of the tokens have been recorded, or
+                what is kept depends on all that has been read.
             ValueError: There are fewer tokens.
         """
         self._require_whole()
         if self.means is not None:
             raise RuntimeError("means of tokens cannot be taken back")
+        if self.method.pass_tokens is not None and position != self.position:
+            raise RuntimeError(f"{self.method.name} cannot forget what it has read")
         if not self.origin <= position <= self.position:
             raise ValueError(f"position {position:,} of {self.position:,}")
         if position < self.position:
@@ -134,6 +158,8 @@ class StreamState:
             for layer, cache in enumerate(self.caches)
             for place, tensor in cache.save().items()
         }
+        if self.last_hidden is not None:
+            saved["last_hidden"] = self.last_hidden
         return saved | {"position": torch.tensor(self.position)}
 
     def restore(self, tensors: Mapping[str, Tensor], devices: Sequence[torch.device]) -> None:
@@ -148,6 +174,8 @@ class StreamState:
             ValueError: What a layer keeps is not what it keeps at the position of the state.
         """
         self.position = int(tensors["position"])
+        if (last := tensors.get("last_hidden")) is not None and devices:
+            self.last_hidden = last.to(devices[-1])
         by_layer: list[dict[str, Tensor]] = [{} for _ in self.caches]
         for name, tensor in tensors.items():
             layer, _, place = name.partition(".")

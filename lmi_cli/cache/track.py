@@ -74,6 +74,15 @@ class CachedTrack(ABC):
         """
         raise RuntimeError("tokens of this track are appended, not reserved")
 
+    def weigh(self, surprisal: Tensor, position: int) -> None:  # noqa: B027 - most do not ask
+        """Note the surprisal of tokens that have been appended.
+
+        Args:
+            surprisal: Negative log-likelihood in nats of each token given those before it,
+                float32, ``[n]``, on the CPU.
+            position: True position of the first of them.
+        """
+
     @abstractmethod
     def truncate(self, position: int) -> None:
         """Drop the tokens from ``position`` on."""

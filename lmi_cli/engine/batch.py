@@ -98,7 +98,8 @@ def decode_batch(
         contrasts: That of each stream; None for none. Their states are consumed too.
         drafters: That of each stream; None for none. Every token is chosen as without them, from
             the same random numbers; they only decide how many are chosen after one pass. They are
-            left out where the newest tokens alone are more than the ``alike_rows`` of the model.
+            left out where the newest tokens alone are more than the ``alike_rows`` of the model,
+            and where what the method keeps depends on all that has been read.
         enough: Told the number of a stream and its tokens so far; ends it if it returns True.
 
     Yields:
@@ -110,7 +111,7 @@ def decode_batch(
     rows = len(states) + sum(each is not None for each in contrasts or ())
     alike = engine.model.alike_rows
     most = alike if alike > 1 else MOST_ROWS
-    if drafters is None or rows > most:
+    if drafters is None or rows > most or engine.method.pass_tokens is not None:
         drafters = [None for _ in states]
     streams = [
         _Stream(state, hidden[None], sampling.generator(first + number), contrast, drafter)
@@ -239,8 +240,9 @@ def _advance(engine: Engine, streams: Sequence[_Stream], limit: int, most: int) 
 
 def _forward(engine: Engine, states: Sequence[StreamState], ids: Sequence[Ids]) -> Tensor:
     """Read tokens in each stream; returns hidden states ``[tokens, hidden]``."""
-    if len(states) == 1:
-        return engine.forward(states[0], ids[0])
+    if len(states) == 1 or engine.method.pass_tokens is not None:
+        pairs = zip(states, ids, strict=True)
+        return torch.cat([engine.forward(state, each) for state, each in pairs])
     for state in states:
         state.begin_pass()
     counts = [len(each) for each in ids]

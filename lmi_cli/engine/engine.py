@@ -16,6 +16,7 @@ from torch import Tensor
 from lmi_cli import memory
 from lmi_cli.attention.layer import LayerSpec, RopeScaling
 from lmi_cli.attention.scaling import scaled
+from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine import CHUNK
 from lmi_cli.engine.forward import ForwardPass, Observer
@@ -113,9 +114,9 @@ class Engine:
             layers = _rescaled(model, layers, method.rope_change)
         self.layers = layers[:depth]
 
-    def start(self, *, origin: int = 0) -> StreamState:
-        """A state that has read nothing; see :class:`StreamState` for ``origin``."""
-        return StreamState(self.method, self.layers, self.chunk, origin=origin)
+    def start(self, *, origin: int = 0, pool: BlockPool | None = None) -> StreamState:
+        """A state that has read nothing; see :class:`StreamState` for ``origin`` and ``pool``."""
+        return StreamState(self.method, self.layers, self.chunk, origin=origin, pool=pool)
 
     def bound(self) -> int | None:
         """Largest number of tokens any layer keeps; None grows with the stream."""
@@ -124,8 +125,8 @@ class Engine:
     def forward(self, state: StreamState, ids: Ids, observe: Observer | None = None) -> Tensor:
         """Read one chunk and return its hidden states ``[n, hidden]``.
 
-        A pass that fails leaves the state unusable until
-        :meth:`~lmi_cli.cache.state.StreamState.undo_pass` is called.
+        It is one pass, unless the method wants passes to end within it. A pass that fails leaves
+        the state unusable until :meth:`~lmi_cli.cache.state.StreamState.undo_pass` is called.
 
         Raises:
             ModelError: The tokenizer has given an id for which the model has no embedding.
@@ -135,14 +136,55 @@ class Engine:
                 f"the tokenizer gives the id {largest:,}, but the model has only "
                 f"{self.model.vocab_size:,} embeddings"
             )
+        passes = []
+        while len(ids):
+            room = self._room(state, len(ids))
+            passes.append(self._pass(state, ids[:room], observe))
+            ids = ids[room:]
+        return passes[0] if len(passes) == 1 else torch.cat(passes)
+
+    def _pass(self, state: StreamState, ids: Ids, observe: Observer | None) -> Tensor:
         state.begin_pass()
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
         attention = ForwardPass(state, self.layers, len(ids), observe)
         hidden = self.model.hidden(tokens, attention, self.depth)
         if state.means is not None:
             state.means.append(hidden[0], state.position)
+        if self.method.weighs_tokens:
+            losses = self._losses(state.last_hidden, ids, hidden[0])
+            # Nothing predicts the first token of all, so nothing is more surprising.
+            most = torch.finfo(torch.float32).max
+            state.weigh(torch.from_numpy(np.nan_to_num(losses, nan=most)))
+            state.last_hidden = hidden[0, -1].clone()
         state.end_pass(len(ids))
         return hidden[0]
+
+    def _room(self, state: StreamState, count: int) -> int:
+        """How many of the next ``count`` tokens can be read in one pass."""
+        whole = self.method.pass_tokens
+        return count if whole is None else min(count, whole - state.tokens % whole)
+
+    def _losses(self, last: Tensor | None, ids: Ids, hidden: Tensor) -> NDArray[np.float32]:
+        """Negative log-likelihood of each token, given those before it.
+
+        Args:
+            last: Hidden state ``[hidden]`` of the token before them; None if there is none.
+            ids: The tokens.
+            hidden: Their hidden states ``[n, hidden]``.
+
+        Returns:
+            In nats, ``[n]``; nan for a token that nothing precedes.
+        """
+        before = hidden[:-1] if last is None else torch.cat((last[None], hidden[:-1]))
+        nll = np.full(len(ids), np.nan, dtype=np.float32)
+        scored = len(ids) - len(before)
+        for logits in self.model.logits_in_slices(before, _HEAD_ROWS):
+            rows = slice(scored, scored + len(logits))
+            target = torch.from_numpy(ids[rows].astype(np.int64)).to(logits.device)
+            losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+            nll[rows] = losses.cpu().numpy()
+            scored = rows.stop
+        return nll
 
     def read(
         self, state: StreamState, blocks: Iterable[Ids], observe: Observer | None = None
@@ -162,16 +204,8 @@ class Engine:
         last: Tensor | None = None
         passes = (self._passes(state, block) for block in rechunk(blocks, self.chunk))
         for ids, hidden in chain.from_iterable(passes):
-            before = hidden[:-1] if last is None else torch.cat((last[None], hidden[:-1]))
-            nll = np.full(len(ids), np.nan, dtype=np.float32)
-            scored = len(ids) - len(before)
-            for logits in self.model.logits_in_slices(before, _HEAD_ROWS):
-                rows = slice(scored, scored + len(logits))
-                target = torch.from_numpy(ids[rows].astype(np.int64)).to(logits.device)
-                losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-                nll[rows] = losses.cpu().numpy()
-                scored = rows.stop
-            if not np.isfinite(nll[len(ids) - len(before) :]).all():
+            nll = self._losses(last, ids, hidden)
+            if not np.isfinite(nll[int(last is None) :]).all():
                 raise not_finite(state)
             last = hidden[-1].clone()
             yield Scored(state.tokens, nll)
@@ -188,7 +222,7 @@ class Engine:
         """
         done = 0
         while done < len(block):
-            part = block[done : done + self.chunk]
+            part = block[done : done + self._room(state, self.chunk)]
             try:
                 hidden = self.forward(state, part, observe)
             except (MemoryError, RuntimeError) as error:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from lmi_cli.attention.kernel import attend, merge
 from lmi_cli.attention.layer import LayerSpec
+from lmi_cli.attention.mass import key_mass
 from lmi_cli.attention.ranges import QKV, KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotary, Rotation, phase_dtype
-from lmi_cli.attention.segment import Position, Segment
+from lmi_cli.attention.segment import Adjacent, Position, Segment
 from lmi_cli.attention.topk import attend_topk
+from lmi_cli.cache.blocks import BlockMemory
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.track import Span
@@ -50,6 +52,7 @@ class ForwardPass(Attention):
         self._rotations: dict[
             tuple[int, Position, float, torch.dtype, torch.device], Rotation | None
         ] = {}
+        self._moves: dict[tuple[int, int, int, torch.dtype, torch.device], Rotation] = {}
 
     def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, Q, Dv]`` of layer number ``layer``, counted from zero."""
@@ -74,8 +77,11 @@ class ForwardPass(Attention):
             at = segment.query_position
             if at not in queries:
                 queries[at] = self._rotate(rotary, qkv.query, at, scale)
+            key, value = span.live
+            if isinstance(cache.tracks[segment.track][0].position, Adjacent):
+                key = self._moved(rotary, key, span.start)
             ranges.append(
-                KeyRange(queries[at], *span.live, span.start, segment.nearest, segment.farthest)
+                KeyRange(queries[at], key, value, span.start, segment.nearest, segment.farthest)
             )
         parts = [
             attend_topk(
@@ -89,16 +95,29 @@ class ForwardPass(Attention):
             for segment in segments
             if segment.topk is not None and segment.track in self._state.searched
         ]
+        memories = [
+            (segment, cached)
+            for segment in segments
+            if segment.lookup is not None
+            and isinstance(cached := cache.tracks[segment.track][1], BlockMemory)
+        ]
+        parts += [self._look_up(*each, layer, qkv, scale) for each in memories]
         output, lse = attend(
             ranges, query_start=self.position, softcap=qkv.softcap, with_lse=bool(parts)
         )
-        return output if lse is None else merge([(output, lse), *parts])[0]
+        if lse is None:
+            return output
+        output, lse = merge([(output, lse), *parts])
+        for _, memory in memories:
+            mass = key_mass(ranges[0], lse, query_start=self.position, softcap=qkv.softcap)
+            memory.notice(mass, ranges[0].key_start)
+        return output
 
     def views(self, scale: float, dtype: torch.dtype, most_ranges: int) -> list[TokenView] | None:
         """See :meth:`Attention.views`.
 
         There is a view where attention is one softmax over what is cached, and where the keys of
-        all tokens go into exactly one track of each layer.
+        all tokens go into exactly one track of each layer, a window that slides.
         """
         state = self._state
         if state.recording or self._observe is not None:
@@ -140,6 +159,38 @@ class ForwardPass(Attention):
             rotation = self._rotation(layer.rotary, track.position, 1.0, dtype, key.device)
             views.append(TokenView(ranges, key, value, column, rotation))
         return views
+
+    def _look_up(
+        self, segment: Segment, memory: BlockMemory, layer: int, qkv: QKV, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Attention to the blocks that the queries choose, and its log-sum-exp."""
+        rotary, lookup = self._layers[layer].rotary, segment.lookup
+        query = self._rotate(rotary, qkv.query, segment.query_position, scale)
+        outputs, sums = [], []
+        for found in memory.look_up(query, self.position, lookup) if lookup else ():
+            # They stand anywhere before the queries: nothing here depends on how far.
+            start = self.position - found.key.shape[2]
+            keys = KeyRange(query[:, :, found.rows], found.key, found.value, start)
+            output, lse = attend(
+                [keys],
+                query_start=self.position + found.rows.start,
+                softcap=qkv.softcap,
+                with_lse=True,
+            )
+            outputs.append(output)
+            sums.append(torch.empty(0) if lse is None else lse)
+        return torch.cat(outputs, 2), torch.cat(sums, 2)
+
+    def _moved(self, rotary: Rotary | None, key: Tensor, start: int) -> Tensor:
+        """Keys at position 0, rotated to stand side by side from ``start`` on."""
+        if rotary is None:
+            return key
+        count, wide = key.shape[2], phase_dtype(key.dtype)
+        place = (id(rotary), start, count, wide, key.device)
+        if place not in self._moves:
+            positions = torch.arange(start, start + count)
+            self._moves[place] = rotary.rotation(rotary.phases(positions, wide, key.device))
+        return rotary.apply(key, self._moves[place])
 
     def _seen(
         self, cache: LayerCache, segments: Sequence[Segment]

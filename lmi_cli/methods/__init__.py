@@ -7,8 +7,10 @@ A method says which keys a query sees and which the cache keeps; it computes not
 from lmi_cli.methods.base import Circumstances, Method, MethodOption, Parameter
 from lmi_cli.methods.choice import METHODS, MethodChoice
 from lmi_cli.methods.full import Full
+from lmi_cli.methods.inf_llm import InfLLM
 from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.methods.self_extend import SelfExtend
+from lmi_cli.methods.sir_llm import SirLLM
 from lmi_cli.methods.streaming_llm import StreamingLLM
 from lmi_cli.methods.truncate import Truncate
 
@@ -16,12 +18,14 @@ __all__ = [
     "METHODS",
     "Circumstances",
     "Full",
+    "InfLLM",
     "LMInfinite",
     "Method",
     "MethodChoice",
     "MethodOption",
     "Parameter",
     "SelfExtend",
+    "SirLLM",
     "StreamingLLM",
     "Truncate",
 ]

@@ -168,6 +168,16 @@ class Method(ABC):
         """What is read of a text that does not fit; None if all of it is."""
         return None
 
+    @property
+    def pass_tokens(self) -> int | None:
+        """Tokens at whose multiples a pass ends, since what is kept changes there; None for any."""
+        return None
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether what is kept depends on the likelihood of the tokens."""
+        return False
+
     @abstractmethod
     def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
         """What the cache of this layer keeps between chunks."""
@@ -248,23 +258,20 @@ def starting_tokens(method: Method, layers: Iterable[LayerSpec]) -> int:
 def visible_spans(method: Method, layer: LayerSpec, position: int) -> list[tuple[int, int]]:
     """Half-open ranges of positions that a query at ``position`` attends to in a layer.
 
-    The stream begins at position 0. What is searched in a store does not count.
+    The stream begins at position 0. What is searched in a store or looked up does not count, nor
+    does what is kept only because of what it says.
     """
     tracks = {track.name: track for track in method.tracks(layer)}
     spans = []
     for segment in method.segments(layer):
         if segment.topk is not None or segment.track not in tracks:
             continue
-        retention = tracks[segment.track].retention
-        start, stop = 0, position - segment.nearest + 1
+        nearest, farthest = position - segment.nearest + 1, 0
         if segment.farthest is not None:
-            start = max(start, position - segment.farthest + 1)
-        if isinstance(retention, First):
-            stop = min(stop, retention.tokens)
-        elif retention.tokens is not None:
-            start = max(start, position - retention.tokens + 1)
-        if start < stop:
-            spans.append((start, stop))
+            farthest = position - segment.farthest + 1
+        for start, stop in tracks[segment.track].retention.kept(position):
+            if max(start, farthest) < min(stop, nearest):
+                spans.append((max(start, farthest), min(stop, nearest)))
     return merged(spans)
 
 

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from lmi_cli.errors import UsageError
 from lmi_cli.methods.base import Circumstances, Method, Parameter, Truncation
 from lmi_cli.methods.full import Full
+from lmi_cli.methods.inf_llm import InfLLM
 from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.methods.self_extend import SelfExtend
+from lmi_cli.methods.sir_llm import SirLLM
 from lmi_cli.methods.streaming_llm import StreamingLLM
 from lmi_cli.methods.truncate import Truncate
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (LMInfinite, StreamingLLM, SelfExtend, Full, Truncate)
+    method.name: method
+    for method in (LMInfinite, InfLLM, StreamingLLM, SirLLM, SelfExtend, Full, Truncate)
 }
 """Every method by its name; the first one is the default."""
 

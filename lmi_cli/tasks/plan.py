@@ -257,7 +257,8 @@ def plan_reading(
             searching = None
     depth = None
     only_index = memory.only_index and not fits
-    if heads is not None and indexed and only_index and bounded and not embedded:
+    shallow = indexed and only_index and bounded and not embedded and not method.weighs_tokens
+    if heads is not None and shallow:
         depth = max(head.layer for head in heads.heads) + 1
     plan = Plan(
         fits=fits,

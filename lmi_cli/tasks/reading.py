@@ -223,8 +223,9 @@ def read(
     elif earlier is not None and not append:
         raise StateFileError(f"it was read with {difference}")
     else:
-        state, heads = engine.start(), known.heads if plan.index else None
-        stores = new_stores(model, plan, heads, request.memory.budget_bytes)
+        pool = BlockPool(request.memory.budget_bytes)
+        state, heads = engine.start(pool=pool), known.heads if plan.index else None
+        stores = new_stores(model, plan, heads, pool)
         state.recording = tuple(stores.values())
         state.means = means = new_means(plan)
         last = torch.empty(0)
@@ -334,13 +335,13 @@ def new_means(plan: Plan) -> StateMeans | None:
 
 
 def new_stores(
-    model: Loaded, plan: Plan, heads: RetrievalHeads | None, budget_bytes: int | None = None
+    model: Loaded, plan: Plan, heads: RetrievalHeads | None, pool: BlockPool | None = None
 ) -> dict[str, TokenStore]:
-    """The empty index and store of a plan, with ``budget_bytes`` of RAM for both.
+    """The empty index and store of a plan, whose memory comes from ``pool``.
 
     The index leaves out the starting tokens, which draw attention whatever their content.
     """
-    pool = BlockPool(budget_bytes)
+    pool = pool or BlockPool()
     stores = {}
     if plan.index and heads is not None:
         first = len(plan.prefix) + LEAST_SINKS

@@ -13,6 +13,7 @@ import pytest
 import torch
 from method_references import Everything, Groups, Rescaled, Streaming, Window
 from reference import Lambda, Reference, reference_logits
+from selective_references import Looking, Surprise, told_logits
 from tiny_models import our_logits, precisely, random_ids, stock_logits, tiny_model
 from torch import Tensor
 
@@ -38,6 +39,8 @@ class Row:
     given: dict[str, Parameter] = field(default_factory=dict)
     plain_only: bool = False
     """Whether it is for models whose frequencies are not scaled already."""
+    certain: Reference | None = None
+    """What is seen whatever the text says, if that is less."""
 
 
 ROWS: dict[str, list[Row]] = {
@@ -49,6 +52,44 @@ ROWS: dict[str, list[Row]] = {
     "self-extend": [
         Row(Groups(WINDOW, 4), {"window": WINDOW, "group": 4}),
         Row(Groups(1, 7), {"window": 1, "group": 7}),
+    ],
+    "sir-llm": [
+        Row(
+            Surprise(2, 5, 16),
+            {"window": 16, "sinks": 2, "surprising": 5},
+            certain=Surprise(2, 5, 16, certain=True),
+        ),
+        Row(
+            Surprise(0, 3, 9),
+            {"window": 9, "sinks": 0, "surprising": 3},
+            certain=Surprise(0, 3, 9, certain=True),
+        ),
+    ],
+    "inf-llm": [
+        Row(
+            Looking(WINDOW, 2, 3, 2, 2, 4),
+            {
+                "window": WINDOW,
+                "sinks": 2,
+                "block_tokens": 3,
+                "top_blocks": 2,
+                "representatives": 2,
+                "lookup": 4,
+            },
+            certain=Looking(WINDOW, 2, 3, 0, 2, 4),
+        ),
+        Row(
+            Looking(8, 0, 4, 1, 4, 1),
+            {
+                "window": 8,
+                "sinks": 0,
+                "block_tokens": 4,
+                "top_blocks": 1,
+                "representatives": 4,
+                "lookup": 1,
+            },
+            certain=Looking(8, 0, 4, 0, 4, 1),
+        ),
     ],
     "truncate": [Row(Window(WINDOW), {"window": WINDOW})],
     "full": [
@@ -86,7 +127,14 @@ def built(name: str, row: Row) -> Method:
 
 @cache
 def expected_logits(model: str, name: str, number: int) -> Tensor:
-    return reference_logits(tiny_model(model), random_ids(COUNT), ROWS[name][number].reference)
+    reference, ids = ROWS[name][number].reference, random_ids(COUNT)
+
+    def logits_of(method: Reference) -> Tensor:
+        return reference_logits(tiny_model(model), ids, method)
+
+    if isinstance(reference, Surprise):
+        return told_logits(logits_of, reference, ids)
+    return logits_of(reference)
 
 
 def test_every_method_has_a_row() -> None:
@@ -142,7 +190,7 @@ def test_what_it_says_is_visible_is_visible(name: str, row: Row, native: int | N
     """The report on what a model could see, against the mask of the definition."""
     layer = LayerSpec(0, None, native)
     zeros, names = torch.zeros(1, COUNT, 1), torch.eye(COUNT)[None]
-    seen = row.reference.attention(
+    seen = (row.certain or row.reference).attention(
         zeros, zeros, names, lambda x, positions: x, scale=1.0, native=native
     )[0]
     for position in range(COUNT):
