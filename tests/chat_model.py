@@ -8,14 +8,9 @@ from typing import Any
 
 import tokenizers
 import torch
-from hypothesis import settings
 from tokenizers import AddedToken, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM
-
-# How long an example takes says more about the machine than about us.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 TRAINED_LENGTH = 256
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

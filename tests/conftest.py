@@ -13,8 +13,13 @@ import compilers
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 
 from lmi_cli.native import compiling, cpu, library, variants
+
+# Other programs may need the processors too, so no example has a time limit.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # Most tests are not about the library in C, which computes in bfloat16; those that are ask for it.
 os.environ.setdefault("LMI_NATIVE", "0")

@@ -23,21 +23,31 @@ def key_mass(
     Returns:
         ``[B, Hkv, K]`` in the dtype of ``lse``.
     """
-    batch, _, queries, _ = keys.query.shape
+    batch, heads, queries, _ = keys.query.shape
     key_heads, count = keys.key.shape[1], keys.key.shape[2]
+    folds = heads // key_heads
     mass = lse.new_zeros(batch, key_heads, count)
+    # Fresh memory for every tile would take longer than what is computed in it.
+    most = folds * min(queries, _TILE_ROWS) * count
+    products, scores = keys.query.new_empty(most), lse.new_empty(most)
     for begin in range(0, queries, _TILE_ROWS):
         rows = slice(begin, min(begin + _TILE_ROWS, queries))
         first, last = query_start + rows.start, query_start + rows.stop - 1
         start, stop = keys.columns(first, last)
         if start == stop:
             continue
-        tile = keys.query[:, :, rows].unflatten(1, (key_heads, -1))
-        scores = tile @ keys.key[:, :, None, start:stop].mT
-        scores = scores.to(lse.dtype)
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        hide_edges(scores, keys, first, start, stop)
-        weights = scores.sub_(lse[:, :, rows].unflatten(1, (key_heads, -1))[..., None]).exp_()
-        mass[:, :, start:stop] += weights.sum((2, 3))
+        shape = (folds * (rows.stop - rows.start), stop - start)
+        area = shape[0] * shape[1]
+        for item in range(batch):
+            for head in range(key_heads):
+                group = slice(head * folds, (head + 1) * folds)
+                tile = keys.query[item, group, rows].reshape(shape[0], -1)
+                product, score = products[:area].view(shape), scores[:area].view(shape)
+                torch.mm(tile, keys.key[item, head, start:stop].T, out=product)
+                score.copy_(product)
+                if softcap is not None:
+                    score.div_(softcap).tanh_().mul_(softcap)
+                hide_edges(score.view(folds, -1, shape[1]), keys, first, start, stop)
+                score.sub_(lse[item, group, rows].reshape(-1, 1)).exp_()
+                mass[item, head, start:stop] += score.sum(0)
     return mass

@@ -19,7 +19,7 @@ _SEGMENT_TOKENS = 4096
 
 
 class FoundBlocks(NamedTuple):
-    """What some consecutive queries of a pass have looked up.
+    """What some consecutive queries of a pass have looked up; valid until the next look.
 
     Attributes:
         rows: The queries.
@@ -72,6 +72,8 @@ class BlockMemory(CachedTrack):
         self._representatives: Tensor | None = None
         self._segments: list[tuple[Tensor, Tensor]] = []
         self._full = True  # nothing more may be written to the last segment
+        self._slots: list[int] = []
+        self._slot_tensors: tuple[Tensor, Tensor] | None = None
         self._searching: _Searching | None = None
         self._before: _Searching | None = None
 
@@ -131,7 +133,7 @@ class BlockMemory(CachedTrack):
             queries=history[:, :, -max(1, lookup.every - 1) :].clone(), chosen=choices[-1]
         )
         for start, stop, blocks in zip(starts, [*starts[1:], count], choices, strict=True):
-            yield FoundBlocks(slice(start, stop), *self._tokens_of(blocks.view(-1)))
+            yield FoundBlocks(slice(start, stop), *self._gathered(blocks.flatten().tolist()))
 
     def notice(self, mass: Tensor, start: int) -> None:
         """Add attention that tokens have received, ``[1, Hkv, n]``; the first is at ``start``."""
@@ -179,8 +181,7 @@ class BlockMemory(CachedTrack):
         """Recent tokens, finished blocks, and what they are chosen by."""
         if self._searching is None or self._representatives is None:
             return {}
-        like = self._recent.key[:, :, :0], self._recent.value[:, :, :0]
-        key, value = self._tokens_of(torch.arange(self._blocks), like)
+        key, value = self._all_finished()
         return {
             **{f"recent_{name}": tensor for name, tensor in self._recent.save().items()},
             "key": key,
@@ -221,8 +222,8 @@ class BlockMemory(CachedTrack):
     @property
     def nbytes(self) -> int:
         """Bytes allocated for keys and values, in memory and in files."""
-        finished = sum(key.nbytes + value.nbytes for key, value in self._segments)
-        return self._recent.nbytes + finished
+        tensors = [*self._segments, self._slot_tensors or ()]
+        return self._recent.nbytes + sum(each.nbytes for pair in tensors for each in pair)
 
     @property
     def capacity(self) -> int:
@@ -298,30 +299,41 @@ class BlockMemory(CachedTrack):
         best = order[:, :count].sort(dim=-1).values.cpu()
         return [row.view(1, 1, -1, 1) for row in best]
 
-    def _tokens_of(
-        self, blocks: Tensor, like: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values of blocks (int64, ``[k]``, ascending)."""
-        if like is None:
-            like = self._recent.key[:, :, :0], self._recent.value[:, :, :0]
+    def _gathered(self, blocks: list[int]) -> tuple[Tensor, Tensor]:
+        """Keys and values of some blocks, in any order.
+
+        Choices change little from one to the next, so blocks that are gathered already stay.
+        """
+        size, count = self.retention.block, len(blocks)
+        like = self._recent.key, self._recent.value
+        if self._slot_tensors is None or self._slot_tensors[0].shape[2] < count * size:
+            shapes = [(*x.shape[:2], count * size, x.shape[3]) for x in like]
+            key, value = (x.new_empty(s) for x, s in zip(like, shapes, strict=True))
+            self._slot_tensors, self._slots = (key, value), [-1] * count
+        del self._slots[count:]
+        self._slots += [-1] * (count - len(self._slots))
+        free = [slot for slot, block in enumerate(self._slots) if block not in blocks]
+        for block in sorted(set(blocks) - set(self._slots)):
+            slot = free.pop()
+            columns = slice(slot * size, (slot + 1) * size)
+            for into, tensor in zip(self._slot_tensors, self._finished(block), strict=True):
+                into[:, :, columns] = tensor
+            self._slots[slot] = block
+        key, value = self._slot_tensors
+        return key[:, :, : count * size], value[:, :, : count * size]
+
+    def _finished(self, block: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one block, ``[1, Hkv, block, .]``."""
         size = self.retention.block
-        parts: tuple[list[Tensor], list[Tensor]] = ([like[0]], [like[1]])
-        numbers = blocks.tolist()
-        first = 0
-        for segment in self._segments:
-            last = first + segment[0].shape[2] // size
-            inside = [n - first for n in numbers if first <= n < min(last, self._blocks)]
-            for begin, end in _runs(inside):
-                for part, tensor in zip(parts, segment, strict=True):
-                    part.append(tensor[:, :, begin * size : end * size].to(like[0].device))
-            first = last
-        return torch.cat(parts[0], 2), torch.cat(parts[1], 2)
+        for key, value in self._segments:
+            if (first := block * size) < key.shape[2]:
+                return key[:, :, first : first + size], value[:, :, first : first + size]
+            block -= key.shape[2] // size
+        raise IndexError(f"no block {block}")
 
-
-def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of consecutive numbers."""
-    start = 0
-    for at in range(1, len(numbers) + 1):
-        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
-            yield numbers[start], numbers[at - 1] + 1
-            start = at
+    def _all_finished(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all blocks, ``[1, Hkv, n, .]``."""
+        like = self._recent.key[:, :, :0], self._recent.value[:, :, :0]
+        count, parts = self._blocks * self.retention.block, zip(like, *self._segments, strict=True)
+        key, value = (torch.cat(part, 2)[:, :, :count] for part in parts)
+        return key, value

@@ -169,6 +169,11 @@ class Method(ABC):
         return None
 
     @property
+    def attended_beyond(self) -> int:
+        """Tokens, at most, that a query head attends to beside those that it sees in any text."""
+        return 0
+
+    @property
     def pass_tokens(self) -> int | None:
         """Tokens at whose multiples a pass ends, since what is kept changes there; None for any."""
         return None

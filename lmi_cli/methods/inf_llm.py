@@ -28,7 +28,7 @@ _BLOCK = 128
 _REPRESENTATIVES = 4
 """The published numbers of starting tokens, tokens of a block, and keys that stand for one."""
 
-_LOOKUP = 16
+_LOOKUP = 32
 _MOST_PASS = 512
 """The published size of a block of queries, here at most half a window."""
 
@@ -107,6 +107,11 @@ class InfLLM(Method):
     def local_window(self) -> int | None:
         """The window."""
         return self.window
+
+    @property
+    def attended_beyond(self) -> int:
+        """The best blocks."""
+        return self.top_blocks * self.block_tokens
 
     @property
     def pass_tokens(self) -> int:

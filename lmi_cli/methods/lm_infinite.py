@@ -104,6 +104,11 @@ class LMInfinite(Method):
         """The window."""
         return self.window
 
+    @property
+    def attended_beyond(self) -> int:
+        """The best of the middle, if it is searched."""
+        return self.memory_topk or 0
+
     def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
         """The window, and the sinks rotated to the stream's first position."""
         window = Track("window", Recent(narrower(self.window, layer.native_window)))

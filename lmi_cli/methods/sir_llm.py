@@ -87,6 +87,11 @@ class SirLLM(Method):
         return kept // block * block
 
     @property
+    def attended_beyond(self) -> int:
+        """The surprising tokens."""
+        return self.surprising
+
+    @property
     def pass_tokens(self) -> int:
         """A quarter of the window."""
         return max(1, self.window // _BLOCK_SHARE)

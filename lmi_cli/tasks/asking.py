@@ -218,7 +218,7 @@ class Asker:
         if self.options.show_prompt:
             whole = None if source == "passages" else self.reading
             prompt = prompt_text(
-                self._model.tokenizer, whole, hidden, ids, searched=source == "memory"
+                self._model.tokenizer, whole, hidden, ids, attended=visible.attended
             )
         answer = Answer(question, "", "", 0, visible, source, evidence, prompt)
         return _Begun(answer, index, source, ids, without, started)
@@ -373,11 +373,9 @@ class Asker:
             searched = 0 if self._finder is None else self._finder.tokens
             return visible_passages(document, reread, searched)
         visible = visible_beside(document, hidden)
-        if source == "memory" and self._searching is not None:
-            layers = self._model.known.facts.layers
-            segments = (item for layer in layers for item in self._searching.segments(layer))
-            topk = max(segment.topk or 0 for segment in segments)
-            visible.searched, visible.attended = visible.unseen, min(topk, visible.unseen)
+        searching = self._searching if source == "memory" else None
+        if beyond := (searching or self.reading.plan.method).attended_beyond:
+            visible.searched, visible.attended = visible.unseen, min(beyond, visible.unseen)
         return visible
 
 

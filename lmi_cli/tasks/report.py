@@ -32,8 +32,9 @@ class Visible:
         unseen: Number of document tokens that were read but are not visible.
         unseen_from: Place of the first of them.
         unseen_to: Place of the last of them.
-        searched: Number of tokens that were searched for relevant ones.
-        attended: Largest number of searched tokens that a query head attends to at a time.
+        searched: Number of tokens of which some are seen: that were searched for relevant ones, or
+            of which the method keeps some.
+        attended: Largest number of these that a query head attends to at a time.
         reread: Number of tokens in passages that were read again before the question.
     """
 

@@ -67,7 +67,7 @@ def prompt_text(
     hidden: Sequence[tuple[int, int]],
     ids: Ids,
     *,
-    searched: bool = False,
+    attended: int = 0,
 ) -> str:
     """The text that stands before the model when it begins to answer, template tokens included.
 
@@ -76,9 +76,11 @@ def prompt_text(
         reading: What comes before ``ids``; None if they are all.
         hidden: Ranges of document tokens that are not visible; their number stands in their place.
         ids: What is read before the answer is generated.
-        searched: Whether the hidden tokens are searched.
+        attended: How many of the hidden tokens a query head may attend to at a time.
     """
-    unseen = "are searched" if searched else "the model does not see"
+    unseen = (
+        f", of which a query head sees {attended:,}" if attended else " that the model does not see"
+    )
     text: list[str] = []
     if reading is not None:
         document, edge = reading.document, 0
@@ -86,6 +88,6 @@ def prompt_text(
         for first, stop in [*hidden, (document.tokens, document.tokens)]:
             text.append(tokenizer.decode(document.ids[edge:first].tolist()))
             if stop > first:
-                text.append(f"\n[{stop - first:,} tokens that {unseen}]\n")
+                text.append(f"\n[{stop - first:,} tokens{unseen}]\n")
             edge = stop
     return "".join([*text, tokenizer.decode(ids.tolist(), template=True)])

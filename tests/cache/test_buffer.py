@@ -24,7 +24,7 @@ def holds(buffer: SlidingBuffer, first: int, stop: int, sign: int = 1) -> bool:
     return same and buffer.start == first and len(buffer) == stop - first
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(
     window=st.one_of(st.none(), st.integers(1, 40)),
     chunk=st.integers(1, 12),

@@ -173,7 +173,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
             gguf.read_header(path)
 
 
-@settings(max_examples=200, deadline=1000)
+@settings(max_examples=200, deadline=10_000)  # a hang, not a busy machine
 @given(position=st.integers(4, len(SOUND) - 65), byte=st.integers(0, 255))
 def test_a_changed_byte_is_accepted_or_refused_never_a_crash(
     position: int, byte: int, tmp_path_factory: pytest.TempPathFactory

@@ -14,7 +14,9 @@ from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError
 from lmi_cli.methods.base import Method
 from lmi_cli.methods.full import Full
+from lmi_cli.methods.inf_llm import InfLLM
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.sir_llm import SirLLM
 from lmi_cli.models.causal_lm import CausalLM
 
 LIMIT = 12
@@ -58,7 +60,9 @@ def alone_and_together(
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=5),
     temperature=st.sampled_from([0.0, 1.5]),
-    method=st.sampled_from([Full(), LMInfinite(6, 2, 8)]),
+    method=st.sampled_from(
+        [Full(), LMInfinite(6, 2, 8), InfLLM(6, 2, 2, 2, 2, 2), SirLLM(6, 2, 3)]
+    ),
 )
 def test_as_alone(lm: CausalLM, lengths: list[int], temperature: float, method: Method) -> None:
     sampling = Sampling(temperature, seed=3)

@@ -65,7 +65,7 @@ def answer(follow: Iterable[int], limit: int, stop: Iterable[int] = ()) -> tuple
     return [event.token for event in events], events[-1].finish_reason
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(sizes=st.lists(st.integers(0, 30)), chunk=st.integers(1, 12))
 def test_rechunk(sizes: list[int], chunk: int) -> None:
     numbers = np.arange(sum(sizes), dtype=np.int32)

@@ -69,7 +69,7 @@ class TestAgainstTheDefinition:
         compare("llama", (16, 4, 16), chunk, count=10 * 16)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(data=st.data())
 def test_the_cut_does_not_matter(data: st.DataObject) -> None:
     """Chunks of any size give what one pass gives."""

@@ -45,7 +45,6 @@ def test_damaged_files(name: str, tmp_path: Path, cache: Path) -> None:
     @settings(
         max_examples=EXAMPLES.get(name, 150),
         derandomize=True,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -9,7 +9,7 @@ import time
 import zipfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lmi_cli.errors import NoInputError
@@ -94,7 +94,6 @@ def test_html_is_read_as_a_reader_sees_it():
     assert result.corpus.sources[0].kind == "html"
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1))
 def test_html_cut_anywhere_gives_the_same_text(sizes):
     pieces, place = [], 0

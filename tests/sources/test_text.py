@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lmi_cli.errors import NoInputError
@@ -109,7 +109,6 @@ def test_every_offset_of_a_character_at_a_read_boundary():
         assert result.issues == []
 
 
-@settings(deadline=None)
 @given(st.text(), st.lists(st.integers(1, 7), min_size=1), st.booleans())
 def test_decoding_in_pieces_equals_decoding_at_once(text, sizes, marked):
     data = (codecs.BOM_UTF8 if marked else b"") + text.encode()
@@ -123,7 +122,6 @@ def test_decoding_in_pieces_equals_decoding_at_once(text, sizes, marked):
     assert decoder.replaced == 0
 
 
-@settings(deadline=None)
 @given(st.binary(), st.lists(st.integers(1, 9), min_size=1))
 def test_any_bytes_decode_without_error(data, sizes):
     decoder, place, turn = TextDecoder(), 0, 0
