@@ -121,11 +121,14 @@ class Track:
         retention: Which tokens are kept.
         position: Positions of their keys. They depend on the key alone, so each key is rotated
             once, when it is stored.
+        heads: Key heads of which they are kept, and whose queries see them; None for all. A layer
+            has at least one track of all heads.
     """
 
     name: str
     retention: First | Recent
     position: Position = Own()
+    heads: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,8 @@ class Segment:
         farthest: First true distance that is no longer visible; None for no limit.
         topk: Number of best-matching keys that a query head attends to; None for all keys. Only a
             store can be searched; its keys are at position 0.
+        heads: Key heads whose queries search a store; None for all. Those of a track say it
+            themselves.
     """
 
     track: str
@@ -147,3 +152,4 @@ class Segment:
     nearest: int = 0
     farthest: int | None = None
     topk: int | None = None
+    heads: tuple[int, ...] | None = None

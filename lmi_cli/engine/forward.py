@@ -5,6 +5,7 @@ keys and values to :meth:`ForwardPass.attend`; everything positional happens her
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,11 +15,14 @@ from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.ranges import QKV, KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotary, Rotation, phase_dtype
 from lmi_cli.attention.segment import Position, Segment
-from lmi_cli.attention.topk import attend_topk
+from lmi_cli.attention.topk import KeyBlock, attend_topk
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.track import Span
 from lmi_cli.engine.language_model import Attention
+
+Heads = tuple[int, ...] | None
+"""Key heads of a layer; None for all."""
 
 Observer = Callable[[int, QKV], None]
 """Called with the index of each layer and its queries, keys and values."""
@@ -66,33 +70,57 @@ class ForwardPass(Attention):
                 at = track.position
                 if at not in keys:
                     keys[at] = self._rotate(rotary, qkv.key, at)
-                cached.append(keys[at][:, :, :count], qkv.value[:, :, :count], self.position)
+                rows = _rows(track.heads)
+                cached.append(keys[at][:, rows, :count], qkv.value[:, rows, :count], self.position)
 
         segments = self._state.segments[layer]
-        ranges: list[KeyRange] = []
+        folds = qkv.query.shape[1] // qkv.key.shape[1]
+        ranges: dict[Heads, list[KeyRange]] = {}
         for segment, span in self._seen(cache, segments):
-            at = segment.query_position
+            at, heads = segment.query_position, cache.tracks[segment.track][0].heads
             if at not in queries:
                 queries[at] = self._rotate(rotary, qkv.query, at, scale)
-            ranges.append(
-                KeyRange(queries[at], *span.live, span.start, segment.nearest, segment.farthest)
+            query = queries[at][:, _rows(heads, folds)]
+            ranges.setdefault(heads, []).append(
+                KeyRange(query, *span.live, span.start, segment.nearest, segment.farthest)
             )
-        parts = [
-            attend_topk(
-                self._rotate(rotary, qkv.query, segment.query_position, scale),
-                self._state.searched[segment.track].key_blocks(layer),
-                segment.topk,
-                query_start=self.position,
-                nearest=segment.nearest,
-                softcap=qkv.softcap,
-            )
+        searches = [
+            segment
             for segment in segments
             if segment.topk is not None and segment.track in self._state.searched
         ]
-        output, lse = attend(
-            ranges, query_start=self.position, softcap=qkv.softcap, with_lse=bool(parts)
+        over = partial(attend, query_start=self.position, softcap=qkv.softcap)
+        everywhere = ranges.pop(None)
+        output, lse = over(everywhere, with_lse=bool(ranges or searches))
+        if lse is None:
+            return output
+        parts = [(each.heads, self._search(layer, each, qkv, scale)) for each in searches]
+        for heads, apart in ranges.items():
+            out, sums = over(apart, with_lse=True)
+            if sums is not None:
+                parts.append((heads, (out, sums)))
+        for heads in dict(parts):
+            rows = _rows(heads, folds)
+            part = [(output[:, rows], lse[:, rows]), *(it for each, it in parts if each == heads)]
+            output[:, rows], lse[:, rows] = merge(part)
+        return output
+
+    def _search(
+        self, layer: int, segment: Segment, qkv: QKV, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of a segment's heads to the best matches in a store, and its log-sum-exp."""
+        query = self._rotate(self._layers[layer].rotary, qkv.query, segment.query_position, scale)
+        folds = qkv.query.shape[1] // qkv.key.shape[1]
+        keys = _rows(segment.heads)
+        blocks = self._state.searched[segment.track].key_blocks(layer)
+        return attend_topk(
+            query[:, _rows(segment.heads, folds)],
+            (KeyBlock(key[:, keys], value[:, keys], start) for key, value, start in blocks),
+            segment.topk or 0,
+            query_start=self.position,
+            nearest=segment.nearest,
+            softcap=qkv.softcap,
         )
-        return output if lse is None else merge([(output, lse), *parts])[0]
 
     def views(self, scale: float, dtype: torch.dtype, most_ranges: int) -> list[TokenView] | None:
         """See :meth:`Attention.views`.
@@ -180,6 +208,13 @@ class ForwardPass(Attention):
                 assigned = position.assign(self._positions[:1])
             self._rotations[place] = rotary.rotation(rotary.phases(assigned, wide, device), scale)
         return self._rotations[place]
+
+
+def _rows(heads: Heads, folds: int = 1) -> slice | list[int]:
+    """Places of key heads, or of the ``folds`` query heads that share each of them."""
+    if heads is None:
+        return slice(None)
+    return [head * folds + at for head in heads for at in range(folds)]
 
 
 def _scale(rotary: Rotary | None, scale: float) -> float:

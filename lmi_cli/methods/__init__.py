@@ -8,6 +8,7 @@ from lmi_cli.methods.base import Circumstances, Method, MethodOption, Parameter
 from lmi_cli.methods.choice import METHODS, MethodChoice
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.places import KeyHead
 from lmi_cli.methods.self_extend import SelfExtend
 from lmi_cli.methods.streaming_llm import StreamingLLM
 from lmi_cli.methods.truncate import Truncate
@@ -16,6 +17,7 @@ __all__ = [
     "METHODS",
     "Circumstances",
     "Full",
+    "KeyHead",
     "LMInfinite",
     "Method",
     "MethodChoice",
