@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from chat_model import save_model
 
+from lmi_cli.cache import statefile as container
 from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.models.heads import remember_heads
@@ -129,6 +130,22 @@ def test_a_state_file(
         result = lmi("qa", path, *asked, *other)
         assert result.code == 7 and "was read with dense_layers" in result.err
     assert lmi("read", "--append", path, long_document).code == 0
+
+
+@pytest.mark.parametrize("value", [None, 1, "", "0", "0.2", "0.0,1.0,1.1", "2.0,1.1", "1.9999"])
+def test_heads_in_a_state_file_are_those_that_it_was_read_with(
+    lmi: Run, model: str, long_document: Path, tmp_path: Path, value: object
+) -> None:
+    path = tmp_path / "book.lmi"
+    result = lmi("read", long_document, "-m", model, "-o", path, *HEADS, "--no-memory")
+    assert result.code == 0, result.err
+    description, tensors = container.read(path)
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    del tensors
+    description["plan"]["method"]["dense_key_heads"] = value
+    container.write(path, copies, description)
+    result = lmi("qa", path, QUESTION, "-n", 3)
+    assert result.code == 7 and "is damaged" in result.err, result.err
 
 
 @pytest.mark.parametrize("given", [LAYERS, HEADS])
