@@ -99,7 +99,7 @@ class ForwardPass(Attention):
             out, sums = over(apart, with_lse=True)
             if sums is not None:
                 parts.append((heads, (out, sums)))
-        for heads in dict(parts):
+        for heads in dict.fromkeys(heads for heads, _ in parts):
             rows = _rows(heads, folds)
             part = [(output[:, rows], lse[:, rows]), *(it for each, it in parts if each == heads)]
             output[:, rows], lse[:, rows] = merge(part)
