@@ -1,15 +1,17 @@
 """The methods by their definitions: for every pair of tokens, whether it is seen, and how far off.
 
 Dense, in float64, written from the papers alone; neither segments nor tracks appear here.
-LM-Infinite has its own reference, in ``reference.py``.
+LM-Infinite has its own reference, in ``reference.py``; the one with dense layers builds on it.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from reference import Lambda
 from torch import Tensor
 
 
@@ -43,6 +45,7 @@ class Pairwise(ABC):
         softcap: float | None = None,
         native: int | None = None,
         layer: int = 0,
+        folds: int = 1,
     ) -> Tensor:
         """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates.
 
@@ -123,6 +126,48 @@ class Groups(Pairwise):
             return i - j
         shift = self.window - math.floor(self.window / self.group)
         return math.floor(i / self.group) + shift - math.floor(j / self.group)
+
+
+@dataclass(frozen=True)
+class Capped(Pairwise):
+    """Every earlier token that the layer itself sees; beyond the window, all at one distance."""
+
+    window: int
+    ceiling: int
+
+    def distance(self, i: int, j: int, native: int | None) -> int | None:
+        if native is not None and i - j >= native:
+            return None
+        return i - j if i - j < self.window else self.ceiling
+
+
+@dataclass(frozen=True)
+class Mixed(Lambda):
+    """LM-Infinite, where some layers and some key heads (layer, head) of others see everything."""
+
+    layers: tuple[int, ...] = ()
+    heads: tuple[tuple[int, int], ...] = ()
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        turn: Callable[[Tensor, Tensor], Tensor],
+        *,
+        layer: int = 0,
+        folds: int = 1,
+        **how: Any,
+    ) -> Tensor:
+        """The heads that share a key head, one group after the other."""
+        groups = []
+        for head, parts in enumerate(
+            zip(*(x.split(folds) for x in (query, key, value)), strict=True)
+        ):
+            dense = layer in self.layers or (layer, head) in self.heads
+            attend = Capped(self.window, self.ceiling).attention if dense else super().attention
+            groups.append(attend(*parts, turn, layer=layer, **how))
+        return torch.cat(groups)
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,12 @@ class Lambda:
         softcap: float | None = None,
         native: int | None = None,
         layer: int = 0,
+        folds: int = 1,
     ) -> Tensor:
-        """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates."""
+        """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates.
+
+        ``folds`` heads after each other have the same keys and values.
+        """
         count = query.shape[1]
         own, ceiling = torch.arange(count), torch.full((count,), self.ceiling)
         true = turn(query, own) @ turn(key, own).mT * scale
@@ -137,6 +141,7 @@ class Reference(Protocol):
         softcap: float | None = None,
         native: int | None = None,
         layer: int = 0,
+        folds: int = 1,
     ) -> Tensor: ...
 
 
@@ -176,6 +181,7 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
             softcap=softcap,
             native=sliding_window,
             layer=module.layer_idx,
+            folds=folds,
         )
         return output.transpose(0, 1)[None], None
 

@@ -74,7 +74,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "cohere2": {"sliding_window": 12, "layer_types": _LAYER_TYPES[:2]},
     "gemma2": {"sliding_window": 12, "final_logit_softcapping": 5.0},
     "gemma3_text": {"sliding_window": 12, "num_hidden_layers": 4, "layer_types": _LAYER_TYPES},
-    "gpt_neox": {"rotary_pct": 0.5},
+    "gpt_neox": {"rotary_pct": 0.5, "num_key_value_heads": 4},
     "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.7},
     "mistral": {"sliding_window": None},
     "mistral-sliding": {"model_type": "mistral", "sliding_window": 12},

@@ -33,8 +33,10 @@ class LayerSpec:
         rotary: Its rotary frequencies; None for a layer without position embedding.
         native_window: The layer's own sliding window in tokens, the query included; None if it
             sees everything.
+        key_heads: Number of its key heads.
     """
 
     index: int
     rotary: "Rotary | None" = None
     native_window: int | None = None
+    key_heads: int = 1

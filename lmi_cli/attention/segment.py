@@ -238,11 +238,14 @@ class Track:
         retention: Which tokens are kept.
         position: Positions of their keys. They depend on the key alone, so each key is rotated
             once, when it is stored.
+        heads: Key heads of which they are kept, and whose queries see them; None for all. A layer
+            has at least one track of all heads.
     """
 
     name: str
     retention: Retention
     position: Position = Own()
+    heads: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +262,8 @@ class Segment:
             store can be searched; its keys are at position 0.
         lookup: How finished blocks of the track are chosen, which are visible beside the tokens
             that are in none; None for a track without blocks.
+        heads: Key heads whose queries search a store; None for all. Those of a track say it
+            themselves.
     """
 
     track: str
@@ -267,3 +272,4 @@ class Segment:
     farthest: int | None = None
     topk: int | None = None
     lookup: Lookup | None = None
+    heads: tuple[int, ...] | None = None

@@ -113,10 +113,12 @@ class LayerCache:
     def next_tokens_track(self) -> str | None:
         """Name of the one track that the next tokens go into, if places in it can be reserved.
 
-        None if there is not exactly one, or if it holds no token yet.
+        None if there is not exactly one, if it holds no token yet, or if a track is of some heads.
         """
         found = None
-        for name, (_, cached) in self.tracks.items():
+        for name, (track, cached) in self.tracks.items():
+            if track.heads is not None:
+                return None
             if cached.takes(1):
                 if found is not None or not isinstance(cached, SlidingBuffer) or not len(cached):
                     return None

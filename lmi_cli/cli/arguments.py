@@ -16,6 +16,7 @@ import typer
 
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import METHODS
+from lmi_cli.methods.places import layers_in, layers_text
 
 _COUNT = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)([kKmM]?)")
 _LARGEST_COUNT = 2**53
@@ -36,6 +37,18 @@ def count(text: str | int) -> int:
     if value != int(value):
         raise typer.BadParameter(f"{str(text)!r} is not a whole number")
     return int(value)
+
+
+def layers(text: str) -> str:
+    """A list of layers, such as ``0,5,8-11``, as a method's parameters name them."""
+    try:
+        return layers_text(layers_in(text))
+    except UsageError as error:
+        raise typer.BadParameter(error.message) from None
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {"N": count, "LAYERS": layers}
+"""By the placeholder of a value."""
 
 
 def counts(text: str) -> list[int]:
@@ -60,7 +73,8 @@ class Panel(str):
 
         Args:
             form: Its names, the long one first, then a placeholder for its value. ``N`` takes a
-                :func:`count`; without a placeholder the option is a flag.
+                :func:`count`, ``LAYERS`` a list of :func:`layers`; without a placeholder the
+                option is a flag.
             help: One sentence.
             default: Its value if the option is not used.
             envvar: Whether it can also be set by the environment variable ``LMI_`` plus its name.
@@ -79,7 +93,7 @@ class Panel(str):
             rich_help_panel=self,
             envvar="LMI_" + names[0][2:].replace("-", "_").upper() if envvar else None,
             show_envvar=False,
-            parser=count if metavar == "N" else None,
+            parser=_PARSERS.get(metavar or ""),
         )
         return {"panel": self, "declared": option}
 
@@ -133,8 +147,8 @@ def _parameters(kind: type[Any]) -> Iterator[inspect.Parameter]:
             continue
         options = {option.name: option for method in METHODS.values() for option in method.options}
         for name, option in options.items():
-            value: Any = str if option.choices else int
-            metavar = "NAME" if option.choices else "N"
+            value: Any = str if option.choices or option.layers else int
+            metavar = "NAME" if option.choices else "LAYERS" if option.layers else "N"
             declared = panel.declared(f"{option.flag} {metavar}", option.help)
             yield _parameter(name, value | None, None, declared)
 

@@ -79,6 +79,13 @@ def issue_lines(sources: "Sequence[SourceReport]") -> list[str]:
 
 def sight_line(report: "ReadingReport", visible: "Visible") -> str:
     """One sentence on what the model could see when it answered."""
+    attended = f"each query head attended to at most {visible.attended:,} at a time"
+    if visible.unseen == 0 and visible.partly:
+        seen = (
+            "some layers or heads of the model could see the whole text, the others its last "
+            f"{visible.window - visible.partly:,} tokens"
+        )
+        return f"{seen}; of {visible.searched:,} more, {attended}" if visible.searched else seen
     if visible.unseen == 0:
         return "the model could see the whole text"
     if visible.reread:
@@ -93,10 +100,7 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
     first = f"first {visible.sinks:,} and the " if visible.sinks else ""
     seen = f"the model could see the {first}last {visible.window:,} tokens"
     if visible.searched:
-        return (
-            f"{seen}; of the {visible.searched:,} others ({share}), each query head attended to "
-            f"at most {visible.attended:,} at a time"
-        )
+        return f"{seen}; of the {visible.searched:,} others ({share}), {attended}"
     place = "between them" if first else "before them"
     return f"{seen}, but NOT the {visible.unseen:,} tokens {place} ({share})"
 

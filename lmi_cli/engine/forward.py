@@ -5,6 +5,7 @@ keys and values to :meth:`ForwardPass.attend`; everything positional happens her
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,12 +16,15 @@ from lmi_cli.attention.mass import key_mass
 from lmi_cli.attention.ranges import QKV, KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotary, Rotation, phase_dtype
 from lmi_cli.attention.segment import Adjacent, Position, Segment
-from lmi_cli.attention.topk import attend_topk
+from lmi_cli.attention.topk import KeyBlock, attend_topk
 from lmi_cli.cache.blocks import BlockMemory
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.track import Span
 from lmi_cli.engine.language_model import Attention
+
+Heads = tuple[int, ...] | None
+"""Key heads of a layer; None for all."""
 
 Observer = Callable[[int, QKV], None]
 """Called with the index of each layer and its queries, keys and values."""
@@ -69,29 +73,24 @@ class ForwardPass(Attention):
                 at = track.position
                 if at not in keys:
                     keys[at] = self._rotate(rotary, qkv.key, at)
-                cached.append(keys[at][:, :, :count], qkv.value[:, :, :count], self.position)
+                rows = _rows(track.heads)
+                cached.append(keys[at][:, rows, :count], qkv.value[:, rows, :count], self.position)
 
         segments = self._state.segments[layer]
-        ranges: list[KeyRange] = []
+        folds = qkv.query.shape[1] // qkv.key.shape[1]
+        ranges: dict[Heads, list[KeyRange]] = {}
         for segment, span in self._seen(cache, segments):
-            at = segment.query_position
+            at, heads = segment.query_position, cache.tracks[segment.track][0].heads
             if at not in queries:
                 queries[at] = self._rotate(rotary, qkv.query, at, scale)
-            key, value = span.live
+            query, (key, value) = queries[at][:, _rows(heads, folds)], span.live
             if isinstance(cache.tracks[segment.track][0].position, Adjacent):
                 key = self._moved(rotary, key, span.start)
-            ranges.append(
-                KeyRange(queries[at], key, value, span.start, segment.nearest, segment.farthest)
+            ranges.setdefault(heads, []).append(
+                KeyRange(query, key, value, span.start, segment.nearest, segment.farthest)
             )
-        parts = [
-            attend_topk(
-                self._rotate(rotary, qkv.query, segment.query_position, scale),
-                self._state.searched[segment.track].key_blocks(layer),
-                segment.topk,
-                query_start=self.position,
-                nearest=segment.nearest,
-                softcap=qkv.softcap,
-            )
+        searches = [
+            segment
             for segment in segments
             if segment.topk is not None and segment.track in self._state.searched
         ]
@@ -101,17 +100,42 @@ class ForwardPass(Attention):
             if segment.lookup is not None
             and isinstance(cached := cache.tracks[segment.track][1], BlockMemory)
         ]
-        parts += [self._look_up(*each, layer, qkv, scale) for each in memories]
-        output, lse = attend(
-            ranges, query_start=self.position, softcap=qkv.softcap, with_lse=bool(parts)
-        )
+        over = partial(attend, query_start=self.position, softcap=qkv.softcap)
+        everywhere = ranges.pop(None)
+        output, lse = over(everywhere, with_lse=bool(ranges or searches or memories))
         if lse is None:
             return output
-        output, lse = merge([(output, lse), *parts])
+        parts = [(each.heads, self._search(layer, each, qkv, scale)) for each in searches]
+        parts += [(None, self._look_up(*each, layer, qkv, scale)) for each in memories]
+        for heads, apart in ranges.items():
+            out, sums = over(apart, with_lse=True)
+            if sums is not None:
+                parts.append((heads, (out, sums)))
+        for heads in dict.fromkeys(heads for heads, _ in parts):
+            rows = _rows(heads, folds)
+            part = [(output[:, rows], lse[:, rows]), *(it for each, it in parts if each == heads)]
+            output[:, rows], lse[:, rows] = merge(part)
         for _, memory in memories:
-            mass = key_mass(ranges[0], lse, query_start=self.position, softcap=qkv.softcap)
-            memory.notice(mass, ranges[0].key_start)
+            mass = key_mass(everywhere[0], lse, query_start=self.position, softcap=qkv.softcap)
+            memory.notice(mass, everywhere[0].key_start)
         return output
+
+    def _search(
+        self, layer: int, segment: Segment, qkv: QKV, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of a segment's heads to the best matches in a store, and its log-sum-exp."""
+        query = self._rotate(self._layers[layer].rotary, qkv.query, segment.query_position, scale)
+        folds = qkv.query.shape[1] // qkv.key.shape[1]
+        keys = _rows(segment.heads)
+        blocks = self._state.searched[segment.track].key_blocks(layer)
+        return attend_topk(
+            query[:, _rows(segment.heads, folds)],
+            (KeyBlock(key[:, keys], value[:, keys], start) for key, value, start in blocks),
+            segment.topk or 0,
+            query_start=self.position,
+            nearest=segment.nearest,
+            softcap=qkv.softcap,
+        )
 
     def views(self, scale: float, dtype: torch.dtype, most_ranges: int) -> list[TokenView] | None:
         """See :meth:`Attention.views`.
@@ -231,6 +255,13 @@ class ForwardPass(Attention):
                 assigned = position.assign(self._positions[:1])
             self._rotations[place] = rotary.rotation(rotary.phases(assigned, wide, device), scale)
         return self._rotations[place]
+
+
+def _rows(heads: Heads, folds: int = 1) -> slice | list[int]:
+    """Places of key heads, or of the ``folds`` query heads that share each of them."""
+    if heads is None:
+        return slice(None)
+    return [head * folds + at for head in heads for at in range(folds)]
 
 
 def _scale(rotary: Rotary | None, scale: float) -> float:

@@ -7,13 +7,14 @@ loaded.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec, RopeScaling
 from lmi_cli.attention.segment import First, Segment, Track
 from lmi_cli.errors import UsageError
+from lmi_cli.methods.places import KeyHead, layers_in
 
 Parameter = int | str
 """A parameter of a method: a number, or a name among some."""
@@ -28,6 +29,7 @@ class MethodOption:
         help: One sentence for the command line.
         least: Smallest value, of a number.
         choices: Possible values, of a name; none for a number.
+        layers: Whether it is a list of layers, as in ``0,5,8-11``.
         fixed: Whether it is decided when a document is read. Other options may be set anew for
             every question.
     """
@@ -36,6 +38,7 @@ class MethodOption:
     help: str
     least: int = 1
     choices: tuple[str, ...] = ()
+    layers: bool = False
     fixed: bool = True
 
     @property
@@ -44,11 +47,14 @@ class MethodOption:
         return "--" + self.name.replace("_", "-")
 
     def check(self, value: Parameter) -> None:
-        """Refuse a value that is out of range, or not among the choices.
+        """Refuse a value that is out of range, not among the choices, or no list of layers.
 
         Raises:
             UsageError: It is.
         """
+        if self.layers:
+            layers_in(str(value))
+            return
         if self.choices and value not in self.choices:
             raise UsageError(
                 f"unknown value {value!r} for {self.flag}", hint="one of " + ", ".join(self.choices)
@@ -76,12 +82,16 @@ class Circumstances:
         prefix_tokens: Tokens that stand in front of every stream, such as BOS.
         trained_length: Trained length of the model, in tokens.
         tokens: Tokens of the whole sequence, question and answer included; None if not known.
+        layers: Layers of the model; None as long as options are only checked for contradictions.
+        retrieval: Key heads of its retrieval heads, for a method that needs them.
     """
 
     window: int
     prefix_tokens: int
     trained_length: int
     tokens: int | None = None
+    layers: int | None = None
+    retrieval: tuple[KeyHead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +158,11 @@ class Method(ABC):
         """Whether a default follows from the length of the text, which is then counted first."""
         return False
 
+    @classmethod
+    def needs_retrieval_heads(cls, given: Mapping[str, Parameter]) -> bool:
+        """Whether it is only for models whose retrieval heads are known."""
+        return False
+
     @property
     @abstractmethod
     def local_window(self) -> int | None:
@@ -169,8 +184,13 @@ class Method(ABC):
         return None
 
     @property
+    def mixed(self) -> bool:
+        """Whether some layers or heads see more than ``local_window``, and others do not."""
+        return False
+
+    @property
     def attended_beyond(self) -> int:
-        """Tokens, at most, that a query head attends to beside those that it sees in any text."""
+        """Tokens at most, chosen by what they say, that a query head sees beside all others."""
         return 0
 
     @property
@@ -241,9 +261,20 @@ def layer_bound(method: Method, layer: LayerSpec, chunk: int) -> int | None:
 
 
 def layer_capacity(method: Method, layer: LayerSpec, chunk: int, growing: float) -> float:
-    """The same, where a track that keeps every token has at most ``growing`` of them."""
-    sizes = (track.retention.capacity(chunk) for track in method.tracks(layer))
-    return sum(growing if size is None else min(size, growing) for size in sizes)
+    """The same, where a track that keeps every token has at most ``growing`` of them.
+
+    A track of some key heads counts only as their share of the layer's.
+    """
+    total = 0.0
+    for track in method.tracks(layer):
+        size = track.retention.capacity(chunk)
+        total += (growing if size is None else min(size, growing)) * _share(track.heads, layer)
+    return total
+
+
+def _share(heads: tuple[int, ...] | None, layer: LayerSpec) -> float:
+    """The part of a layer's key heads that ``heads`` are; None is all of them."""
+    return 1.0 if heads is None else len(heads) / layer.key_heads
 
 
 def bound(method: Method, layers: Sequence[LayerSpec], chunk: int) -> int | None:
@@ -261,34 +292,45 @@ def starting_tokens(method: Method, layers: Iterable[LayerSpec]) -> int:
 
 
 def visible_spans(method: Method, layer: LayerSpec, position: int) -> list[tuple[int, int]]:
-    """Half-open ranges of positions that a query at ``position`` attends to in a layer.
+    """Half-open ranges of positions that some query at ``position`` attends to in a layer.
 
     The stream begins at position 0. What is searched in a store or looked up does not count, nor
     does what is kept only because of what it says.
     """
+    return merged(span for span, _ in _seen(method, layer, position))
+
+
+def visible_tokens(method: Method, layer: LayerSpec, position: int) -> float:
+    """Keys that a query at ``position`` attends to in a layer, on the average of its heads."""
+    seen = _seen(method, layer, position)
+    return sum((stop - start) * share for (start, stop), share in seen)
+
+
+def _seen(
+    method: Method, layer: LayerSpec, position: int
+) -> Iterator[tuple[tuple[int, int], float]]:
+    """What each segment shows a query, and to which part of the layer's heads."""
     tracks = {track.name: track for track in method.tracks(layer)}
-    spans = []
     for segment in method.segments(layer):
         if segment.topk is not None or segment.track not in tracks:
             continue
         nearest, farthest = position - segment.nearest + 1, 0
         if segment.farthest is not None:
             farthest = position - segment.farthest + 1
-        for start, stop in tracks[segment.track].retention.kept(position):
+        track = tracks[segment.track]
+        for start, stop in track.retention.kept(position):
             if max(start, farthest) < min(stop, nearest):
-                spans.append((max(start, farthest), min(stop, nearest)))
-    return merged(spans)
+                yield (max(start, farthest), min(stop, nearest)), _share(track.heads, layer)
 
 
 def visible_in_any(
     method: Method, layers: Iterable[LayerSpec], position: int
 ) -> list[tuple[int, int]]:
     """The same for the layers of a model together: what at least one of them attends to."""
-    distinct = {layer.native_window: layer for layer in layers}
-    spans: list[tuple[int, int]] = []
-    for layer in distinct.values():
-        spans += visible_spans(method, layer, position)
-    return merged(spans)
+    alike = {(method.tracks(layer), method.segments(layer)): layer for layer in layers}
+    return merged(
+        span for layer in alike.values() for span in visible_spans(method, layer, position)
+    )
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

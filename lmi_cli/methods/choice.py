@@ -8,6 +8,7 @@ from lmi_cli.methods.base import Circumstances, Method, Parameter, Truncation
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.inf_llm import InfLLM
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.places import KeyHead
 from lmi_cli.methods.self_extend import SelfExtend
 from lmi_cli.methods.sir_llm import SirLLM
 from lmi_cli.methods.streaming_llm import StreamingLLM
@@ -57,6 +58,8 @@ class MethodChoice:
         *,
         trained_length: int | None = None,
         tokens: int | None = None,
+        layers: int | None = None,
+        retrieval: tuple[KeyHead, ...] = (),
     ) -> Method:
         """The method; see :meth:`Method.build` and :class:`Circumstances`.
 
@@ -66,7 +69,7 @@ class MethodChoice:
             UsageError: The parameters contradict each other.
         """
         length = window if trained_length is None else trained_length
-        circumstances = Circumstances(window, prefix_tokens, length, tokens)
+        circumstances = Circumstances(window, prefix_tokens, length, tokens, layers, retrieval)
         return METHODS[self.name].build(self.given, circumstances)
 
     def truncation(self, trained_length: int) -> Truncation | None:
@@ -82,6 +85,11 @@ class MethodChoice:
     def needs_length(self) -> bool:
         """See :meth:`Method.needs_length`."""
         return METHODS[self.name].needs_length(self.given)
+
+    @property
+    def needs_retrieval_heads(self) -> bool:
+        """See :meth:`Method.needs_retrieval_heads`."""
+        return METHODS[self.name].needs_retrieval_heads(self.given)
 
     def searching(self, method: Method, layers: int) -> Method | None:
         """The method with the store of all tokens searched; see :meth:`Method.searching`.

@@ -2,6 +2,12 @@
 
 Han et al., "LM-Infinite: Zero-Shot Extreme Length Generalization for Large Language Models",
 NAACL 2024 (arXiv 2308.16137), section 3.
+
+Some layers may attend to everything, as in MASFormer (Zhang et al., "Efficient Long-Range
+Transformers: You Need to Attend More, but Not Necessarily at Every Layer", Findings of EMNLP 2023,
+arXiv 2310.12442), and so may the heads that retrieve, as in DuoAttention (Xiao et al. 2024,
+"Efficient Long-Context LLM Inference with Retrieval and Streaming Heads", arXiv 2410.10819), which
+chooses by key head, as we do: all query heads that share a key head attend alike.
 """
 
 from collections.abc import Mapping
@@ -22,6 +28,7 @@ from lmi_cli.methods.base import (
     number,
     reaches_beyond,
 )
+from lmi_cli.methods.places import key_heads_in, key_heads_text, layers_in, layers_text
 
 LEAST_SINKS = 10
 """Starting tokens kept for ever, at least (section 5 of the paper)."""
@@ -31,13 +38,18 @@ _TOPK = 32
 _FROM_LAYER_SHARE = 8
 _DISTANCE_SHARE = 4
 
+DENSE_HEADS = ("calibrated",)
+"""How heads that attend to everything are chosen: those that ``lmi models calibrate`` has found."""
+
 
 @dataclass(frozen=True)
 class LMInfinite(Method):
     """Lambda-shaped attention with a distance ceiling.
 
     A query at ``i`` sees the keys ``j`` with ``0 <= i - j < window`` at their true distance, and
-    the keys ``j < sinks`` with ``i - j >= window`` all at distance ``ceiling``.
+    the keys ``j < sinks`` with ``i - j >= window`` all at distance ``ceiling``. In a dense layer,
+    and in dense key heads of any layer, it sees every key with ``i - j >= window`` at that distance
+    instead, as far back as the layer's own sliding window goes.
 
     Args:
         window: Tokens, the query itself included.
@@ -47,10 +59,13 @@ class LMInfinite(Method):
             None leaves them unseen, as they are while the document is read.
         memory_from_layer: First layer, zero-based, whose queries search for them.
         memory_distance: The one distance, in tokens, at which they are scored and attended to.
+        dense_layers: Layers that attend to everything, as in ``0,5,11``; None for none.
+        dense_heads: How the dense key heads were chosen, one of ``DENSE_HEADS``; None for none.
+        dense_key_heads: Which those are in the model, as in ``2.1,17.0`` (layer and key head).
 
     Raises:
-        UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, or the distance of
-            the memory is beyond the ceiling.
+        UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, the distance of
+            the memory is beyond the ceiling, or no layers or heads are named where they should be.
     """
 
     window: int
@@ -59,6 +74,9 @@ class LMInfinite(Method):
     memory_topk: int | None = None
     memory_from_layer: int | None = None
     memory_distance: int | None = None
+    dense_layers: str | None = None
+    dense_heads: str | None = None
+    dense_key_heads: str | None = None
 
     name: ClassVar[str] = "lm-infinite"
     options: ClassVar[tuple[MethodOption, ...]] = (
@@ -71,6 +89,11 @@ class LMInfinite(Method):
                      fixed=False),
         MethodOption("memory_distance", "Distance at which tokens of the store are seen.",
                      fixed=False),
+        MethodOption("dense_layers", "Layers that attend to everything, as in 0,5,8-11; what lies "
+                     "beyond the window stands at the ceiling.", layers=True),
+        MethodOption("dense_heads", "Heads that attend to everything likewise: calibrated, the "
+                     "model's retrieval heads and those that share their keys.",
+                     choices=DENSE_HEADS),
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -87,17 +110,40 @@ class LMInfinite(Method):
             raise UsageError(
                 f"memory-distance {self.memory_distance} is beyond the ceiling of {self.ceiling}"
             )
+        if self.dense_layers is not None:
+            layers_in(self.dense_layers)
+        if self.dense_heads not in (None, *DENSE_HEADS):
+            raise UsageError(f"unknown dense-heads {self.dense_heads!r}")
+        if self.dense_key_heads is not None:
+            key_heads_in(self.dense_key_heads)
 
     @classmethod
     def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """Ceiling at the window, and no fewer sinks than the paper has or the prefix needs."""
-        most = circumstances.window
+        most, dense = circumstances.window, given.get("dense_layers")
         window = number(given, "window", min(most, number(given, "ceiling", most)))
+        if dense is not None:
+            dense = layers_text(named := layers_in(str(dense)))
+            if circumstances.layers is not None and named[-1] >= circumstances.layers:
+                raise UsageError(
+                    f"--dense-layers: there is no layer {named[-1]:,}, as the model has "
+                    f"{circumstances.layers:,} layers",
+                    hint=f"layers are numbered from 0 to {circumstances.layers - 1:,}",
+                )
+        heads = circumstances.retrieval if cls.needs_retrieval_heads(given) else ()
         return cls(
             window=window,
             sinks=number(given, "sinks", max(LEAST_SINKS, circumstances.prefix_tokens)),
             ceiling=number(given, "ceiling", window),
+            dense_layers=dense,
+            dense_heads=None if "dense_heads" not in given else str(given["dense_heads"]),
+            dense_key_heads=key_heads_text(heads) or None,
         )
+
+    @classmethod
+    def needs_retrieval_heads(cls, given: Mapping[str, Parameter]) -> bool:
+        """For dense heads."""
+        return "dense_heads" in given
 
     @property
     def local_window(self) -> int | None:
@@ -105,34 +151,57 @@ class LMInfinite(Method):
         return self.window
 
     @property
-    def attended_beyond(self) -> int:
-        """The best of the middle, if it is searched."""
-        return self.memory_topk or 0
+    def mixed(self) -> bool:
+        """With dense layers or heads."""
+        return self.dense_layers is not None or self.dense_heads is not None
 
     def tracks(self, layer: LayerSpec) -> tuple[Track, ...]:
-        """The window, and the sinks rotated to the stream's first position."""
-        window = Track("window", Recent(narrower(self.window, layer.native_window)))
-        if self.sinks > 0 and self.may_search(layer):
-            return (window, Track("sinks", First(self.sinks), Fixed(0)))
-        return (window,)
+        """The window; beside it, the sinks or every token, rotated to the stream's beginning."""
+        tracks = [Track("window", Recent(narrower(self.window, layer.native_window)))]
+        dense, others = self._divided(layer)
+        if others and self.sinks > 0:
+            tracks.append(Track("sinks", First(self.sinks), Fixed(0), _some(others, layer)))
+        if dense:
+            every = Recent(layer.native_window)
+            tracks.append(Track("everything", every, Fixed(0), _some(dense, layer)))
+        return tuple(tracks)
 
     def segments(self, layer: LayerSpec) -> tuple[Segment, ...]:
-        """The window, the sinks that have left it, and the middle if it is searched."""
+        """The window; what has left it: sinks, everything, or the middle if it is searched."""
         segments = [Segment("window", farthest=narrower(self.window, layer.native_window))]
-        if self.sinks > 0 and self.may_search(layer):
-            segments.append(Segment("sinks", Fixed(self.ceiling), nearest=self.window))
-        if (
-            self.memory_topk is not None
-            and layer.index >= (self.memory_from_layer or 0)
-            and self.may_search(layer)
-        ):
-            distance = Fixed(self.memory_distance or self.ceiling)
-            segments.append(Segment("store", distance, nearest=self.window, topk=self.memory_topk))
+        dense, others = self._divided(layer)
+        ceiling = Fixed(self.ceiling)
+        if others and self.sinks > 0:
+            segments.append(Segment("sinks", ceiling, nearest=self.window))
+        if dense:
+            segments.append(Segment("everything", ceiling, self.window, layer.native_window))
+        if others and self.memory_topk is not None and layer.index >= (self.memory_from_layer or 0):
+            distance, heads = Fixed(self.memory_distance or self.ceiling), _some(others, layer)
+            segments.append(
+                Segment("store", distance, self.window, topk=self.memory_topk, heads=heads)
+            )
         return tuple(segments)
 
     def may_search(self, layer: LayerSpec) -> bool:
-        """Whether the layer sees beyond our window."""
-        return reaches_beyond(self.window, layer)
+        """Whether the layer sees beyond our window, and some head of it not everything there."""
+        return bool(self._divided(layer)[1])
+
+    def _divided(self, layer: LayerSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The key heads of a layer that attend to everything, and those beside the window to sinks.
+
+        None of either in a layer that sees nothing beyond our window.
+        """
+        if not reaches_beyond(self.window, layer):
+            return (), ()
+        every = tuple(range(layer.key_heads))
+        if self.dense_layers is not None and layer.index in layers_in(self.dense_layers):
+            return every, ()
+        if self.dense_heads is None:
+            return (), every
+        if self.dense_key_heads is None:
+            raise RuntimeError("the retrieval heads of the model are not known")
+        dense = {head for at, head in key_heads_in(self.dense_key_heads) if at == layer.index}
+        return tuple(sorted(dense)), tuple(head for head in every if head not in dense)
 
     def searching(self, given: Mapping[str, Parameter], layers: int) -> Method:
         """With the middle searched; see ``docs/memory.md`` for the defaults."""
@@ -144,3 +213,8 @@ class LMInfinite(Method):
                 given, "memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)
             ),
         )
+
+
+def _some(heads: tuple[int, ...], layer: LayerSpec) -> tuple[int, ...] | None:
+    """Key heads of a layer; None if they are all that it has."""
+    return None if len(heads) == layer.key_heads else heads

@@ -154,8 +154,9 @@ class Decoder(LanguageModel):
     def layers(self, horizon: int) -> list[LayerSpec]:
         """The layers; their frequencies are the same for every ``horizon``."""
         sets = [Rotary(torch.tensor(inv_freq)) for inv_freq in self._shape.frequencies]
+        _, key_heads = self.attention_heads
         return [
-            LayerSpec(index, None if rotary is None else sets[rotary], window)
+            LayerSpec(index, None if rotary is None else sets[rotary], window, key_heads)
             for index, (rotary, window) in enumerate(
                 zip(self._shape.rotaries, self._shape.windows, strict=True)
             )

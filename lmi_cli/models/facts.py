@@ -58,7 +58,10 @@ class ModelFacts:
     @property
     def layers(self) -> list[LayerSpec]:
         """The attention layers, without their frequencies."""
-        return [LayerSpec(index, None, window) for index, window in enumerate(self.native_windows)]
+        return [
+            LayerSpec(index, None, window, self.kv_heads)
+            for index, window in enumerate(self.native_windows)
+        ]
 
     def layer_bytes_per_token(self, dtype: str) -> int:
         """Bytes that one layer caches for a token: a key and a value for each head."""

@@ -230,6 +230,7 @@ def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
     """
     config = model.config
     family = family_of(config)
+    key_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     module = _rotary_module(model)
     sets: dict[str | None, Rotary] = {}
     specs: list[LayerSpec] = []
@@ -240,7 +241,7 @@ def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
             if kind not in sets:
                 sets[kind] = Rotary(_inv_freq(module, config, kind, horizon), family.interleaved)
             rotary = sets[kind]
-        specs.append(LayerSpec(layer, rotary, native_window(config, layer)))
+        specs.append(LayerSpec(layer, rotary, native_window(config, layer), key_heads))
     return specs
 
 

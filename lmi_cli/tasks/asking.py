@@ -29,8 +29,14 @@ from lmi_cli.tasks.finder import Finder, Ranked, read_again
 from lmi_cli.tasks.headings import Sections
 from lmi_cli.tasks.plan import RANKS, require_fit
 from lmi_cli.tasks.reading import Reading, engine_of
-from lmi_cli.tasks.report import Answer, Evidence, Quote, Visible
-from lmi_cli.tasks.sight import hidden_spans, prompt_text, visible_beside, visible_passages
+from lmi_cli.tasks.report import Answer, Evidence, Quote
+from lmi_cli.tasks.sight import (
+    hidden_spans,
+    prompt_text,
+    searched_tokens,
+    visible_beside,
+    visible_passages,
+)
 from lmi_cli.text.prompts import Prompts, Turn
 
 _TOGETHER = 8
@@ -205,15 +211,24 @@ class Asker:
         ranked = self.ranked(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
         evidence = self.evidence(ranked)
         tail = self._tail(question, earlier)
-        hidden = hidden_spans(self.reading, self._model.known.facts.layers, len(tail))
+        layers = self._model.known.facts.layers
+        hidden = hidden_spans(self.reading, layers, len(tail))
         source = answer_from or self.options.answer_from
+        searched = searched_tokens(self.reading, self._searching, layers, len(tail))
+        # Where some layers or heads see everything, the others may still have something to search.
         unseen = hidden or self.reading.plan.depth is not None
+        unseen = unseen or (source == "memory" and searched[0] > 0)
         source = self._source(ranked, source) if unseen else "whole"
         ids, without, reread = np.array(tail, dtype=np.int32), None, list[Passage]()
         if source == "passages":
             reread = read_again(ranked)
             ids, without = self._reread(reread, evidence[0].quotes, question, earlier)
-        visible = self._visible(source, hidden, reread)
+        if source == "passages":
+            indexed = 0 if self._finder is None else self._finder.tokens
+            visible = visible_passages(self.reading.document, reread, indexed)
+        else:
+            found = searched if source == "memory" else self._beyond(hidden)
+            visible = visible_beside(self.reading, hidden, len(tail), *found)
         prompt = None
         if self.options.show_prompt:
             whole = None if source == "passages" else self.reading
@@ -364,19 +379,11 @@ class Asker:
         tail = np.array(prompt.tail(question), dtype=np.int32)
         return np.concatenate([*parts, tail]), np.concatenate([parts[0], tail])
 
-    def _visible(
-        self, source: str, hidden: Sequence[tuple[int, int]], reread: Sequence[Passage]
-    ) -> Visible:
-        """The document tokens that the first token of an answer sees."""
-        document = self.reading.document
-        if source == "passages":
-            searched = 0 if self._finder is None else self._finder.tokens
-            return visible_passages(document, reread, searched)
-        visible = visible_beside(document, hidden)
-        searching = self._searching if source == "memory" else None
-        if beyond := (searching or self.reading.plan.method).attended_beyond:
-            visible.searched, visible.attended = visible.unseen, min(beyond, visible.unseen)
-        return visible
+    def _beyond(self, hidden: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """How many tokens the method chooses from in a text, and how many of them a head sees."""
+        unseen = sum(stop - start for start, stop in hidden)
+        beyond = min(unseen, self.reading.plan.method.attended_beyond)
+        return (unseen, beyond) if beyond else (0, 0)
 
 
 def _read(engine: Engine, state: StreamState, ids: Ids, last: Tensor) -> Tensor:

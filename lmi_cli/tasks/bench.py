@@ -1,19 +1,18 @@
 """Speed of prefill and decode, compared with the stock model and with the machine's limits."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.engine import Ids
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
 from lmi_cli.methods import Full, Method, MethodChoice
-from lmi_cli.methods.base import visible_spans
+from lmi_cli.methods.base import visible_tokens
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
 from lmi_cli.native import choice as native
@@ -214,9 +213,9 @@ def _speed(
     run: _Run,
 ) -> Speed:
     layers, costs = loaded.known.facts.layers, costs_of(loaded.lm)
-    seen = sum(visible_tokens(method, layer, range(depth)) for layer in layers)
+    seen = sum(visible_tokens(method, layer, at) for layer in layers for at in range(depth))
     flops = costs.linear_flops * depth + costs.visible_flops * seen
-    kept = sum(visible_tokens(method, layer, [depth + decode // 2]) for layer in layers)
+    kept = sum(visible_tokens(method, layer, depth + decode // 2) for layer in layers)
     read = costs.step_bytes + costs.visible_bytes * kept
     return Speed(
         runner=runner,
@@ -228,9 +227,3 @@ def _speed(
         prefill_share=flops / run.prefill_s / machine.gemm_flops,
         decode_share=read * decode / run.decode_s / machine.read_bytes_per_s,
     )
-
-
-def visible_tokens(method: Method, layer: LayerSpec, positions: Iterable[int]) -> int:
-    """Total number of keys that the queries at ``positions`` attend to in a layer."""
-    spans = (span for position in positions for span in visible_spans(method, layer, position))
-    return sum(stop - start for start, stop in spans)

@@ -18,6 +18,7 @@ from lmi_cli.methods.base import Truncation, bound, layer_capacity, named_parame
 from lmi_cli.models.known import KnownModel
 from lmi_cli.models.placement import Precision
 from lmi_cli.models.speeds import setting_of
+from lmi_cli.tasks.method_for import method_for
 from lmi_cli.text.prompts import Prompt, Prompts
 
 STREAM_SHARE = 4
@@ -221,6 +222,7 @@ def plan_reading(
     ``tokens`` is the length of the document; None for a stream of unknown length.
 
     Raises:
+        ModelError: See :func:`method_for`.
         UsageError: Parameters contradict each other, a question does not fit the window, or the
             method cannot search the store that is to be kept.
     """
@@ -238,7 +240,7 @@ def plan_reading(
     before = len(prompt.tokenizer.prefix)
     # As much is left to questions as if none were known: a state file will be asked others.
     total = None if tokens is None else before + tokens + length // QUESTION_SHARE
-    method = request.method.build(window, before, trained_length=length, tokens=total)
+    method = method_for(known, request.method, window, before, total)
     require_fit(method, prompt, questions)
     layers, memory, heads = known.facts.layers, request.memory, known.heads
     bounded = bound(method, layers, request.chunk) is not None
@@ -306,13 +308,14 @@ def plan_scoring(
     ``tokens`` is the length of the text; None if it is not known.
 
     Raises:
+        ModelError: See :func:`method_for`.
         UsageError: Parameters contradict each other.
     """
     prefix = tuple(known.tokenizer.prefix)
     length = known.facts.trained_length
     total = None if tokens is None else len(prefix) + tokens
     fits = total is not None and total <= choice.sequence_length(length)
-    method = choice.build(length, len(prefix), tokens=total)
+    method = method_for(known, choice, length, len(prefix), total)
     if method.truncation is not None:
         method.truncation.stride(len(prefix))  # which refuses what cannot be scored
     plan = Plan(fits, prefix, method, chunk, known.precision)
@@ -323,10 +326,11 @@ def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) 
     """Plan the reading of any text beyond the trained length; the model needs no tokenizer.
 
     Raises:
+        ModelError: See :func:`method_for`.
         UsageError: Parameters contradict each other.
     """
     window = _stream_window(known, MemoryChoice())
-    method = choice.build(window, 0, trained_length=known.facts.trained_length)
+    method = method_for(known, choice, window, 0)
     plan = Plan(False, (), method, chunk, known.precision)
     return _with_forecast(plan, known, None, "read")
 
@@ -363,7 +367,7 @@ def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) 
     return replace(
         plan,
         bound_tokens=bound(plan.method, facts.layers, plan.chunk),
-        cache_bytes=None if math.isinf(kept) else int(kept) * layer_bytes,
+        cache_bytes=None if math.isinf(kept) else math.ceil(kept) * layer_bytes,
         store_bytes=None if unknown else (tokens or 0) * _kept_bytes_per_token(plan, known),
         weights_bytes=facts.weights_bytes(plan.precision.dtype, plan.precision.quantize),
         prefill_s=None if rate is None or total is None else total / rate,

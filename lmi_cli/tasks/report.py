@@ -29,6 +29,7 @@ class Visible:
     Attributes:
         sinks: Number of document tokens that are visible apart from the window.
         window: Number of document tokens in the window.
+        partly: How many tokens of that window only some layers or heads see.
         unseen: Number of document tokens that were read but are not visible.
         unseen_from: Place of the first of them.
         unseen_to: Place of the last of them.
@@ -46,6 +47,7 @@ class Visible:
     searched: int = 0
     attended: int = 0
     reread: int = 0
+    partly: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.engine import Ids
+from lmi_cli.methods import Method
 from lmi_cli.methods.base import merged, visible_in_any
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.reading import Reading
@@ -32,6 +33,29 @@ def hidden_spans(reading: Reading, layers: Sequence[LayerSpec], tail: int) -> li
     return _with_unread(reading, hidden)
 
 
+def searched_tokens(
+    reading: Reading, searching: Method | None, layers: Sequence[LayerSpec], tail: int
+) -> tuple[int, int]:
+    """How many tokens of the store the first token of an answer searches, and for how many.
+
+    Args:
+        reading: The reading.
+        searching: The method that searches its store.
+        layers: All layers of the model.
+        tail: Number of tokens between the document and the answer.
+    """
+    store = reading.stores.get("store")
+    if searching is None or store is None:
+        return 0, 0
+    segments = (segment for layer in layers for segment in searching.segments(layer))
+    searches = [(segment.nearest, segment.topk) for segment in segments if segment.topk is not None]
+    if not searches:
+        return 0, 0
+    last = reading.state.tokens + tail - 1 - min(nearest for nearest, _ in searches)
+    searched = max(0, min(last - store.first + 1, store.tokens))
+    return searched, min(searched, max(topk for _, topk in searches))
+
+
 def _with_unread(reading: Reading, hidden: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Ranges of the tokens that were read as ranges of the document, and what was not read."""
     if reading.plan.excerpt is None:
@@ -45,14 +69,27 @@ def _with_unread(reading: Reading, hidden: Sequence[tuple[int, int]]) -> list[tu
     return merged([*spans, (first, first + unread)])
 
 
-def visible_beside(document: Document, hidden: Sequence[tuple[int, int]]) -> Visible:
-    """What is visible of a document apart from some ranges of tokens."""
-    if not hidden:
-        return Visible(0, document.tokens, 0)
-    first, stop = hidden[0][0], hidden[-1][1]
+def visible_beside(
+    reading: Reading,
+    hidden: Sequence[tuple[int, int]],
+    tail: int,
+    searched: int = 0,
+    attended: int = 0,
+) -> Visible:
+    """What is visible of a document apart from some ranges of tokens.
+
+    ``tail`` is as for :func:`hidden_spans`, the last two as :func:`searched_tokens` returns them.
+    """
+    document, near = reading.document, reading.plan.method.local_window
+    first, stop = (hidden[0][0], hidden[-1][1]) if hidden else (0, 0)
     unseen, window = sum(end - begin for begin, end in hidden), document.tokens - stop
-    places = document.place(first), document.place(stop - 1)
-    return Visible(document.tokens - unseen - window, window, unseen, *places)
+    visible = Visible(document.tokens - unseen - window, window, unseen)
+    if hidden:
+        visible.unseen_from, visible.unseen_to = document.place(first), document.place(stop - 1)
+    if near is not None and reading.plan.method.mixed:
+        visible.partly = max(0, window - max(0, near - tail))
+    visible.searched, visible.attended = searched, attended
+    return visible
 
 
 def visible_passages(document: Document, reread: Sequence[Passage], searched: int) -> Visible:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_references import Everything, Groups, Rescaled, Streaming, Window
+from method_references import Everything, Groups, Mixed, Rescaled, Streaming, Window
 from reference import Lambda, Reference, reference_logits
 from selective_references import Looking, Surprise, told_logits
 from tiny_models import our_logits, precisely, random_ids, stock_logits, tiny_model
@@ -20,7 +20,7 @@ from torch import Tensor
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.engine.engine import Engine
 from lmi_cli.errors import ModelError
-from lmi_cli.methods import METHODS, Method, MethodChoice, Parameter
+from lmi_cli.methods import METHODS, KeyHead, Method, MethodChoice, Parameter
 from lmi_cli.methods.base import bound, layer_capacity, visible_spans
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
@@ -41,10 +41,26 @@ class Row:
     """Whether it is for models whose frequencies are not scaled already."""
     certain: Reference | None = None
     """What is seen whatever the text says, if that is less."""
+    retrieval: tuple[KeyHead, ...] = ()
+    """Retrieval heads of the model, for a method that needs them."""
 
 
+SIZES = {"window": WINDOW, "sinks": 4, "ceiling": 21}
+# One key head in the first layer, and of models with two all of them in the second.
+HEADS = (KeyHead(0, 1), KeyHead(1, 0), KeyHead(1, 1))
+DENSE_HEADS = {"dense_heads": "calibrated"}
 ROWS: dict[str, list[Row]] = {
-    "lm-infinite": [Row(Lambda(WINDOW, 4, 21), {"window": WINDOW, "sinks": 4, "ceiling": 21})],
+    "lm-infinite": [
+        Row(Lambda(WINDOW, 4, 21), SIZES),
+        Row(Mixed(WINDOW, 4, 21, layers=(1,)), SIZES | {"dense_layers": "1"}),
+        Row(Mixed(WINDOW, 0, 21, layers=(0, 1)), SIZES | {"sinks": 0, "dense_layers": "0-1"}),
+        Row(Mixed(WINDOW, 4, 21, heads=HEADS), SIZES | DENSE_HEADS, retrieval=HEADS),
+        Row(
+            Mixed(WINDOW, 4, 21, layers=(1,), heads=HEADS[:2]),
+            SIZES | DENSE_HEADS | {"dense_layers": "1"},
+            retrieval=HEADS[:2],
+        ),
+    ],
     "streaming-llm": [
         Row(Streaming(4, WINDOW - 1), {"window": WINDOW, "sinks": 4}),
         Row(Streaming(13, 0), {"window": 1, "sinks": 13}),
@@ -122,7 +138,7 @@ CHUNKS = [1, 7, WINDOW - 1, WINDOW, WINDOW + 1, COUNT]
 
 
 def built(name: str, row: Row) -> Method:
-    return MethodChoice(name, row.given).build(64, 0)
+    return MethodChoice(name, row.given).build(64, 0, layers=2, retrieval=row.retrieval)
 
 
 @cache
@@ -188,11 +204,13 @@ def test_only_differences_of_positions_matter(name: str, row: Row, origin: int) 
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_what_it_says_is_visible_is_visible(name: str, row: Row, native: int | None) -> None:
     """The report on what a model could see, against the mask of the definition."""
-    layer = LayerSpec(0, None, native)
-    zeros, names = torch.zeros(1, COUNT, 1), torch.eye(COUNT)[None]
-    seen = (row.certain or row.reference).attention(
-        zeros, zeros, names, lambda x, positions: x, scale=1.0, native=native
-    )[0]
+    layer = LayerSpec(0, None, native, key_heads=2)
+    zeros, names = torch.zeros(2, COUNT, 1), torch.eye(COUNT).expand(2, -1, -1)
+    seen = (
+        (row.certain or row.reference)
+        .attention(zeros, zeros, names, lambda x, positions: x, scale=1.0, native=native)
+        .amax(0)
+    )
     for position in range(COUNT):
         spans = visible_spans(built(name, row), layer, position)
         said = {at for start, stop in spans for at in range(start, stop)}
@@ -212,7 +230,8 @@ def test_a_state_keeps_no_more_than_it_said(name: str, row: Row, model: str, chu
         most = bound(method, engine.layers, chunk)
         assert most is None or state.cached_tokens <= most
         for layer, cache in zip(engine.layers, state.caches, strict=True):
-            assert cache.capacity <= layer_capacity(method, layer, chunk, 1.5 * 93)
+            tokens = layer_capacity(method, layer, chunk, 1.5 * 93)
+            assert cache.nbytes <= tokens * 2 * layer.key_heads * lm.head_size * 8
         restored = engine.start()
         restored.restore(state.save(), lm.layer_devices())
         passes = [

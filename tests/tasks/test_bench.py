@@ -13,11 +13,12 @@ from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
 from lmi_cli.methods import Full, LMInfinite, MethodChoice
+from lmi_cli.methods.base import visible_tokens
 from lmi_cli.models.causal_lm import load_pretrained
 from lmi_cli.models.costs import costs_of
 from lmi_cli.models.load import Loaded
 from lmi_cli.models.stock import stock
-from lmi_cli.tasks.bench import BenchReport, Speed, bench, visible_tokens
+from lmi_cli.tasks.bench import BenchReport, Speed, bench
 from lmi_cli.tasks.events import Progress, follow
 
 
@@ -97,9 +98,11 @@ def test_visible_keys_are_those_of_the_definition(loaded: Loaded) -> None:
     for position in range(40):
         for sinks in (0, 3, 12):
             expected = sum(position - j < 9 or j < sinks for j in range(position + 1))
-            assert visible_tokens(LMInfinite(9, sinks, 9), layer, [position]) == expected
-        assert visible_tokens(Full(), layer, [position]) == position + 1
-    assert visible_tokens(Full(), layer, range(40)) == 40 * 41 // 2
+            assert visible_tokens(LMInfinite(9, sinks, 9), layer, position) == expected
+        assert visible_tokens(Full(), layer, position) == position + 1
+        heads = LMInfinite(9, 3, 9, dense_heads="calibrated", dense_key_heads="0.1")
+        few = min(position + 1, 12)
+        assert visible_tokens(heads, layer, position) == (position + 1 + few) / 2
 
 
 def test_probes_find_something() -> None:

@@ -1,0 +1,48 @@
+"""The method by which a model reads: what the user chose, with defaults that follow from the model.
+
+Imports neither torch nor transformers.
+"""
+
+from lmi_cli.engine.heads import key_heads_of
+from lmi_cli.errors import ModelError
+from lmi_cli.methods import KeyHead, Method, MethodChoice
+from lmi_cli.models.known import KnownModel
+
+
+def method_for(
+    known: KnownModel,
+    choice: MethodChoice,
+    window: int,
+    prefix_tokens: int,
+    tokens: int | None = None,
+) -> Method:
+    """The method; for the arguments see :class:`lmi_cli.methods.Circumstances`.
+
+    Raises:
+        ModelError: The method needs retrieval heads, and none of the model are known.
+        UsageError: Parameters contradict each other, or name what the model does not have.
+    """
+    facts, heads = known.facts, known.heads
+    retrieval: tuple[KeyHead, ...] = ()
+    if choice.needs_retrieval_heads:
+        if heads is None:
+            raise ModelError(
+                f"the retrieval heads of {known.files.id}, which --method {choice.name} needs "
+                "here, have not been looked for",
+                hint=f"find them once: lmi models calibrate {known.files.id}",
+            )
+        if not heads.heads:
+            raise ModelError(
+                f"{known.files.id} has no retrieval heads, which --method {choice.name} needs here",
+                hint=f"lmi models calibrate {known.files.id} shows its best heads",
+            )
+        by_layer = key_heads_of(heads.heads, facts.heads, facts.kv_heads)
+        retrieval = tuple(KeyHead(layer, head) for layer in by_layer for head in by_layer[layer])
+    return choice.build(
+        window,
+        prefix_tokens,
+        trained_length=facts.trained_length,
+        tokens=tokens,
+        layers=len(facts.layers),
+        retrieval=retrieval,
+    )
