@@ -128,6 +128,32 @@ class Track:
     position: Position = Own()
 
 
+SEARCHES = ("exact", "pruned", "clusters")
+"""Ways of finding the best-matching keys of a store."""
+
+KEYS_PER_CLUSTER = 20
+"""Of keys in clusters, so many are in one on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the best-matching keys of a store are found; :mod:`lmi_cli.attention.search` has them.
+
+    Attributes:
+        kind: One of ``SEARCHES``.
+        percent: About how many of a hundred keys are scored one by one, so that the best of these
+            are chosen; ``exact`` scores all.
+    """
+
+    kind: str = SEARCHES[0]
+    percent: int = 100
+
+    @property
+    def clusters(self) -> bool:
+        """Whether the keys are put in clusters first."""
+        return self.kind == "clusters"
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Keys that a query attends to, under one assignment of positions.
@@ -140,6 +166,7 @@ class Segment:
         farthest: First true distance that is no longer visible; None for no limit.
         topk: Number of best-matching keys that a query head attends to; None for all keys. Only a
             store can be searched; its keys are at position 0.
+        search: How these keys are found.
     """
 
     track: str
@@ -147,3 +174,4 @@ class Segment:
     nearest: int = 0
     farthest: int | None = None
     topk: int | None = None
+    search: Search = Search()

@@ -13,8 +13,8 @@ from lmi_cli.attention.kernel import attend, merge
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.ranges import QKV, KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotary, Rotation, phase_dtype
+from lmi_cli.attention.search import attend_searched
 from lmi_cli.attention.segment import Position, Segment
-from lmi_cli.attention.topk import attend_topk
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.track import Span
@@ -78,10 +78,13 @@ class ForwardPass(Attention):
                 KeyRange(queries[at], *span.live, span.start, segment.nearest, segment.farthest)
             )
         parts = [
-            attend_topk(
+            attend_searched(
                 self._rotate(rotary, qkv.query, segment.query_position, scale),
-                self._state.searched[segment.track].key_blocks(layer),
+                self._state.searched[segment.track].key_blocks(
+                    layer, clusters=segment.search.clusters
+                ),
                 segment.topk,
+                segment.search,
                 query_start=self.position,
                 nearest=segment.nearest,
                 softcap=qkv.softcap,

@@ -245,6 +245,11 @@ def starting_tokens(method: Method, layers: Iterable[LayerSpec]) -> int:
     return max(kept, default=0)
 
 
+def clusters_stored(method: Method, layers: Iterable[LayerSpec]) -> bool:
+    """Whether some layer searches a store whose keys have to be in clusters."""
+    return any(segment.search.clusters for layer in layers for segment in method.segments(layer))
+
+
 def visible_spans(method: Method, layer: LayerSpec, position: int) -> list[tuple[int, int]]:
     """Half-open ranges of positions that a query at ``position`` attends to in a layer.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.segment import First, Fixed, Recent, Segment, Track
+from lmi_cli.attention.segment import SEARCHES, First, Fixed, Recent, Search, Segment, Track
 from lmi_cli.errors import UsageError
 from lmi_cli.methods.base import (
     SINKS,
@@ -31,6 +31,10 @@ _TOPK = 32
 _FROM_LAYER_SHARE = 8
 _DISTANCE_SHARE = 4
 
+_MOST_PERCENT = 100
+_PERCENT = {"exact": _MOST_PERCENT, "pruned": 5, "clusters": 10}
+"""Of the stored keys, how many are scored; ``docs/memory.md`` has the measurements."""
+
 
 @dataclass(frozen=True)
 class LMInfinite(Method):
@@ -47,10 +51,12 @@ class LMInfinite(Method):
             None leaves them unseen, as they are while the document is read.
         memory_from_layer: First layer, zero-based, whose queries search for them.
         memory_distance: The one distance, in tokens, at which they are scored and attended to.
+        memory_search: How they are found; see :class:`Search`.
+        memory_percent: Of a hundred stored tokens, how many a search scores one by one.
 
     Raises:
-        UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, or the distance of
-            the memory is beyond the ceiling.
+        UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, the distance of
+            the memory is beyond the ceiling, or there is no such search.
     """
 
     window: int
@@ -59,6 +65,8 @@ class LMInfinite(Method):
     memory_topk: int | None = None
     memory_from_layer: int | None = None
     memory_distance: int | None = None
+    memory_search: str | None = None
+    memory_percent: int | None = None
 
     name: ClassVar[str] = "lm-infinite"
     options: ClassVar[tuple[MethodOption, ...]] = (
@@ -71,6 +79,11 @@ class LMInfinite(Method):
                      fixed=False),
         MethodOption("memory_distance", "Distance at which tokens of the store are seen.",
                      fixed=False),
+        MethodOption("memory_search", "How these tokens are found: exact scores all of them, "
+                     "pruned the best chunks, clusters the best clusters of similar keys.",
+                     choices=SEARCHES, fixed=False),
+        MethodOption("memory_percent", "Of a hundred stored tokens, how many pruned and clusters "
+                     "score one by one.", fixed=False),
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -87,10 +100,12 @@ class LMInfinite(Method):
             raise UsageError(
                 f"memory-distance {self.memory_distance} is beyond the ceiling of {self.ceiling}"
             )
+        _search(self.parameters())
 
     @classmethod
     def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """Ceiling at the window, and no fewer sinks than the paper has or the prefix needs."""
+        _search(given)  # which refuses what cannot be searched before anything is read
         most = circumstances.window
         window = number(given, "window", min(most, number(given, "ceiling", most)))
         return cls(
@@ -122,7 +137,15 @@ class LMInfinite(Method):
             and self.may_search(layer)
         ):
             distance = Fixed(self.memory_distance or self.ceiling)
-            segments.append(Segment("store", distance, nearest=self.window, topk=self.memory_topk))
+            segments.append(
+                Segment(
+                    "store",
+                    distance,
+                    nearest=self.window,
+                    topk=self.memory_topk,
+                    search=_search(self.parameters()),
+                )
+            )
         return tuple(segments)
 
     def may_search(self, layer: LayerSpec) -> bool:
@@ -131,6 +154,7 @@ class LMInfinite(Method):
 
     def searching(self, given: Mapping[str, Parameter], layers: int) -> Method:
         """With the middle searched; see ``docs/memory.md`` for the defaults."""
+        search = _search(given)
         return replace(
             self,
             memory_topk=number(given, "memory_topk", _TOPK),
@@ -138,4 +162,26 @@ class LMInfinite(Method):
             memory_distance=number(
                 given, "memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)
             ),
+            memory_search=search.kind,
+            memory_percent=None if search == Search() else search.percent,
         )
+
+
+def _search(given: Mapping[str, Parameter]) -> Search:
+    """The search that parameters describe; by default every key is scored.
+
+    Raises:
+        UsageError: There is no such search.
+    """
+    kind = str(given.get("memory_search", SEARCHES[0]))
+    if kind not in SEARCHES:
+        raise UsageError(f"unknown memory-search {kind!r}", hint="one of " + ", ".join(SEARCHES))
+    percent = number(given, "memory_percent", _PERCENT[kind])
+    if not 1 <= percent <= _MOST_PERCENT:
+        raise UsageError(f"memory-percent {percent}: the range is 1 to {_MOST_PERCENT}")
+    if kind == SEARCHES[0] and percent != _PERCENT[kind]:
+        raise UsageError(
+            f"memory-percent {percent}: an exact search scores all stored tokens",
+            hint="choose --memory-search clusters or pruned",
+        )
+    return Search(kind, percent)

@@ -23,7 +23,7 @@ from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.retrieval import key_index
 from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import MethodChoice
-from lmi_cli.methods.base import starting_tokens
+from lmi_cli.methods.base import clusters_stored, starting_tokens
 from lmi_cli.methods.lm_infinite import LEAST_SINKS
 from lmi_cli.models import speeds
 from lmi_cli.models.load import Loaded
@@ -218,6 +218,7 @@ def read(
     engine = engine_of(model, plan)
     difference = None if earlier is None else _difference(model, earlier, plan)
     if earlier is not None and difference is None:
+        plan = replace(plan, searching=earlier.plan.searching)  # as its store was made for
         state, stores, means = earlier.state, earlier.stores, earlier.means
         heads, last = earlier.heads, earlier.last
     elif earlier is not None and not append:
@@ -279,9 +280,22 @@ def read(
         yield Progress(min(event.tokens, document.tokens), total)
     result = reading()
     remember_speed(model, plan, "read", result.fresh_tokens, result.prefill_s)
+    if "store" in stores and stores["store"].clusters:
+        yield from cluster_keys(stores["store"])
     for note in stream.notes:
         yield Note(note)
     return result
+
+
+def cluster_keys(store: TokenStore) -> Generator[Progress | Note, None, None]:
+    """Put those keys of a store in clusters that are in none yet."""
+    layers = len(store.heads)
+    done, total = 0, store.unclustered
+    if total:
+        yield Note(f"putting the keys of {total // layers:,} tokens in clusters; this is done once")
+    for keys in store.cluster():
+        done += keys
+        yield Progress(done // layers, total // layers)
 
 
 def _estimated(before: int, tokens: int, share: float | None) -> int | None:
@@ -352,6 +366,7 @@ def new_stores(
             with_values=True,
             first=max(len(plan.prefix), starting_tokens(plan.method, layers)),
             int8=plan.int8,
+            clusters=clusters_stored(plan.searching, layers),
             pool=pool,
         )
     return stores
