@@ -1,13 +1,15 @@
 """Searches of the store beside the exact one: what they find, and how long they take.
 
-A document is read once. Each question is then answered from the memory by each search in turn, in
-one process. Printed are, for each search,
+A document is read once, or restored from a state file with a store. Each question is then answered
+from the memory by each search in turn, in one process. Printed are, for each search,
 
-* how many of the ``k`` best keys it scores, of all and weighted by their attention, for the first
-  questions, in every fourth layer that searches (all rows of a question, and each token);
-* the time of reading a question and of a generated token, as ratios to the exact search of the same
-  run (medians);
-* answers that match the expression of the question, if the file has one.
+* how many of the ``k`` best keys it scores, of all and weighted by their attention, and how many of
+  all keys, for the first questions, in every fourth layer that searches (all tokens of a question
+  and three generated ones);
+* the processor time of reading a question and of a generated token, and the part of both that is
+  spent in the search, as ratios to those of the first search (medians over the questions);
+* seconds of processor time that the first two take, and answers that match the expression of the
+  question.
 
     python docs/compare_searches.py DOCUMENT QUESTIONS.json [--questions N] [--tokens N]
         [--searches exact,pruned,clusters,...]
@@ -22,6 +24,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,11 +32,13 @@ from torch import Tensor
 
 from lmi_cli.attention import clusters, pruning
 from lmi_cli.attention.stored import StoredKeys
+from lmi_cli.cache.signature import is_state_file
 from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine import forward
 from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded, load
 from lmi_cli.sources import open_corpus
+from lmi_cli.tasks import statefile
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.events import follow
 from lmi_cli.tasks.plan import MemoryChoice, ReadingRequest
@@ -51,6 +56,42 @@ def choice_of(name: str) -> MethodChoice:
     kind, _, percent = name.partition(":")
     given: dict[str, int | str] = {"memory_search": kind}
     return MethodChoice(given=given | ({"memory_percent": int(percent)} if percent else {}))
+
+
+class Clock:
+    """Notes the processor time of searches, and when the first single token searches."""
+
+    def __init__(self) -> None:
+        self.reading = self.writing = 0.0
+        self.decoding: float | None = None
+        self._search = forward.attend_searched
+
+    def __call__(self, query: Tensor, *given: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        """As :func:`lmi_cli.attention.search.attend_searched`."""
+        started = time.process_time()
+        if query.shape[2] == 1 and self.decoding is None:
+            self.decoding = started
+        found = self._search(query, *given, **more)
+        spent = time.process_time() - started
+        if self.decoding is None:
+            self.reading += spent
+        else:
+            self.writing += spent
+        return found
+
+
+def timed(asker: Asker, question: str) -> tuple[str, list[float]]:
+    """An answer; seconds for the question and a token, and the seconds of these in the search."""
+    usual, clock = forward.attend_searched, Clock()
+    forward.attend_searched = clock
+    started = time.process_time()
+    answer = follow(asker.ask(question))
+    ended = time.process_time()
+    forward.attend_searched = usual
+    decoding, passes = clock.decoding or ended, max(1, answer.tokens - 1)
+    return answer.answer, [
+        decoding - started, (ended - decoding) / passes, clock.reading, clock.writing / passes,
+    ]  # fmt: skip
 
 
 def asker_of(model: Loaded, reading: Reading, prompts: Prompts, name: str, tokens: int) -> Asker:
@@ -138,44 +179,45 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true")
     chosen = parser.parse_args()
     names = chosen.searches.split(",")
-    with open(chosen.questions_file, encoding="utf-8") as file:
-        asked = json.load(file)["questions"]
+    asked = json.loads(Path(chosen.questions_file).read_text(encoding="utf-8"))["questions"]
     asked = asked[:: max(1, len(asked) // chosen.questions)][: chosen.questions]
     model = load(resolve(None))
     prompts = prompts_of(model.tokenizer, model.template, None)
     memory = MemoryChoice("memory", store=True, index=False, int8=chosen.int8)
-    request = ReadingRequest(prompts, MethodChoice(), memory, chosen.tokens, model.lm.chunk)
-    stream = TokenStream(open_corpus([chosen.document]), model.tokenizer)
-    reading = follow(read(model, stream, request))
-    store, started = reading.stores["store"], time.monotonic()
+    path = Path(chosen.document)
+    if is_state_file(path):
+        reading = statefile.restore(path, model)
+    else:
+        request = ReadingRequest(prompts, MethodChoice(), memory, chosen.tokens, model.lm.chunk)
+        stream = TokenStream(open_corpus([chosen.document]), model.tokenizer)
+        reading = follow(read(model, stream, request))
+    store, started = reading.stores["store"], time.process_time()
     size = store.nbytes
     follow(cluster_keys(store))
     sys.stdout.write(
-        f"{reading.document.tokens:,} tokens read in {reading.prefill_s:.1f} s, in clusters in "
-        f"{time.monotonic() - started:.1f} s; store {size / 2**20:,.0f} MiB, clusters "
+        f"{reading.document.tokens:,} tokens, in clusters in "
+        f"{time.process_time() - started:.1f} s; store {size / 2**20:,.0f} MiB, clusters "
         f"{(store.nbytes - size) / 2**20:,.1f} MiB\n"
     )
     found = recalls(model, reading, prompts, names, [item["q"] for item in asked[: chosen.watched]])
-    reads: dict[str, list[float]] = {name: [] for name in names}
-    writes: dict[str, list[float]] = {name: [] for name in names}
+    times: dict[str, list[list[float]]] = {name: [] for name in names}
     right = dict.fromkeys(names, 0)
     for number, item in enumerate(asked):
         for turn in range(len(names)):
             name = names[(turn + number) % len(names)]
             asker = asker_of(model, reading, prompts, name, chosen.tokens)
-            answer = follow(asker.ask(item["q"]))
-            reads[name].append(asker.timing.first_token_s or 0.0)
-            writes[name].append(asker.timing.decode_s / max(1, answer.tokens))
-            wanted = item.get("answer")
-            right[name] += bool(wanted and re.search(wanted, answer.answer, re.IGNORECASE))
+            text, seconds = timed(asker, item["q"])
+            times[name].append(seconds)
+            right[name] += bool(re.search(item["answer"], text, re.IGNORECASE))
+            sys.stderr.write(f"{name}: {seconds} {text!r}\n")
     for name in names:
         cells = [f"{100 * part:.1f} %" for part in found.get(name, (1.0, 1.0, 1.0))]
-        for times in (reads, writes):
-            ratios = [one / base for one, base in zip(times[name], times[names[0]], strict=True)]
-            cells.append(f"{statistics.median(ratios):.2f}")
-        seconds, token = statistics.median(reads[name]), statistics.median(writes[name])
-        cells += [f"{seconds:.2f} s", f"{1 / token:.2f}", f"{right[name]} of {len(asked)}"]
-        sys.stdout.write(f"| {name} | " + " | ".join(cells) + " |\n")
+        for column in range(4):
+            pairs = zip(times[name], times[names[0]], strict=True)
+            ratio = statistics.median(one[column] / base[column] for one, base in pairs)
+            cells.append(f"{ratio:.2f}")
+        cells += [f"{statistics.median(each[at] for each in times[name]):.2f} s" for at in (0, 1)]
+        sys.stdout.write(f"| {name} | {' | '.join(cells)} | {right[name]} of {len(asked)} |\n")
 
 
 if __name__ == "__main__":

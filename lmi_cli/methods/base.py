@@ -185,6 +185,10 @@ class Method(ABC):
         """Whether queries of this layer could search a store of all tokens."""
         return False
 
+    def searches_clusters(self, layers: Iterable[LayerSpec]) -> bool:
+        """Whether some layer searches a store whose keys have to be in clusters."""
+        return any(segment.search.clusters for layer in layers for segment in self.segments(layer))
+
     def searching(self, given: Mapping[str, Parameter], layers: int) -> "Method | None":
         """This method with the store of all tokens searched; None for one that cannot.
 
@@ -243,11 +247,6 @@ def starting_tokens(method: Method, layers: Iterable[LayerSpec]) -> int:
     tracks = (track for layer in layers for track in method.tracks(layer))
     kept = (track.retention.tokens for track in tracks if isinstance(track.retention, First))
     return max(kept, default=0)
-
-
-def clusters_stored(method: Method, layers: Iterable[LayerSpec]) -> bool:
-    """Whether some layer searches a store whose keys have to be in clusters."""
-    return any(segment.search.clusters for layer in layers for segment in method.segments(layer))
 
 
 def visible_spans(method: Method, layer: LayerSpec, position: int) -> list[tuple[int, int]]:

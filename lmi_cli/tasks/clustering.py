@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 
-from lmi_cli.methods.base import clusters_stored
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.asking import AnswerOptions
 from lmi_cli.tasks.events import Note, Progress
@@ -24,5 +23,5 @@ def prepare_search(
     if store is None or wanted != "memory":
         return
     searching = options.method.searching(reading.plan.method, len(layers))
-    if searching is not None and clusters_stored(searching, layers):
+    if searching is not None and searching.searches_clusters(layers):
         yield from cluster_keys(store)

@@ -15,13 +15,7 @@ from lmi_cli.engine import ANSWER_TOKENS, CHUNK
 from lmi_cli.engine.heads import key_heads_of
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import Method, MethodChoice
-from lmi_cli.methods.base import (
-    Truncation,
-    bound,
-    clusters_stored,
-    layer_capacity,
-    named_parameters,
-)  # fmt: skip
+from lmi_cli.methods.base import Truncation, bound, layer_capacity, named_parameters
 from lmi_cli.models.known import KnownModel
 from lmi_cli.models.placement import Precision
 from lmi_cli.models.speeds import setting_of
@@ -397,6 +391,6 @@ def _kept_bytes_per_token(plan: Plan, known: KnownModel) -> int:
         layers = sum(map(plan.method.may_search, facts.layers))
         number = facts.head_dim + item if plan.int8 else facts.head_dim * item
         kept += layers * 2 * facts.kv_heads * number
-        if clusters_stored(plan.searching, facts.layers):
+        if plan.searching.searches_clusters(facts.layers):
             kept += layers * facts.kv_heads * (facts.head_dim * 4 // KEYS_PER_CLUSTER + 2)
     return kept

@@ -23,7 +23,7 @@ from lmi_cli.engine.heads import RetrievalHeads
 from lmi_cli.engine.retrieval import key_index
 from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import MethodChoice
-from lmi_cli.methods.base import clusters_stored, starting_tokens
+from lmi_cli.methods.base import starting_tokens
 from lmi_cli.methods.lm_infinite import LEAST_SINKS
 from lmi_cli.models import speeds
 from lmi_cli.models.load import Loaded
@@ -366,7 +366,7 @@ def new_stores(
             with_values=True,
             first=max(len(plan.prefix), starting_tokens(plan.method, layers)),
             int8=plan.int8,
-            clusters=clusters_stored(plan.searching, layers),
+            clusters=plan.searching.searches_clusters(layers),
             pool=pool,
         )
     return stores

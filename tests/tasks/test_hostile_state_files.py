@@ -34,6 +34,13 @@ SETTINGS = {
     "both": (Settings(memory=MemoryChoice(store=True)), TEXT),
     "truncated": (Settings(choice=MethodChoice("truncate", {"truncation_side": "middle"})), TEXT),
     "scaled": (Settings(choice=MethodChoice("full", {"rope_scaling": "yarn"})), TEXT),
+    "clusters": (
+        Settings(
+            choice=MethodChoice(given={"memory_search": "clusters"}),
+            memory=MemoryChoice(store=True),
+        ),
+        TEXT,
+    ),
     "eight bits": (Settings(memory=MemoryChoice(store=True, int8=True)), TEXT),
 }
 VALUES = [None, True, -1, 0, 1, 2**40, 2**70, 1.5, "", "x", [], [1], {}, {"x": 1}]
