@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from lmi_cli.attention import clusters, pruning
-from lmi_cli.attention.stored import StoredKeys
+from lmi_cli.attention.stored import KeyScores, StoredKeys
 from lmi_cli.cache.signature import is_state_file
 from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine import forward
@@ -126,11 +126,12 @@ class Recall:
         scores = query.float() @ key.repeat_interleave(heads // key.shape[1], 1).mT
         scores.masked_fill_(torch.arange(stored.count) >= seen[:, None], -torch.inf)
         best, index = scores.topk(k)
+        keys = KeyScores(query, stored)
         weight = best.softmax(-1)
         self.rows += heads * rows
         for name, search in self.searches.items():
             budget = ((seen * search.percent + 99) // 100).clamp(min=k)
-            mask = FIND[search.kind](query, stored, seen, budget)
+            mask = FIND[search.kind](keys, seen, budget)
             hit = mask.gather(-1, index)
             sums = self.sums[name]
             sums[0] += float(hit.float().mean(-1).sum())

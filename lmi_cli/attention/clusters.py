@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lmi_cli.attention.segment import KEYS_PER_CLUSTER
-from lmi_cli.attention.stored import KeyClusters, StoredKeys
+from lmi_cli.attention.stored import KeyClusters, KeyScores
 
 _PASSES = 3
 
@@ -51,15 +51,14 @@ def _means(x: Tensor, cluster: Tensor, clusters: int) -> Tensor:
     return sums / sizes.clamp(min=1.0)[..., None]
 
 
-def candidates(query: Tensor, stored: StoredKeys, seen: Tensor, budget: Tensor) -> Tensor:
+def candidates(keys: KeyScores, seen: Tensor, budget: Tensor) -> Tensor:
     """The keys that each query scores one by one: those of the clusters that pass.
 
     A cluster passes if the clusters that score better, or as well and stand before it, have fewer
     keys than the budget, of those that the query sees.
 
     Args:
-        query: ``[B, H, Q, D]``, as for :func:`lmi_cli.attention.topk.attend_topk`.
-        stored: The keys, in clusters.
+        keys: Queries and keys, in clusters.
         seen: Number of keys that each query sees, the first ones, ``[Q]``.
         budget: Least number of keys for each query, ``[Q]``.
 
@@ -69,6 +68,7 @@ def candidates(query: Tensor, stored: StoredKeys, seen: Tensor, budget: Tensor) 
     Raises:
         ValueError: The keys are not in clusters.
     """
+    query, stored = keys.query, keys.stored
     batch, heads, rows, _ = query.shape
     scores, sizes, members = [], [], []
     for block, end in zip(stored.blocks, stored.ends, strict=True):

@@ -10,7 +10,7 @@ keeps; here each query and head has its own.
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.stored import StoredKeys
+from lmi_cli.attention.stored import KeyScores
 from lmi_cli.attention.topk import topk_lowest_first
 
 CHUNKS = (64, 16, 4)
@@ -20,7 +20,7 @@ WIDTH = 4
 """How many times the keys of the next level, or of the budget at the last one, a level keeps."""
 
 
-def candidates(query: Tensor, stored: StoredKeys, seen: Tensor, budget: Tensor) -> Tensor:
+def candidates(keys: KeyScores, seen: Tensor, budget: Tensor) -> Tensor:
     """The keys that each query scores one by one: those of the chunks left by the last level.
 
     The first level has the chunks of 64 keys, counted from the first stored key, that contain a key
@@ -33,47 +33,45 @@ def candidates(query: Tensor, stored: StoredKeys, seen: Tensor, budget: Tensor) 
     single key is left. Its score is that of the chunk. Of ``n`` keys, the left half has ``n // 2``.
 
     Args:
-        query: ``[B, H, Q, D]``, as for :func:`lmi_cli.attention.topk.attend_topk`.
-        stored: The keys.
+        keys: Queries and keys.
         seen: Number of keys that each query sees, the first ones, ``[Q]``.
         budget: Number of keys for each query, ``[Q]``.
 
     Returns:
         A mask ``[B, H, Q, keys]``, in which keys that a query does not see may be set.
     """
-    rows, last = query.shape[:3], stored.count
-    begin = torch.arange(0, last, CHUNKS[0], device=query.device).expand(*rows, -1)
+    rows, last, device = keys.query.shape[:3], keys.stored.count, keys.query.device
+    begin = torch.arange(0, last, CHUNKS[0], device=device).expand(*rows, -1)
     for level, size in enumerate(CHUNKS):
         wanted = budget * WIDTH ** (len(CHUNKS) - 1 - level)
         keep = -(-wanted // size)
-        scores = _scores(query, stored, begin, torch.minimum(begin + size, seen[:, None]), size)
+        scores = _scores(keys, begin, torch.minimum(begin + size, seen[:, None]), size)
         best = topk_lowest_first(scores, min(int(keep.max()), scores.shape[-1]))
-        kept = torch.arange(best[1].shape[-1], device=query.device) < keep[:, None]
+        kept = torch.arange(best[1].shape[-1], device=device) < keep[:, None]
         begin = begin.gather(-1, best[1]).masked_fill(~kept | (best[0] == -torch.inf), last)
         below = CHUNKS[level + 1] if level + 1 < len(CHUNKS) else 1
         # A chunk that was dropped has no keys: it begins behind the last one.
-        parts = begin[..., None] + torch.arange(0, size, below, device=query.device)
+        parts = begin[..., None] + torch.arange(0, size, below, device=device)
         begin = parts.flatten(-2).clamp(max=last).sort(-1).values
-    mask = torch.zeros(*rows, last + 1, dtype=torch.bool, device=query.device)
+    mask = torch.zeros(*rows, last + 1, dtype=torch.bool, device=device)
     return mask.scatter_(-1, begin, True)[..., :last]
 
 
-def _scores(query: Tensor, stored: StoredKeys, begin: Tensor, end: Tensor, size: int) -> Tensor:
+def _scores(keys: KeyScores, begin: Tensor, end: Tensor, size: int) -> Tensor:
     """Score of the representative of each chunk, ``-inf`` for one without keys.
 
     Args:
-        query: ``[B, H, Q, D]``.
-        stored: The keys.
+        keys: Queries and keys.
         begin: First key of each chunk, ``[B, H, Q, C]``.
         end: The key behind the last one of each chunk.
         size: Keys of the largest chunk.
     """
     empty = begin >= end
     begin, end = begin.clone(), end.clone()
-    best = _score(query, stored, begin, ~empty)
+    best = _score(keys, begin, ~empty)
     while size > 1:
         middle = begin + (end - begin) // 2
-        right = _score(query, stored, middle, middle > begin)
+        right = _score(keys, middle, middle > begin)
         enter = right > best
         best = torch.where(enter, right, best)
         begin, end = torch.where(enter, middle, begin), torch.where(enter, end, middle)
@@ -81,9 +79,8 @@ def _scores(query: Tensor, stored: StoredKeys, begin: Tensor, end: Tensor, size:
     return best
 
 
-def _score(query: Tensor, stored: StoredKeys, number: Tensor, present: Tensor) -> Tensor:
+def _score(keys: KeyScores, number: Tensor, present: Tensor) -> Tensor:
     """Score of the key of each number ``[B, H, Q, C]``; ``-inf`` where none is present."""
-    wide = torch.promote_types(query.dtype, torch.float32)
     row, _ = present.flatten(0, 2).nonzero(as_tuple=True)
-    found = stored.scores(query, row, number[present])
-    return query.new_full(number.shape, -torch.inf, dtype=wide).masked_scatter_(present, found)
+    scores = torch.full(number.shape, -torch.inf, dtype=keys.dtype, device=number.device)
+    return scores.masked_scatter_(present, keys.at(row, number[present]))

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from lmi_cli.attention import clusters, pruning
 from lmi_cli.attention.segment import Search
-from lmi_cli.attention.stored import KeyBlock, StoredKeys
+from lmi_cli.attention.stored import KeyBlock, KeyScores, StoredKeys
 from lmi_cli.attention.topk import attend_topk, topk_lowest_first, weighted
 
-_CANDIDATES: dict[str, Callable[[Tensor, StoredKeys, Tensor, Tensor], Tensor]] = {
+_CANDIDATES: dict[str, Callable[[KeyScores, Tensor, Tensor], Tensor]] = {
     "pruned": pruning.candidates,
     "clusters": clusters.candidates,
 }
@@ -88,10 +88,11 @@ def _attend(
     if int(seen.max()) == 0:
         return torch.zeros_like(query), query.new_full(shape, -math.inf, dtype=wide)
     budget = torch.minimum((seen * search.percent + 99) // 100, seen).clamp(min=k)
-    mask = _CANDIDATES[search.kind](query, stored, seen, budget)
+    keys = KeyScores(query, stored)
+    mask = _CANDIDATES[search.kind](keys, seen, budget)
     mask &= torch.arange(stored.count, device=query.device) < seen[:, None]
     row, number = mask.flatten(0, 2).nonzero(as_tuple=True)
-    scores = stored.scores(query, row, number)
+    scores = keys.at(row, number)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     # One line of candidates for each query and head, in order of position, and nothing behind them.

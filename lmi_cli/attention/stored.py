@@ -8,6 +8,8 @@ from torch import Tensor
 
 from lmi_cli.attention.int8 import dequantize
 
+_FEW_QUERIES = 4
+
 
 class KeyClusters(NamedTuple):
     """The keys of a block in clusters; see :mod:`lmi_cli.attention.clusters`.
@@ -80,22 +82,14 @@ class StoredKeys:
         """True position of key number 0."""
         return self.blocks[0].start
 
-    def scores(self, query: Tensor, row: Tensor, number: Tensor) -> Tensor:
-        """Scores ``[n]`` of single keys, in float32 or wider.
-
-        Args:
-            query: ``[B, H, Q, D]``.
-            row: Number of the query that each key is for, ``[n]``, as ``[B, H, Q]`` is counted.
-            number: Number of each key, ``[n]``.
-        """
-        parts = [(block.key, block.key_scale) for block in self.blocks]
-        key = self._rows(query, row, number, parts)
-        wide = torch.promote_types(query.dtype, torch.float32)
-        return (key.to(wide) * query.flatten(0, 2)[row].to(wide)).sum(-1)
-
     def values(self, query: Tensor, row: Tensor, number: Tensor) -> Tensor:
-        """Values ``[n, Dv]`` of single keys; arguments as for :meth:`scores`."""
+        """Values ``[n, Dv]`` of single keys; arguments as for :meth:`KeyScores.at`."""
         parts = [(block.value, block.value_scale) for block in self.blocks]
+        return self._rows(query, row, number, parts)
+
+    def keys(self, query: Tensor, row: Tensor, number: Tensor) -> Tensor:
+        """Single keys ``[n, D]``; arguments as for :meth:`KeyScores.at`."""
+        parts = [(block.key, block.key_scale) for block in self.blocks]
         return self._rows(query, row, number, parts)
 
     def _rows(
@@ -108,27 +102,87 @@ class StoredKeys:
         device, key_heads = self._ends.device, parts[0][0].shape[1]
         batch, head = row // (query.shape[1] * query.shape[2]), row // query.shape[2]
         head = head % query.shape[1] // (query.shape[1] // key_heads)
-        batch, head, number = batch.to(device), head.to(device), number.to(device)
+        line, number = (batch * key_heads + head).to(device), number.to(device)
         if len(parts) == 1:
-            return _picked(*parts[0], batch, head, number).to(query.device)
+            return _picked(*parts[0], line, number).to(query.device)
         block = torch.bucketize(number, self._ends, right=True)
         found: Tensor | None = None
         for index, (part, start) in enumerate(zip(parts, [0, *self.ends], strict=False)):
             here = (block == index).nonzero()[:, 0]
             if len(here) == 0:
                 continue
-            rows = _picked(*part, batch[here], head[here], number[here] - start)
+            rows = _picked(*part, line[here], number[here] - start)
             if found is None:
                 found = rows.new_empty(len(number), rows.shape[-1])
-            found[here] = rows
+            found.index_copy_(0, here, rows)
         if found is None:
             found = dequantize(*parts[0])[0, 0, :0]
         return found.to(query.device)
 
 
-def _picked(
-    part: Tensor, scale: Tensor | None, batch: Tensor, head: Tensor, number: Tensor
-) -> Tensor:
-    """Rows ``[n, D]`` of ``[B, Hkv, ., D]``, dequantized."""
-    place = (batch, head, number)
-    return dequantize(part[place], None if scale is None else scale[place])
+def _picked(part: Tensor, scale: Tensor | None, line: Tensor, number: Tensor) -> Tensor:
+    """Rows ``[n, D]`` of ``[B, Hkv, ., D]``, dequantized; ``line`` is ``b * Hkv + h``."""
+    rows = _rows_of(part, line, number)
+    return dequantize(rows, None if scale is None else _rows_of(scale, line, number))
+
+
+def _rows_of(part: Tensor, line: Tensor, number: Tensor) -> Tensor:
+    """The same of numbers as they are kept."""
+    batch, heads, keys, size = part.shape
+    apart = part.stride(1)
+    if part.stride()[2:] != (size, 1) or apart % size or part.stride(0) != heads * apart:
+        part, apart = part.contiguous(), keys * size
+    # One table of all rows, whose selection is several times as fast as by three indices.
+    apart //= size
+    table = part.as_strided(((batch * heads - 1) * apart + keys, size), (size, 1))
+    return table.index_select(0, line * apart + number)
+
+
+class KeyScores:
+    """Scores of single keys for some queries, in float32 or wider.
+
+    For few queries each key is fetched when it is asked for. For more of them, a product of all
+    keys with all queries takes less time than fetching keys for each query, so all are scored.
+
+    Args:
+        query: ``[B, H, Q, D]``, as for :func:`lmi_cli.attention.topk.attend_topk`.
+        stored: The keys.
+    """
+
+    def __init__(self, query: Tensor, stored: StoredKeys) -> None:
+        self.query = query
+        self.stored = stored
+        self._wide = query.to(torch.promote_types(query.dtype, torch.float32))
+        self._all: Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the scores."""
+        return self._wide.dtype
+
+    def at(self, row: Tensor, number: Tensor) -> Tensor:
+        """Scores ``[n]`` of the keys of these numbers.
+
+        Args:
+            row: Number of the query that each key is for, ``[n]``, as ``[B, H, Q]`` is counted; in
+                ascending order.
+            number: Number of each key, ``[n]``.
+        """
+        if self.query.shape[2] > _FEW_QUERIES:
+            if self._all is None:
+                self._all = self._product()
+            return self._all[row, number]
+        queries = self._wide.flatten(0, 2)
+        counts = torch.bincount(row, minlength=len(queries)).tolist()
+        parts = self.stored.keys(self.query, row, number).split(counts)
+        return torch.cat([key.to(self.dtype) @ q for key, q in zip(parts, queries, strict=True)])
+
+    def _product(self) -> Tensor:
+        """Scores of all keys for all queries, ``[B * H * Q, keys]``."""
+        batch, heads, rows, size = self._wide.shape
+        parts = []
+        for block in self.stored.blocks:
+            key = dequantize(block.key, block.key_scale).to(self.query.device, self.dtype)
+            folded = self._wide.reshape(batch, key.shape[1], -1, size)
+            parts.append((folded @ key.mT).view(batch * heads * rows, -1))
+        return torch.cat(parts, -1)
