@@ -248,6 +248,32 @@ class Track:
     heads: tuple[int, ...] | None = None
 
 
+SEARCHES = ("exact", "pruned", "clusters")
+"""Ways of finding the best-matching keys of a store."""
+
+KEYS_PER_CLUSTER = 20
+"""Of keys in clusters, so many are in one on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the best-matching keys of a store are found; :mod:`lmi_cli.attention.search` has them.
+
+    Attributes:
+        kind: One of ``SEARCHES``.
+        percent: About how many of a hundred keys are scored one by one, so that the best of these
+            are chosen; ``exact`` scores all.
+    """
+
+    kind: str = SEARCHES[0]
+    percent: int = 100
+
+    @property
+    def clusters(self) -> bool:
+        """Whether the keys are put in clusters first."""
+        return self.kind == "clusters"
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Keys that a query attends to, under one assignment of positions.
@@ -264,6 +290,7 @@ class Segment:
             that are in none; None for a track without blocks.
         heads: Key heads whose queries search a store; None for all. Those of a track say it
             themselves.
+        search: How these keys are found.
     """
 
     track: str
@@ -273,3 +300,4 @@ class Segment:
     topk: int | None = None
     lookup: Lookup | None = None
     heads: tuple[int, ...] | None = None
+    search: Search = Search()

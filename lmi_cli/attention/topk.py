@@ -6,24 +6,12 @@ stored keys that match it best. The choice is exact: every key is scored.
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class KeyBlock(NamedTuple):
-    """Consecutive stored keys and values, un-rotated.
-
-    Attributes:
-        key: ``[B, Hkv, n, D]``.
-        value: ``[B, Hkv, n, Dv]``.
-        start: True position of the first key.
-    """
-
-    key: Tensor
-    value: Tensor
-    start: int
+from lmi_cli.attention.int8 import dequantize
+from lmi_cli.attention.stored import KeyBlock
 
 
 def attend_topk(
@@ -70,10 +58,21 @@ def attend_topk(
     if value is None:
         lse = query.new_full((batch, heads, count), -math.inf, dtype=wide)
         return torch.zeros_like(query), lse
+    return weighted(score, value, query.dtype)
+
+
+def weighted(score: Tensor, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Softmax attention over chosen keys, and its log-sum-exp.
+
+    Args:
+        score: ``[..., k]``, float32 or wider; ``-inf`` where there is no key.
+        value: ``[..., k, Dv]``.
+        dtype: Of the output, ``[..., Dv]``.
+    """
     lse = score.logsumexp(-1)
     weights = (score - lse.masked_fill(lse == -math.inf, 0.0)[..., None]).exp()
-    output = (weights[..., None, :] @ value.to(wide))[..., 0, :]
-    return output.to(query.dtype), lse
+    output = (weights[..., None, :] @ value.to(score.dtype))[..., 0, :]
+    return output.to(dtype), lse
 
 
 def _best_of_block(
@@ -87,7 +86,7 @@ def _best_of_block(
     seen = min(block.key.shape[2], last + count - block.start)
     if seen <= 0:
         return None
-    key = block.key[:, :, :seen].to(query.device)
+    key = _seen_part(block.key, block.key_scale, seen, query.device)
     key_heads = key.shape[1]
     folds = heads // key_heads
     folded = query.reshape(batch, key_heads, folds * count, -1)
@@ -101,14 +100,20 @@ def _best_of_block(
         row = torch.arange(count, device=scores.device)[:, None]
         column = torch.arange(edge, seen, device=scores.device)
         scores[..., edge:].masked_fill_(column > row + last - block.start, -math.inf)
-    score, index = _topk_lowest_first(scores, min(k, seen))
-    value = block.value[:, :, :seen].to(query.device)
+    score, index = topk_lowest_first(scores, min(k, seen))
+    value = _seen_part(block.value, block.value_scale, seen, query.device)
     picked = index.view(batch, key_heads, -1)[..., None].expand(-1, -1, -1, value.shape[-1])
     values = value.gather(2, picked).view(*index.shape, value.shape[-1])
     return score.to(torch.promote_types(score.dtype, torch.float32)), values
 
 
-def _topk_lowest_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _seen_part(part: Tensor, scale: Tensor | None, seen: int, device: torch.device) -> Tensor:
+    """The first ``seen`` keys or values of a block, dequantized."""
+    whole = None if scale is None else scale[:, :, :seen]
+    return dequantize(part[:, :, :seen], whole).to(device)
+
+
+def topk_lowest_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` largest along the last dimension, best first, equals by ascending index.
 
     ``topk`` leaves the choice among equals open, so rows in which it had a choice are redone.

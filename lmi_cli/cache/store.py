@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lmi_cli.attention.topk import KeyBlock
+from lmi_cli.attention.clusters import clustered
+from lmi_cli.attention.int8 import dequantize, quantize
+from lmi_cli.attention.stored import KeyBlock, KeyClusters
 from lmi_cli.cache.pool import BlockPool
 
 BLOCK_TOKENS = 4096
-_LARGEST_CODE = 127
+_CLUSTER_PARTS = ("centroid", "cluster")
 
 
 @dataclass(slots=True)
@@ -27,11 +28,13 @@ class StoredBlock:
             ``key_scale`` and ``value_scale`` where these are in eight bits.
         start: True position of the first token.
         tokens: Tokens written so far.
+        clusters: Their keys in clusters; None if these were not asked for since the last change.
     """
 
     parts: dict[str, Tensor]
     start: int
     tokens: int = 0
+    clusters: KeyClusters | None = None
 
     @property
     def capacity(self) -> int:
@@ -40,12 +43,19 @@ class StoredBlock:
 
     def live(self, name: str) -> Tensor | None:
         """The written tokens of a part, dequantized; None if there is no such part."""
+        part = self.written(name)
+        return None if part is None else dequantize(part, self.written(f"{name}_scale"))
+
+    def written(self, name: str) -> Tensor | None:
+        """The written tokens of a part as they are kept; None if there is no such part."""
         part = self.parts.get(name)
-        if part is None:
-            return None
-        scale = self.parts.get(f"{name}_scale")
-        part = part[:, :, : self.tokens]
-        return part if scale is None else dequantize(part, scale[:, :, : self.tokens])
+        return None if part is None else part[:, :, : self.tokens]
+
+    def clustered(self) -> KeyClusters | None:
+        """The keys in clusters, which are made if there are none; None for an empty block."""
+        if self.clusters is None and self.tokens and (key := self.live("key")) is not None:
+            self.clusters = clustered(key)
+        return self.clusters
 
 
 class TokenStore:
@@ -56,6 +66,7 @@ class TokenStore:
         with_values: Whether values are kept too.
         first: True position of the first token that is kept.
         int8: Whether keys and values are kept in eight bits, in half the memory.
+        clusters: Whether the keys are saved in clusters too, so that no search has to make them.
         pool: Where the blocks come from.
     """
 
@@ -66,6 +77,7 @@ class TokenStore:
         with_values: bool,
         first: int = 0,
         int8: bool = False,
+        clusters: bool = False,
         pool: BlockPool | None = None,
     ) -> None:
         self.heads = {
@@ -74,6 +86,7 @@ class TokenStore:
         self.with_values = with_values
         self.first = first
         self.int8 = int8
+        self.clusters = clusters
         self.pool = pool or BlockPool()
         self._blocks: dict[int, list[StoredBlock]] = {layer: [] for layer in self.heads}
 
@@ -109,6 +122,7 @@ class TokenStore:
                 columns = slice(block.tokens, block.tokens + step)
                 block.parts[name][:, :, columns] = part[:, :, done : done + step]
             block.tokens += step
+            block.clusters = None
             done += step
 
     def truncate(self, position: int) -> None:
@@ -116,8 +130,8 @@ class TokenStore:
         for blocks in self._blocks.values():
             while blocks and blocks[-1].start >= position:
                 blocks.pop()
-            if blocks:
-                blocks[-1].tokens = min(blocks[-1].tokens, position - blocks[-1].start)
+            if blocks and (kept := position - blocks[-1].start) < blocks[-1].tokens:
+                blocks[-1].tokens, blocks[-1].clusters = kept, None
 
     def fork(self, pool: BlockPool | None = None) -> "TokenStore":
         """An independent store of the same tokens; full blocks are shared.
@@ -130,6 +144,7 @@ class TokenStore:
             with_values=self.with_values,
             first=self.first,
             int8=self.int8,
+            clusters=self.clusters,
             pool=pool or self.pool,
         )
         for layer, blocks in self._blocks.items():
@@ -148,13 +163,18 @@ class TokenStore:
             "with_values": self.with_values,
             "first": self.first,
             "int8": self.int8,
-        }
+        } | ({"clusters": True} if self.clusters else {})
         tensors = {
             self.tensor_name(layer, number, part): tensor[:, :, : block.tokens]
             for layer, blocks in self._blocks.items()
             for number, block in enumerate(blocks)
             for part, tensor in block.parts.items()
         }
+        if self.clusters:
+            for layer, blocks in self._blocks.items():
+                for number, block in enumerate(blocks):
+                    names = (self.tensor_name(layer, number, part) for part in _CLUSTER_PARTS)
+                    tensors |= zip(names, block.clustered() or (), strict=False)
         return description, tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -179,6 +199,10 @@ class TokenStore:
                     raise ValueError(f"{place} and its companions do not have the same tokens")
                 blocks.append(StoredBlock(parts, start, tokens))
                 names.update(found.values())
+                if self.clusters:
+                    more = [self.tensor_name(layer, number, part) for part in _CLUSTER_PARTS]
+                    blocks[-1].clusters = _restored(*(tensors[at] for at in more), tokens=tokens)
+                    names.update(more)
                 start, number = start + tokens, number + 1
         if names != tensors.keys():
             raise ValueError(f"there is no place for {min(tensors.keys() - names)}")
@@ -194,17 +218,35 @@ class TokenStore:
         """The blocks of a layer, in stream order."""
         return self._blocks[layer]
 
-    def key_blocks(self, layer: int) -> Iterator[KeyBlock]:
-        """Keys and values of a layer, in stream order.
+    def key_blocks(self, layer: int, *, clusters: bool = False) -> Iterator[KeyBlock]:
+        """Keys and values of a layer, in stream order, and the keys in clusters if these are asked.
 
         Raises:
             ValueError: The store keeps no values.
         """
         for block in self._blocks[layer]:
-            key, value = block.live("key"), block.live("value")
+            key, value = block.written("key"), block.written("value")
             if key is None or value is None:
                 raise ValueError("this store keeps no values")
-            yield KeyBlock(key, value, block.start)
+            scales = (block.written("key_scale"), block.written("value_scale"))
+            found = block.clustered() if clusters else None
+            yield KeyBlock(key, value, block.start, *scales, found)
+
+    def cluster(self) -> Iterator[int]:
+        """Put the keys of all layers in clusters, and yield after each block, of so many keys.
+
+        Blocks whose keys are in clusters already are left out.
+        """
+        for blocks in self._blocks.values():
+            for block in blocks:
+                if block.clusters is None and block.clustered() is not None:
+                    yield block.tokens
+
+    @property
+    def unclustered(self) -> int:
+        """Keys of all layers that are in no cluster yet."""
+        blocks = (block for blocks in self._blocks.values() for block in blocks)
+        return sum(block.tokens for block in blocks if block.clusters is None)
 
     def keys(self, layer: int) -> Iterator[Tensor]:
         """Keys of a layer, ``[B, heads, n, D]`` a block, in stream order."""
@@ -225,7 +267,7 @@ class TokenStore:
             part.nbytes
             for blocks in self._blocks.values()
             for block in blocks
-            for part in block.parts.values()
+            for part in (*block.parts.values(), *(block.clusters or ()))
         )
 
     @property
@@ -246,7 +288,7 @@ class TokenStore:
     def _copied(self, old: StoredBlock) -> StoredBlock:
         """The same tokens in a block of full capacity."""
         block = self._new_block(old.parts, old.start)
-        block.tokens = old.tokens
+        block.tokens, block.clusters = old.tokens, old.clusters
         for name, part in old.parts.items():
             block.parts[name][:, :, : old.tokens] = part[:, :, : old.tokens]
         return block
@@ -259,20 +301,12 @@ class TokenStore:
         return StoredBlock(parts, start)
 
 
-def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes (int8, like ``x``) and scales (``[..., 1]``, dtype of ``x``).
+def _restored(centroid: Tensor, cluster: Tensor, *, tokens: int) -> KeyClusters:
+    """Clusters of so many saved keys.
 
-    Args:
-        x: ``[..., D]``. The largest component of each row gets the largest code; the error of a
-            component is at most half a scale, and a little more for the largest, since the scale
-            is rounded to the dtype.
+    Raises:
+        ValueError: They are not clusters of these keys.
     """
-    scale = x.abs().amax(-1, keepdim=True) / _LARGEST_CODE
-    # A row of zeros has the scale 0, and any divisor gives it the right codes.
-    codes = (x / scale.masked_fill(scale == 0, 1.0)).round_().clamp_(-_LARGEST_CODE, _LARGEST_CODE)
-    return codes.to(torch.int8), scale
-
-
-def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
-    """The inverse of :func:`quantize`, in the dtype of ``scale``."""
-    return codes.to(scale.dtype) * scale
+    if cluster.shape[2] != tokens or not 0 < centroid.shape[2] <= tokens:
+        raise ValueError(f"its clusters are not those of {tokens:,} keys")
+    return KeyClusters.of(centroid, cluster)

@@ -206,7 +206,11 @@ class Session:
         if opened.loaded.template is None:
             self.say("the model has no chat template, so the prompt is plain text")
         require_whole_input(reading.sources, reading.skipped, self.request)
-        return opened, reading, answer_options(self.request, prompts)
+        from lmi_cli.tasks.clustering import prepare_search
+
+        options = answer_options(self.request, prompts)
+        self.follow(prepare_search(opened.loaded, reading, options), "clustering")
+        return opened, reading, options
 
 
 def piped_source() -> str:

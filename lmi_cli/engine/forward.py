@@ -15,8 +15,8 @@ from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.mass import key_mass
 from lmi_cli.attention.ranges import QKV, KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotary, Rotation, phase_dtype
+from lmi_cli.attention.search import attend_searched
 from lmi_cli.attention.segment import Adjacent, Position, Segment
-from lmi_cli.attention.topk import KeyBlock, attend_topk
 from lmi_cli.cache.blocks import BlockMemory
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
@@ -125,13 +125,13 @@ class ForwardPass(Attention):
     ) -> tuple[Tensor, Tensor]:
         """Attention of a segment's heads to the best matches in a store, and its log-sum-exp."""
         query = self._rotate(self._layers[layer].rotary, qkv.query, segment.query_position, scale)
-        folds = qkv.query.shape[1] // qkv.key.shape[1]
-        keys = _rows(segment.heads)
-        blocks = self._state.searched[segment.track].key_blocks(layer)
-        return attend_topk(
+        folds, store = qkv.query.shape[1] // qkv.key.shape[1], self._state.searched[segment.track]
+        blocks = store.key_blocks(layer, clusters=segment.search.clusters)
+        return attend_searched(
             query[:, _rows(segment.heads, folds)],
-            (KeyBlock(key[:, keys], value[:, keys], start) for key, value, start in blocks),
+            blocks if segment.heads is None else (block.of(segment.heads) for block in blocks),
             segment.topk or 0,
+            segment.search,
             query_start=self.position,
             nearest=segment.nearest,
             softcap=qkv.softcap,

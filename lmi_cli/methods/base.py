@@ -220,6 +220,10 @@ class Method(ABC):
         """Whether queries of this layer could search a store of all tokens."""
         return False
 
+    def searches_clusters(self, layers: Iterable[LayerSpec]) -> bool:
+        """Whether some layer searches a store whose keys have to be in clusters."""
+        return any(segment.search.clusters for layer in layers for segment in self.segments(layer))
+
     def searching(self, given: Mapping[str, Parameter], layers: int) -> "Method | None":
         """This method with the store of all tokens searched; None for one that cannot.
 

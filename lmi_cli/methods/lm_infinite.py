@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.segment import First, Fixed, Recent, Segment, Track
+from lmi_cli.attention.segment import SEARCHES, First, Fixed, Recent, Search, Segment, Track
 from lmi_cli.errors import UsageError
 from lmi_cli.methods.base import (
     SINKS,
@@ -41,6 +41,10 @@ _DISTANCE_SHARE = 4
 DENSE_HEADS = ("calibrated",)
 """How heads that attend to everything are chosen: those that ``lmi models calibrate`` has found."""
 
+_MOST_PERCENT = 100
+_PERCENT = {"exact": _MOST_PERCENT, "pruned": 5, "clusters": 10}
+"""Of the stored keys, how many are scored; ``docs/memory.md`` has the measurements."""
+
 
 @dataclass(frozen=True)
 class LMInfinite(Method):
@@ -59,13 +63,16 @@ class LMInfinite(Method):
             None leaves them unseen, as they are while the document is read.
         memory_from_layer: First layer, zero-based, whose queries search for them.
         memory_distance: The one distance, in tokens, at which they are scored and attended to.
+        memory_search: How they are found; see :class:`Search`.
+        memory_percent: Of a hundred stored tokens, how many a search scores one by one.
         dense_layers: Layers that attend to everything, as in ``0,5,11``; None for none.
         dense_heads: How the dense key heads were chosen, one of ``DENSE_HEADS``; None for none.
         dense_key_heads: Which those are in the model, as in ``2.1,17.0`` (layer and key head).
 
     Raises:
         UsageError: ``1 <= window <= ceiling`` or ``sinks >= 0`` does not hold, the distance of
-            the memory is beyond the ceiling, or no layers or heads are named where they should be.
+            the memory is beyond the ceiling, there is no such search, or no layers or heads are
+            named where they should be.
     """
 
     window: int
@@ -74,6 +81,8 @@ class LMInfinite(Method):
     memory_topk: int | None = None
     memory_from_layer: int | None = None
     memory_distance: int | None = None
+    memory_search: str | None = None
+    memory_percent: int | None = None
     dense_layers: str | None = None
     dense_heads: str | None = None
     dense_key_heads: str | None = None
@@ -89,6 +98,11 @@ class LMInfinite(Method):
                      fixed=False),
         MethodOption("memory_distance", "Distance at which tokens of the store are seen.",
                      fixed=False),
+        MethodOption("memory_search", "How these tokens are found: exact scores all of them, "
+                     "pruned the best chunks, clusters the best clusters of similar keys.",
+                     choices=SEARCHES, fixed=False),
+        MethodOption("memory_percent", "Of a hundred stored tokens, how many pruned and clusters "
+                     "score one by one.", fixed=False),
         MethodOption("dense_layers", "Layers that attend to everything, as in 0,5,8-11; what lies "
                      "beyond the window stands at the ceiling.", layers=True),
         MethodOption("dense_heads", "Heads that attend to everything likewise: calibrated, the "
@@ -116,10 +130,12 @@ class LMInfinite(Method):
             raise UsageError(f"unknown dense-heads {self.dense_heads!r}")
         if self.dense_key_heads is not None:
             key_heads_in(self.dense_key_heads)
+        _search(self.parameters())
 
     @classmethod
     def build(cls, given: Mapping[str, Parameter], circumstances: Circumstances) -> Self:
         """Ceiling at the window, and no fewer sinks than the paper has or the prefix needs."""
+        _search(given)  # which refuses what cannot be searched before anything is read
         most, dense = circumstances.window, given.get("dense_layers")
         window = number(given, "window", min(most, number(given, "ceiling", most)))
         if dense is not None:
@@ -176,9 +192,15 @@ class LMInfinite(Method):
         if dense:
             segments.append(Segment("everything", ceiling, self.window, layer.native_window))
         if others and self.memory_topk is not None and layer.index >= (self.memory_from_layer or 0):
-            distance, heads = Fixed(self.memory_distance or self.ceiling), _some(others, layer)
             segments.append(
-                Segment("store", distance, self.window, topk=self.memory_topk, heads=heads)
+                Segment(
+                    "store",
+                    Fixed(self.memory_distance or self.ceiling),
+                    nearest=self.window,
+                    topk=self.memory_topk,
+                    search=_search(self.parameters()),
+                    heads=_some(others, layer),
+                )
             )
         return tuple(segments)
 
@@ -205,6 +227,7 @@ class LMInfinite(Method):
 
     def searching(self, given: Mapping[str, Parameter], layers: int) -> Method:
         """With the middle searched; see ``docs/memory.md`` for the defaults."""
+        search = _search(given)
         return replace(
             self,
             memory_topk=number(given, "memory_topk", _TOPK),
@@ -212,9 +235,31 @@ class LMInfinite(Method):
             memory_distance=number(
                 given, "memory_distance", max(1, self.ceiling // _DISTANCE_SHARE)
             ),
+            memory_search=search.kind,
+            memory_percent=None if search == Search() else search.percent,
         )
 
 
 def _some(heads: tuple[int, ...], layer: LayerSpec) -> tuple[int, ...] | None:
     """Key heads of a layer; None if they are all that it has."""
     return None if len(heads) == layer.key_heads else heads
+
+
+def _search(given: Mapping[str, Parameter]) -> Search:
+    """The search that parameters describe; by default every key is scored.
+
+    Raises:
+        UsageError: There is no such search.
+    """
+    kind = str(given.get("memory_search", SEARCHES[0]))
+    if kind not in SEARCHES:
+        raise UsageError(f"unknown memory-search {kind!r}", hint="one of " + ", ".join(SEARCHES))
+    percent = number(given, "memory_percent", _PERCENT[kind])
+    if not 1 <= percent <= _MOST_PERCENT:
+        raise UsageError(f"memory-percent {percent}: the range is 1 to {_MOST_PERCENT}")
+    if kind == SEARCHES[0] and percent != _PERCENT[kind]:
+        raise UsageError(
+            f"memory-percent {percent}: an exact search scores all stored tokens",
+            hint="choose --memory-search clusters or pruned",
+        )
+    return Search(kind, percent)

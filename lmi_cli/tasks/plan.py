@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from lmi_cli.attention.segment import KEYS_PER_CLUSTER
 from lmi_cli.cache import MEAN_TOKENS
 from lmi_cli.engine import ANSWER_TOKENS, CHUNK
 from lmi_cli.engine.heads import key_heads_of
@@ -395,4 +396,6 @@ def _kept_bytes_per_token(plan: Plan, known: KnownModel) -> int:
         layers = sum(map(plan.method.may_search, facts.layers))
         number = facts.head_dim + item if plan.int8 else facts.head_dim * item
         kept += layers * 2 * facts.kv_heads * number
+        if plan.searching.searches_clusters(facts.layers):
+            kept += layers * facts.kv_heads * (facts.head_dim * 4 // KEYS_PER_CLUSTER + 2)
     return kept

@@ -218,6 +218,7 @@ def read(
     engine = engine_of(model, plan)
     difference = None if earlier is None else _difference(model, earlier, plan)
     if earlier is not None and difference is None:
+        plan = replace(plan, searching=earlier.plan.searching)  # as its store was made for
         state, stores, means = earlier.state, earlier.stores, earlier.means
         heads, last = earlier.heads, earlier.last
     elif earlier is not None and not append:
@@ -280,9 +281,22 @@ def read(
         yield Progress(min(event.tokens, document.tokens), total)
     result = reading()
     remember_speed(model, plan, "read", result.fresh_tokens, result.prefill_s)
+    if "store" in stores and stores["store"].clusters:
+        yield from cluster_keys(stores["store"])
     for note in stream.notes:
         yield Note(note)
     return result
+
+
+def cluster_keys(store: TokenStore) -> Generator[Progress | Note, None, None]:
+    """Put those keys of a store in clusters that are in none yet."""
+    layers = len(store.heads)
+    done, total = 0, store.unclustered
+    if total:
+        yield Note(f"putting the keys of {total // layers:,} tokens in clusters; this is done once")
+    for keys in store.cluster():
+        done += keys
+        yield Progress(done // layers, total // layers)
 
 
 def _estimated(before: int, tokens: int, share: float | None) -> int | None:
@@ -353,6 +367,7 @@ def new_stores(
             with_values=True,
             first=max(len(plan.prefix), starting_tokens(plan.method, layers)),
             int8=plan.int8,
+            clusters=plan.searching.searches_clusters(layers),
             pool=pool,
         )
     return stores

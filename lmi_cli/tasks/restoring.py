@@ -258,7 +258,9 @@ def _require_like(name: str, tensor: Tensor, example: Tensor) -> None:
 
 
 def _from_the_first_token(store: TokenStore) -> TokenStore:
-    return TokenStore(store.heads, with_values=store.with_values, int8=store.int8)
+    return TokenStore(
+        store.heads, with_values=store.with_values, int8=store.int8, clusters=store.clusters
+    )
 
 
 def _within(ids: Tensor, count: int) -> bool:

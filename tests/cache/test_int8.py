@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmi_cli.attention.int8 import dequantize, quantize
 from lmi_cli.cache import store as store_module
-from lmi_cli.cache.store import TokenStore, dequantize, quantize
+from lmi_cli.cache.store import TokenStore
 
 
 @given(
@@ -55,7 +56,7 @@ def test_a_store_of_eight_bits_takes_up_forks_and_restores_like_any_other() -> N
         blocks = list(one.key_blocks(0))
         assert [block.start for block in blocks] == list(range(3, 3 + tokens, 8))
         for part, given_ in ((0, key), (1, value)):
-            found = torch.cat([block[part] for block in blocks], 2)
+            found = torch.cat([dequantize(block[part], block[part + 3]) for block in blocks], 2)
             expected = dequantize(*quantize(torch.cat((given_[:, :, 3:], given_), 2)))
             assert torch.equal(found, expected[:, :, :tokens])
     whole = TokenStore({0: None}, with_values=True, first=3)

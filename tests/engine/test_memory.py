@@ -1,5 +1,7 @@
 """The middle memory: equal to the dense definition, and to plain LM-Infinite without it."""
 
+from typing import Any
+
 import pytest
 import torch
 from reference import Lambda, Middle, reference_logits
@@ -20,7 +22,7 @@ ALL = DOCUMENT
 
 def ours(
     name: str,
-    memory: tuple[int, int, int] | None,
+    memory: tuple[Any, ...] | None,
     *,
     chunk: int = 7,
     ask_chunk: int = 5,
@@ -77,6 +79,15 @@ def test_the_memory_changes_something_and_no_memory_is_plain() -> None:
     plain = expected("llama", None)
     torch.testing.assert_close(ours("llama", None), plain, rtol=0, atol=1e-10)
     assert float((ours("llama", (3, 0, 11)) - plain).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("kind", ["pruned", "clusters"])
+def test_a_search_that_leaves_nothing_out_is_the_exact_one(name: str, kind: str) -> None:
+    want = expected(name, Middle(DOCUMENT, 2, 0, 11))
+    everything = ours(name, (2, 0, 11, kind, 100))
+    torch.testing.assert_close(everything, want, rtol=0, atol=1e-10)
+    assert float((ours(name, (2, 0, 11, kind, 5)) - want).abs().max()) > 1e-3
 
 
 def test_a_store_in_files_gives_the_same() -> None:

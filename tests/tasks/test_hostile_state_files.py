@@ -38,6 +38,13 @@ SETTINGS = {
         Settings(MethodChoice(given={"dense_layers": "1"}), MemoryChoice(store=True)),
         TEXT,
     ),
+    "clusters": (
+        Settings(
+            choice=MethodChoice(given={"memory_search": "clusters"}),
+            memory=MemoryChoice(store=True),
+        ),
+        TEXT,
+    ),
     "eight bits": (Settings(memory=MemoryChoice(store=True, int8=True)), TEXT),
 }
 VALUES = [None, True, -1, 0, 1, 2**40, 2**70, 1.5, "", "x", [], [1], {}, {"x": 1}]
