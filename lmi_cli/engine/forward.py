@@ -19,6 +19,7 @@ from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.track import Span
 from lmi_cli.engine.language_model import Attention
+from lmi_cli.engine.tally import Tally
 
 Observer = Callable[[int, QKV], None]
 """Called with the index of each layer and its queries, keys and values."""
@@ -40,7 +41,9 @@ class ForwardPass(Attention):
         layers: Sequence[LayerSpec],
         count: int,
         observe: Observer | None = None,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally
         self._state = state
         self._layers = layers
         self._observe = observe
@@ -89,8 +92,14 @@ class ForwardPass(Attention):
             for segment in segments
             if segment.topk is not None and segment.track in self._state.searched
         ]
+        for _ in parts:
+            self._note("torch, since a store is searched")
         output, lse = attend(
-            ranges, query_start=self.position, softcap=qkv.softcap, with_lse=bool(parts)
+            ranges,
+            query_start=self.position,
+            softcap=qkv.softcap,
+            with_lse=bool(parts),
+            note=self._note,
         )
         return output if lse is None else merge([(output, lse), *parts])[0]
 
@@ -101,13 +110,13 @@ class ForwardPass(Attention):
         all tokens go into exactly one track of each layer.
         """
         state = self._state
-        if state.recording or self._observe is not None:
-            return None
-        if state.searches or state.most_segments > most_ranges:
-            return None
         count = self._last - self.position + 1
         tracks = [cache.next_tokens_track() for cache in state.caches]
-        if None in tracks:
+        obstacle = self._views_obstacle(tracks, most_ranges)
+        if self._tally is not None:
+            self._tally.whole += obstacle is None
+            self._tally.refused.update([] if obstacle is None else [obstacle])
+        if obstacle is not None:
             return None
         views = []
         # Layers that see alike share their segments, and so their rotations.
@@ -140,6 +149,25 @@ class ForwardPass(Attention):
             rotation = self._rotation(layer.rotary, track.position, 1.0, dtype, key.device)
             views.append(TokenView(ranges, key, value, column, rotation))
         return views
+
+    def _note(self, computed_by: str) -> None:
+        if self._tally is not None:
+            self._tally.attention[computed_by] += 1
+
+    def _views_obstacle(self, tracks: Sequence[str | None], most_ranges: int) -> str | None:
+        """Why :meth:`attend` must be called; None if there can be views."""
+        state = self._state
+        if state.recording:
+            return "a store records the tokens"
+        if self._observe is not None:
+            return "queries and keys are observed"
+        if state.searches:
+            return "a store is searched"
+        if state.most_segments > most_ranges:
+            return f"a layer attends to more than {most_ranges} ranges of keys"
+        if None in tracks:
+            return "the key of a token does not go into exactly one window of each layer"
+        return None
 
     def _seen(
         self, cache: LayerCache, segments: Sequence[Segment]
