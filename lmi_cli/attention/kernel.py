@@ -6,7 +6,7 @@ a mask. The query heads that share a key head are folded into rows of one matrix
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -28,6 +28,7 @@ def attend(
     query_start: int,
     softcap: float | None = None,
     with_lse: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """One softmax over all the keys that each query sees in ``ranges``.
 
@@ -39,13 +40,17 @@ def attend(
         query_start: True position of the first query; the others follow it.
         softcap: If given, scores first pass through ``softcap * tanh(score / softcap)``.
         with_lse: Return the log-sum-exp as well, for :func:`merge`.
+        note: Told what computes it: ``C``, or ``torch`` with the reason.
 
     Returns:
         The output ``[B, H, Q, Dv]`` in the dtype of the queries, and the log-sum-exp of the scores
         ``[B, H, Q]`` in float32 or wider, or None. A query that sees nothing gives zeros and
         ``-inf``.
     """
-    if native.can(ranges):
+    in_c = native.can(ranges)
+    if note is not None:
+        note("C" if in_c else f"torch, since {native.obstacle(ranges)}")
+    if in_c:
         return native.attend(ranges, query_start=query_start, with_lse=with_lse, softcap=softcap)
     batch, heads, queries, _ = ranges[0].query.shape
     key_heads = ranges[0].key.shape[1]

@@ -13,7 +13,7 @@ from lmi_cli.cli.session import Opened, Session
 from lmi_cli.methods.base import named_parameters
 
 if TYPE_CHECKING:
-    from lmi_cli.tasks.bench import BenchReport, Speed
+    from lmi_cli.tasks.bench import BenchReport, Computed, Machine, Speed
 
 _BAR_COLUMNS = 24
 MEASUREMENT = Panel("Measurement")
@@ -98,7 +98,25 @@ def _as_table(report: "BenchReport") -> str:
     for row in report.rows:
         bar = "#" * max(1, round(row.decode_tok_per_s / fastest * _BAR_COLUMNS))
         lines.append(f"{row.depth:>9,}  {row.runner:<12}{bar} {row.decode_tok_per_s:,.1f}")
+    lines += ["", f"computed by, with {report.method.name}"]
+    for name, computed in (("prefill", report.prefill), ("decode", report.decode)):
+        lines += _computed_lines(name, computed, report.machine)
     return "\n".join(lines) + "\n"
+
+
+def _computed_lines(name: str, computed: "Computed", machine: "Machine") -> list[str]:
+    """A line for each way in which passes went through the layers."""
+    ways = []
+    if computed.one_call:
+        ways.append((computed.one_call, "all layers in one call of the library in C (lmi_step)"))
+    for reason, count in computed.layer_by_layer.items():
+        ways.append((count, f"layer by layer by {machine.layers_by}, since {reason}"))
+    lines = [f"{count:,} of {computed.passes:,} passes: {way}" for count, way in ways]
+    if computed.layer_by_layer:
+        layers = sum(computed.attention.values())
+        by = ", ".join(f"{by} ({n / layers:.0%})" for by, n in computed.attention.items())
+        lines.append(f"there, linear layers: {machine.linear_by}; attention: {by}")
+    return [f"{name if not at else '':>9}  {line}" for at, line in enumerate(lines)]
 
 
 def _as_json(opened: Opened, report: "BenchReport") -> str:
@@ -116,5 +134,6 @@ def _as_json(opened: Opened, report: "BenchReport") -> str:
         sampling=None,
         timing=envelope.timing_object(opened, report.timing),
         machine=asdict(report.machine),
+        computed={"prefill": asdict(report.prefill), "decode": asdict(report.decode)},
         rows=[asdict(row) for row in report.rows],
     )

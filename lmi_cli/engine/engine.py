@@ -22,6 +22,7 @@ from lmi_cli.engine import CHUNK
 from lmi_cli.engine.forward import ForwardPass, Observer
 from lmi_cli.engine.language_model import LanguageModel
 from lmi_cli.engine.sampling import Sampling
+from lmi_cli.engine.tally import Tally
 from lmi_cli.errors import ModelError, ResourceError
 from lmi_cli.methods import Method
 from lmi_cli.methods.base import bound
@@ -89,6 +90,9 @@ class Engine:
         depth: Layers that are run; None runs all of them. Fewer serve only to observe attention or
             to record keys.
 
+    Attributes:
+        tally: If set, counts what computes each pass.
+
     Raises:
         ModelError: The method changes rotary frequencies that have been changed before.
     """
@@ -106,6 +110,7 @@ class Engine:
         self.method = method
         self.chunk = chunk
         self.depth = depth
+        self.tally: Tally | None = None
         self._halved = False
         # Within its window a method is the stock model, so the window chooses the frequencies.
         horizon = method.exact_length or model.trained_length
@@ -146,7 +151,11 @@ class Engine:
     def _pass(self, state: StreamState, ids: Ids, observe: Observer | None) -> Tensor:
         state.begin_pass()
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
-        attention = ForwardPass(state, self.layers, len(ids), observe)
+        if self.tally is not None:
+            self.tally.passes += 1
+            if reason := self.model.step_obstacle(len(ids)):
+                self.tally.refused[reason] += 1
+        attention = ForwardPass(state, self.layers, len(ids), observe, self.tally)
         hidden = self.model.hidden(tokens, attention, self.depth)
         if state.means is not None:
             state.means.append(hidden[0], state.position)

@@ -22,6 +22,7 @@ from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.track import Span
 from lmi_cli.engine.language_model import Attention
+from lmi_cli.engine.tally import Tally
 
 Heads = tuple[int, ...] | None
 """Key heads of a layer; None for all."""
@@ -46,7 +47,9 @@ class ForwardPass(Attention):
         layers: Sequence[LayerSpec],
         count: int,
         observe: Observer | None = None,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally
         self._state = state
         self._layers = layers
         self._observe = observe
@@ -100,7 +103,7 @@ class ForwardPass(Attention):
             if segment.lookup is not None
             and isinstance(cached := cache.tracks[segment.track][1], BlockMemory)
         ]
-        over = partial(attend, query_start=self.position, softcap=qkv.softcap)
+        over = partial(attend, query_start=self.position, softcap=qkv.softcap, note=self._note)
         everywhere = ranges.pop(None)
         output, lse = over(everywhere, with_lse=bool(ranges or searches or memories))
         if lse is None:
@@ -117,6 +120,7 @@ class ForwardPass(Attention):
             output[:, rows], lse[:, rows] = merge(part)
         for _, memory in memories:
             mass = key_mass(everywhere[0], lse, query_start=self.position, softcap=qkv.softcap)
+            self._note("torch, since the attention that keys receive is measured")
             memory.notice(mass, everywhere[0].key_start)
         return output
 
@@ -126,6 +130,7 @@ class ForwardPass(Attention):
         """Attention of a segment's heads to the best matches in a store, and its log-sum-exp."""
         query = self._rotate(self._layers[layer].rotary, qkv.query, segment.query_position, scale)
         folds, store = qkv.query.shape[1] // qkv.key.shape[1], self._state.searched[segment.track]
+        self._note("torch, since a store is searched")
         blocks = store.key_blocks(layer, clusters=segment.search.clusters)
         return attend_searched(
             query[:, _rows(segment.heads, folds)],
@@ -144,13 +149,13 @@ class ForwardPass(Attention):
         all tokens go into exactly one track of each layer, a window that slides.
         """
         state = self._state
-        if state.recording or self._observe is not None:
-            return None
-        if state.searches or state.most_segments > most_ranges:
-            return None
         count = self._last - self.position + 1
         tracks = [cache.next_tokens_track() for cache in state.caches]
-        if None in tracks:
+        obstacle = self._views_obstacle(tracks, most_ranges)
+        if self._tally is not None:
+            self._tally.whole += obstacle is None
+            self._tally.refused.update([] if obstacle is None else [obstacle])
+        if obstacle is not None:
             return None
         views = []
         # Layers that see alike share their segments, and so their rotations.
@@ -200,6 +205,7 @@ class ForwardPass(Attention):
                 query_start=self.position + found.rows.start,
                 softcap=qkv.softcap,
                 with_lse=True,
+                note=self._note,
             )
             outputs.append(output)
             sums.append(torch.empty(0) if lse is None else lse)
@@ -215,6 +221,25 @@ class ForwardPass(Attention):
             positions = torch.arange(start, start + count)
             self._moves[place] = rotary.rotation(rotary.phases(positions, wide, key.device))
         return rotary.apply(key, self._moves[place])
+
+    def _note(self, computed_by: str) -> None:
+        if self._tally is not None:
+            self._tally.attention[computed_by] += 1
+
+    def _views_obstacle(self, tracks: Sequence[str | None], most_ranges: int) -> str | None:
+        """Why :meth:`attend` must be called; None if there can be views."""
+        state = self._state
+        if state.recording:
+            return "a store records the tokens"
+        if self._observe is not None:
+            return "queries and keys are observed"
+        if state.searches:
+            return "a store is searched"
+        if state.most_segments > most_ranges:
+            return f"a layer attends to more than {most_ranges} ranges of keys"
+        if None in tracks:
+            return "the key of a token does not go into exactly one window of each layer"
+        return None
 
     def _seen(
         self, cache: LayerCache, segments: Sequence[Segment]

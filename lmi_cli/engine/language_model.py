@@ -55,6 +55,7 @@ class LanguageModel(ABC):
         device: That token ids go to.
         device_map: Device by module, ``""`` standing for the whole model.
         computed_by: Whose code runs the layers.
+        linear_by: What computes their linear layers: ``C`` or ``torch``.
         quantize: How linear layers keep their weights: ``none`` for their dtype, ``blocks`` of a
             GGUF file, or rounded to ``int8`` or ``int4``.
     """
@@ -68,6 +69,7 @@ class LanguageModel(ABC):
     device: torch.device
     device_map: dict[str, str]
     computed_by: str
+    linear_by: str = "torch"
     quantize: str = "none"
 
     @abstractmethod
@@ -124,6 +126,10 @@ class LanguageModel(ABC):
         With more of them, sums may be ordered otherwise.
         """
         return 1
+
+    def step_obstacle(self, tokens: int) -> str | None:
+        """Why a pass over so many tokens never takes all layers in one call; None if it may."""
+        return f"{self.computed_by} runs the layers"
 
     @property
     def dtype_name(self) -> str:

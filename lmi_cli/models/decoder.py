@@ -133,6 +133,7 @@ class Decoder(LanguageModel):
         norm = weights["model.norm.weight"]
         self.dtype, self.device = norm.dtype, norm.device
         self._packs = takes(norm) and blueprint.is_packable
+        self.linear_by = "C" if self._packs else "torch"
         self._norm = self._norm_weight(norm)
         if quantize != "none" and not self._packs:
             raise ValueError("weights of few bits need bfloat16 and the library in C")
@@ -197,14 +198,22 @@ class Decoder(LanguageModel):
         linears = (linear for layer in self._layers for linear in layer.linears)
         return min(linear.alike_rows for linear in _packed([*linears, self._head]))
 
+    def step_obstacle(self, tokens: int) -> str | None:
+        """See :meth:`LanguageModel.step_obstacle`."""
+        if not self._packs:
+            return "torch computes the linear layers"
+        if self.head_size not in SIZES:
+            return f"heads have {self.head_size} components"
+        return None if tokens <= MAX_FEW else f"a pass has more than {MAX_FEW} tokens"
+
     @torch.inference_mode()
     def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
         """See :meth:`LanguageModel.hidden`."""
         x = self._embedding.embed(ids)
         if self._shape.embedding_scale != 1.0:
             x *= torch.tensor(self._shape.embedding_scale, dtype=x.dtype)
-        whole = depth is None
-        if ids.numel() > MAX_FEW or not whole or not self._stepped(x, attention):
+        whole = depth is None and self.step_obstacle(ids.numel()) is None
+        if not whole or not self._stepped(x, attention):
             activation = self._shape.activation
             for index, layer in enumerate(self._layers[:depth]):
                 norms = layer.norms
@@ -229,8 +238,7 @@ class Decoder(LanguageModel):
 
     def _stepped(self, x: Tensor, attention: Attention) -> bool:
         """Take a few tokens (``[1, n, hidden]``) through all layers in C; False if not possible."""
-        steps = self._packs and self.head_size in SIZES
-        views = attention.views(self._scale, self.dtype, MAX_RANGES) if steps else None
+        views = attention.views(self._scale, self.dtype, MAX_RANGES)
         if views is None:
             return False
         if self._stepper is None:

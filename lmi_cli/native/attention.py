@@ -37,21 +37,27 @@ class Range(ctypes.Structure):
 
 def can(ranges: "Sequence[KeyRange]") -> bool:
     """Whether the library is open and supports this."""
-    if not is_open() or len(ranges) > MAX_RANGES:
-        return False
-    return all(
-        tensor.dtype == torch.bfloat16
-        and tensor.device.type == "cpu"
-        and tensor.shape[-1] in SIZES
-        and tensor.shape[-1] == ranges[0].query.shape[-1]
-        and tensor.stride(-1) == 1
-        for keys in ranges
-        for tensor in (keys.query, keys.key, keys.value)
-    ) and all(
-        tensor.shape[2] <= 1 or tensor.stride(2) == tensor.shape[-1]
-        for keys in ranges
-        for tensor in (keys.key, keys.value)
-    )
+    return obstacle(ranges) is None
+
+
+def obstacle(ranges: "Sequence[KeyRange]") -> str | None:
+    """Why the library does not compute attention over these ranges; None if it does."""
+    if len(ranges) > MAX_RANGES:
+        return f"a layer attends to more than {MAX_RANGES} ranges of keys"
+    size = ranges[0].query.shape[-1]
+    for keys in ranges:
+        for tensor in (keys.query, keys.key, keys.value):
+            if tensor.dtype != torch.bfloat16 or tensor.device.type != "cpu":
+                kind = str(tensor.dtype).removeprefix("torch.")
+                return f"tensors are {kind} on {tensor.device.type}"
+            if tensor.shape[-1] not in SIZES or tensor.shape[-1] != size:
+                return f"heads have {tensor.shape[-1]} components"
+            if tensor.stride(-1) != 1:
+                return "the components of a head are not next to each other in memory"
+        for tensor in (keys.key, keys.value):
+            if tensor.shape[2] > 1 and tensor.stride(2) != size:
+                return "keys are not next to each other in memory"
+    return None if is_open() else "the library in C is not in use"
 
 
 def attend(

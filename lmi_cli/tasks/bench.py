@@ -1,14 +1,16 @@
 """Speed of prefill and decode, compared with the stock model and with the machine's limits."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lmi_cli.engine.engine import Ids
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.engine.sampling import Sampling
+from lmi_cli.engine.tally import Tally
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
 from lmi_cli.methods import Full, Method, MethodChoice
@@ -56,13 +58,43 @@ class Speed:
 class Machine:
     """The measured limits of matrix products and of reading memory, both per second.
 
-    ``lmi`` or ``transformers`` runs the layers, and ``C`` or ``torch`` computes attention.
+    ``lmi`` or ``transformers`` runs the layers; ``C`` or ``torch`` computes linear layers, and
+    attention where the library supports it.
     """
 
     gemm_flops: float
     read_bytes_per_s: float
     layers_by: str
+    linear_by: str
     attention_by: str
+
+
+@dataclass(slots=True)
+class Computed:
+    """What computed the passes of the method, at all depths together.
+
+    Attributes:
+        passes: Their number.
+        one_call: Those that took all layers in one call of the library in C (``lmi_step``).
+        layer_by_layer: The others, by the reason.
+        attention: Attentions of single layers, by what computed them: ``C``, or ``torch`` with the
+            reason.
+    """
+
+    passes: int = 0
+    one_call: int = 0
+    layer_by_layer: dict[str, int] = field(default_factory=dict)
+    attention: dict[str, int] = field(default_factory=dict)
+
+    def add(self, tally: Tally) -> None:
+        """Add what has been counted."""
+        self.passes += tally.passes
+        self.one_call += tally.whole
+        for counts, more in (
+            (self.layer_by_layer, tally.refused),
+            (self.attention, tally.attention),
+        ):
+            counts.update(Counter(counts) + more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +102,13 @@ class BenchReport:
     """The speeds by runner, then depth.
 
     ``bound_tokens`` is the largest number of tokens that any layer keeps with ``method`` (None if
-    it grows), and ``decoded`` the number of tokens generated at each depth.
+    it grows), and ``decoded`` the number of tokens generated at each depth. ``prefill`` and
+    ``decode`` say what computed the passes of the method.
     """
 
     machine: Machine
+    prefill: Computed
+    decode: Computed
     rows: list[Speed]
     method: Method
     bound_tokens: int | None
@@ -87,6 +122,7 @@ class _Run:
     decode_s: float
     cache_bytes: int
     peak_bytes: int | None
+    tallies: tuple[Tally, ...] = ()
 
 
 def bench(
@@ -122,10 +158,12 @@ def bench(
         gemm_flops(native.torch_dtype(lm.dtype, lm.device), lm.device),
         read_bytes_per_s(lm.device),
         lm.computed_by,
+        lm.linear_by,
         native.computed_by(lm.dtype, lm.device),
     )
     # Speed does not depend on the content of the text.
     ids = np.random.default_rng(0).integers(0, lm.vocab_size, max(depths), dtype=np.int32)
+    computed = Computed(), Computed()  # prefill and decode
     runs: list[tuple[str, Method, Callable[[Ids], Iterator[int | _Run]]]] = [
         (plan.method.name, plan.method, lambda part: _ours(loaded, plan, part, decode))
     ]
@@ -148,14 +186,18 @@ def bench(
                 rows.append(_speed(loaded, name, attends, depth, decode, machine, event))
                 timing.add_prefill(done + depth, event.prefill_s)
                 timing.add_decode(decode * len(rows), event.decode_s)
+                if run is runs[0][2]:
+                    for into, tally in zip(computed, event.tallies, strict=True):
+                        into.add(tally)
                 yield rows[-1]
             done += depth
-    return BenchReport(machine, rows, plan.method, plan.bound_tokens, decode, timing)
+    return BenchReport(machine, *computed, rows, plan.method, plan.bound_tokens, decode, timing)
 
 
 def _ours(loaded: Loaded, plan: Plan, ids: Ids, decode: int) -> Iterator[int | _Run]:
     require_memory(loaded, plan)
     engine = engine_of(loaded, plan)
+    engine.tally = reading = Tally()
     state = engine.start()
     peak = _Peak(loaded)
     started = time.perf_counter()
@@ -165,10 +207,11 @@ def _ours(loaded: Loaded, plan: Plan, ids: Ids, decode: int) -> Iterator[int | _
     prefill_s = time.perf_counter() - started
     steps = engine.decode(state, last, stop_ids=frozenset(), limit=decode + 1, sampling=Sampling())
     next(steps)  # this one follows from the last token read
+    engine.tally = stepping = Tally()
     started = time.perf_counter()
     count = sum(1 for _ in steps)
     decode_s = (time.perf_counter() - started) / max(1, count) * decode
-    yield _Run(prefill_s, decode_s, state.nbytes, peak.bytes())
+    yield _Run(prefill_s, decode_s, state.nbytes, peak.bytes(), (reading, stepping))
 
 
 def _stock(loaded: Loaded, ids: Ids, decode: int) -> Iterator[int | _Run]:

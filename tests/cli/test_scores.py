@@ -96,6 +96,10 @@ def test_bench_as_a_table_with_ratios_and_bars(lmi: Run, model: str) -> None:
     assert sum("ratio" in line for line in lines) == 2
     assert sum("stock" in line for line in lines) == 4
     assert sum(any(word.startswith("#") for word in line) for line in lines) == 4
+    (at,) = (place for place, line in enumerate(lines) if line[:2] == ["computed", "by,"])
+    said = "passes: layer by layer by lmi, since torch computes the linear layers"
+    assert [said in " ".join(line) for line in lines[at + 1 :]] == [True, False, True, False]
+    assert lines[at + 1][0] == "prefill" and lines[at + 3][0] == "decode"
     assert "GFLOP/s" in result.err and "GB/s" in result.err
 
 

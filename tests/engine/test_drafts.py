@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.batch import Contrast, decode_batch
-from lmi_cli.engine.drafts import MOST_DRAFTED, Drafter, Drafts
+from lmi_cli.engine.drafts import DRAFTED_COST, MOST_DRAFTED, MOST_LOST, Drafter, Drafts, Places
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.language_model import LanguageModel
 from lmi_cli.engine.sampling import Sampling
@@ -33,7 +33,7 @@ def ids(*tokens: int) -> np.ndarray:
 
 def test_what_follows_a_passage_is_drafted() -> None:
     document = np.arange(100, dtype=np.int32)
-    drafter = Drafter(document, ids(7, 40, 41))
+    drafter = Drafter(Places(document), ids(7, 40, 41))
     assert drafter.draft(7) == [42, 43], "no longer than the match"
     drafter.take([42, 43, 44], 2)
     assert drafter.draft(7) == [45, 46, 47, 48, 49]
@@ -44,7 +44,7 @@ def test_what_follows_a_passage_is_drafted() -> None:
 
 
 def test_the_answer_itself_is_a_text() -> None:
-    drafter = Drafter(NOTHING, ids(1, 2, 3))
+    drafter = Drafter(Places(NOTHING), ids(1, 2, 3))
     assert drafter.draft(7) == []
     drafter.take([9], 0)
     drafter.take([2], 0)
@@ -54,19 +54,19 @@ def test_the_answer_itself_is_a_text() -> None:
 
 def test_the_most_frequent_continuation_is_drafted_and_of_several_the_last() -> None:
     text = ids(1, 2, 5, 0, 1, 2, 6, 0, 1, 2, 6, 0, 1, 2, 5, 7)
-    assert Drafter(text, ids(1, 2)).draft(1) == [5]
-    assert Drafter(text[:-5], ids(1, 2)).draft(1) == [6]
+    assert Drafter(Places(text), ids(1, 2)).draft(1) == [5]
+    assert Drafter(Places(text[:-5]), ids(1, 2)).draft(1) == [6]
 
 
 def test_a_draft_ends_where_it_gets_unlikely() -> None:
     text = np.concatenate([ids(1, 2, 3, other, 1, 2, 3, other) for other in range(10, 30)])
-    assert Drafter(text, ids(0, 1)).draft(7) == []
-    assert Drafter(text, ids(0, 1, 2)).draft(7) == [3]
+    assert Drafter(Places(text), ids(0, 1)).draft(7) == []
+    assert Drafter(Places(text), ids(0, 1, 2)).draft(7) == [3]
 
 
 def test_after_wrong_drafts_a_match_has_to_be_longer() -> None:
     document = np.arange(200, dtype=np.int32)
-    drafter = Drafter(document, ids(20, 21))
+    drafter = Drafter(Places(document), ids(20, 21))
     passes = drafts = 0
     for start in range(30, 190, 4):  # pieces of two tokens, behind which the text is left
         drafted = drafter.draft(7)
@@ -81,12 +81,42 @@ def test_after_wrong_drafts_a_match_has_to_be_longer() -> None:
 
 @settings(max_examples=100)
 @given(
+    text=st.lists(st.integers(0, 3), min_size=20, max_size=60),
+    answer=st.lists(st.integers(0, 3), min_size=1, max_size=300),
+)
+def test_drafts_never_cost_much_more_than_they_save(text: list[int], answer: list[int]) -> None:
+    """The answer is made of few tokens, so that there is always something to draft, often wrong."""
+    drafter = Drafter(Places(ids(*text)), ids(0))
+    at = drafted = 0
+    while at < len(answer):
+        draft = drafter.draft(min(7, len(answer) - at - 1))
+        right = 0
+        while right < len(draft) and draft[right] == answer[at + right]:
+            right += 1
+        drafter.take(answer[at : at + right + 1], len(draft))
+        at, drafted = at + right + 1, drafted + len(draft)
+        saved = len(answer[:at]) - drafter.passes
+        start, share = MOST_LOST
+        assert DRAFTED_COST * drafted - saved <= start + share * drafter.passes
+
+
+@pytest.mark.parametrize("text", [ids(), ids(3), ids(1, 2, 1, 1, 4, 1)], ids=len)
+def test_places_are_the_same_however_they_are_found(text: np.ndarray) -> None:
+    places = Places(text)
+    for _ in range(200):
+        for token in range(6):
+            assert places.of(token).tolist() == np.flatnonzero(text[:-1] == token).tolist()
+    assert places.is_sorted
+
+
+@settings(max_examples=100)
+@given(
     text=st.lists(st.integers(0, 3), min_size=1, max_size=60),
     before=st.lists(st.integers(0, 3), min_size=1, max_size=20),
     more=st.lists(st.integers(0, 3), max_size=15),
 )
 def test_matches_are_the_longest(text: list[int], before: list[int], more: list[int]) -> None:
-    drafter = Drafter(ids(*text), ids(*before))
+    drafter = Drafter(Places(ids(*text)), ids(*before))
     document, own = drafter._texts
     whole = list(before)
     for token in [*more, None]:
@@ -113,7 +143,7 @@ class Guesser(Drafter):
     """Knows the answer, and makes mistakes at random."""
 
     def __init__(self, answer: list[int], seed: int) -> None:
-        super().__init__(NOTHING, NOTHING)
+        super().__init__(Places(NOTHING), NOTHING)
         self._known = answer
         self._random = np.random.default_rng(seed)
 

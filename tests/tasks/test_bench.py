@@ -1,23 +1,31 @@
 """What ``lmi bench`` counts; how fast anything is, it only measures."""
 
+from collections import Counter
 from dataclasses import replace
 from mmap import mmap
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from chat_model import save_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lmi_cli.engine import probe
+from lmi_cli.checkpoints.resolve import resolve
+from lmi_cli.engine import forward, probe
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
-from lmi_cli.methods import Full, LMInfinite, MethodChoice
+from lmi_cli.methods import METHODS, Full, LMInfinite, MethodChoice
 from lmi_cli.methods.base import visible_tokens
 from lmi_cli.models.causal_lm import load_pretrained
 from lmi_cli.models.costs import costs_of
-from lmi_cli.models.load import Loaded
+from lmi_cli.models.load import Loaded, load
+from lmi_cli.models.placement import Placement
 from lmi_cli.models.stock import stock
+from lmi_cli.native import attention as native_attention
+from lmi_cli.native.step import Stepper
 from lmi_cli.tasks.bench import BenchReport, Speed, bench
 from lmi_cli.tasks.events import Progress, follow
 
@@ -30,9 +38,9 @@ def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(loaded: Loaded, depths: list[int], **arguments: object) -> list[object]:
     settings: dict[str, object] = {"decode": 3, "against": "stock", "chunk": 64}
-    choice = MethodChoice(given={"window": 100})
+    settings["choice"] = MethodChoice(given={"window": 100})
     events: list[object] = []
-    task = bench(loaded, choice, depths, **settings | arguments)  # type: ignore[arg-type]
+    task = bench(loaded, depths=depths, **settings | arguments)  # type: ignore[arg-type]
     report = follow(task, events.append)
     return [*events, report]
 
@@ -130,3 +138,46 @@ def test_what_cannot_be_measured_is_refused(loaded: Loaded, arguments: dict[str,
     depths = arguments.pop("depths", [10])
     with pytest.raises(UsageError):
         run(loaded, depths, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("native")
+def test_it_says_what_computed_its_passes(
+    name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says is compared with the calls of the library; the first run is a warm-up."""
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path / "cache"))
+    folder = save_model(tmp_path / "m", hidden_size=128, num_attention_heads=2, head_dim=64)
+    loaded = load(resolve(str(folder)), Placement(dtype=dtype))
+    calls = Counter[str]()
+
+    def count(owner: Any, what: str) -> None:
+        function = getattr(owner, what)
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            calls[f"{owner.__name__}.{what}"] += 1
+            return function(*arguments, **named)
+
+        monkeypatch.setattr(owner, what, counted)
+
+    count(Stepper, "step")
+    count(native_attention, "attend")
+    count(forward, "attend")
+    given = {} if "window" not in {o.name for o in METHODS[name].options} else {"window": 70}
+    report = run(loaded, [64], against="none", choice=MethodChoice(name, given))[-1]
+    assert isinstance(report, BenchReport)
+    in_c = dtype == "bfloat16"
+    assert (report.machine.layers_by, report.machine.linear_by) == ("lmi", "C" if in_c else "torch")
+    prefill, decode = report.prefill, report.decode
+    assert (prefill.passes, prefill.one_call, decode.passes) == (1, 0, 3)
+    for computed in (prefill, decode):
+        assert computed.one_call + sum(computed.layer_by_layer.values()) == computed.passes
+        assert all(by.startswith("C" if in_c else "torch, since ") for by in computed.attention)
+    attended = Counter(prefill.attention) + Counter(decode.attention)
+    assert calls["Stepper.step"] == 2 * decode.one_call
+    assert calls["lmi_cli.native.attention.attend"] == 2 * attended["C"]
+    assert calls["lmi_cli.engine.forward.attend"] == 2 * attended.total()
+    if not in_c:
+        assert decode.layer_by_layer == {"torch computes the linear layers": 3}
+        assert set(decode.attention) == {"torch, since tensors are float32 on cpu"}
