@@ -61,6 +61,11 @@ def visible_passages(document: Document, reread: Sequence[Passage], searched: in
     return Visible(0, 0, document.tokens - again, searched=searched, reread=again)
 
 
+def visible_notes(document: Document) -> Visible:
+    """What is visible of a document of which only notes are read."""
+    return Visible(0, 0, document.tokens, noted=document.tokens)
+
+
 def prompt_text(
     tokenizer: Tokenizer,
     reading: Reading | None,
