@@ -12,6 +12,7 @@ from reading_helpers import Settings
 
 from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine import MEASURES
+from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError, UsageError
 from lmi_cli.methods import MethodChoice
@@ -37,7 +38,17 @@ XL3M = Settings(memory=MemoryChoice("xl3m", index=False))
 CHAIN = Settings(memory=MemoryChoice("chain", index=False))
 INDEX = Settings(memory=MemoryChoice())
 QUESTIONS = ["What is green?", "Where is the walrus?", "Why?", *(f"Who is {n}?" for n in range(7))]
+HEADS = RetrievalHeads((AttentionHead(1, 0), AttentionHead(0, 2)), 32)
 TOPICS = ("meadows", "harbours", "castles", "orchards", "bridges")
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    """A model that reads 1,024 tokens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        folder = save_model(Path(mkdtemp()) / "m", max_position_embeddings=1024)
+        yield load(resolve(str(folder)), Placement(dtype="float32"))
 
 
 class TestSegments:
@@ -132,7 +143,7 @@ class TestSegments:
     def test_pages_and_sources_are_not_crossed(self, model: Loaded, corpus: Corpora) -> None:
         reading = XL3M.read(model, corpus(TEXT, SHORT * 30))
         answer = XL3M.ask(model, reading)
-        assert all("==" not in item.text for item in answer.evidence)
+        assert {Path(item.source).name for item in answer.evidence} <= {"0.txt", "1.txt"}
         for passage in self.segments(model, reading.document).passages:
             first, last = (reading.document.place(t) for t in (passage.first, passage.stop - 1))
             assert first.source == last.source
@@ -176,14 +187,6 @@ Said = Callable[[str, str], str]
 
 
 class TestChain:
-    @pytest.fixture(scope="class")
-    def model(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
-        """A model that reads 1,024 tokens."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("LMI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-            folder = save_model(Path(mkdtemp()) / "m", max_position_embeddings=1024)
-            yield load(resolve(str(folder)), Placement(dtype="float32"))
-
     @pytest.fixture
     def book(self, tmp_path: Path) -> Path:
         path = tmp_path / "book.md"
@@ -194,7 +197,7 @@ class TestChain:
         return path
 
     @pytest.fixture
-    def says(self, monkeypatch: pytest.MonkeyPatch, model: Loaded) -> Callable[[Said], list[str]]:
+    def says(self, monkeypatch: pytest.MonkeyPatch, longer: Loaded) -> Callable[[Said], list[str]]:
         """Have the model write something; returns a list that will have all it was given."""
 
         def script(said: Said) -> list[str]:
@@ -208,7 +211,7 @@ class TestChain:
                 count: int,
                 number: int,
             ) -> list[str]:
-                decode = model.tokenizer.decode
+                decode = longer.tokenizer.decode
                 given = [decode(text.tolist()) + decode(ids.tolist()) for ids in more]
                 seen.extend(given)
                 return [said(each, asked) for each, asked in zip(given, instructions, strict=True)]
@@ -218,20 +221,20 @@ class TestChain:
 
         return script
 
-    def ask(self, model: Loaded, book: Path, *questions: str) -> list[Answer]:
-        reading = CHAIN.read(model, open_corpus([str(book)]))
-        options = replace(CHAIN.options(model), show_prompt=True)
-        return follow(Asker(model, reading, options).ask_all(questions))
+    def ask(self, longer: Loaded, book: Path, *questions: str) -> list[Answer]:
+        reading = CHAIN.read(longer, open_corpus([str(book)]))
+        options = replace(CHAIN.options(longer), show_prompt=True)
+        return follow(Asker(longer, reading, options).ask_all(questions))
 
     def test_notes_go_from_part_to_part_and_the_answer_comes_from_the_last(
-        self, model: Loaded, book: Path, says: Callable[[Said], list[str]]
+        self, longer: Loaded, book: Path, says: Callable[[Said], list[str]]
     ) -> None:
         def true(text: str, asked: str) -> str:
             found = [each for each in TOPICS if f"The {each} " in text]
             return " ".join(f"The {each} were built by many hands." for each in found[:NOTES])
 
         seen = says(true)
-        (answer,) = self.ask(model, book, "Who built the country?")
+        (answer,) = self.ask(longer, book, "Who built the country?")
         assert answer.answered_from == "chain" and answer.visible.noted > 0
         assert len(seen) > 2 and "The meadows were built by many hands." in seen[1]
         assert "by many hands" not in seen[0].replace("kept by many hands", "")
@@ -244,7 +247,7 @@ class TestChain:
             assert item.line_start is not None
 
     def test_what_no_part_supports_is_left_out_and_silence_keeps_the_notes(
-        self, model: Loaded, book: Path, says: Callable[[Said], list[str]]
+        self, longer: Loaded, book: Path, says: Callable[[Said], list[str]]
     ) -> None:
         def said(text: str, asked: str) -> str:
             if "The castles of" in text:
@@ -252,49 +255,50 @@ class TestChain:
             return "Napoleon conquered Moscow in a cold winter."
 
         says(said)
-        (answer,) = self.ask(model, book, "Who built the castles?")
+        (answer,) = self.ask(longer, book, "Who built the castles?")
         assert answer.notes == ["The castles were built by many hands."]
         assert [item.headings for item in answer.evidence] == [["On castles"]]
 
     def test_nothing_is_claimed_without_notes(
-        self, model: Loaded, book: Path, says: Callable[[Said], list[str]]
+        self, longer: Loaded, book: Path, says: Callable[[Said], list[str]]
     ) -> None:
         says(lambda text, asked: f"{asked} Who built it? nothing whole")
-        (answer,) = self.ask(model, book, "Who built it?")
+        (answer,) = self.ask(longer, book, "Who built it?")
         assert answer.answered_from == "chain" and not answer.notes and not answer.evidence
 
     def test_several_questions_share_the_reading(
-        self, model: Loaded, book: Path, says: Callable[[Said], list[str]]
+        self, longer: Loaded, book: Path, says: Callable[[Said], list[str]]
     ) -> None:
         seen = says(lambda text, asked: "")
-        self.ask(model, book, "Who?")
+        self.ask(longer, book, "Who?")
         alone = len(seen)
-        self.ask(model, book, "Who?", "Why?", "When?")
+        self.ask(longer, book, "Who?", "Why?", "When?")
         assert len(seen) == 4 * alone
 
     @pytest.mark.parametrize("temperature", [0.0, 1.0])
-    def test_what_a_model_writes(self, model: Loaded, book: Path, temperature: float) -> None:
+    def test_what_a_model_writes(self, longer: Loaded, book: Path, temperature: float) -> None:
         """A random model writes no sentences, but it ends, and the same each time."""
         settings = CHAIN.but(sampling=Sampling(temperature))
-        reading = settings.read(model, open_corpus([str(book)]))
+        reading = settings.read(longer, open_corpus([str(book)]))
         events: list[Delta | Answer | Progress] = []
-        asker = settings.asker(model, reading)
+        asker = settings.asker(longer, reading)
         first = follow(asker.ask_all(["Who?", "Why?"]), events.append)
         parts = [event for event in events if isinstance(event, Progress)]
         assert parts[-1].done == parts[-1].total == len(parts) and parts[-1].unit == "parts"
         assert asker.timing.parts_s > 0
         alone = [
-            follow(settings.asker(model, reading).ask(q, n)) for n, q in enumerate(("Who?", "Why?"))
+            follow(settings.asker(longer, reading).ask(q, n))
+            for n, q in enumerate(("Who?", "Why?"))
         ]
         assert first == alone
 
     def test_what_is_written_behind_a_text_is_what_is_written_about_the_whole(
-        self, model: Loaded
+        self, longer: Loaded
     ) -> None:
-        prompts = CHAIN.prompts(model).for_instructions()
-        text, more = (model.tokenizer.encode(each).ids for each in ("The grass. ", "The sky. "))
+        prompts = CHAIN.prompts(longer).for_instructions()
+        text, more = (longer.tokenizer.encode(each).ids for each in ("The grass. ", "The sky. "))
         asked = INSTRUCTION.format(question="Why?")
-        writer = Writer(model, prompts, Sampling(), 16)
+        writer = Writer(longer, prompts, Sampling(), 16)
         (behind,) = writer.write_behind(text, [more], [asked], 1, 0)
         read = writer.read
         (whole,) = writer.write_behind(np.concatenate([text, more]), [more[:0]], [asked], 1, 0)
@@ -336,17 +340,18 @@ class TestOrders:
 
     @pytest.mark.parametrize("order", ["document", "best-last", "ends"])
     def test_passages_stand_in_the_prompt_as_asked_for(
-        self, model: Loaded, corpus: Corpora, order: str
+        self, longer: Loaded, corpus: Corpora, order: str
     ) -> None:
+        model = replace(longer, known=replace(longer.known, heads=HEADS))
         reading = INDEX.read(model, corpus(TEXT))
+        document = reading.document
         options = replace(
             INDEX.options(model), passages=3, passage_order=order, show_prompt=True, rank="fast"
         )
-        document = reading.document
         asker = Asker(model, reading, options)
         best = [item.passage for item in asker.ranked("What is green?")][:3]
         answer = follow(asker.ask("What is green?"))
         texts = [document.text[slice(*document.span(each))] for each in arranged(best, order)]
         places = [(answer.prompt or "").index(text) for text in texts]
-        assert len(places) in (1, 2, 3) and places == sorted(places)
-        assert answer.visible.reread <= sum(map(len, best))
+        assert places == sorted(places) and answer.passages == 3
+        assert answer.visible.reread == sum(map(len, best))
