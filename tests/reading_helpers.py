@@ -9,7 +9,7 @@ from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus
 from lmi_cli.tasks.asking import AnswerOptions, Asker
-from lmi_cli.tasks.events import Note, Progress, follow
+from lmi_cli.tasks.events import Delta, Note, Progress, follow
 from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice, ReadingRequest
 from lmi_cli.tasks.reading import Reading, read
 from lmi_cli.tasks.report import Answer
@@ -74,7 +74,9 @@ class Settings:
     ) -> Answer:
         pieces: list[str] = []
         task = self.asker(model, reading).ask(question, 0, earlier, answer_from=source)
-        answer = follow(task, lambda delta: pieces.append(delta.text))
+        answer = follow(
+            task, lambda event: pieces.append(event.text) if isinstance(event, Delta) else None
+        )
         assert "".join(pieces) == answer.answer
         return answer
 

@@ -51,7 +51,7 @@ def command(request: ChatRequest) -> None:
     for line in closing.work_lines(opened, reading.report(), reading.timing()):
         session.say(line)
     session.say("type a question, or /help")
-    conversation = _Conversation(opened.loaded, asker)
+    conversation = _Conversation(opened.loaded, asker, session)
     while sys.stdin is not None:
         if sys.stdin.isatty() and not request.quiet and sys.stderr is not None:
             sys.stderr.write("> ")
@@ -73,20 +73,22 @@ def command(request: ChatRequest) -> None:
 class _Conversation:
     """The turns so far, and the commands that act on them."""
 
-    def __init__(self, model: "Loaded", asker: "Asker") -> None:
+    def __init__(self, model: "Loaded", asker: "Asker", session: Session) -> None:
         self._model = model
         self._asker = asker
+        self._session = session
         self._turns: list[tuple[str, str]] = []
         self._last: Answer | None = None
         self._asked = 0
 
     def ask(self, question: str) -> None:
         """Answer a question, streaming the answer to stdout."""
-        from lmi_cli.tasks.events import follow
-
         sink = Output(None)
         task = self._asker.ask(question, self._asked, self._turns)
-        self._last = follow(task, lambda delta: sink.write(delta.text))
+        with self._session as session:
+            self._last = session.follow(
+                task, "going through the parts", lambda delta: sink.write(delta.text)
+            )
         self._turns.append((question, self._last.answer))
         self._asked += 1
         sink.end_line()

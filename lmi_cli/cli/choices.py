@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.request import Request
-from lmi_cli.engine import MOST_CHUNK, SPECULATE
+from lmi_cli.engine import MEASURES, MOST_CHUNK, SPECULATE
 from lmi_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
     """
     import psutil
 
-    from lmi_cli.tasks.plan import INDEXES, NO_MEMORY, RANKS, MemoryChoice
+    from lmi_cli.tasks.plan import INDEXES, NO_MEMORY, ORDERS, PARTWISE, RANKS, MemoryChoice
 
     asked, budget = request.answer_from, request.memory_budget
     if keep not in (None, "index", "store", "both"):
@@ -53,11 +53,14 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
     for flag, value, known in (
         ("--index", request.index or INDEXES[0], INDEXES),
         ("--rank", request.rank, RANKS),
+        ("--passage-order", request.passage_order, ORDERS),
+        ("--segment-score", request.segment_score, MEASURES),
     ):
         if value not in known:
             raise UsageError(
                 f"unknown value {value!r} for {flag}", hint="one of " + ", ".join(known)
             )
+    _require_rereading(request)
     if request.no_memory:
         if asked not in ("auto", "window"):
             raise UsageError(f"--answer-from {asked} cannot be combined with --no-memory")
@@ -67,8 +70,16 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
     elif budget < 0:
         raise UsageError(f"--memory-budget {budget}: the smallest is 0")
     choice = method_choice(request)
-    if asked == "auto" and choice.given.keys() - choice.fixed.keys():
+    searching = [_flag(name) for name in choice.given if name not in choice.fixed]
+    if asked == "auto" and searching:
         asked = "memory"  # an option of the store's search implies that it is to be searched
+    if asked in PARTWISE:
+        unused = {"--index": request.index, "--memory-int8": request.memory_int8}
+        for flag in (*(flag for flag, used in unused.items() if used), *searching):
+            raise UsageError(
+                f"--answer-from {asked} keeps nothing, so it cannot be combined with {flag}"
+            )
+        return MemoryChoice(asked, index=False)
     if keep is None:
         keep = "both" if asked == "memory" else "index"
     return MemoryChoice(
@@ -79,6 +90,44 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
         int8=request.memory_int8,
         budget_bytes=budget,
     )
+
+
+def require_reading(request: Request) -> None:
+    """Refuse bases of answers for which nothing is read beforehand."""
+    from lmi_cli.tasks.plan import PARTWISE
+
+    if request.answer_from in PARTWISE:
+        raise UsageError(
+            f"--answer-from {request.answer_from} reads a text anew with each question, so it is "
+            "an option of qa and chat only"
+        )
+
+
+def require_no_method(request: Request) -> None:
+    """Refuse a method where documents are not read by one."""
+    memory_choice(request).require_no_method(method_choice(request))
+
+
+def _require_rereading(request: Request) -> None:
+    """Refuse options about passages and segments where none is read again."""
+    asked = request.answer_from
+    if request.passages is not None and request.passages < 1:
+        raise UsageError(f"--passages {request.passages}: the smallest is 1")
+    for flag, used, bases in (
+        ("--passages", request.passages is not None, ("auto", "passages", "xl3m")),
+        ("--passage-order", request.passage_order != "document", ("auto", "passages")),
+        ("--segment-score", request.segment_score != MEASURES[0], ("xl3m",)),
+    ):
+        if used and (asked not in bases or request.no_memory):
+            basis = "--no-memory" if request.no_memory else f"--answer-from {asked}"
+            raise UsageError(
+                f"{flag} cannot be combined with {basis}",
+                hint="it is an option of --answer-from " + " and ".join(bases[-2:]),
+            )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def sampling_of(request: Request) -> "Sampling":
@@ -135,6 +184,9 @@ def answer_options(request: Request, prompts: "Prompts") -> "AnswerOptions":
         contrast=request.contrast,
         speculate=request.speculate,
         show_prompt=request.show_prompt,
+        passages=request.passages,
+        passage_order=request.passage_order,
+        measure=request.segment_score,
     )
 
 

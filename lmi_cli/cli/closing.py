@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _INDENT = "    "
 _GAP = " ... "
 """Between two sentences that are quoted."""
+_SHOWN_CHARS = 600
+"""Of a passage that is shown whole; segments are longer than passages."""
 _ABOVE = " > "
 """Between the definitions that a line of code stands in."""
 _ENDINGS = {
@@ -49,13 +51,18 @@ def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing", *more:
     speed = timing.prefill_tok_per_s or 0.0
     fresh, read = round(timing.prefill_s * speed), report.document_tokens - report.unread_tokens
     tokens = f"{read:,} of {report.document_tokens:,}" if report.unread_tokens else f"{read:,}"
-    if not timing.prefill_s:
+    if report.form == "parts":
+        line = f"{tokens} tokens, read part by part with each question"
+        line += f", in {timing.parts_s:.1f} s" if timing.parts_s else ""
+    elif not timing.prefill_s:
         line = f"{tokens} tokens come from the state file"
     elif 0 < fresh < read:  # the rest comes from a state file
         line = f"read {fresh:,} more tokens, {tokens} in all, in {timing.prefill_s:.1f} s"
     else:
         line = f"read {tokens} tokens in {timing.prefill_s:.1f} s"
     line += f" ({speed:,.0f} tok/s)" if speed else ""
+    if timing.parts_s and report.form != "parts":
+        line += f", read again part by part in {timing.parts_s:.1f} s"
     line += f", loaded in {opened.load_s:.1f} s"
     if timing.decode_tok_per_s:
         line += f", decoded at {timing.decode_tok_per_s:.1f} tok/s"
@@ -88,6 +95,11 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
         return f"{seen}; of {visible.searched:,} more, {attended}" if visible.searched else seen
     if visible.unseen == 0:
         return "the model could see the whole text"
+    if visible.noted:
+        return (
+            f"the model answered from notes that it took on all {visible.noted:,} tokens, one part "
+            "after the other; it did NOT see the text itself when it answered"
+        )
     if visible.reread:
         return (
             f"the model answered from passages of {visible.reread:,} tokens in all, the best "
@@ -119,7 +131,7 @@ def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
     """The passages that the question is about, best first, with the sentences that matter most."""
     width, lines = columns(sys.stderr), list[str]()
     for item in answer.evidence:
-        place, quote = place_of(item, report.sources), quote_of(item)
+        place, quote = place_of(item, report.sources), _shortened(quote_of(item))
         if width is None:
             lines.append(f"  {place}: {quote}")
         else:
@@ -129,7 +141,14 @@ def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
             lines += textwrap.wrap(
                 quote, max(20, width - 1), initial_indent=_INDENT, subsequent_indent=_INDENT
             )
+    if answer.answered_from == "chain":
+        told = "the notes come from these sentences, the best supported ones first:"
+        return [told, *lines] if lines else ["no note was taken that the text supports"]
     return ["most relevant passages, best first:", *lines] if lines else []
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS].rstrip() + " ..."
 
 
 def prompt_lines(answer: "Answer") -> list[str]:

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmi_cli.cli import closing, envelope
-from lmi_cli.cli.choices import memory_choice, method_choice, prompts_of, reading_request
+from lmi_cli.cli.choices import (
+    memory_choice,
+    method_choice,
+    prompts_of,
+    reading_request,
+    require_no_method,
+)
 from lmi_cli.cli.console import Output, mebibytes, one_line
 from lmi_cli.cli.request import Request
 from lmi_cli.cli.session import Session, open_sources, require_whole_input, state_file
@@ -63,6 +69,7 @@ def dry_run(
         return plan_reading(known, wanted, tokens, questions)
 
     memory_choice(request, keep)  # checked before anything is read
+    require_no_method(request)
     _report(command, request, paths, planned)
 
 
@@ -263,7 +270,8 @@ def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
     if plan.form == "fits":
         yield f"fits     yes, within {length}"
     elif plan.excerpt is None:
-        yield f"fits     no, not within {length} (prompt included): read with {used}"
+        how = "read in parts with each question" if plan.only_text else f"read with {used}"
+        yield f"fits     no, not within {length} (prompt included): {how}"
     else:
         first, last = plan.excerpt
         part = f"the first {first:,} and the last {last:,}" if first else f"the last {last:,}"
@@ -276,7 +284,9 @@ def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
         f"memory   weights {mebibytes(plan.weights_bytes)}, cache {cache_text(plan)} ({bound}, "
         f"{per_token:,} bytes per token in all layers, {dtype}){stored}, plus the program itself"
     )
-    if plan.prefill_s is None:
+    if plan.only_text:
+        yield "time     nothing is read before a question; each takes the time of a reading or more"
+    elif plan.prefill_s is None:
         yield "time     unknown: this model has not yet read with these settings on this machine"
     else:
         speed = report.tokens / plan.prefill_s if plan.prefill_s else 0.0

@@ -93,8 +93,9 @@ def timing_object(opened: Opened, timing: "Timing") -> dict[str, Any]:
 
 def sampling_object(request: Request) -> dict[str, Any]:
     """``sampling``: how tokens were chosen."""
-    names = ("temperature", "top_p", "top_k", "seed", "max_new_tokens", "contrast", "rank")
-    return {name: getattr(request, name) for name in (*names, "speculate")}
+    names = ["temperature", "top_p", "top_k", "seed", "max_new_tokens", "contrast", "rank"]
+    names += ["speculate", "passages", "passage_order", "segment_score"]
+    return {name: getattr(request, name) for name in names}
 
 
 def dump_reading(

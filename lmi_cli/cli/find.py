@@ -10,7 +10,7 @@ from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.console import Output
 from lmi_cli.cli.dry_run import dry_run
 from lmi_cli.cli.qa import split_arguments
-from lmi_cli.cli.request import GENERATION, READS, Request
+from lmi_cli.cli.request import GENERATION, READS, REREADING, Request
 from lmi_cli.cli.session import Session
 from lmi_cli.errors import UsageError
 
@@ -27,7 +27,12 @@ class FindRequest(Request):
     """Options of ``lmi find``."""
 
     panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != GENERATION)
-    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "no_memory", "answer_from")
+    omitted: ClassVar[tuple[str, ...]] = (
+        "no_stream",
+        "no_memory",
+        "answer_from",
+        *REREADING,
+    )
 
     arguments: list[str] | None = argument(
         "SOURCE... QUERY", "Files, folders, a state file, or - for standard input; then the query."

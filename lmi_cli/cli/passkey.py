@@ -5,9 +5,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import Panel, counts
-from lmi_cli.cli.choices import memory_choice, method_choice
+from lmi_cli.cli.choices import memory_choice, method_choice, require_reading
 from lmi_cli.cli.console import Output
-from lmi_cli.cli.request import MEMORY, MESSAGES, METHOD, MODEL, OUTPUT, Request
+from lmi_cli.cli.request import (
+    MEMORY,
+    MESSAGES,
+    METHOD,
+    MODEL,
+    OUTPUT,
+    REREADING,
+    Request,
+)
 from lmi_cli.cli.session import Opened, Session
 from lmi_cli.errors import UsageError
 
@@ -30,7 +38,7 @@ class PasskeyRequest(Request):
     """Options of ``lmi passkey``."""
 
     panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, OUTPUT, MESSAGES)
-    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "strict")
+    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "strict", *REREADING)
 
     lengths: str = GRID("--lengths N,...", "Prompt lengths in tokens, as in 4k,16k.", "4k,8k")
     depths: str = GRID(
@@ -47,6 +55,7 @@ def command(request: PasskeyRequest) -> None:
     if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 1:
         raise UsageError("the grid is empty: lengths, depths, --trials and -n start at 1")
     sink = Output(request.output)
+    require_reading(request)
     choice, memory = method_choice(request), memory_choice(request)
     with Session(request) as session:
         opened = session.load()

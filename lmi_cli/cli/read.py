@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import closing, envelope
 from lmi_cli.cli.arguments import argument
-from lmi_cli.cli.choices import memory_choice, prompts_of, reading_request
+from lmi_cli.cli.choices import (
+    memory_choice,
+    prompts_of,
+    reading_request,
+    require_reading,
+)
 from lmi_cli.cli.console import Output, one_line
 from lmi_cli.cli.dry_run import dry_run
-from lmi_cli.cli.request import GENERATION, MEMORY, READS, Request
+from lmi_cli.cli.request import GENERATION, MEMORY, READS, REREADING, Request
 from lmi_cli.cli.session import (
     Session,
     open_sources,
@@ -31,7 +36,7 @@ class ReadRequest(Request):
     """Options of ``lmi read``."""
 
     panels: ClassVar[tuple[str, ...]] = tuple(panel for panel in READS if panel != GENERATION)
-    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "rank")
+    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "rank", *REREADING)
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
     keep: str | None = MEMORY("--keep NAME", "What to keep of each token: index, store or both.")
@@ -44,6 +49,7 @@ def command(request: ReadRequest) -> None:
     To continue an interrupted reading, run the same command again.
     """
     paths = request.arguments or [piped_source()]
+    require_reading(request)
     if state_file(paths) is not None:
         raise UsageError(
             f"{paths[0]} is a state file, so it has been read", hint=f"lmi qa {paths[0]} QUESTION"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lmi_cli.cli.arguments import Panel, method_options
-from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, SPECULATE
+from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, MEASURES, SPECULATE
 from lmi_cli.methods import METHODS, Parameter
 
 SOURCES, MODEL, METHOD, MEMORY = map(Panel, ("Sources", "Model", "Method", "Memory"))
@@ -18,6 +18,9 @@ GENERATION, OUTPUT, MESSAGES = map(Panel, ("Generation", "Output", "Messages"))
 
 READS = (SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES)
 """Panels of a command that reads documents and answers questions."""
+
+REREADING = ("passages", "passage_order", "segment_score")
+"""Options under ``MEMORY`` of commands that answer questions."""
 
 # Types of options; None means that the option is not used.
 Text = str | None
@@ -65,8 +68,27 @@ class Request:
 
     answer_from: str = MEMORY(
         "--answer-from NAME",
-        "Basis of answers about a long text: auto, passages, memory or window.",
+        "Basis of answers about a long text: auto, passages, memory or window; or, read part by "
+        "part with each question, xl3m (the segments behind which the model foresees the question "
+        "best) or chain (notes that it takes on one part after the other).",
         "auto",
+    )
+    passages: Count = MEMORY(
+        "--passages N",
+        "Passages or segments that are read again at most (default: of passages, the best and "
+        "perhaps its neighbour; of segments, as many as have room).",
+    )
+    passage_order: str = MEMORY(
+        "--passage-order NAME",
+        "Order in which passages stand in the prompt: document, best-last, or ends (the best at "
+        "both ends).",
+        "document",
+    )
+    segment_score: str = MEMORY(
+        "--segment-score NAME",
+        "What segments are ranked by: the likelihood of the question behind them, or the certainty "
+        "of the model about it.",
+        MEASURES[0],
     )
     index: Text = MEMORY(
         "--index NAME",

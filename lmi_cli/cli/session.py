@@ -19,6 +19,7 @@ from lmi_cli.cli.choices import (
     prompts_of,
     read_options,
     reading_request,
+    require_no_method,
     sampling_of,
 )
 from lmi_cli.cli.console import message
@@ -192,7 +193,7 @@ class Session:
             prompts = prompts_of(self.request, opened.loaded.known, label)
         else:
             corpus = open_sources(paths, self.request)
-            memory_choice(self.request)
+            require_no_method(self.request)
             sampling_of(self.request)
             opened = self.load()
             prompts = prompts_of(self.request, opened.loaded.known, label)

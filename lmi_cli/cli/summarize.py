@@ -12,7 +12,7 @@ from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import memory_choice, prompts_of, sampling_of
 from lmi_cli.cli.console import Output, is_special, mebibytes
 from lmi_cli.cli.dry_run import dry_run, dry_run_of_parts
-from lmi_cli.cli.request import READS, Request
+from lmi_cli.cli.request import READS, REREADING, Request
 from lmi_cli.cli.session import (
     Opened,
     Session,
@@ -44,7 +44,7 @@ class SummarizeRequest(Request):
     """Options of ``lmi summarize``."""
 
     panels: ClassVar[tuple[str, ...]] = READS
-    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "answer_from")
+    omitted: ClassVar[tuple[str, ...]] = ("no_stream", "answer_from", *REREADING)
 
     arguments: list[str] | None = argument(
         "SOURCE...", "Files, folders, a state file, or - for standard input."

@@ -21,5 +21,9 @@ SPECULATE = ("auto", "suffix", "none")
 """Whether tokens are drafted (:mod:`lmi_cli.engine.drafts`): ``auto`` drafts where no answer can
 change by it."""
 
+MEASURES = ("likelihood", "certainty")
+"""How well a model foresees a question (:mod:`lmi_cli.engine.foresight`); the first is the
+default."""
+
 CONTRAST = 0.5
 """Weight of :class:`lmi_cli.engine.batch.Contrast` in answers, unless the user says otherwise."""

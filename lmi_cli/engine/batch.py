@@ -231,14 +231,14 @@ def _advance(engine: Engine, streams: Sequence[_Stream], limit: int, most: int) 
     ids = [np.array([each.tokens[-1], *each.drafted], dtype=np.int32) for each in streams]
     ids += [each for each, stream in zip(ids, streams, strict=True) if stream.contrast is not None]
     states += [each.state for each in contrasts]
-    hidden = _forward(engine, states, ids).split([len(each) for each in ids])
+    hidden = forward_batch(engine, states, ids).split([len(each) for each in ids])
     for stream, found in zip(streams, hidden, strict=False):
         stream.hidden = found
     for contrast, found in zip(contrasts, hidden[len(streams) :], strict=True):
         contrast.last = found
 
 
-def _forward(engine: Engine, states: Sequence[StreamState], ids: Sequence[Ids]) -> Tensor:
+def forward_batch(engine: Engine, states: Sequence[StreamState], ids: Sequence[Ids]) -> Tensor:
     """Read tokens in each stream; returns hidden states ``[tokens, hidden]``."""
     if len(states) == 1 or engine.method.pass_tokens is not None:
         pairs = zip(states, ids, strict=True)

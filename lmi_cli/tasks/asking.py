@@ -1,7 +1,7 @@
 """The one asker: answers questions about a document that has been read.
 
 An answer is based on the whole text if the model sees all of it; otherwise on passages that are
-read again, on the store, or on the window alone.
+read again, on the store, on the window alone, or on what is found part by part with each question.
 """
 
 import time
@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from lmi_cli.cache.state import StreamState
-from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, SPECULATE
+from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, MEASURES, SPECULATE
 from lmi_cli.engine.batch import Contrast, decode_batch
 from lmi_cli.engine.drafts import Drafts
 from lmi_cli.engine.engine import Engine, Ids
@@ -22,27 +22,26 @@ from lmi_cli.errors import StateFileError, UsageError
 from lmi_cli.methods import Method, MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.answer_text import AnswerText
-from lmi_cli.tasks.document import Passage
-from lmi_cli.tasks.events import Delta
+from lmi_cli.tasks.events import Delta, Progress
 from lmi_cli.tasks.evidence import LISTED, evidence_of
-from lmi_cli.tasks.finder import Finder, Ranked, read_again
+from lmi_cli.tasks.finder import Finder, Ranked
 from lmi_cli.tasks.headings import Sections
-from lmi_cli.tasks.plan import RANKS, require_fit
+from lmi_cli.tasks.partwise import Partwise
+from lmi_cli.tasks.plan import ORDERS, PARTWISE, RANKS, require_fit
+from lmi_cli.tasks.prompting import QuestionPrompts, looked_for
 from lmi_cli.tasks.reading import Reading, engine_of
-from lmi_cli.tasks.report import Answer, Evidence, Quote
+from lmi_cli.tasks.report import Answer, Evidence
+from lmi_cli.tasks.rereading import Basis, best_passages
 from lmi_cli.tasks.sight import (
     hidden_spans,
     prompt_text,
     searched_tokens,
-    visible_beside,
-    visible_passages,
+    visible_of,
 )
 from lmi_cli.text.prompts import Prompts, Turn
 
 _TOGETHER = 8
 """Questions that are answered at the same time."""
-
-_CONVERSATION_SHARE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,11 @@ class AnswerOptions:
     """How questions are asked and answered.
 
     Of the method, only options that reading does not fix are used; ``answer_from`` is one of
-    ``plan.ANSWER_FROM``, ``rank`` one of ``plan.RANKS``, and ``speculate`` one of
-    :data:`lmi_cli.engine.SPECULATE`. ``contrast`` is the weight of
-    :class:`lmi_cli.engine.batch.Contrast` in answers from passages.
+    ``plan.ANSWER_FROM``, ``rank`` one of ``plan.RANKS``, ``passage_order`` one of ``plan.ORDERS``,
+    and ``speculate`` one of :data:`lmi_cli.engine.SPECULATE`. ``contrast`` is the weight of
+    :class:`lmi_cli.engine.batch.Contrast` in answers from passages, segments and notes. At most
+    ``passages`` passages or segments are read again; None for as many as is usual. ``measure``, by
+    which segments are ranked, is one of :data:`lmi_cli.engine.MEASURES`.
     """
 
     prompts: Prompts
@@ -64,6 +65,9 @@ class AnswerOptions:
     contrast: float = CONTRAST
     speculate: str = SPECULATE[0]
     show_prompt: bool = False
+    passages: int | None = None
+    passage_order: str = ORDERS[0]
+    measure: str = MEASURES[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class _Begun:
         index: Number of the question.
         source: The basis of the answer.
         ids: What is read before it is generated.
-        without: The same without passages, if these are in it.
+        without: The same without what the answer is based on, if that is in it; the prompt is then
+            a sequence of its own.
         started: When ranking began, in seconds of the monotonic clock.
     """
 
@@ -118,7 +123,11 @@ class Asker:
         self._finder: Finder | None = None
         if reading.means is not None or "index" in reading.stores:
             self._finder = Finder(model, self._engine, reading, self._prompt, options.rank)
+        length = model.known.facts.trained_length
+        window = reading.plan.method.local_window or length
+        self._prompts = QuestionPrompts(model.tokenizer, prompts, self._prompt, window, length)
         self._sections = Sections(reading.document, reading.sources)
+        self._partwise = Partwise(model, reading, self._sections, options)
         self._generated = 0
         self._drafts = Drafts(model.lm, options.speculate, reading.document.ids)
 
@@ -129,7 +138,7 @@ class Asker:
         earlier: Sequence[Turn] = (),
         *,
         answer_from: str | None = None,
-    ) -> Generator[Delta, None, Answer]:
+    ) -> Generator[Delta | Progress, None, Answer]:
         """Answer a question.
 
         Args:
@@ -144,7 +153,10 @@ class Asker:
         """
         self.require_fit(question)
         answer: Answer | None = None
-        for event in self._answer([self._begin(question, index, earlier, answer_from)]):
+        source, started = answer_from or self.options.answer_from, time.monotonic()
+        (basis,) = yield from self._bases(source, [question], index, earlier)
+        begun = self._begin(question, index, source, basis, started, earlier)
+        for event in self._answer([begun]):
             if isinstance(event, Answer):
                 answer = event
             else:
@@ -153,7 +165,9 @@ class Asker:
             raise RuntimeError("there is no answer")
         return answer
 
-    def ask_all(self, questions: Sequence[str]) -> Generator[Delta | Answer, None, list[Answer]]:
+    def ask_all(
+        self, questions: Sequence[str]
+    ) -> Generator[Delta | Answer | Progress, None, list[Answer]]:
         """Answer questions in their order, each as if it were asked alone, apart from rounding.
 
         Those that are answered from passages are decoded several at a time.
@@ -162,13 +176,21 @@ class Asker:
             UsageError: See :meth:`ask`.
         """
         self.require_fit(*questions)
-        answers: list[Answer] = []
+        answers, bases = list[Answer](), list[Basis | None]()
+        source = self.options.answer_from
+        # Segments are read once for all questions, but notes are not taken for all at once.
+        shared = len(questions) if source == "xl3m" else _TOGETHER
         for first in range(0, len(questions), _TOGETHER):
-            some = questions[first : first + _TOGETHER]
-            begun = (self._begin(question, first + at) for at, question in enumerate(some))
-            for rereads, group in groupby(begun, lambda it: it.source == "passages"):
+            started = time.monotonic()
+            if first == len(bases):
+                bases += yield from self._bases(source, questions[first : first + shared], first)
+            begun = (
+                self._begin(questions[at], at, source, bases[at], started)
+                for at in range(first, min(first + _TOGETHER, len(questions)))
+            )
+            for fresh, group in groupby(begun, lambda it: it.without is not None):
                 # The others have large states of their own.
-                for each in [list(group)] if rereads else ([one] for one in group):
+                for each in [list(group)] if fresh else ([one] for one in group):
                     for event in self._answer(each):
                         if isinstance(event, Answer):
                             answers.append(event)
@@ -183,16 +205,8 @@ class Asker:
         self, ranked: Sequence[Ranked], count: int = LISTED, around: int = 0
     ) -> list[Evidence]:
         """The best of the passages ranked last, with the sentences that matter in them."""
-        reading = self.reading
-        return evidence_of(
-            reading.document,
-            reading.sources,
-            ranked,
-            self._finder,
-            count,
-            around,
-            self._sections,
-        )
+        document, sources = self.reading.document, self.reading.sources
+        return evidence_of(document, sources, ranked, self._finder, count, around, self._sections)
 
     def require_fit(self, *questions: str) -> None:
         """Refuse questions that are longer than the window, with a ``UsageError``."""
@@ -202,51 +216,74 @@ class Asker:
         self,
         question: str,
         index: int,
+        source: str,
+        basis: Basis | None,
+        started: float,
         earlier: Sequence[Turn] = (),
-        answer_from: str | None = None,
     ) -> "_Begun":
-        """Rank the passages for a question, and decide what its answer is based on."""
-        started = time.monotonic()
-        # A follow-up question is rarely clear without the one before it.
-        ranked = self.ranked(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
-        evidence = self.evidence(ranked)
-        tail = self._tail(question, earlier)
+        """Decide what the answer to a question is based on; without a basis, rank the passages."""
+        tail = self._prompts.tail(question, earlier)
         layers = self._model.known.facts.layers
         hidden = hidden_spans(self.reading, layers, len(tail))
-        source = answer_from or self.options.answer_from
         searched = searched_tokens(self.reading, self._searching, layers, len(tail))
-        # Where some layers or heads see everything, the others may still have something to search.
-        unseen = hidden or self.reading.plan.depth is not None
-        unseen = unseen or (source == "memory" and searched[0] > 0)
-        source = self._source(ranked, source) if unseen else "whole"
-        ids, without, reread = np.array(tail, dtype=np.int32), None, list[Passage]()
-        if source == "passages":
-            reread = read_again(ranked)
-            ids, without = self._reread(reread, evidence[0].quotes, question, earlier)
-        if source == "passages":
-            indexed = 0 if self._finder is None else self._finder.tokens
-            visible = visible_passages(self.reading.document, reread, indexed)
-        else:
-            found = searched if source == "memory" else self._beyond(hidden)
-            visible = visible_beside(self.reading, hidden, len(tail), *found)
+        evidence = [] if basis is None else basis.evidence
+        if basis is None:
+            ranked = self.ranked(looked_for(question, earlier))
+            evidence = self.evidence(ranked)
+            unseen = hidden or self.reading.plan.depth is not None or self.reading.plan.only_text
+            # Where some layers or heads see everything, the others may have something to search.
+            unseen = unseen or (source == "memory" and searched[0] > 0)
+            source = self._source(ranked, source) if unseen else "whole"
+            if source == "passages":
+                basis = best_passages(
+                    self.reading.document,
+                    self._model.tokenizer,
+                    ranked,
+                    evidence[0].quotes,
+                    self._room(question, earlier),
+                    self.options.passages,
+                    self.options.passage_order,
+                )
+        ids, without = np.array(tail, dtype=np.int32), None
+        if basis is not None:
+            ids, without = self._prompts.around(basis.text, question, earlier)
+        reread = None if basis is None else basis.passages
+        indexed = 0 if self._finder is None else self._finder.tokens
+        visible = visible_of(self.reading, source, hidden, len(tail), reread, searched, indexed)
         prompt = None
         if self.options.show_prompt:
-            whole = None if source == "passages" else self.reading
+            whole = None if without is not None else self.reading
             prompt = prompt_text(
                 self._model.tokenizer, whole, hidden, ids, attended=visible.attended
             )
-        answer = Answer(question, "", "", 0, visible, source, evidence, prompt)
+        answer = Answer(question, "", "", 0, visible, source, evidence, prompt=prompt)
+        if basis is not None:
+            answer.passages, answer.notes = len(basis.passages), basis.notes
         return _Begun(answer, index, source, ids, without, started)
+
+    def _bases(
+        self, source: str, questions: Sequence[str], first: int, earlier: Sequence[Turn] = ()
+    ) -> Generator[Progress, None, Sequence[Basis | None]]:
+        """What answers are based on, where that is found part by part; None elsewhere."""
+        longest = max(len(self._prompts.tail(question, earlier)) for question in questions)
+        hidden = hidden_spans(self.reading, self._model.known.facts.layers, longest)
+        if source not in PARTWISE or (self.reading.plan.fits and not hidden):
+            return [None] * len(questions)
+        asked = [looked_for(question, earlier) for question in questions]
+        rooms = [self._room(question, earlier) for question in questions]
+        bases = yield from self._partwise.bases(source, asked, rooms, first)
+        self.timing.parts_s = self._partwise.seconds
+        return bases
 
     def _answer(self, group: Sequence["_Begun"]) -> Iterator[Delta | Answer]:
         """Generate the answers to some questions together; yield them in their order."""
         source = group[0].source
         engine = self._engine
-        if source == "passages":
+        if group[0].without is not None:
             engine = self._passage_engine(max(len(begun.ids) for begun in group))
         states, last, contrasts = [], [], list[Contrast | None]()
         for begun in group:
-            state = self._state(engine, source)
+            state = self._state(source) if begun.without is None else engine.start()
             states.append(state)
             last.append(_read(engine, state, begun.ids, self.reading.last))
             contrast = None
@@ -296,10 +333,8 @@ class Asker:
                 yield group[current].answer
                 current += 1
 
-    def _state(self, engine: Engine, source: str) -> StreamState:
-        """The state behind which a question is asked."""
-        if source == "passages":
-            return engine.start()
+    def _state(self, source: str) -> StreamState:
+        """The state of the reading behind which a question is asked."""
         if source == "memory":
             return self.reading.state.fork(self._searching, self.reading.stores)
         return self.reading.state.fork()
@@ -316,6 +351,11 @@ class Asker:
         """The basis of the answer if the document is not seen whole."""
         if wanted == "auto":
             wanted = "passages" if ranked else "memory" if self._searching else "window"
+        if self.reading.plan.only_text:
+            raise UsageError(
+                f"the document has not been read, so nothing can be answered from {wanted}",
+                hint="--answer-from xl3m and chain need only its text",
+            )
         if wanted != "passages" and self.reading.plan.depth is not None:
             raise UsageError(
                 "the document was read only for the index of retrieval heads",
@@ -332,58 +372,8 @@ class Asker:
             )
         return wanted
 
-    def _tail(self, question: str, earlier: Sequence[Turn]) -> list[int]:
-        """Ids of a question that follows the document and the conversation so far."""
-        if not earlier:
-            return self._prompt.tail(question)
-        later = self.options.prompts.later_turn()
-        asked, answers = zip(*earlier, strict=True)
-        ids = self._prompt.tail(asked[0])
-        for answer, following in zip(answers, [*asked[1:], question], strict=True):
-            ids += self._model.tokenizer.encode(answer).ids.tolist() + later.tail(following)
-        return ids if len(ids) <= self._conversation_limit else self._tail(question, earlier[1:])
-
-    @property
-    def _conversation_limit(self) -> int:
-        """Tokens that a conversation may take: half of the window is left to the text."""
-        window = self.reading.plan.method.local_window
-        return (window or self._model.known.facts.trained_length) // 2
-
-    @property
-    def _reread_conversation_limit(self) -> int:
-        """The same in a prompt of passages, which is shorter than the trained length."""
-        return self._model.known.facts.trained_length // _CONVERSATION_SHARE
-
-    def _reread(
-        self,
-        passages: Sequence[Passage],
-        quotes: Sequence[Quote],
-        question: str,
-        earlier: Sequence[Turn],
-    ) -> tuple[Ids, Ids]:
-        """The ids of a prompt with these consecutive passages, and of the same without them.
-
-        Behind the passages, the sentences of the best one that matter most are said again
-        (``quotes``).
-        """
-        prompt = self.options.prompts.around_passages(earlier)
-        if earlier and len(prompt.prefix) > self._reread_conversation_limit:
-            return self._reread(passages, quotes, question, earlier[1:])
-        tokenizer, document = self._model.tokenizer, self.reading.document
-        parts: list[Ids] = [
-            np.array(prompt.prefix, dtype=np.int32),
-            document.ids[passages[0].first : passages[-1].stop],
-        ]
-        if said := " ".join(quote.text.strip() for quote in quotes):
-            parts += [tokenizer.encode("\n\n").ids, tokenizer.encode(said).ids]
-        tail = np.array(prompt.tail(question), dtype=np.int32)
-        return np.concatenate([*parts, tail]), np.concatenate([parts[0], tail])
-
-    def _beyond(self, hidden: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """How many tokens the method chooses from in a text, and how many of them a head sees."""
-        unseen = sum(stop - start for start, stop in hidden)
-        beyond = min(unseen, self.reading.plan.method.attended_beyond)
-        return (unseen, beyond) if beyond else (0, 0)
+    def _room(self, question: str, earlier: Sequence[Turn]) -> int:
+        return self._prompts.room(question, earlier, self.options.max_new_tokens)
 
 
 def _read(engine: Engine, state: StreamState, ids: Ids, last: Tensor) -> Tensor:

@@ -27,14 +27,16 @@ _WORD = re.compile(r"\w[\w.'-]*")
 
 def evidence_of(
     document: Document,
-    sources: list[Source],
+    sources: Sequence[Source],
     ranked: Sequence[Ranked],
     finder: Finder | None,
     count: int = LISTED,
     around: int = 0,
     sections: Sections | None = None,
+    *,
+    distinct: bool = True,
 ) -> list[Evidence]:
-    """The best passages with their places in the sources; of each page, only the best passage.
+    """The best passages with their places in the sources.
 
     Args:
         document: The document.
@@ -44,6 +46,7 @@ def evidence_of(
         count: How many at most.
         around: Passages on either side that belong to the text of each.
         sections: Say what each stands under.
+        distinct: Of each page, take only the best passage.
     """
     borders = document.borders.tolist()
     found: list[Evidence] = []
@@ -51,33 +54,57 @@ def evidence_of(
     for item in ranked:
         if len(found) == count:
             break
-        begin, end = document.span(_with_neighbours(item.passage, borders, around))
+        passage = _with_neighbours(item.passage, borders, around) if around else item.passage
+        begin, end = document.span(passage)
         first = document.provenance.locate(begin)
-        if first.page is not None:
+        if distinct and first.page is not None:
             if (first.source, first.page) in pages:
                 continue
             pages.add((first.source, first.page))
-        last = document.provenance.locate(end - 1)
-        start = first.char or 0
         quotes = [] if finder is None else quotes_of(document, item.passage, finder)
-        at = begin + quotes[0].start - start if quotes else begin
+        at = begin + quotes[0].start - (first.char or 0) if quotes else begin
         found.append(
-            Evidence(
-                source=sources[first.source].origin,
-                page=first.page,
-                label=first.label,
-                line_start=first.line,
-                line_end=last.line,
-                start=start,
-                end=start + end - begin,
-                text=document.text[begin:end],
-                score=round(item.score, 4),
+            evidence_at(
+                document,
+                sources,
+                (begin, end),
+                score=item.score,
                 tokens=len(item.passage),
                 quotes=quotes,
                 headings=[] if sections is None else sections.above(at),
             )
         )
     return found
+
+
+def evidence_at(
+    document: Document,
+    sources: Sequence[Source],
+    span: tuple[int, int],
+    *,
+    score: float,
+    tokens: int,
+    quotes: list[Quote],
+    headings: list[str],
+) -> Evidence:
+    """The evidence that stands at some offsets in the text of a document."""
+    begin, end = span
+    first, last = document.provenance.locate(begin), document.provenance.locate(end - 1)
+    start = first.char or 0
+    return Evidence(
+        source=sources[first.source].origin,
+        page=first.page,
+        label=first.label,
+        line_start=first.line,
+        line_end=last.line,
+        start=start,
+        end=start + end - begin,
+        text=document.text[begin:end],
+        score=round(score, 4),
+        tokens=tokens,
+        quotes=quotes,
+        headings=headings,
+    )
 
 
 def _with_neighbours(passage: Passage, borders: Sequence[int], around: int) -> Passage:

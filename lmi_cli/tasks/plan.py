@@ -5,20 +5,16 @@ the number of tokens, so a forecast and the reading after it cannot disagree. Im
 nor transformers.
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from lmi_cli.attention.segment import KEYS_PER_CLUSTER
-from lmi_cli.cache import MEAN_TOKENS
 from lmi_cli.engine import ANSWER_TOKENS, CHUNK
-from lmi_cli.engine.heads import key_heads_of
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import Method, MethodChoice
-from lmi_cli.methods.base import Truncation, bound, layer_capacity, named_parameters
+from lmi_cli.methods.base import Truncation, bound
 from lmi_cli.models.known import KnownModel
 from lmi_cli.models.placement import Precision
-from lmi_cli.models.speeds import setting_of
+from lmi_cli.tasks.forecast import with_forecast
 from lmi_cli.tasks.method_for import method_for
 from lmi_cli.text.prompts import Prompt, Prompts
 
@@ -40,17 +36,20 @@ QUESTION_SHARE = 16
 That much is left even if the known questions are short, since later ones need room as well.
 """
 
-ANSWER_FROM = ("auto", "passages", "memory", "window")
+PARTWISE = ("xl3m", "chain")
+"""Sources of answers for which a document is read anew, part by part, with each question."""
+
+ANSWER_FROM = ("auto", "passages", "memory", "window", *PARTWISE)
 """Possible sources of answers about a stream."""
+
+ORDERS = ("document", "best-last", "ends")
+"""Orders of the passages that are read again; see :mod:`lmi_cli.tasks.rereading`."""
 
 INDEXES = ("full", "heads")
 """Possible indexes of a stream: with embeddings, or of the keys of retrieval heads alone."""
 
 RANKS = ("careful", "fast")
 """Ways of ranking: with or without the likelihood of the question. The first is the default."""
-
-# A growing cache is allocated half as large again as its contents.
-_GROWTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,9 @@ class MemoryChoice:
 
     Attributes:
         answer_from: ``passages`` (the best are read again), ``memory`` (each query head searches
-            the store), ``window`` (neither), or ``auto``: the best of these that is possible.
+            the store), ``window`` (neither), ``xl3m`` (the segments behind which the model foresees
+            the question best), ``chain`` (notes that it takes on each part), or ``auto``: the best
+            of the first three that is possible.
         index: Whether an index is kept, by which passages are found.
         embeddings: Whether the index has embeddings beside the keys of retrieval heads. Without
             them nothing behind the deepest of these heads is computed, if nothing else needs it.
@@ -82,6 +83,23 @@ class MemoryChoice:
     def only_index(self) -> bool:
         """Whether a stream is read for nothing but its index."""
         return self.index and not self.store and self.answer_from in ("auto", "passages")
+
+    @property
+    def partwise(self) -> bool:
+        """Whether a long document is only taken down, and read when a question is asked."""
+        return self.answer_from in PARTWISE
+
+    def require_no_method(self, choice: MethodChoice) -> None:
+        """Refuse a method where parts of a document are read as the stock model reads them.
+
+        Raises:
+            UsageError: A method, or an option of one, was given.
+        """
+        if self.partwise and choice != MethodChoice():
+            raise UsageError(
+                f"--answer-from {self.answer_from} reads parts that fit the trained length, so it "
+                "cannot be combined with --method and its options"
+            )
 
     def __post_init__(self) -> None:
         if self.answer_from not in ANSWER_FROM:
@@ -128,6 +146,7 @@ class Plan:
         index: Whether the keys of the retrieval heads are kept.
         embeddings: Whether mean hidden states are kept, from which passages get embeddings.
         only_index: Whether a stream is read for nothing but its index.
+        only_text: Whether the model reads nothing before a question is asked.
         depth: Layers that are run while reading; None for all.
         needs_heads: Whether the retrieval heads must be found first, and the plan made again.
         searching: The method as it searches the store; None if there is no store.
@@ -151,6 +170,7 @@ class Plan:
     index: bool = False
     embeddings: bool = False
     only_index: bool = False
+    only_text: bool = False
     depth: int | None = None
     needs_heads: bool = False
     searching: Method | None = None
@@ -174,9 +194,11 @@ class Plan:
 
     @property
     def form(self) -> str:
-        """``fits``, ``truncated`` or ``stream``, as in reports."""
+        """``fits``, ``truncated``, ``parts`` or ``stream``, as in reports."""
         if self.excerpt is not None:
             return "truncated"
+        if self.only_text:
+            return "parts"
         return "fits" if self.fits else "stream"
 
     def read_tokens(self, tokens: int) -> int:
@@ -230,6 +252,8 @@ def plan_reading(
     length = known.facts.trained_length
     limit = document_limit(known, request, questions)
     fits, excerpt = tokens is not None and tokens <= limit, None
+    if not fits:
+        request.memory.require_no_method(request.method)
     truncation = request.method.truncation(length)
     if truncation is not None and tokens is not None and not fits:
         _require_truncated(request, limit, truncation)
@@ -237,7 +261,8 @@ def plan_reading(
     read = min(tokens or 0, limit)
     prompt = request.prompts.whole() if fits else request.prompts.after_stream()
     longest = max((len(prompt.tail(question)) for question in questions), default=0)
-    window = length if fits else _stream_window(known, request.memory, longest)
+    only_text = request.memory.partwise and not fits
+    window = length if fits or only_text else _stream_window(known, request.memory, longest)
     before = len(prompt.tokenizer.prefix)
     # As much is left to questions as if none were known: a state file will be asked others.
     total = None if tokens is None else before + tokens + length // QUESTION_SHARE
@@ -274,12 +299,13 @@ def plan_reading(
         index=indexed,
         embeddings=embedded,
         only_index=only_index,
+        only_text=only_text,
         depth=depth,
         needs_heads=wants_index and (request.evidence or (not fits and bounded)) and heads is None,
         searching=searching,
         int8=memory.int8,
     )
-    return _with_forecast(plan, known, None if tokens is None else plan.read_tokens(tokens), "read")
+    return with_forecast(plan, known, None if tokens is None else plan.read_tokens(tokens), "read")
 
 
 def _require_truncated(request: ReadingRequest, limit: int, truncation: Truncation) -> None:
@@ -320,7 +346,7 @@ def plan_scoring(
     if method.truncation is not None:
         method.truncation.stride(len(prefix))  # which refuses what cannot be scored
     plan = Plan(fits, prefix, method, chunk, known.precision)
-    return _with_forecast(plan, known, tokens, "score")
+    return with_forecast(plan, known, tokens, "score")
 
 
 def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) -> Plan:
@@ -333,7 +359,7 @@ def plan_long_text(known: KnownModel, choice: MethodChoice, chunk: int = CHUNK) 
     window = _stream_window(known, MemoryChoice())
     method = method_for(known, choice, window, 0)
     plan = Plan(False, (), method, chunk, known.precision)
-    return _with_forecast(plan, known, None, "read")
+    return with_forecast(plan, known, None, "read")
 
 
 def warnings(choice: MethodChoice, known: KnownModel) -> list[str]:
@@ -352,50 +378,3 @@ def _stream_window(known: KnownModel, memory: MemoryChoice, longest: int = 0) ->
     """
     window = max(1, known.facts.trained_length // STREAM_SHARE)
     return min(window, max(INDEX_WINDOW, longest)) if memory.only_index else window
-
-
-def _with_forecast(plan: Plan, known: KnownModel, tokens: int | None, use: str) -> Plan:
-    """Complete a plan with its memory and time; ``use`` is ``read`` or ``score``."""
-    facts = known.facts
-    total = None if tokens is None else len(plan.prefix) + tokens
-    growing = math.inf if total is None else round(_GROWTH * max(total, plan.longest or 0))
-    layers = facts.layers[: plan.depth]
-    kept = sum(layer_capacity(plan.method, layer, plan.chunk, growing) for layer in layers)
-    setting = speed_setting(use, plan)
-    rate = known.speeds.get(setting)
-    unknown = tokens is None or plan.needs_heads
-    layer_bytes = facts.layer_bytes_per_token(plan.precision.dtype)
-    return replace(
-        plan,
-        bound_tokens=bound(plan.method, facts.layers, plan.chunk),
-        cache_bytes=None if math.isinf(kept) else math.ceil(kept) * layer_bytes,
-        store_bytes=None if unknown else (tokens or 0) * _kept_bytes_per_token(plan, known),
-        weights_bytes=facts.weights_bytes(plan.precision.dtype, plan.precision.quantize),
-        prefill_s=None if rate is None or total is None else total / rate,
-    )
-
-
-def speed_setting(use: str, plan: Plan) -> str:
-    """What the speed of reading by a plan depends on; ``use`` is ``read`` or ``score``."""
-    parameters = named_parameters(plan.method)
-    if plan.depth is not None:
-        parameters["depth"] = plan.depth
-    return setting_of(use, plan.precision.name, parameters)
-
-
-def _kept_bytes_per_token(plan: Plan, known: KnownModel) -> int:
-    """Size of index and store per token of a text."""
-    facts, item = known.facts, plan.precision.itemsize
-    kept = 0
-    if plan.index and known.heads is not None:
-        by_layer = key_heads_of(known.heads.heads, facts.heads, facts.kv_heads)
-        kept += sum(map(len, by_layer.values())) * facts.head_dim * item
-    if plan.embeddings:
-        kept += facts.hidden * item // MEAN_TOKENS
-    if plan.searching is not None:
-        layers = sum(map(plan.method.may_search, facts.layers))
-        number = facts.head_dim + item if plan.int8 else facts.head_dim * item
-        kept += layers * 2 * facts.kv_heads * number
-        if plan.searching.searches_clusters(facts.layers):
-            kept += layers * facts.kv_heads * (facts.head_dim * 4 // KEYS_PER_CLUSTER + 2)
-    return kept

@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from lmi_cli.tasks.asking import Asker
-from lmi_cli.tasks.events import Delta
+from lmi_cli.tasks.events import Delta, Progress
 from lmi_cli.tasks.report import Answer, ReadingReport, Timing
 
 
@@ -17,7 +17,9 @@ class QAReport:
     timing: Timing
 
 
-def answer(asker: Asker, questions: Sequence[str]) -> Generator[Delta | Answer, None, QAReport]:
+def answer(
+    asker: Asker, questions: Sequence[str]
+) -> Generator[Delta | Answer | Progress, None, QAReport]:
     """Answer the questions in their order, all from the state after reading.
 
     Raises:

@@ -31,12 +31,12 @@ from lmi_cli.sources.blocks import Skipped, Source
 from lmi_cli.tasks.calibrate import find_heads
 from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.forecast import speed_setting
 from lmi_cli.tasks.plan import (
     Plan,
     ReadingRequest,
     document_limit,
     plan_reading,
-    speed_setting,
     warnings,
 )
 from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
@@ -273,12 +273,21 @@ def read(
             prefill_s=time.monotonic() - started,
         )
 
+    def total(taken: int) -> int | None:
+        return whole or _estimated(first_tokens, taken, corpus.share)
+
+    if plan.only_text:
+        for block in chain(ahead, blocks):
+            document.add(block)
+            yield Progress(document.tokens, total(document.tokens))
+        for note in stream.notes:
+            yield Note(note)
+        return reading()
     for event in engine.read(state, ids()):
         last = event.last
         after_chunk(reading())
         taken = max(buffered, document.tokens)
-        total = whole or _estimated(first_tokens, taken, corpus.share)
-        yield Progress(min(event.tokens, document.tokens), total)
+        yield Progress(min(event.tokens, document.tokens), total(taken))
     result = reading()
     remember_speed(model, plan, "read", result.fresh_tokens, result.prefill_s)
     if "store" in stores and stores["store"].clusters:

@@ -37,6 +37,7 @@ class Visible:
             of which the method keeps some.
         attended: Largest number of these that a query head attends to at a time.
         reread: Number of tokens in passages that were read again before the question.
+        noted: Number of tokens on which the model took notes, which it saw instead of the text.
     """
 
     sinks: int
@@ -48,6 +49,7 @@ class Visible:
     attended: int = 0
     reread: int = 0
     partly: int = 0
+    noted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ class Evidence:
         line_end: Line of the last character.
         start: Offset of the passage in the extracted text of the source.
         end: Offset of its end (exclusive).
-        score: Sum of standard scores; see :mod:`lmi_cli.tasks.finder`.
+        score: Sum of standard scores; see :mod:`lmi_cli.tasks.finder`. Of a segment, in nats: see
+            :mod:`lmi_cli.engine.foresight`. Of a sentence behind a note, the share of the words of
+            the note that its part contains.
         quotes: The one or two sentences that the heads look at most, whole, in order.
         headings: What the first of them stands under: the last heading before it; in source code,
             the definitions around it, the outermost first.
@@ -108,6 +112,7 @@ class Timing:
     Attributes:
         decode_tok_per_pass: Tokens that one pass of the model gave to an answer on average; None
             where nothing was drafted (``--speculate none``).
+        parts_s: Time of going through the parts of a document before answers.
     """
 
     prefill_s: float = 0.0
@@ -116,6 +121,7 @@ class Timing:
     decode_tok_per_s: float | None = None
     decode_tok_per_pass: float | None = None
     first_token_s: float | None = None
+    parts_s: float = 0.0
 
     def add_prefill(self, total_tokens: int, seconds: float) -> None:
         """Add seconds of prefill, after which ``total_tokens`` have been read in all."""
@@ -138,7 +144,10 @@ class Answer:
 
     Attributes:
         answered_from: ``whole`` (the whole document was visible), ``passages`` (the best were read
-            again), ``memory`` (the store was searched) or ``window``.
+            again), ``memory`` (the store was searched), ``window``, ``xl3m`` (the best segments
+            were read again) or ``chain`` (from notes on each part).
+        passages: Number of passages or segments that were read again.
+        notes: Sentences of the notes that were read before the question.
         prompt: What stood before the model when it began to answer, if that was asked for.
     """
 
@@ -149,6 +158,8 @@ class Answer:
     visible: Visible
     answered_from: str
     evidence: list[Evidence] = field(default_factory=list)
+    passages: int = 0
+    notes: list[str] = field(default_factory=list)
     prompt: str | None = None
 
 
@@ -159,7 +170,7 @@ class ReadingReport:
     Attributes:
         parameters: Parameters of the method by name; lengths are in tokens.
         bound_tokens: Largest number of tokens that any layer keeps; None if it grows with the text.
-        form: ``fits``, ``truncated`` or ``stream``.
+        form: ``fits``, ``truncated``, ``parts`` or ``stream``.
         document_tokens: Tokens of the document.
         cache_bytes: Size of the keys and values at the end of the reading.
         stored_tokens: Number of tokens in the store.

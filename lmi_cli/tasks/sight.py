@@ -56,6 +56,13 @@ def searched_tokens(
     return searched, min(searched, max(topk for _, topk in searches))
 
 
+def chosen_tokens(reading: Reading, hidden: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """From how many tokens the method itself chooses some, and how many of them a head sees."""
+    unseen = sum(stop - start for start, stop in hidden)
+    attended = min(unseen, reading.plan.method.attended_beyond)
+    return (unseen, attended) if attended else (0, 0)
+
+
 def _with_unread(reading: Reading, hidden: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Ranges of the tokens that were read as ranges of the document, and what was not read."""
     if reading.plan.excerpt is None:
@@ -67,6 +74,35 @@ def _with_unread(reading: Reading, hidden: Sequence[tuple[int, int]]) -> list[tu
 
     spans = [(place(start), place(stop - 1) + 1) for start, stop in hidden]
     return merged([*spans, (first, first + unread)])
+
+
+def visible_of(
+    reading: Reading,
+    source: str,
+    hidden: Sequence[tuple[int, int]],
+    tail: int,
+    reread: Sequence[Passage] | None,
+    searched: tuple[int, int],
+    indexed: int,
+) -> Visible:
+    """The document tokens that the first token of an answer sees.
+
+    Args:
+        reading: The reading.
+        source: What the answer is based on, as in ``Answer.answered_from``.
+        hidden: See :func:`hidden_spans`.
+        tail: Number of tokens between the document and the answer.
+        reread: Passages that are read again; None for none.
+        searched: See :func:`searched_tokens`.
+        indexed: Tokens among which the passages were found.
+    """
+    document = reading.document
+    if source == "chain":
+        return visible_notes(document)
+    if reread is not None:
+        return visible_passages(document, reread, document.tokens if source == "xl3m" else indexed)
+    found = searched if source == "memory" else chosen_tokens(reading, hidden)
+    return visible_beside(reading, hidden, tail, *found)
 
 
 def visible_beside(
@@ -96,6 +132,11 @@ def visible_passages(document: Document, reread: Sequence[Passage], searched: in
     """What is visible of a document of which only some passages are read again."""
     again = sum(map(len, reread))
     return Visible(0, 0, document.tokens - again, searched=searched, reread=again)
+
+
+def visible_notes(document: Document) -> Visible:
+    """What is visible of a document of which only notes are read."""
+    return Visible(0, 0, document.tokens, noted=document.tokens)
 
 
 def prompt_text(

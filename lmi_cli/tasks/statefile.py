@@ -123,7 +123,13 @@ def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) 
 
     Raises:
         ResourceError: The disk is full, or the folder cannot be written.
+        UsageError: The model has read nothing of the document.
     """
+    if reading.plan.only_text:
+        raise UsageError(
+            "nothing has been read yet that a state file could keep",
+            hint="--answer-from xl3m and chain read the text with each question",
+        )
     plan, (document, arrays) = reading.plan, reading.document.save()
     tensors: dict[str, Tensor] = {"last": reading.last}
     for name, array in arrays.items():

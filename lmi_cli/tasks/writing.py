@@ -9,30 +9,26 @@ A model may repeat itself, its instruction, or what no part says. Sentences that
 """
 
 import hashlib
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lmi_cli.engine import CHUNK, SPECULATE
-from lmi_cli.engine.batch import decode_batch
-from lmi_cli.engine.drafts import Drafts
-from lmi_cli.engine.engine import Engine, Ids
+from lmi_cli.engine.engine import Ids
 from lmi_cli.engine.sampling import Sampling
-from lmi_cli.errors import ModelError
-from lmi_cli.methods import MethodChoice
 from lmi_cli.models.known import KnownModel
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources.blocks import Skipped
 from lmi_cli.tasks.divided import PART_TOKENS, DividedDocument
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.finished import FinishedParts
-from lmi_cli.tasks.report import Timing, source_reports
+from lmi_cli.tasks.report import source_reports
 from lmi_cli.tasks.summary import Entry, Length, Statement, SummaryReport
+from lmi_cli.tasks.writer import Writer, room_for
 from lmi_cli.text.parts import Part
-from lmi_cli.text.prompts import Prompt, Prompts
-from lmi_cli.text.sentences import is_whole, sentences, words
+from lmi_cli.text.prompts import Prompts
+from lmi_cli.text.sentences import words
 
 PART_INSTRUCTION = "What is the text above about? Answer in one sentence."
 NOTES_INSTRUCTION = "Summarize the text above in {count} sentences."
@@ -46,12 +42,6 @@ LEAST_SUPPORT = 0.5
 
 BATCH = 8
 """Parts that are decoded together."""
-
-_SENTENCE_TOKENS = 64
-_LOOP_WORDS = 6
-"""Where so many words come again in the same order, a loop has begun."""
-_PART_SHARE = 2
-"""Notes and text together take at most one in so many parts of the trained length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,103 +57,6 @@ class WritingOptions:
     sampling: Sampling = field(default_factory=Sampling)
     chunk: int = CHUNK
     speculate: str = SPECULATE[0]
-
-
-class Writer:
-    """Writes sentences about texts that fit the trained length.
-
-    Attributes:
-        read: Tokens read so far.
-        generated: Tokens written so far.
-        dropped: Sentences left out so far.
-        timing: Time of reading and of writing.
-    """
-
-    def __init__(self, model: Loaded, options: WritingOptions) -> None:
-        self._model, self._options = model, options
-        self._tokenizer = model.tokenizer
-        self._prompt = options.prompts.whole()
-        length = model.known.facts.trained_length
-        method = MethodChoice().build(length, len(self._tokenizer.prefix))
-        self._engine = Engine(model.lm, method, options.chunk, longest=length)
-        self.read = self.generated = self.dropped = 0
-        self.timing = Timing()
-        # What a text says stands in its own prompt, so nothing else has to be searched.
-        self._drafts = Drafts(model.lm, options.speculate, np.empty(0, dtype=np.int32))
-
-    def room(self, instruction: str, count: int) -> int:
-        """Tokens of the longest text that can be summarised in ``count`` sentences.
-
-        Raises:
-            ModelError: There is no room for any text.
-        """
-        return _room(self._model.known, self._prompt, instruction, count)
-
-    def ids(self, text: str) -> Ids:
-        """The tokens of a text that has been written."""
-        return self._tokenizer.encode(text).ids
-
-    def write(
-        self, texts: Sequence[Ids], instruction: str, count: int, number: int
-    ) -> list[list[str]]:
-        """At most ``count`` sentences about each text; those written twice are left out.
-
-        ``number`` is that of the first text, for the random generators.
-        """
-        started = time.monotonic()
-        states, last, prompts = [], [], []
-        tail = self._prompt.tail(instruction)
-        for text in texts:
-            states.append(self._engine.start())
-            prompt = np.array([*self._prompt.prefix, *text.tolist(), *tail], dtype=np.int32)
-            for event in self._engine.read(states[-1], [prompt]):
-                newest = event.last
-            last.append(newest)
-            self.read += len(prompt)
-            prompts.append(prompt)
-        reading = time.monotonic()
-        tokens: list[list[int]] = [[] for _ in texts]
-        drafters = self._drafts.of(prompts)
-        for stream, generated in decode_batch(
-            self._engine,
-            states,
-            last,
-            stop_ids=self._tokenizer.stop_ids,
-            limit=count * _SENTENCE_TOKENS,
-            sampling=self._options.sampling,
-            first=number,
-            drafters=drafters,
-            enough=lambda stream, tokens: self._is_enough(tokens, count),
-        ):
-            if generated.token not in self._tokenizer.stop_ids:
-                tokens[stream].append(generated.token)
-        self.generated += sum(map(len, tokens))
-        self.timing.add_prefill(self.read, reading - started)
-        self._drafts.keep(drafters)
-        seconds = time.monotonic() - reading
-        self.timing.add_decode(self.generated, seconds, self._drafts.passes)
-        return [
-            self._sentences(self._tokenizer.decode(each), instruction, count) for each in tokens
-        ]
-
-    def _is_enough(self, tokens: Sequence[int], count: int) -> bool:
-        """Whether there are enough sentences, or a loop begins."""
-        said = list(_said(self._tokenizer.decode(tokens)))
-        # A full stop ends a sentence only if the next one has begun: "read." may be "read.table".
-        return len(said) > count or len(set(said)) < len(said) or any(map(_loops, said))
-
-    def _sentences(self, text: str, instruction: str, count: int) -> list[str]:
-        kept: list[str] = []
-        asked = set(words(instruction))
-        for sentence in _said(text):
-            found = set(words(sentence))
-            echo = len(found & asked) > 0.5 * len(found)
-            fresh = sentence not in kept and not _loops(sentence)
-            if is_whole(sentence) and not echo and fresh and len(kept) < count:
-                kept.append(sentence)
-            else:
-                self.dropped += 1
-        return kept
 
 
 def write_summary(
@@ -187,7 +80,7 @@ def write_summary(
     Raises:
         ModelError: The model is too small for parts of a text, or a logit is not finite.
     """
-    writer = Writer(model, options)
+    writer = Writer(model, options.prompts, options.sampling, options.chunk, options.speculate)
     finished = finished or FinishedParts(None, "")
     finished.keep_only(len(divided.parts))
     if finished.parts:
@@ -230,21 +123,9 @@ def part_tokens(known: KnownModel, prompts: Prompts, length: Length) -> int:
         ModelError: The model is too small for parts of a text.
     """
     count = length.sentences
-    room = _room(known, prompts.whole(), NOTES_INSTRUCTION.format(count=count), count)
+    room = room_for(known, prompts.whole(), NOTES_INSTRUCTION.format(count=count), count)
     # A part may be almost twice as large as asked for.
     return max(1, min(PART_TOKENS, room // 2))
-
-
-def _room(known: KnownModel, prompt: Prompt, instruction: str, count: int) -> int:
-    length = known.facts.trained_length
-    around = len(prompt.prefix) + len(prompt.tail(instruction))
-    room = length // _PART_SHARE - around - count * _SENTENCE_TOKENS
-    if room < 1:
-        raise ModelError(
-            f"the trained length of {length:,} tokens leaves no room for parts of a text",
-            hint="--strategy extract summarises without a model",
-        )
-    return room
 
 
 def identity_of(
@@ -366,15 +247,3 @@ def _supported(
         else:
             writer.dropped += 1
     return found
-
-
-def _said(text: str) -> Iterator[str]:
-    for begin, end in sentences(text):
-        yield " ".join(text[begin:end].split())
-
-
-def _loops(text: str) -> bool:
-    """Whether some words come again in the same order."""
-    said = text.lower().split()
-    runs = [tuple(said[at : at + _LOOP_WORDS]) for at in range(len(said) - _LOOP_WORDS + 1)]
-    return len(set(runs)) < len(runs)

@@ -113,6 +113,10 @@ class Prompts(ABC):
         """The prompt around passages of a stream; see :meth:`whole`."""
         return self.whole(earlier)
 
+    def for_instructions(self) -> "Prompts":
+        """The same prompts for instructions, which take no label."""
+        return self
+
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text).ids.tolist())
 
@@ -176,6 +180,10 @@ class ChatPrompts(Prompts):
         """The end of the assistant's turn, and another user turn."""
         opening, closing = self._split(self._behind_talk(_QUESTION), [_QUESTION])
         return Prompt((), opening, closing, self.tokenizer)
+
+    def for_instructions(self) -> Prompts:
+        """The same prompts for instructions, which take no label."""
+        return ChatPrompts(self.tokenizer, self._template, self._system, "")
 
     def _behind_talk(self, asked: str) -> str:
         """The text that the template puts after the answer of an earlier turn."""

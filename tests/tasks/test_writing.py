@@ -10,6 +10,7 @@ import pytest
 from chat_model import save_model
 
 from lmi_cli.checkpoints.resolve import resolve
+from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError, ResourceError, UsageError
 from lmi_cli.models.load import Loaded, load
 from lmi_cli.models.placement import Placement
@@ -19,7 +20,8 @@ from lmi_cli.tasks.divided import DividedDocument, read_document
 from lmi_cli.tasks.events import Note, Progress, follow
 from lmi_cli.tasks.finished import FinishedParts
 from lmi_cli.tasks.summary import LENGTHS, Entry, Length, SummaryReport
-from lmi_cli.tasks.writing import Writer, WritingOptions, write_summary
+from lmi_cli.tasks.writer import Writer
+from lmi_cli.tasks.writing import WritingOptions, write_summary
 from lmi_cli.text.prompts import prompts_of
 from lmi_cli.text.stream import TokenStream
 
@@ -233,7 +235,7 @@ class TestInterrupted:
 class TestWriter:
     def test_what_a_model_writes(self, model: Loaded) -> None:
         """A random model writes no sentences, but it ends, and is counted."""
-        writer = Writer(model, options_of(model))
+        writer = Writer(model, options_of(model).prompts, Sampling(), 64)
         texts = [writer.ids(about(topic)) for topic in TOPICS[:3]]
         assert len(writer.write(texts, writing.PART_INSTRUCTION, 1, 0)) == 3
         assert writer.read > 3 * len(texts[0])
@@ -251,7 +253,7 @@ class TestWriter:
     def test_it_ends_when_there_is_enough_or_a_loop_begins(
         self, model: Loaded, text: str, enough: bool
     ) -> None:
-        writer = Writer(model, options_of(model))
+        writer = Writer(model, options_of(model).prompts, Sampling(), 64)
         assert writer._is_enough(writer.ids(text).tolist(), 1) is enough
 
     def test_a_model_that_is_too_short(self, loaded: Loaded) -> None:
