@@ -5,7 +5,7 @@ read again, on the store, or on the window alone.
 """
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -46,7 +46,8 @@ class AnswerOptions:
     Of the method, only options that reading does not fix are used; ``answer_from`` is one of
     ``plan.ANSWER_FROM``, ``rank`` one of ``plan.RANKS``, and ``speculate`` one of
     :data:`lmi_cli.engine.SPECULATE`. ``contrast`` is the weight of
-    :class:`lmi_cli.engine.batch.Contrast` in answers from passages.
+    :class:`lmi_cli.engine.batch.Contrast` in answers from passages. ``verbatim`` keeps answers as
+    the model writes them. Without ``evidence``, passages are ranked only for answers from them.
     """
 
     prompts: Prompts
@@ -58,6 +59,8 @@ class AnswerOptions:
     contrast: float = CONTRAST
     speculate: str = SPECULATE[0]
     show_prompt: bool = False
+    verbatim: bool = False
+    evidence: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Asker:
 
     Attributes:
         timing: Time of reading and of all answers so far.
+        ranked_for: Called with the number of each question and the passages ranked for it.
 
     Raises:
         StateFileError: The document was read after another prefix than that of these prompts.
@@ -96,6 +100,7 @@ class Asker:
         self.reading = reading
         self.options = options
         self.timing = reading.timing()
+        self.ranked_for: Callable[[int, Sequence[Ranked]], None] = lambda index, ranked: None
         self._model = model
         self._engine = engine_of(model, reading.plan)
         prompts = options.prompts
@@ -147,19 +152,21 @@ class Asker:
             raise RuntimeError("there is no answer")
         return answer
 
-    def ask_all(self, questions: Sequence[str]) -> Generator[Delta | Answer, None, list[Answer]]:
+    def ask_all(
+        self, questions: Sequence[str], first: int = 0
+    ) -> Generator[Delta | Answer, None, list[Answer]]:
         """Answer questions in their order, each as if it were asked alone, apart from rounding.
 
-        Those that are answered from passages are decoded several at a time.
+        They are numbered from ``first``. Those answered from passages are decoded together.
 
         Raises:
             UsageError: See :meth:`ask`.
         """
         self.require_fit(*questions)
         answers: list[Answer] = []
-        for first in range(0, len(questions), _TOGETHER):
-            some = questions[first : first + _TOGETHER]
-            begun = (self._begin(question, first + at) for at, question in enumerate(some))
+        for begin in range(0, len(questions), _TOGETHER):
+            some = questions[begin : begin + _TOGETHER]
+            begun = (self._begin(text, first + begin + at) for at, text in enumerate(some))
             for rereads, group in groupby(begun, lambda it: it.source == "passages"):
                 # The others have large states of their own.
                 for each in [list(group)] if rereads else ([one] for one in group):
@@ -201,13 +208,16 @@ class Asker:
     ) -> "_Begun":
         """Rank the passages for a question, and decide what its answer is based on."""
         started = time.monotonic()
-        # A follow-up question is rarely clear without the one before it.
-        ranked = self.ranked(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
-        evidence = self.evidence(ranked)
         tail = self._tail(question, earlier)
         hidden = hidden_spans(self.reading, self._model.known.facts.layers, len(tail))
         source = answer_from or self.options.answer_from
         unseen = hidden or self.reading.plan.depth is not None
+        ranked: list[Ranked] = []
+        if self.options.evidence or unseen:
+            # A follow-up question is rarely clear without the one before it.
+            ranked = self.ranked(" ".join([*(asked for asked, _ in earlier[-1:]), question]))
+            self.ranked_for(index, ranked)
+        evidence = self.evidence(ranked)
         source = self._source(ranked, source) if unseen else "whole"
         ids, without, reread = np.array(tail, dtype=np.int32), None, list[Passage]()
         if source == "passages":
@@ -240,8 +250,9 @@ class Asker:
                 prior = _read(engine, other, begun.without, self.reading.last)
                 contrast = Contrast(other, prior, self.options.contrast)
             contrasts.append(contrast)
-        stop_ids = self._model.tokenizer.stop_ids
-        texts = [AnswerText(self._model.tokenizer, begun.answer.question) for begun in group]
+        tokenizer, verbatim = self._model.tokenizer, self.options.verbatim
+        stop_ids = tokenizer.stop_ids
+        texts = [AnswerText(tokenizer, it.answer.question, verbatim=verbatim) for it in group]
         # Every token of a draft would search the store, which takes longer than all else.
         prompts = [begun.ids for begun in group]
         drafters = None if source == "memory" else self._drafts.of(prompts)
