@@ -117,11 +117,30 @@ class TaskPredictions:
         except OSError as error:
             raise _unwritable(self._path, error) from None
 
+    def finish(self) -> None:
+        """Put the lines of the file in the order of the records.
+
+        Raises:
+            ResourceError: The file cannot be written.
+        """
+        if self._path is None or not self._path.exists():
+            return
+        try:
+            lines = self._path.read_bytes().splitlines(keepends=True)
+            ordered = sorted(lines, key=lambda line: int(json.loads(line)[_NUMBER]))
+            if ordered != lines:
+                write_atomically(self._path, b"".join(ordered))
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
     def _take(self, where: str, line: bytes) -> None:
         try:
             prediction = json.loads(line)
             number, answer = prediction[_NUMBER], self._task.form.answer_in(prediction)
-        except (ValueError, LookupError, TypeError, RecursionError):
+            rank = prediction.get(_RANK)
+            if not (rank is None or (type(rank) is int and rank >= 1)):
+                raise ValueError("not a rank")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise UsageError(
                 f"{where} is not a prediction of lmi",
                 hint="remove the line, or name another folder",
@@ -130,7 +149,7 @@ class TaskPredictions:
             raise UsageError(f"{where}: there is no record number {number}")
         self.answers[number] = answer
         if _RANK in prediction:
-            self.ranks[number] = prediction[_RANK]
+            self.ranks[number] = rank
 
 
 def _tasks_of(path: Path, run: Mapping[str, Any]) -> dict[str, str]:

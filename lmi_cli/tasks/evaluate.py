@@ -148,6 +148,8 @@ def evaluate(
         for _ in asking.ask(reading, questions):
             done += 1
             yield Progress(done, total, "questions")
+    for kept in report.predictions.values():
+        kept.finish()
     return report
 
 

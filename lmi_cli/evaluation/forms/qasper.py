@@ -49,8 +49,9 @@ class Qasper(RecordForm):
         return _SETTINGS
 
     def prediction(self, item: EvalItem, answer: str) -> dict[str, Any]:
-        """A line that the evaluator of Qasper reads; evidence is not predicted."""
-        return {**item.row, "predicted_answer": answer, "predicted_evidence": []}
+        """A line that the evaluator of Qasper reads, which scores all of an answer."""
+        first = answer.lstrip("\n").partition("\n")[0]
+        return {**item.row, "predicted_answer": first, "predicted_evidence": []}
 
     def answer_in(self, prediction: Mapping[str, Any]) -> str:
         """Its ``predicted_answer``."""

@@ -3,9 +3,9 @@
 import string
 import warnings
 from functools import cache
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from lmi_cli.disk import cache_folder
 from lmi_cli.evaluation.metrics.rouge import rouge
 from lmi_cli.evaluation.metrics.tokens import f1_of
 
@@ -54,9 +54,8 @@ def _cutter() -> Any:
         import jieba
 
     jieba.setLogLevel("WARNING")
-    folder = cache_folder()
-    if folder is not None:  # by default its cache is in a folder that every user can write to
-        folder = folder / "jieba"
-        folder.mkdir(parents=True, exist_ok=True)
-        jieba.dt.tmp_dir = str(folder)
+    # It would read a cache from a folder that every user can write to, in a form like pickle.
+    with TemporaryDirectory() as folder:
+        jieba.dt.tmp_dir = folder
+        jieba.dt.initialize()
     return jieba
