@@ -122,7 +122,9 @@ def command(request: EvalCommandRequest) -> None:
             for line in _closing(name, report):
                 session.say(line)
     if request.json:
-        sink.write(_as_json(opened, request, results))
+        from lmi_cli.evaluation.results import differences
+
+        sink.write(_as_json(opened, results, differences(figures)))
     else:
         sink.write(results_table(tasks, figures))
     sink.close()
@@ -288,7 +290,7 @@ def _closing(name: str, report: "EvalReport") -> list[str]:
 
 
 def _as_json(
-    opened: Opened, request: EvalCommandRequest, results: dict[str, dict[str, Any]]
+    opened: Opened, results: dict[str, dict[str, Any]], differences: dict[str, dict[str, Any]]
 ) -> str:
     lm = opened.loaded.lm
     return envelope.dump(
@@ -296,4 +298,5 @@ def _as_json(
         model=envelope.model_object(opened),
         memory=envelope.memory_object(lm.weights_bytes, None, None, lm.device_peak_bytes()),
         methods=results,
+        differences=differences,
     )

@@ -20,8 +20,13 @@ _NONE = "-"
 def results_table(
     tasks: "Sequence[EvalTask]", figures: "Mapping[str, Mapping[str, TaskFigures]]"
 ) -> str:
-    """Means in percent with their standard errors; ``figures`` by method, then by task."""
-    table = _table("task", "metric", "n", *figures)
+    """Means in percent with their standard errors; ``figures`` by method, then by task.
+
+    Behind them stand the differences between the first method and each other one.
+    """
+    first, *others = figures
+    pairs = [f"{first} - {other}" for other in others]
+    table = _table("task", "metric", "n", *figures, *pairs)
     for task in tasks:
         groups = list(
             dict.fromkeys(g for of_method in figures.values() for g in of_method[task.name])
@@ -38,6 +43,7 @@ def results_table(
                     metric.replace("_", " "),
                     f"{count:,}",
                     *map(_percent, row),
+                    *(_difference(row[0], other) for other in row[1:]),
                     end_section=number == len(names) - 1 and group == groups[-1],
                 )
     return _rendered(table)
@@ -59,6 +65,14 @@ def tasks_table(tasks: "Sequence[EvalTask]", limit: int | None) -> str:
             str(task.settings.answer_tokens or "as qa"),
         )
     return _rendered(table)
+
+
+def _difference(one: "Figure | None", other: "Figure | None") -> str:
+    if one is None or other is None:
+        return _NONE
+    difference = one.less(other)
+    sign = "+" if difference.mean > 0 else ""
+    return sign + _percent(difference)
 
 
 def _percent(figure: "Figure | None") -> str:

@@ -28,12 +28,21 @@ class Figure:
     Attributes:
         mean: From 0 to 1.
         error: Standard error of the mean, by bootstrap; None for a single question.
-        count: Number of questions.
+        values: That of each question.
     """
 
     mean: float
     error: float | None
-    count: int
+    values: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of questions."""
+        return len(self.values)
+
+    def less(self, other: "Figure") -> "Figure":
+        """How much better it is than that of another method, question by question."""
+        return figure_of([a - b for a, b in zip(self.values, other.values, strict=True)])
 
 
 Figures = dict[str, Figure]
@@ -75,12 +84,49 @@ def figure_of(values: Sequence[float]) -> Figure:
     count = len(values)
     mean = sum(values) / count
     if count < 2:
-        return Figure(mean, None, count)
+        return Figure(mean, None, tuple(values))
     draw = random.Random(_SEED)
     means = [sum(draw.choices(values, k=count)) / count for _ in range(RESAMPLED)]
     centre = sum(means) / RESAMPLED
     error = (sum((each - centre) ** 2 for each in means) / (RESAMPLED - 1)) ** 0.5
-    return Figure(mean, error, count)
+    return Figure(mean, error, tuple(values))
+
+
+def differences(figures: Mapping[str, Mapping[str, TaskFigures]]) -> dict[str, dict[str, Any]]:
+    """How much better the first method is than each other one, in the layout of ``results``.
+
+    ``figures`` are by method, then by task. Both methods answer the same questions, so the error is
+    that of the differences, question by question.
+    """
+    if len(figures) < 2:
+        return {}
+    (first, its), *others = figures.items()
+    found: dict[str, dict[str, Any]] = {}
+    for name, theirs in others:
+        rows: dict[str, Any] = {}
+        for task, groups in its.items():
+            for group, of_group in groups.items():
+                both = of_group.keys() & theirs[task].get(group, {}).keys()
+                shared = {
+                    metric: figure.less(theirs[task][group][metric])
+                    for metric, figure in of_group.items()
+                    if metric in both
+                }
+                rows[_alias(task, group)] = _row(shared)
+        found[f"{first} - {name}"] = rows
+    return found
+
+
+def _alias(task: str, group: str) -> str:
+    return f"{task}/{group}" if group else task
+
+
+def _row(figures: Figures) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for metric, figure in figures.items():
+        row[f"{metric},{_FILTER}"] = figure.mean
+        row[f"{metric}_stderr,{_FILTER}"] = "N/A" if figure.error is None else figure.error
+    return row
 
 
 def results_object(
@@ -105,13 +151,8 @@ def results_object(
     results, versions, better = {}, {}, {}
     for task in tasks:
         for group, of_group in figures[task.name].items():
-            name = f"{task.name}/{group}" if group else task.name
-            row: dict[str, Any] = {"alias": name}
-            for metric, figure in of_group.items():
-                row[f"{metric},{_FILTER}"] = figure.mean
-                error = "N/A" if figure.error is None else figure.error
-                row[f"{metric}_stderr,{_FILTER}"] = error
-            results[name] = row
+            name = _alias(task.name, group)
+            results[name] = {"alias": name, **_row(of_group)}
             better[name] = dict.fromkeys(of_group, True)
         versions[task.name] = _VERSION
     return {

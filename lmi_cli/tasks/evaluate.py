@@ -261,7 +261,8 @@ class _Asking:
         template = self._model.template if request.chat and question.chat else None
         if words is None:
             return prompts_of(tokenizer, template, request.system)
-        return TaskPrompts(tokenizer, template, request.system, words.lead, words.trail)
+        said = words.lead, words.trail, words.before
+        return TaskPrompts(tokenizer, template, request.system, *said)
 
 
 def _ranks(asker: Asker, questions: Sequence[_Question]) -> dict[int, int | None]:

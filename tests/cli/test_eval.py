@@ -90,6 +90,10 @@ def test_methods_side_by_side_with_their_files(
         assert json.loads((folder / name / "results.json").read_text()) == found
         assert found["n-samples"] == {"hotpotqa": {"original": 3, "effective": 3}}
         assert 0 <= found["results"]["hotpotqa"]["qa_f1,none"] <= 1
+    (pair,) = report["differences"].items()
+    means = [found["results"]["hotpotqa"]["qa_f1,none"] for found in report["methods"].values()]
+    assert pair[0] == "lm-infinite - truncate"
+    assert pair[1]["hotpotqa"]["qa_f1,none"] == pytest.approx(means[0] - means[1])
     assert "truncate: texts: 1 truncated, 1 read whole" in result.err
     again = lmi(*arguments, "--truncation-side", "middle")
     assert again.code == 0 and "truncate: all questions had been answered before" in again.err

@@ -10,7 +10,13 @@ from lmi_cli.errors import ResourceError, UsageError
 from lmi_cli.evaluation.files import EvalTask, read_tasks
 from lmi_cli.evaluation.forms.base import RecordFile
 from lmi_cli.evaluation.predictions import Predictions
-from lmi_cli.evaluation.results import RESAMPLED, figure_of, figures_of, results_object
+from lmi_cli.evaluation.results import (
+    RESAMPLED,
+    differences,
+    figure_of,
+    figures_of,
+    results_object,
+)
 
 RUN: dict[str, Any] = {"model": {"id": "m", "dtype": "bfloat16"}, "method": {"window": 16}}
 
@@ -137,6 +143,23 @@ def test_the_standard_error_is_that_of_the_mean_and_always_the_same() -> None:
     assert figure_of([1.0, 1.0]).error == 0.0
     assert figure_of([1.0]).error is None
     assert RESAMPLED == 1000
+
+
+def test_differences_are_those_of_the_same_questions() -> None:
+    task = task_of(4)
+    figures = {}
+    for method, answers in {"a": ("Bob", "Bob", "Bob", "x"), "b": ("Bob", "x", "Bob", "x")}.items():
+        kept = Predictions(None, RUN).of(task)
+        for item, answer in zip(task.items, answers, strict=True):
+            kept.add(item, answer, 1, ranked=method == "a")
+        figures[method] = {task.name: figures_of(task, kept, range(4))}
+    found = differences(figures)
+    assert found.keys() == {"a - b"}
+    assert found["a - b"]["hotpotqa_e"]["qa_f1,none"] == 1 / 4
+    # One difference of 1 among four: far from the error of means that vary on their own.
+    assert found["a - b"]["hotpotqa_e"]["qa_f1_stderr,none"] == pytest.approx(0.217, abs=0.02)
+    assert "evidence_first,none" not in found["a - b"]["hotpotqa_e"]
+    assert differences({"a": figures["a"]}) == {}
 
 
 def test_results_have_the_layout_of_the_harness() -> None:

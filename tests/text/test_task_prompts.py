@@ -71,6 +71,14 @@ def test_in_the_chat_template_the_words_are_one_turn_of_the_user() -> None:
     )
 
 
+def test_words_in_front_of_the_text_are_repeated_in_front_of_passages() -> None:
+    prompts = TaskPrompts(TOKENIZER, None, None, "\nAnswer.", "", "Read: ")
+    assert _text(prompts.whole(), "Text.", "").endswith("|>Text.\nAnswer.")
+    assert _text(prompts.around_passages(), "Text.", "").endswith("|>Read: Text.\nAnswer.")
+    with pytest.raises(ValueError, match="no earlier turns"):
+        prompts.around_passages([("a", "b")])
+
+
 def test_without_a_template_system_text_stands_in_front() -> None:
     prompt = TaskPrompts(TOKENIZER, None, "Be brief.", "", "").whole()
     assert _text(prompt, "Text.", "").endswith("Be brief.\n\nText.")
