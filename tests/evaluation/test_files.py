@@ -147,7 +147,7 @@ def test_ruler_keeps_the_text_and_ends_with_the_question(folder: Path) -> None:
     (item,) = task.items
     assert item.text + item.question == "A 12.\nWhich? It is"
     assert task.settings.answer_tokens == 128
-    assert task.form.prediction(item, "12") == {**record, "pred": "12"}
+    assert task.form.prediction(item, "12") == {"others": {}, **record, "pred": "12"}
     for name in ("niah_multikey_2", "vt", "cwe", "fwe", "qa_2"):
         (found,) = tasks(folder / name, "validation.jsonl", RULER)
         assert found.name == name and found.settings in ruler._FAMILIES.values()
@@ -160,6 +160,9 @@ def test_infinitebench(folder: Path) -> None:
     assert task.form.prediction(task.items[0], "7") == {
         "id": 4, "prediction": "7", "ground_truth": 7,
     }  # fmt: skip
+    nested = {**INFINITE, "answer": [[1, -2, 3]]}
+    (item,) = only(folder, "math_calc.jsonl", nested).items
+    assert item.answers == ("1", "-2", "3") and item.row["ground_truth"] == [[1, -2, 3]]
     choice = {**INFINITE, "answer": ["two"], "options": ["one", "two"]}
     (item,) = only(folder, "longbook_choice_eng.jsonl", choice).items
     assert item.answers == ("two", "B")

@@ -39,7 +39,10 @@ class InfiniteBench(RecordForm):
         task = file.stem
         if task not in TASKS:
             raise unknown_task(row.where, task, TASKS, self.name)
-        answers, truth = row.scalars("answer"), row.values["answer"]
+        truth = row.values["answer"]
+        if isinstance(truth, list) and len(truth) == 1 and isinstance(truth[0], list):
+            row = Row({**row.values, "answer": truth[0]}, row.where)  # as in math_calc
+        answers = row.scalars("answer")
         options = row.texts("options", least=0) if row.values.get("options") else ()
         lettered = dict(zip(_LETTERS, options, strict=False))
         if TASKS[task].metrics[0] in ("choice", "choice_or_name"):

@@ -56,8 +56,8 @@ class Ruler(RecordForm):
         return _FAMILIES[items[0].task.partition("_")[0]]
 
     def prediction(self, item: EvalItem, answer: str) -> dict[str, Any]:
-        """The record with ``pred``."""
-        return {**item.row, "pred": answer}
+        """The record with ``pred``, and with ``others``, which its script looks into."""
+        return {"others": {}, **item.row, "pred": answer}
 
     def answer_in(self, prediction: Mapping[str, Any]) -> str:
         """Its ``pred``."""

@@ -33,11 +33,14 @@ def word_upper(answer: str, right: str) -> float:
 def choice(answer: str, right: Sequence[str]) -> float:
     """Whether the right option is chosen, of which the text and the letter are given.
 
-    It counts by the first character, else by what follows words such as "answer is", else by the
-    first letter that stands alone.
+    It counts by the first character, else as a whole, else by what follows words such as "answer
+    is", else by the first letter that stands alone.
     """
+    answer = answer.strip()
     if answer[:1] and answer[0] in _LETTERS:
         return float(answer[0] in right)
+    if answer in right:
+        return 1.0
     text = answer.translate(_CHOICE_BREAKS)
     if (said := _behind(text, _ANNOUNCED)) is not None:
         return float(said != "" and any(said.startswith(each) for each in right))
@@ -52,9 +55,10 @@ def choice_or_name(answer: str, right: Sequence[str]) -> float:
     "answer is:".
     """
     name, letter = right
+    answer = answer.strip()
     if answer[:2] in (f"{letter}.", f"{letter}:"):
         return 1.0
-    said = _behind(_CODE_BREAKS.sub(" ", answer.strip()), _ANNOUNCED_CODE)
+    said = _behind(_CODE_BREAKS.sub(" ", answer), _ANNOUNCED_CODE)
     return float(bool(said) and (said or "").startswith((letter, name)))
 
 

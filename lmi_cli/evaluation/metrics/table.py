@@ -51,7 +51,7 @@ METRICS: dict[str, Metric] = {
     "match": Metric(_matched),
     "classification": Metric(_classified),
     "word": _best(labels.word),
-    "word_upper": _best(labels.word_upper),
+    "word_upper": Metric(lambda answer, item: labels.word_upper(answer, item.answers[0])),
     "choice": _together(labels.choice),
     "choice_or_name": _together(labels.choice_or_name),
     "letters": _best(labels.letters),
