@@ -6,6 +6,7 @@ import typer
 
 from lmi_cli import __version__
 from lmi_cli.cli import bench, chat, find, inspect, models, passkey, perplexity, qa, read, summarize
+from lmi_cli.cli import eval as evaluation
 from lmi_cli.cli.arguments import parsed
 from lmi_cli.cli.console import Output, message
 
@@ -48,7 +49,8 @@ def build() -> typer.Typer:
         epilog=_EPILOG,
     )
     app.callback(invoke_without_command=True)(root)
-    for module in (qa, chat, find, read, summarize, perplexity, inspect, passkey, bench):
+    commands = (qa, chat, find, read, summarize, perplexity, inspect, passkey, evaluation, bench)
+    for module in commands:
         app.command(module.__name__.rpartition(".")[2])(parsed(module.command))
     app.add_typer(models.app, name="models")
     return app

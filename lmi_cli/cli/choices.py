@@ -4,6 +4,8 @@ All functions raise a UsageError if a value is unknown or out of range, or if op
 each other.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,27 @@ def method_choice(request: Request) -> "MethodChoice":
     if request.method is None:
         return MethodChoice(given=request.given)
     return MethodChoice(request.method, request.given)
+
+
+def compared(request: Request, names: Sequence[str]) -> list[Request]:
+    """The request for each of several methods, with those of the given options that it has."""
+    from lmi_cli.methods import METHODS
+
+    if request.method is not None:
+        raise UsageError("--method cannot be combined with --compare")
+    if len(set(names)) != len(names) or not names:
+        raise UsageError("--compare needs methods, each once", hint="one of " + ", ".join(METHODS))
+    requests, used = [], set[str]()
+    for name in names:
+        options = {option.name for option in METHODS[name].options} if name in METHODS else set()
+        given = {key: value for key, value in request.given.items() if key in options}
+        used |= given.keys()
+        requests.append(replace(request, method=name, given=given))
+        method_choice(requests[-1])
+    if unused := request.given.keys() - used:
+        flags = ", ".join("--" + name.replace("_", "-") for name in sorted(unused))
+        raise UsageError(f"none of the methods in --compare has {flags}")
+    return requests
 
 
 def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":

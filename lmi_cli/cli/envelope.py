@@ -162,5 +162,9 @@ def dump_summary(
 
 def dump(command: str, **parts: Any) -> str:
     """The object as ASCII text, which every encoding can represent and every terminal can show."""
-    envelope = {"schema_version": SCHEMA_VERSION, "command": command, **parts}
-    return json.dumps(envelope, indent=2, allow_nan=False) + "\n"
+    return plain({"schema_version": SCHEMA_VERSION, "command": command, **parts})
+
+
+def plain(value: dict[str, Any]) -> str:
+    """Any object as such text."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -5,7 +5,7 @@ read again, on the store, on the window alone, or on what is found part by part 
 """
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -53,7 +53,8 @@ class AnswerOptions:
     and ``speculate`` one of :data:`lmi_cli.engine.SPECULATE`. ``contrast`` is the weight of
     :class:`lmi_cli.engine.batch.Contrast` in answers from passages, segments and notes. At most
     ``passages`` passages or segments are read again; None for as many as is usual. ``measure``, by
-    which segments are ranked, is one of :data:`lmi_cli.engine.MEASURES`.
+    which segments are ranked, is one of :data:`lmi_cli.engine.MEASURES`. ``verbatim`` keeps answers
+    as the model writes them. Without ``evidence``, passages are ranked only for answers from them.
     """
 
     prompts: Prompts
@@ -68,6 +69,8 @@ class AnswerOptions:
     passages: int | None = None
     passage_order: str = ORDERS[0]
     measure: str = MEASURES[0]
+    verbatim: bool = False
+    evidence: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Asker:
 
     Attributes:
         timing: Time of reading and of all answers so far.
+        ranked_for: Called with the number of each question and the passages ranked for it.
 
     Raises:
         StateFileError: The document was read after another prefix than that of these prompts.
@@ -107,6 +111,7 @@ class Asker:
         self.reading = reading
         self.options = options
         self.timing = reading.timing()
+        self.ranked_for: Callable[[int, Sequence[Ranked]], None] = lambda index, ranked: None
         self._model = model
         self._engine = engine_of(model, reading.plan)
         prompts = options.prompts
@@ -166,11 +171,11 @@ class Asker:
         return answer
 
     def ask_all(
-        self, questions: Sequence[str]
+        self, questions: Sequence[str], first: int = 0
     ) -> Generator[Delta | Answer | Progress, None, list[Answer]]:
         """Answer questions in their order, each as if it were asked alone, apart from rounding.
 
-        Those that are answered from passages are decoded several at a time.
+        They are numbered from ``first``. Those answered from passages are decoded together.
 
         Raises:
             UsageError: See :meth:`ask`.
@@ -180,13 +185,14 @@ class Asker:
         source = self.options.answer_from
         # Segments are read once for all questions, but notes are not taken for all at once.
         shared = len(questions) if source == "xl3m" else _TOGETHER
-        for first in range(0, len(questions), _TOGETHER):
+        for begin in range(0, len(questions), _TOGETHER):
             started = time.monotonic()
-            if first == len(bases):
-                bases += yield from self._bases(source, questions[first : first + shared], first)
+            if begin == len(bases):
+                some = questions[begin : begin + shared]
+                bases += yield from self._bases(source, some, first + begin)
             begun = (
-                self._begin(questions[at], at, source, bases[at], started)
-                for at in range(first, min(first + _TOGETHER, len(questions)))
+                self._begin(questions[at], first + at, source, bases[at], started)
+                for at in range(begin, min(begin + _TOGETHER, len(questions)))
             )
             for fresh, group in groupby(begun, lambda it: it.without is not None):
                 # The others have large states of their own.
@@ -228,11 +234,14 @@ class Asker:
         searched = searched_tokens(self.reading, self._searching, layers, len(tail))
         evidence = [] if basis is None else basis.evidence
         if basis is None:
-            ranked = self.ranked(looked_for(question, earlier))
-            evidence = self.evidence(ranked)
             unseen = hidden or self.reading.plan.depth is not None or self.reading.plan.only_text
             # Where some layers or heads see everything, the others may have something to search.
             unseen = unseen or (source == "memory" and searched[0] > 0)
+            ranked: list[Ranked] = []
+            if self.options.evidence or unseen:
+                ranked = self.ranked(looked_for(question, earlier))
+                self.ranked_for(index, ranked)
+            evidence = self.evidence(ranked)
             source = self._source(ranked, source) if unseen else "whole"
             if source == "passages":
                 basis = best_passages(
@@ -292,8 +301,9 @@ class Asker:
                 prior = _read(engine, other, begun.without, self.reading.last)
                 contrast = Contrast(other, prior, self.options.contrast)
             contrasts.append(contrast)
-        stop_ids = self._model.tokenizer.stop_ids
-        texts = [AnswerText(self._model.tokenizer, begun.answer.question) for begun in group]
+        tokenizer, verbatim = self._model.tokenizer, self.options.verbatim
+        stop_ids = tokenizer.stop_ids
+        texts = [AnswerText(tokenizer, it.answer.question, verbatim=verbatim) for it in group]
         # Every token of a draft would search the store, which takes longer than all else.
         prompts = [begun.ids for begun in group]
         drafters = None if source == "memory" else self._drafts.of(prompts)

@@ -58,6 +58,7 @@ class Prompt:
         closing: Ids between the question and the answer.
         tokenizer: Encodes the question.
         lead: Text in front of the question that is encoded with it.
+        trail: Text behind the question that is encoded with it.
     """
 
     prefix: tuple[int, ...]
@@ -65,10 +66,11 @@ class Prompt:
     closing: tuple[int, ...]
     tokenizer: Tokenizer
     lead: str = ""
+    trail: str = ""
 
     def tail(self, question: str) -> list[int]:
         """Ids from the end of the document to the start of the answer."""
-        asked = self.tokenizer.encode(self.lead + question).ids.tolist()
+        asked = self.tokenizer.encode(self.lead + question + self.trail).ids.tolist()
         return [*self.opening, *asked, *self.closing]
 
 

@@ -1,0 +1,302 @@
+"""Answer the questions of tasks by one method, and keep the answers as they come.
+
+Questions about the same text are asked after one reading, by the one asker.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from lmi_cli.errors import LmiError, NoInputError
+from lmi_cli.evaluation.files import EvalTask
+from lmi_cli.evaluation.item import EvalItem
+from lmi_cli.evaluation.predictions import Predictions, TaskPredictions
+from lmi_cli.evaluation.words import Words, WordsFile, words_for
+from lmi_cli.methods.base import bound
+from lmi_cli.models.load import Loaded
+from lmi_cli.sources import Corpus
+from lmi_cli.sources.blocks import text_corpus
+from lmi_cli.tasks.asking import AnswerOptions, Asker
+from lmi_cli.tasks.events import Note, Progress, relay
+from lmi_cli.tasks.finder import Ranked
+from lmi_cli.tasks.gold import GoldPassages
+from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice, ReadingRequest
+from lmi_cli.tasks.reading import Reading, read
+from lmi_cli.tasks.report import Answer, Timing
+from lmi_cli.text.prompts import Prompts, prompts_of
+from lmi_cli.text.stream import TokenStream
+from lmi_cli.text.task_prompts import TaskPrompts
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """How questions of tasks are put, beside what their data sets say.
+
+    Attributes:
+        reading: How texts are read; prompts and length of answers are those of each task.
+        answers: How questions are answered; likewise.
+        words: Prompts by task; None puts the question as ``lmi qa`` does.
+        system: Text of the system turn.
+        chat: Whether prompts are put into the chat template of the model, where a task has them so.
+        answer_tokens: Longest answer, in tokens; 0 is that of the data set.
+        limit: Questions of each task, from the first; None asks all of them.
+        open: Opens documents by their paths.
+        require: Told what was read; may refuse it.
+    """
+
+    reading: ReadingRequest
+    answers: AnswerOptions
+    open: Callable[[Sequence[str]], Corpus]
+    words: WordsFile | None = None
+    system: str | None = None
+    chat: bool = True
+    answer_tokens: int = 0
+    limit: int | None = None
+    require: Callable[[Reading], None] = lambda reading: None
+
+
+@dataclass(slots=True)
+class EvalReport:
+    """What one start of a run has done by one method.
+
+    Attributes:
+        predictions: Answers by task, those of earlier starts included.
+        forms: How many texts were read in each form; see :class:`ReadingReport`.
+        answered_from: How many answers have each basis; see :class:`Answer`.
+        asked: Number of questions that this start has answered.
+        read_tokens: Tokens that it has read.
+        generated: Tokens that it has generated.
+        timing: Its time and speed.
+    """
+
+    predictions: dict[str, TaskPredictions]
+    forms: Counter[str] = field(default_factory=Counter)
+    answered_from: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
+    read_tokens: int = 0
+    generated: int = 0
+    timing: Timing = field(default_factory=Timing)
+
+
+def limited(task: EvalTask, limit: int | None) -> tuple[EvalItem, ...]:
+    """The questions of a task that are asked."""
+    return task.items if limit is None else task.items[:limit]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question of a task, with the words around it; None are those of ``lmi qa``."""
+
+    task: EvalTask
+    item: EvalItem
+    words: Words | None
+
+    @property
+    def text(self) -> str:
+        """What is asked as the question."""
+        if self.words is None:
+            return self.item.asked
+        return self.item.question if self.words.asks else ""
+
+    @property
+    def chat(self) -> bool:
+        """Whether the prompt is put into the chat template."""
+        return self.words is None or self.task.settings.chat
+
+    @property
+    def reading(self) -> Hashable:
+        """What it shares with questions that can be asked after the same reading."""
+        settings, form = self.task.settings, self.task.form
+        return self.item.subject, self.words, self.chat, settings.answer_tokens, form.verbatim
+
+
+def evaluate(
+    model: Loaded, tasks: Sequence[EvalTask], request: EvalRequest, predictions: Predictions
+) -> Generator[Progress | Note, None, EvalReport]:
+    """Answer all questions that have no answer yet.
+
+    Raises:
+        NoInputError: A document cannot be read, or does not have the place of an answer.
+        UsageError: A question does not fit the window, or options contradict each other.
+    """
+    asking = _Asking(
+        model, request, EvalReport({task.name: predictions.of(task) for task in tasks})
+    )
+    report, noted = asking.report, set[str]()
+    groups: dict[Hashable, list[_Question]] = {}
+    total = done = 0
+    for task in tasks:
+        answered = report.predictions[task.name].answers
+        for question in _questions(task, request):
+            total += 1
+            if question.item.number in answered:
+                done += 1
+            else:
+                groups.setdefault(question.reading, []).append(question)
+
+    def new(event: Progress | Note) -> Note | None:
+        """Pass each note on once; progress is counted in questions."""
+        if isinstance(event, Progress) or event.text in noted:
+            return None
+        noted.add(event.text)
+        return event
+
+    for questions in groups.values():
+        steps: Generator[Note, None, Reading] = relay(asking.read(questions), new)
+        reading = yield from steps
+        for _ in asking.ask(reading, questions):
+            done += 1
+            yield Progress(done, total, "questions")
+    for kept in report.predictions.values():
+        kept.finish()
+    return report
+
+
+def _questions(task: EvalTask, request: EvalRequest) -> Iterator[_Question]:
+    prompt = None
+    if request.words is not None and not task.form.complete:
+        prompt = request.words.require(task.form.words_name(task.name))
+    for item in limited(task, request.limit):
+        words = Words("", "", "") if task.form.complete else None
+        yield _Question(task, item, words if prompt is None else words_for(prompt, item))
+
+
+class _Asking:
+    """Reads texts and asks the questions about them; all questions of a call share a reading.
+
+    Attributes:
+        report: Grows with each answer.
+    """
+
+    def __init__(self, model: Loaded, request: EvalRequest, report: EvalReport) -> None:
+        self.report = report
+        self._model, self._request = model, request
+        choice, trained = request.reading.method, model.known.facts.trained_length
+        self._cuts = choice.truncation(trained) is not None
+        layers, chunk = model.known.facts.layers, request.reading.chunk
+        self._sees_all = self._cuts or bound(choice.build(trained, 0), layers, chunk) is None
+
+    def read(self, questions: Sequence[_Question]) -> Generator[Progress | Note, None, Reading]:
+        """Read the text that some questions are about."""
+        first, request = questions[0], self._request.reading
+        prompts = self._prompts(first)
+        wanted = replace(
+            request,
+            prompts=prompts,
+            memory=self._memory(questions),
+            answer_tokens=self._answer_tokens(first),
+            evidence=self._evidence(questions),
+        )
+        stream = TokenStream(self._corpus(first), self._model.tokenizer)
+        try:
+            reading = yield from read(
+                self._model, stream, wanted, [question.text for question in questions]
+            )
+        except LmiError as error:
+            raise type(error)(f"{first.item.where}: {error.message}", hint=error.hint) from error
+        self._request.require(reading)
+        report = self.report
+        report.forms[reading.plan.form] += 1
+        report.read_tokens += reading.fresh_tokens
+        report.timing.add_prefill(report.read_tokens, reading.prefill_s)
+        return reading
+
+    def ask(self, reading: Reading, questions: Sequence[_Question]) -> Iterator[_Question]:
+        """Ask questions about what has been read; yield each when its answer is kept."""
+        report, evidence = self.report, self._evidence(questions)
+        options = replace(
+            self._request.answers,
+            prompts=self._prompts(questions[0]),
+            answer_from=self._memory(questions).answer_from,
+            max_new_tokens=self._answer_tokens(questions[0]),
+            verbatim=questions[0].task.form.verbatim,
+            evidence=evidence,
+        )
+        asker = Asker(self._model, reading, options)
+        ranks = _ranks(asker, questions) if evidence else {}
+        before = asker.timing.decode_s
+        for run in _runs(questions, options.sampling.temperature > 0.0):
+            waiting = iter(run)
+            texts = [question.text for question in run]
+            for event in asker.ask_all(texts, first=run[0].item.number):
+                if not isinstance(event, Answer):
+                    continue
+                question = next(waiting)
+                item, kept = question.item, report.predictions[question.task.name]
+                rank = ranks.get(id(item))
+                kept.add(item, event.answer, rank, ranked=id(item) in ranks)
+                report.answered_from[event.answered_from] += 1
+                report.generated += event.tokens
+                report.asked += 1
+                yield question
+        report.timing.add_decode(report.generated, asker.timing.decode_s - before)
+
+    def _corpus(self, question: _Question) -> Corpus:
+        item, words = question.item, question.words
+        if item.documents:
+            return self._request.open(item.documents)
+        return text_corpus(item.text if words is None else words.before + item.text, item.where)
+
+    def _answer_tokens(self, question: _Question) -> int:
+        usual = question.task.settings.answer_tokens or self._request.reading.answer_tokens
+        return self._request.answer_tokens or usual
+
+    def _evidence(self, questions: Sequence[_Question]) -> bool:
+        """Whether passages are ranked for the sake of the places that answers are from."""
+        wanted = any(question.item.gold is not None for question in questions)
+        return wanted and not self._cuts and self._request.reading.memory.index
+
+    def _memory(self, questions: Sequence[_Question]) -> MemoryChoice:
+        """What is kept of a text: nothing but for evidence by a method that sees all it reads."""
+        memory = self._request.reading.memory
+        if self._sees_all:
+            return replace(memory, answer_from="auto", index=self._evidence(questions), store=False)
+        if not questions[0].text.strip() and memory.answer_from == "auto":
+            return NO_MEMORY  # there is no question by which passages could be found
+        return memory
+
+    def _prompts(self, question: _Question) -> Prompts:
+        request, tokenizer, words = self._request, self._model.tokenizer, question.words
+        template = self._model.template if request.chat and question.chat else None
+        if words is None:
+            return prompts_of(tokenizer, template, request.system)
+        said = words.lead, words.trail, words.before
+        return TaskPrompts(tokenizer, template, request.system, *said)
+
+
+def _ranks(asker: Asker, questions: Sequence[_Question]) -> dict[int, int | None]:
+    """Filled, while questions are asked, with the rank of the right passage by ``id`` of the item.
+
+    Raises:
+        NoInputError: The document does not have the place of an answer.
+    """
+    passages = GoldPassages(asker.reading.document)
+    right: dict[int, set[int]] = {}
+    for item in (question.item for question in questions):
+        if item.gold is not None:
+            right[id(item)] = passages.numbers(item.gold)
+            if not right[id(item)]:
+                raise NoInputError(f"{item.where}: its document does not have that place")
+    ranks: dict[int, int | None] = {}
+    waiting = iter([id(question.item) for question in questions])
+
+    def keep(index: int, ranked: Sequence[Ranked]) -> None:
+        if (item := next(waiting)) in right:
+            ranks[item] = passages.rank(ranked, right[item])
+
+    asker.ranked_for = keep
+    return ranks
+
+
+def _runs(questions: Sequence[_Question], apart: bool) -> Iterator[list[_Question]]:
+    """All questions at once; if ``apart``, those of a task whose numbers follow each other.
+
+    Then each has the same random numbers whether or not an interrupted run goes on.
+    """
+    if not apart:
+        yield list(questions)
+        return
+    pairs = enumerate(questions)
+    for _, run in groupby(pairs, lambda pair: (pair[1].task.name, pair[1].item.number - pair[0])):
+        yield [question for _, question in run]
