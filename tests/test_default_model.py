@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +13,12 @@ import torch
 from reading_helpers import Settings
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lmi_cli.attention import kernel
+from lmi_cli.attention import clusters, kernel, pruning
 from lmi_cli.attention.ranges import KeyRange
+from lmi_cli.attention.search import attend_searched
+from lmi_cli.attention.segment import Search
+from lmi_cli.attention.stored import KeyBlock, KeyScores, StoredKeys
+from lmi_cli.cache.store import TokenStore
 from lmi_cli.checkpoints.resolve import resolve
 from lmi_cli.engine import forward
 from lmi_cli.engine.engine import Engine
@@ -284,3 +288,38 @@ def in_float32(ranges: list[KeyRange], **named: object) -> tuple[torch.Tensor, t
     ]
     output, lse = kernel.attend(wide, **named)  # type: ignore[arg-type]
     return output.bfloat16(), lse
+
+
+def test_searches_find_most_of_the_best_keys(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recall of the 32 best of 1,080 real keys, over the layers, heads and tokens of a question."""
+    ids = prose_ids(loaded, 1100)
+    method = LMInfinite(200, 10, 200)
+    engine = Engine(loaded.lm, method, 512)
+    state, layers = engine.start(), range(len(engine.layers))
+    store = TokenStore(dict.fromkeys(layers), with_values=True, first=10)
+    state.recording = (store,)
+    list(engine.read(state, [ids[:1090]]))
+    finders = {"pruned": pruning.candidates, "clusters": clusters.candidates}
+    found: dict[str, list[float]] = {name: [] for name in finders}
+
+    def watched(
+        query: torch.Tensor, blocks: Iterable[KeyBlock], k: int, search: Search, **more: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        stored = StoredKeys(list(blocks))
+        seen = torch.full((query.shape[2],), stored.count)
+        key = torch.cat([block.key for block in stored.blocks], 2).repeat_interleave(3, 1)
+        best = (query @ key.mT).topk(k).indices
+        for name, find in finders.items():
+            mask = find(KeyScores(query, stored), seen, seen // 10)
+            assert 0.09 < float(mask.float().mean()) < 0.13
+            found[name].append(float(mask.gather(-1, best).float().mean()))
+        return attend_searched(query, stored.blocks, k, search, **more)
+
+    monkeypatch.setattr(forward, "attend_searched", watched)
+    fork = state.fork(LMInfinite(200, 10, 200, 32, 3, 100, "clusters"), {"store": store})
+    engine.forward(fork, ids[1090:])
+    # A tenth of the keys; by chance that would be a tenth of the best, too.
+    assert np.mean(found["clusters"]) > 0.85
+    assert 0.3 < np.mean(found["pruned"]) < np.mean(found["clusters"])
