@@ -248,13 +248,14 @@ class _Asking:
         return wanted and not self._cuts and self._request.reading.memory.index
 
     def _memory(self, questions: Sequence[_Question]) -> MemoryChoice:
-        """What is kept of a text: nothing but for evidence by a method that sees all it reads."""
+        """What is kept of a text: what the answers need, and an index if there is evidence."""
         memory = self._request.reading.memory
         if self._sees_all:
             return replace(memory, answer_from="auto", index=self._evidence(questions), store=False)
         if not questions[0].text.strip() and memory.answer_from == "auto":
             return NO_MEMORY  # there is no question by which passages could be found
-        return memory
+        needed = memory.answer_from in ("auto", "passages") or self._evidence(questions)
+        return replace(memory, index=memory.index and needed)
 
     def _prompts(self, question: _Question) -> Prompts:
         request, tokenizer, words = self._request, self._model.tokenizer, question.words
