@@ -46,8 +46,8 @@ class AnswerOptions:
     Of the method, only options that reading does not fix are used; ``answer_from`` is one of
     ``plan.ANSWER_FROM``, ``rank`` one of ``plan.RANKS``, and ``speculate`` one of
     :data:`lmi_cli.engine.SPECULATE`. ``contrast`` is the weight of
-    :class:`lmi_cli.engine.batch.Contrast` in answers from passages. ``verbatim`` keeps answers as
-    the model writes them. Without ``evidence``, passages are ranked only for answers from them.
+    :class:`lmi_cli.engine.batch.Contrast` in answers from passages. ``answer_text`` decides what
+    of an answer is kept. Without ``evidence``, passages are ranked only for answers from them.
     """
 
     prompts: Prompts
@@ -59,7 +59,7 @@ class AnswerOptions:
     contrast: float = CONTRAST
     speculate: str = SPECULATE[0]
     show_prompt: bool = False
-    verbatim: bool = False
+    answer_text: type[AnswerText] = AnswerText
     evidence: bool = True
 
 
@@ -250,9 +250,9 @@ class Asker:
                 prior = _read(engine, other, begun.without, self.reading.last)
                 contrast = Contrast(other, prior, self.options.contrast)
             contrasts.append(contrast)
-        tokenizer, verbatim = self._model.tokenizer, self.options.verbatim
+        tokenizer, text_of = self._model.tokenizer, self.options.answer_text
         stop_ids = tokenizer.stop_ids
-        texts = [AnswerText(tokenizer, it.answer.question, verbatim=verbatim) for it in group]
+        texts = [text_of(tokenizer, begun.answer.question) for begun in group]
         # Every token of a draft would search the store, which takes longer than all else.
         prompts = [begun.ids for begun in group]
         drafters = None if source == "memory" else self._drafts.of(prompts)

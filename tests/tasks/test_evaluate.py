@@ -17,6 +17,7 @@ from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import open_corpus
 from lmi_cli.tasks import evaluate as module
+from lmi_cli.tasks.answer_text import AnswerText, FirstLineText, VerbatimText
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.evaluate import EvalReport, EvalRequest, evaluate
 from lmi_cli.tasks.events import Note, Progress, follow
@@ -278,15 +279,16 @@ def test_notes_are_passed_on_once(
 def test_an_answer_is_kept_word_for_word_where_a_script_expects_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[bool] = []
+    seen: list[type[AnswerText]] = []
 
     class Watched(Asker):
         def __init__(self, model: Loaded, reading: Any, options: AnswerOptions) -> None:
             super().__init__(model, reading, options)
-            seen.append(options.verbatim)
+            seen.append(options.answer_text)
 
     monkeypatch.setattr(module, "Asker", Watched)
     (tmp_path / "a.txt").write_text(SENTENCE)
-    run(tasks_of(tmp_path, LONGBENCH), words=words(tmp_path, hotpotqa="{context}\n{input}"))
+    given = words(tmp_path, hotpotqa="{context}\n{input}", triviaqa="{context}\n{input}")
+    run(tasks_of(tmp_path, LONGBENCH, {**LONGBENCH, "dataset": "triviaqa"}), words=given)
     run(tasks_of(tmp_path, {"document": "a.txt", "question": "?", "answers": ["x"]}))
-    assert seen == [True, False]
+    assert seen == [VerbatimText, FirstLineText, AnswerText]
