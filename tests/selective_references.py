@@ -83,10 +83,11 @@ class Looking:
         softcap: float | None = None,
         native: int | None = None,
         layer: int = 0,
+        folds: int = 1,
     ) -> Tensor:
         """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates."""
         heads, count, _ = query.shape
-        groups = self._groups(key)
+        groups = [list(range(first, first + folds)) for first in range(0, heads, folds)]
         narrow = native is not None and native <= self.window
         own, end = torch.arange(count), torch.full((count,), self.window - 1)
         near = turn(query, own) @ turn(key, own).mT * scale
@@ -125,17 +126,6 @@ class Looking:
                 first = max(0, i - self.window + 1)
                 mass[group][first : i + 1] += weights[first:]
         return output
-
-    @staticmethod
-    def _groups(key: Tensor) -> list[list[int]]:
-        """Query heads that share a key head."""
-        groups: list[list[int]] = []
-        for head in range(len(key)):
-            if groups and torch.equal(key[head], key[groups[-1][0]]):
-                groups[-1].append(head)
-            else:
-                groups.append([head])
-        return groups
 
     def _finish(
         self,

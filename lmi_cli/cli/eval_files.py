@@ -18,8 +18,8 @@ _PLACES = ("{name}.jsonl", "data/{name}.jsonl", "{name}/validation.jsonl", "{nam
 
 def record_files(
     arguments: Sequence[str], data: Path | None, named: str | None
-) -> "list[tuple[RecordFile, bytes]]":
-    """The files with their contents; ``named`` is the name of the task that the user gave.
+) -> "Iterator[tuple[RecordFile, bytes]]":
+    """The files with their contents, one by one; ``named`` is the task that the user named.
 
     Raises:
         UsageError: There is no such file, folder or task.
@@ -32,7 +32,7 @@ def record_files(
     if arguments.count("-") > 1:
         raise UsageError("'-' (standard input) is named more than once")
     paths = [path for text in arguments for path in _paths(text, data)]
-    return [(RecordFile(path, named), read_bytes(path)) for path in paths]
+    return ((RecordFile(path, named), read_bytes(path)) for path in paths)
 
 
 def _paths(text: str, data: Path | None) -> Iterator[Path | None]:

@@ -1,10 +1,11 @@
 """Files of records: a JSON object on each line, or one JSON value."""
 
+import io
 import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -49,7 +50,7 @@ class EvalTask:
     sha256: str
 
 
-def read_tasks(files: Sequence[tuple[RecordFile, bytes]]) -> list[EvalTask]:
+def read_tasks(files: Iterable[tuple[RecordFile, bytes]]) -> list[EvalTask]:
     """The tasks of some files, in the order in which they appear.
 
     Raises:
@@ -101,7 +102,7 @@ def rows(file: RecordFile, data: bytes) -> Iterator[Row]:
     if b"\0" in data[:4096]:
         raise NoInputError(f"{name}: a binary file, not records in JSON")
     whole = file.path is not None and file.path.suffix == ".json"
-    parts = enumerate([data] if whole else data.split(b"\n"), 1)
+    parts = enumerate([data] if whole else io.BytesIO(data), 1)
     for number, part in parts:
         if not part.strip():
             continue

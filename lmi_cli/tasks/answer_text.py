@@ -10,18 +10,16 @@ class AnswerText:
     Args:
         tokenizer: The model's.
         question: What is answered; an answer that asks it again repeats itself too.
-        verbatim: Keep the text as the model writes it.
 
     Attributes:
         text: What has been returned so far.
         tokens: Number of tokens taken.
     """
 
-    def __init__(self, tokenizer: Tokenizer, question: str, *, verbatim: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, question: str) -> None:
         self.text = ""
         self.tokens = 0
         self._decoder = IncrementalDecoder(tokenizer)
-        self._verbatim = verbatim
         self._guard = RepeatGuard(question)
         self._new = ""
 
@@ -33,19 +31,39 @@ class AnswerText:
     def push(self, token: int) -> bool:
         """Take a token; return whether the text repeats itself."""
         self.tokens += 1
-        if self._verbatim:
-            self._new += self._decoder.push(token)
-            return False
         self._new += self._guard.push(self._decoder.push(token))
         return self._guard.repeats
 
     def take(self, *, final: bool) -> str:
         """The text that is new since the last call; with ``final``, all that is left."""
-        if final and self._verbatim:
-            self._new += self._decoder.flush()
-        elif final:
+        if final:
             self._new += self._guard.push(self._decoder.flush()) + self._guard.flush()
         new, self._new = self._new, ""
-        new = new if self.text or self._verbatim else new.lstrip()
+        new = new if self.text else new.lstrip()
         self.text += new
         return new
+
+
+class VerbatimText(AnswerText):
+    """Keeps the text as the model writes it, repetitions and white space included."""
+
+    def push(self, token: int) -> bool:
+        """Take a token; the text is never ended."""
+        self.tokens += 1
+        self._new += self._decoder.push(token)
+        return False
+
+    def take(self, *, final: bool) -> str:
+        """The text that is new since the last call; with ``final``, all that is left."""
+        new, self._new = self._new + (self._decoder.flush() if final else ""), ""
+        self.text += new
+        return new
+
+
+class FirstLineText(VerbatimText):
+    """The same, ended behind the first line that is not empty."""
+
+    def push(self, token: int) -> bool:
+        """Take a token; return whether a line is complete."""
+        super().push(token)
+        return "\n" in (self.text + self._new).lstrip("\n")

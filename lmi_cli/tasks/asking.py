@@ -53,8 +53,9 @@ class AnswerOptions:
     and ``speculate`` one of :data:`lmi_cli.engine.SPECULATE`. ``contrast`` is the weight of
     :class:`lmi_cli.engine.batch.Contrast` in answers from passages, segments and notes. At most
     ``passages`` passages or segments are read again; None for as many as is usual. ``measure``, by
-    which segments are ranked, is one of :data:`lmi_cli.engine.MEASURES`. ``verbatim`` keeps answers
-    as the model writes them. Without ``evidence``, passages are ranked only for answers from them.
+    which segments are ranked, is one of :data:`lmi_cli.engine.MEASURES`. ``answer_text``
+    decides what of an answer is kept. Without ``evidence``, passages are ranked only for answers
+    from them.
     """
 
     prompts: Prompts
@@ -69,7 +70,7 @@ class AnswerOptions:
     passages: int | None = None
     passage_order: str = ORDERS[0]
     measure: str = MEASURES[0]
-    verbatim: bool = False
+    answer_text: type[AnswerText] = AnswerText
     evidence: bool = True
 
 
@@ -301,9 +302,9 @@ class Asker:
                 prior = _read(engine, other, begun.without, self.reading.last)
                 contrast = Contrast(other, prior, self.options.contrast)
             contrasts.append(contrast)
-        tokenizer, verbatim = self._model.tokenizer, self.options.verbatim
+        tokenizer, text_of = self._model.tokenizer, self.options.answer_text
         stop_ids = tokenizer.stop_ids
-        texts = [AnswerText(tokenizer, it.answer.question, verbatim=verbatim) for it in group]
+        texts = [text_of(tokenizer, begun.answer.question) for begun in group]
         # Every token of a draft would search the store, which takes longer than all else.
         prompts = [begun.ids for begun in group]
         drafters = None if source == "memory" else self._drafts.of(prompts)

@@ -17,6 +17,7 @@ from lmi_cli.methods.base import bound
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus
 from lmi_cli.sources.blocks import text_corpus
+from lmi_cli.tasks.answer_text import AnswerText, FirstLineText, VerbatimText
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.events import Note, Progress, relay
 from lmi_cli.tasks.finder import Ranked
@@ -105,10 +106,17 @@ class _Question:
         return self.words is None or self.task.settings.chat
 
     @property
+    def answer_text(self) -> type[AnswerText]:
+        """What of an answer is kept."""
+        if not self.task.form.verbatim:
+            return AnswerText
+        return FirstLineText if self.task.settings.first_line else VerbatimText
+
+    @property
     def reading(self) -> Hashable:
         """What it shares with questions that can be asked after the same reading."""
-        settings, form = self.task.settings, self.task.form
-        return self.item.subject, self.words, self.chat, settings.answer_tokens, form.verbatim
+        tokens = self.task.settings.answer_tokens
+        return self.item.subject, self.words, self.chat, tokens, self.answer_text
 
 
 def evaluate(
@@ -210,7 +218,7 @@ class _Asking:
             prompts=self._prompts(questions[0]),
             answer_from=self._memory(questions).answer_from,
             max_new_tokens=self._answer_tokens(questions[0]),
-            verbatim=questions[0].task.form.verbatim,
+            answer_text=questions[0].answer_text,
             evidence=evidence,
         )
         asker = Asker(self._model, reading, options)
@@ -248,13 +256,14 @@ class _Asking:
         return wanted and not self._cuts and self._request.reading.memory.index
 
     def _memory(self, questions: Sequence[_Question]) -> MemoryChoice:
-        """What is kept of a text: nothing but for evidence by a method that sees all it reads."""
+        """What is kept of a text: what the answers need, and an index if there is evidence."""
         memory = self._request.reading.memory
         if self._sees_all:
             return replace(memory, answer_from="auto", index=self._evidence(questions), store=False)
         if not questions[0].text.strip() and memory.answer_from == "auto":
             return NO_MEMORY  # there is no question by which passages could be found
-        return memory
+        needed = memory.answer_from in ("auto", "passages") or self._evidence(questions)
+        return replace(memory, index=memory.index and needed)
 
     def _prompts(self, question: _Question) -> Prompts:
         request, tokenizer, words = self._request, self._model.tokenizer, question.words

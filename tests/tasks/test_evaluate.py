@@ -17,6 +17,7 @@ from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import open_corpus
 from lmi_cli.tasks import evaluate as module
+from lmi_cli.tasks.answer_text import AnswerText, FirstLineText, VerbatimText
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.evaluate import EvalReport, EvalRequest, evaluate
 from lmi_cli.tasks.events import Note, Progress, follow
@@ -227,6 +228,30 @@ def test_without_a_question_no_passages_are_looked_for(run: Run, tmp_path: Path)
     assert run(tasks, words=given, memory=memory).answered_from == {"memory": 1}
 
 
+@pytest.mark.parametrize("answer_from", ["window", "memory", "passages"])
+def test_no_index_is_kept_that_nothing_asks_for(
+    run: Run, book: Path, monkeypatch: pytest.MonkeyPatch, answer_from: str
+) -> None:
+    kept: list[tuple[str, ...]] = []
+
+    class Watched(Asker):
+        def __init__(self, model: Loaded, reading: Any, options: AnswerOptions) -> None:
+            super().__init__(model, reading, options)
+            kept.append(reading.plan.kept)
+
+    monkeypatch.setattr(module, "Asker", Watched)
+    memory = MemoryChoice(answer_from, store=answer_from == "memory")
+    store = ("store",) if answer_from == "memory" else ()
+    index = ("index",) if answer_from == "passages" else ()
+    for records, expected in (
+        (questions(book, 1), index + store),
+        (questions(book, 1, lines=3), ("index", *store)),
+    ):
+        report = run(tasks_of(book.parent, *records), memory=memory)
+        assert report.answered_from == {answer_from: 1}
+        assert kept.pop() == expected
+
+
 def test_answers_have_the_length_of_their_data_set(run: Run, tmp_path: Path) -> None:
     tasks = tasks_of(tmp_path, {**LONGBENCH, "context": SENTENCE}, LONGBENCH)
     options = {"sampling": Sampling(2.0, seed=1)}  # which hardly ever ends by itself
@@ -254,15 +279,16 @@ def test_notes_are_passed_on_once(
 def test_an_answer_is_kept_word_for_word_where_a_script_expects_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[bool] = []
+    seen: list[type[AnswerText]] = []
 
     class Watched(Asker):
         def __init__(self, model: Loaded, reading: Any, options: AnswerOptions) -> None:
             super().__init__(model, reading, options)
-            seen.append(options.verbatim)
+            seen.append(options.answer_text)
 
     monkeypatch.setattr(module, "Asker", Watched)
     (tmp_path / "a.txt").write_text(SENTENCE)
-    run(tasks_of(tmp_path, LONGBENCH), words=words(tmp_path, hotpotqa="{context}\n{input}"))
+    given = words(tmp_path, hotpotqa="{context}\n{input}", triviaqa="{context}\n{input}")
+    run(tasks_of(tmp_path, LONGBENCH, {**LONGBENCH, "dataset": "triviaqa"}), words=given)
     run(tasks_of(tmp_path, {"document": "a.txt", "question": "?", "answers": ["x"]}))
-    assert seen == [True, False]
+    assert seen == [VerbatimText, FirstLineText, AnswerText]
