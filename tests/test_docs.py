@@ -50,7 +50,8 @@ def test_options_that_messages_name_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*DOCS.glob("*.md"), ROOT.parent / "README.md"], ids=str)
 def test_options_that_pages_name_exist(path: Path) -> None:
-    assert set(OPTION.findall(path.read_text(encoding="utf-8"))) <= options()
+    scripts = {name for script in DOCS.glob("*.py") for name in OPTION.findall(script.read_text())}
+    assert set(OPTION.findall(path.read_text(encoding="utf-8"))) <= options() | scripts
 
 
 TEST = re.compile(r"`([\w/]+\.py)((?:::\w+)+)`")

@@ -120,7 +120,7 @@ class ForwardPass(Attention):
             output[:, rows], lse[:, rows] = merge(part)
         for _, memory in memories:
             mass = key_mass(everywhere[0], lse, query_start=self.position, softcap=qkv.softcap)
-            self._note("torch, since the attention that keys receive is measured")
+            self._note("torch, since the attention that keys get is measured")
             memory.notice(mass, everywhere[0].key_start)
         return output
 

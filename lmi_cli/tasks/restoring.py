@@ -57,6 +57,8 @@ def restored(
     ids = torch.tensor(plan.prefix, dtype=torch.int64)
     if not 1 <= plan.chunk <= MOST_CHUNK or not _within(ids, model.lm.vocab_size):
         raise ValueError("its plan contains a number that is out of range")
+    if plan.only_text:
+        raise ValueError("its plan says that the model has read nothing")
     _require_depth(plan, heads, len(model.known.facts.layers))
     engine = engine_of(model, plan)
     stores = new_stores(model, plan, heads)

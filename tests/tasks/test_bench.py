@@ -165,13 +165,18 @@ def test_it_says_what_computed_its_passes(
     count(native_attention, "attend")
     count(forward, "attend")
     given = {} if "window" not in {o.name for o in METHODS[name].options} else {"window": 70}
-    report = run(loaded, [64], against="none", choice=MethodChoice(name, given))[-1]
+    choice = MethodChoice(name, given)
+    report = run(loaded, [64], against="none", choice=choice)[-1]
     assert isinstance(report, BenchReport)
     in_c = dtype == "bfloat16"
     assert (report.machine.layers_by, report.machine.linear_by) == ("lmi", "C" if in_c else "torch")
     prefill, decode = report.prefill, report.decode
-    assert (prefill.passes, prefill.one_call, decode.passes) == (1, 0, 3)
+    passes = -(-64 // (choice.build(70, 0).pass_tokens or 64))
+    assert (prefill.passes, prefill.one_call, decode.passes) == (passes, 0, 3)
     for computed in (prefill, decode):
+        measured = computed.attention.pop("torch, since the attention that keys get is measured", 0)
+        layers = len(loaded.known.facts.layers)
+        assert measured == (layers * computed.passes if name == "inf-llm" else 0)
         assert computed.one_call + sum(computed.layer_by_layer.values()) == computed.passes
         assert all(by.startswith("C" if in_c else "torch, since ") for by in computed.attention)
     attended = Counter(prefill.attention) + Counter(decode.attention)
