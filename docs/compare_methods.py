@@ -39,6 +39,10 @@ Options = tuple[str, ...]
 ROWS: list[tuple[str, Options]] = [
     ("lm-infinite", ("--method", "lm-infinite")),
     ("lm-infinite, memory", ("--method", "lm-infinite", "--answer-from", "memory")),
+    ("lm-infinite, dense heads", ("--method", "lm-infinite", "--dense-heads", "calibrated")),
+    ("inf-llm", ("--method", "inf-llm")),
+    ("sir-llm", ("--method", "sir-llm")),
+    ("segments", ("--answer-from", "xl3m")),
     ("truncate", ("--method", "truncate")),
     ("truncate, middle", ("--method", "truncate", "--truncation-side", "middle")),
     ("streaming-llm", ("--method", "streaming-llm")),

@@ -127,7 +127,8 @@ class StoredKeys:
             here = (block == index).nonzero()[:, 0]
             if len(here) == 0:
                 continue
-            rows = _picked(*part, line[here], number[here] - start)
+            at = part[0].device
+            rows = _picked(*part, line[here].to(at), (number[here] - start).to(at)).to(device)
             if found is None:
                 found = rows.new_empty(len(number), rows.shape[-1])
             found.index_copy_(0, here, rows)

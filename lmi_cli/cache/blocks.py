@@ -69,6 +69,7 @@ class BlockMemory(CachedTrack):
         self._recent = SlidingBuffer(Recent(longest), chunk)
         self._origin = 0
         self._blocks = 0
+        self._stored = 0  # of these, in memory of our own
         self._representatives: Tensor | None = None
         self._segments: list[tuple[Tensor, Tensor]] = []
         self._full = True  # nothing more may be written to the last segment
@@ -165,7 +166,8 @@ class BlockMemory(CachedTrack):
 
     def clone(self) -> "BlockMemory":
         """An independent copy; finished blocks are shared, and new ones go to memory of its own."""
-        other = BlockMemory(self.retention, self._chunk, self._pool)
+        # What a fork adds is gone with it, so it does not count against the budget of the stream.
+        other = BlockMemory(self.retention, self._chunk, self._pool.fresh())
         other._recent = self._recent.clone()
         other._origin, other._blocks = self._origin, self._blocks
         other._representatives = self._representatives
@@ -210,6 +212,7 @@ class BlockMemory(CachedTrack):
             or not key.shape[2] == value.shape[2] == self._blocks * self.retention.block
             or tensors["mass"].shape[2] != max(0, unfinished)
             or (chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < self._blocks)
+            or not bool((chosen.flatten()[1:] > chosen.flatten()[:-1]).all())
             or int(recent["start"]) + recent["key"].shape[2] != position
             or recent["key"].shape[2] != recent["value"].shape[2]
             or recent["key"].shape[2] < max(1, unfinished)
@@ -272,13 +275,14 @@ class BlockMemory(CachedTrack):
         self._searching = searching
 
     def _store(self, key: Tensor, value: Tensor) -> None:
+        self._stored += 1
         size, used = self.retention.block, self._in_last_segment
         if not self._full and used * size < self._segments[-1][0].shape[2]:
             for tensor, new in zip(self._segments[-1], (key, value), strict=True):
                 tensor[:, :, used * size : (used + 1) * size] = new
             return
-        # Small memories stay small: each segment is at most half as large as those before it.
-        count = max(1, min(_SEGMENT_TOKENS // size, self._blocks // 2))
+        # Small memories stay small, and so does what a fork adds.
+        count = max(1, min(_SEGMENT_TOKENS // size, self._stored // 2))
         segment = []
         for new in (key, value):
             shape = (*new.shape[:2], count * size, new.shape[3])

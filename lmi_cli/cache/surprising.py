@@ -126,6 +126,8 @@ class SurprisingTokens(CachedTrack):
         counts = {kept.key.shape[2], kept.value.shape[2], len(place), len(surprisal)}
         self._origin = int(tensors["origin"])
         certain = self.retention.kept(position - 1 - self._origin)
+        if sum(stop - start for start, stop in certain) > len(place):
+            raise ValueError(f"{len(place):,} tokens, the last at {place[-1:].tolist()}")
         wanted = {at + self._origin for start, stop in certain for at in range(start, stop)}
         most = self.retention.capacity(1) or 0
         if (

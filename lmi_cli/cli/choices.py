@@ -87,15 +87,20 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
     if request.no_memory:
         if asked not in ("auto", "window"):
             raise UsageError(f"--answer-from {asked} cannot be combined with --no-memory")
+        if flags := _searching(request):
+            raise UsageError(f"{flags[0]} cannot be combined with --no-memory")
         return NO_MEMORY
     if budget is None:
         budget = psutil.virtual_memory().total // _BUDGET_SHARE
     elif budget < 0:
         raise UsageError(f"--memory-budget {budget}: the smallest is 0")
-    choice = method_choice(request)
-    searching = [_flag(name) for name in choice.given if name not in choice.fixed]
+    searching = _searching(request)
     if asked == "auto" and searching:
         asked = "memory"  # an option of the store's search implies that it is to be searched
+    if searching and asked not in ("memory", *PARTWISE):
+        raise UsageError(
+            f"{searching[0]} says how a store is searched, but --answer-from {asked} searches none"
+        )
     if asked in PARTWISE:
         unused = {"--index": request.index, "--memory-int8": request.memory_int8}
         for flag in (*(flag for flag, used in unused.items() if used), *searching):
@@ -115,6 +120,12 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
     )
 
 
+def _searching(request: Request) -> list[str]:
+    """The options that say how the store is searched."""
+    choice = method_choice(request)
+    return [_flag(name) for name in choice.given if name not in choice.fixed]
+
+
 def require_reading(request: Request) -> None:
     """Refuse bases of answers for which nothing is read beforehand."""
     from lmi_cli.tasks.plan import PARTWISE
@@ -122,7 +133,7 @@ def require_reading(request: Request) -> None:
     if request.answer_from in PARTWISE:
         raise UsageError(
             f"--answer-from {request.answer_from} reads a text anew with each question, so it is "
-            "an option of qa and chat only"
+            "an option of qa, chat and eval only"
         )
 
 

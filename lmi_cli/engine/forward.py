@@ -238,7 +238,7 @@ class ForwardPass(Attention):
         if state.most_segments > most_ranges:
             return f"a layer attends to more than {most_ranges} ranges of keys"
         if None in tracks:
-            return "the key of a token does not go into exactly one window of each layer"
+            return "the keys of a layer are not kept in exactly one sliding window"
         return None
 
     def _seen(

@@ -305,7 +305,10 @@ def visible_spans(method: Method, layer: LayerSpec, position: int) -> list[tuple
 
 
 def visible_tokens(method: Method, layer: LayerSpec, position: int) -> float:
-    """Keys that a query at ``position`` attends to in a layer, on the average of its heads."""
+    """Keys that a query at ``position`` attends to in a layer, on the average of its heads.
+
+    What is looked up, searched for, or kept for what it says does not count.
+    """
     seen = _seen(method, layer, position)
     return sum((stop - start) * share for (start, stop), share in seen)
 
@@ -335,6 +338,12 @@ def visible_in_any(
     return merged(
         span for layer in alike.values() for span in visible_spans(method, layer, position)
     )
+
+
+def sees_everything(method: Method, layers: Iterable[LayerSpec]) -> bool:
+    """Whether some layer shows a query every token, however long the text is."""
+    position = 2**40
+    return visible_in_any(method, layers, position) == [(0, position + 1)]
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -72,7 +72,7 @@ class InfLLM(Method):
         WINDOW,
         SINKS,
         MethodOption("block_tokens", "Tokens of a block that can be looked up."),
-        MethodOption("top_blocks", "Blocks that a query sees.", fixed=False),
+        MethodOption("top_blocks", "Blocks that a query sees."),
         MethodOption("representatives", "Keys of a head that stand for a block."),
         MethodOption("lookup", "Tokens between two choices of blocks."),
     )

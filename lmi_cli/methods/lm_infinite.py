@@ -105,8 +105,8 @@ class LMInfinite(Method):
                      "score one by one.", fixed=False),
         MethodOption("dense_layers", "Layers that attend to everything, as in 0,5,8-11; what lies "
                      "beyond the window stands at the ceiling.", layers=True),
-        MethodOption("dense_heads", "Heads that attend to everything likewise: calibrated, the "
-                     "model's retrieval heads and those that share their keys.",
+        MethodOption("dense_heads", "Heads that attend to everything in the same way: calibrated "
+                     "takes the model's retrieval heads and those that share their keys.",
                      choices=DENSE_HEADS),
     )  # fmt: skip
 
@@ -223,6 +223,8 @@ class LMInfinite(Method):
         if self.dense_key_heads is None:
             raise RuntimeError("the retrieval heads of the model are not known")
         dense = {head for at, head in key_heads_in(self.dense_key_heads) if at == layer.index}
+        if dense - set(every):
+            raise ValueError(f"layer {layer.index} has no key head {max(dense)}")
         return tuple(sorted(dense)), tuple(head for head in every if head not in dense)
 
     def searching(self, given: Mapping[str, Parameter], layers: int) -> Method:

@@ -30,7 +30,7 @@ FLAGS = (
     "-flax-vector-conversions",
 )  # fmt: skip
 _COMPILERS = ("cc", "gcc", "clang")
-_LIMIT_S = 120
+_LIMIT_S = 900
 
 
 class CannotCompileError(Exception):

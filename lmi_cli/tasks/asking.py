@@ -217,7 +217,8 @@ class Asker:
 
     def require_fit(self, *questions: str) -> None:
         """Refuse questions that are longer than the window, with a ``UsageError``."""
-        require_fit(self.reading.plan.method, self._prompt, questions)
+        if self.options.answer_from not in PARTWISE:
+            require_fit(self.reading.plan.method, self._prompt, questions)
 
     def _begin(
         self,
@@ -259,7 +260,9 @@ class Asker:
             ids, without = self._prompts.around(basis.text, question, earlier)
         reread = None if basis is None else basis.passages
         indexed = 0 if self._finder is None else self._finder.tokens
-        visible = visible_of(self.reading, source, hidden, len(tail), reread, searched, indexed)
+        visible = visible_of(
+            self.reading, layers, source, hidden, len(tail), reread, searched, indexed
+        )
         prompt = None
         if self.options.show_prompt:
             whole = None if without is not None else self.reading

@@ -27,13 +27,13 @@ def method_for(
     if choice.needs_retrieval_heads:
         if heads is None:
             raise ModelError(
-                f"the retrieval heads of {known.files.id}, which --method {choice.name} needs "
-                "here, have not been looked for",
+                f"the retrieval heads of {known.files.id}, which --dense-heads needs, have not "
+                "been looked for",
                 hint=f"find them once: lmi models calibrate {known.files.id}",
             )
         if not heads.heads:
             raise ModelError(
-                f"{known.files.id} has no retrieval heads, which --method {choice.name} needs here",
+                f"{known.files.id} has no retrieval heads, which --dense-heads needs",
                 hint=f"lmi models calibrate {known.files.id} shows its best heads",
             )
         by_layer = key_heads_of(heads.heads, facts.heads, facts.kv_heads)

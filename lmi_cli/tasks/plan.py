@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from lmi_cli.engine import ANSWER_TOKENS, CHUNK
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import Method, MethodChoice
-from lmi_cli.methods.base import Truncation, bound
+from lmi_cli.methods.base import Truncation, bound, sees_everything
 from lmi_cli.models.known import KnownModel
 from lmi_cli.models.placement import Precision
 from lmi_cli.tasks.forecast import with_forecast
@@ -283,7 +283,7 @@ def plan_reading(
             )
         if not any(map(method.may_search, layers)):
             searching = None
-    depth = None
+    depth, hidden = None, not fits and not sees_everything(method, layers)
     only_index = memory.only_index and not fits
     shallow = indexed and only_index and bounded and not embedded and not method.weighs_tokens
     if heads is not None and shallow:
@@ -301,7 +301,7 @@ def plan_reading(
         only_index=only_index,
         only_text=only_text,
         depth=depth,
-        needs_heads=wants_index and (request.evidence or (not fits and bounded)) and heads is None,
+        needs_heads=wants_index and heads is None and (request.evidence or hidden),
         searching=searching,
         int8=memory.int8,
     )

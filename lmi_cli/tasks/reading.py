@@ -302,7 +302,7 @@ def cluster_keys(store: TokenStore) -> Generator[Progress | Note, None, None]:
     layers = len(store.heads)
     done, total = 0, store.unclustered
     if total:
-        yield Note(f"putting the keys of {total // layers:,} tokens in clusters; this is done once")
+        yield Note(f"putting the keys of {total // layers:,} tokens in clusters")
     for keys in store.cluster():
         done += keys
         yield Progress(done // layers, total // layers)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lmi_cli.engine import MEASURES
 from lmi_cli.engine.engine import Engine, Ids
 from lmi_cli.engine.foresight import TOGETHER, Tail, foresight
+from lmi_cli.errors import UsageError
 from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.document import Document, Passage
@@ -59,6 +60,7 @@ class Segments:
         length = model.known.facts.trained_length
         method = MethodChoice().build(length, len(model.tokenizer.prefix))
         self._engine = Engine(model.lm, method, chunk, longest=length)
+        self._length = length
         self._tokens = max(1, min(tokens, length // _SHARE))
         self.read, self.seconds = 0, 0.0
 
@@ -76,10 +78,17 @@ class Segments:
 
         Raises:
             ModelError: A logit is not finite.
+            UsageError: A question, with the one before it, does not fit behind a segment.
         """
         started = time.monotonic()
         tails = [self._tail(question) for question in questions]
         prefix = np.array(self._prompt.prefix, dtype=np.int32)
+        largest = max(map(len, self.passages)) + len(prefix)
+        if (asked := max(len(tail.ids) for tail in tails)) + largest > self._length:
+            raise UsageError(
+                f"a question of {asked:,} tokens does not fit behind a segment of the text",
+                hint="shorten the question",
+            )
         scores: list[NDArray[np.float64]] = []
         for first in range(0, len(self.passages), TOGETHER):
             group = self.passages[first : first + TOGETHER]

@@ -78,6 +78,7 @@ def _with_unread(reading: Reading, hidden: Sequence[tuple[int, int]]) -> list[tu
 
 def visible_of(
     reading: Reading,
+    layers: Sequence[LayerSpec],
     source: str,
     hidden: Sequence[tuple[int, int]],
     tail: int,
@@ -89,6 +90,7 @@ def visible_of(
 
     Args:
         reading: The reading.
+        layers: All layers of the model.
         source: What the answer is based on, as in ``Answer.answered_from``.
         hidden: See :func:`hidden_spans`.
         tail: Number of tokens between the document and the answer.
@@ -102,11 +104,12 @@ def visible_of(
     if reread is not None:
         return visible_passages(document, reread, document.tokens if source == "xl3m" else indexed)
     found = searched if source == "memory" else chosen_tokens(reading, hidden)
-    return visible_beside(reading, hidden, tail, *found)
+    return visible_beside(reading, layers, hidden, tail, *found)
 
 
 def visible_beside(
     reading: Reading,
+    layers: Sequence[LayerSpec],
     hidden: Sequence[tuple[int, int]],
     tail: int,
     searched: int = 0,
@@ -114,7 +117,8 @@ def visible_beside(
 ) -> Visible:
     """What is visible of a document apart from some ranges of tokens.
 
-    ``tail`` is as for :func:`hidden_spans`, the last two as :func:`searched_tokens` returns them.
+    ``layers`` and ``tail`` are as for :func:`hidden_spans`, the last two as
+    :func:`searched_tokens` returns them.
     """
     document, near = reading.document, reading.plan.method.local_window
     first, stop = (hidden[0][0], hidden[-1][1]) if hidden else (0, 0)
@@ -122,7 +126,8 @@ def visible_beside(
     visible = Visible(document.tokens - unseen - window, window, unseen)
     if hidden:
         visible.unseen_from, visible.unseen_to = document.place(first), document.place(stop - 1)
-    if near is not None and reading.plan.method.mixed:
+    method = reading.plan.method
+    if near is not None and method.mixed and any(map(method.may_search, layers)):
         visible.partly = max(0, window - max(0, near - tail))
     visible.searched, visible.attended = searched, attended
     return visible

@@ -113,8 +113,10 @@ def test_a_memory_of_blocks_is_restored_or_refused() -> None:
             with pytest.raises(ValueError, match="blocks at position"):
                 wrong = tensor[:, :, 1:] if name != "chosen" else tensor + 5
                 BlockMemory(retention, 4, BlockPool()).restore(saved | {name: wrong}, 24)
-    with pytest.raises(ValueError, match="blocks at position"):
-        BlockMemory(retention, 4, BlockPool()).restore(saved, 25)
+    twice = torch.zeros(1, 1, 2, 1, dtype=torch.int64)
+    for changed, position in ((saved, 25), (saved | {"chosen": twice}, 24)):
+        with pytest.raises(ValueError, match="blocks at position"):
+            BlockMemory(retention, 4, BlockPool()).restore(changed, position)
 
 
 def test_the_most_attended_keys_stand_for_a_block() -> None:

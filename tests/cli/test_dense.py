@@ -178,4 +178,5 @@ def test_where_all_layers_see_everything_nothing_is_searched(
     assert result.code == 0, result.err
     report = json.loads(result.out)
     assert report["answers"][0]["answered_from"] == "whole"
+    assert report["answers"][0]["visible"]["partly"] == 0
     assert report["tokens"]["stored"] == 0

@@ -133,6 +133,17 @@ def test_options_of_other_methods_are_refused(lmi: Run, document: Path) -> None:
         assert f"--method {method} has no option {option}" in result.err
 
 
+def test_an_option_of_a_search_needs_one(lmi: Run, document: Path) -> None:
+    for given, said in (
+        (("--no-memory",), "--memory-topk cannot be combined with --no-memory"),
+        (("--answer-from", "passages"), "but --answer-from passages searches none"),
+        (("--answer-from", "window"), "but --answer-from window searches none"),
+    ):
+        result = lmi("qa", document, QUESTION, "--memory-topk", "9", *given)
+        assert result.code == 2
+        assert said in result.err
+
+
 def test_scaled_frequencies_are_part_of_a_state_file(
     lmi: Run, model: str, long_document: Path, tmp_path: Path
 ) -> None:

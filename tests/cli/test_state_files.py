@@ -131,7 +131,7 @@ def test_more_is_read_into_it(lmi: Run, book: Path, document: Path) -> None:
         (["--memory-search", "guess"], 2, "'guess' for --memory-search"),
         (["--memory-percent", "5"], 2, "an exact search scores all stored tokens"),
         (["--memory-topk", "3", "--memory-distance", "9"], 0, ""),
-        (["--memory-search", "clusters"], 0, "in clusters; this is done once"),
+        (["--memory-search", "clusters"], 0, "tokens in clusters"),
         (["--memory-search", "pruned", "--memory-percent", "20"], 0, ""),
         (["--temperature", "0.5", "--seed", "3"], 0, ""),
     ],

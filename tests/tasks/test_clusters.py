@@ -36,7 +36,7 @@ def notes(model: Loaded, reading: Reading, settings: Settings) -> list[str]:
 
 def test_the_keys_are_put_in_clusters_when_they_are_read(model: Loaded, corpus: Corpora) -> None:
     events = CLUSTERS.events(model, corpus(TEXT))
-    assert any(isinstance(e, Note) and "in clusters; this is done once" in e.text for e in events)
+    assert any(isinstance(e, Note) and "tokens in clusters" in e.text for e in events)
     reading = CLUSTERS.read(model, corpus(TEXT))
     assert reading.stores["store"].unclustered == 0
     parameters = reading.report().parameters
