@@ -201,16 +201,17 @@ def _run(
     answer_tokens: int,
 ) -> "tuple[EvalReport, tuple[dict[str, TaskFigures], dict[str, Any]]]":
     """Answer by one method; return what was done, and the figures, which are also written."""
-    from lmi_cli.evaluation.predictions import Predictions
+    from lmi_cli.evaluation.predictions import Predictions, locked
     from lmi_cli.evaluation.results import figures_of, results_object
     from lmi_cli.tasks.evaluate import evaluate, limited
 
     started = time.monotonic()
     folder = None if request.predictions is None else request.predictions / name
-    run = _identity(request, name, opened, words, answer_tokens)
+    run = _identity(session, request, name, opened, words, answer_tokens)
     questions = _questions(session, request, opened, words, answer_tokens)
-    predictions = Predictions(folder, run)
-    report = session.follow(evaluate(opened.loaded, tasks, questions, predictions), name)
+    with locked(folder):
+        predictions = Predictions(folder, run)
+        report = session.follow(evaluate(opened.loaded, tasks, questions, predictions), name)
     asked = {task.name: len(limited(task, request.limit)) for task in tasks}
     figures = {
         task.name: figures_of(task, report.predictions[task.name], range(asked[task.name]))
@@ -255,6 +256,7 @@ def _questions(
 
 
 def _identity(
+    session: Session,
     request: EvalCommandRequest,
     name: str,
     opened: Opened,
@@ -264,12 +266,17 @@ def _identity(
     """What the answers depend on, beside the records."""
     model = envelope.model_object(opened)
     kept = ("answer_from", "index", "no_memory", "memory_int8", "system", "no_chat_template")
+    sampling = envelope.sampling_object(request)
     return {
         "lmi_version": __version__,
         "model": {key: model[key] for key in ("id", "identity", "dtype", "quantize")},
         "method": {"name": name, **request.given},
-        "options": {key: getattr(request, key) for key in kept},
-        "sampling": {**envelope.sampling_object(request), "max_new_tokens": answer_tokens or None},
+        "options": {key: getattr(request, key) for key in kept} | {"chunk": session.chunk(opened)},
+        "sampling": {
+            **sampling,
+            "max_new_tokens": request.max_new_tokens,
+            "data_set_lengths": not answer_tokens,
+        },
         "prompts": _OWN if words is None else words.sha256,
     }
 
