@@ -20,7 +20,7 @@ from lmi_cli.cli.choices import (
 )
 from lmi_cli.cli.console import Output, require_writable, write_file
 from lmi_cli.cli.eval_files import record_files
-from lmi_cli.cli.eval_table import results_table, tasks_table
+from lmi_cli.cli.eval_table import results_table, tasks_json, tasks_table
 from lmi_cli.cli.request import (
     GENERATION,
     MEMORY,
@@ -62,9 +62,9 @@ class EvalCommandRequest(Request):
         "Files of records, folders with such files, names of tasks in --data, or - for standard "
         "input.",
     )
-    data: Path | None = RECORDS("--data FOLDER", "Where the files of tasks are that are named.")
+    data: Path | None = RECORDS("--data FOLDER", "Folder with the files of the named tasks.")
     named: str | None = RECORDS(
-        "--as NAME", "Name of the task, where neither the records nor the file say it."
+        "--as NAME", "Name of the task, in place of what the records or the file say."
     )
     prompts: str | None = RECORDS(
         "--prompts FILE",
@@ -87,7 +87,7 @@ class EvalCommandRequest(Request):
 
 
 def command(request: EvalCommandRequest) -> None:
-    """Answer the questions of LongBench and its kin, or of your own, and score the answers."""
+    """Answer questions of LongBench and similar data sets, or your own, and score the answers."""
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit}: the smallest is 1")
     if request.max_new_tokens < 0:
@@ -103,11 +103,15 @@ def command(request: EvalCommandRequest) -> None:
     from lmi_cli.evaluation.files import read_tasks
 
     tasks = read_tasks(files)
-    words = _words(request.prompts, tasks)
     if request.dry_run:
-        sink.write(tasks_table(tasks, request.limit))
+        if request.json:
+            listed = tasks_json(tasks, request.limit)
+            sink.write(envelope.dump("eval", dry_run=True, tasks=listed))
+        else:
+            sink.write(tasks_table(tasks, request.limit))
         sink.close()
         return
+    words = _words(request.prompts, tasks)
     with Session(request) as session:
         for line in _remarks(request, tasks, words):
             session.say(line)
@@ -198,17 +202,17 @@ def _run(
     opened: Opened,
     tasks: "Sequence[EvalTask]",
     words: "WordsFile | None",
-    answer_tokens: int,
+    given_tokens: int,
 ) -> "tuple[EvalReport, tuple[dict[str, TaskFigures], dict[str, Any]]]":
     """Answer by one method; return what was done, and the figures, which are also written."""
     from lmi_cli.evaluation.predictions import Predictions, locked
-    from lmi_cli.evaluation.results import figures_of, results_object
-    from lmi_cli.tasks.evaluate import evaluate, limited
+    from lmi_cli.evaluation.results import figures_of, results_object, with_earlier
+    from lmi_cli.tasks.evaluate import answer_tokens, evaluate, limited
 
     started = time.monotonic()
     folder = None if request.predictions is None else request.predictions / name
-    run = _identity(session, request, name, opened, words, answer_tokens)
-    questions = _questions(session, request, opened, words, answer_tokens)
+    run = _identity(session, request, name, opened, words, given_tokens)
+    questions = _questions(session, request, opened, words, given_tokens)
     with locked(folder):
         predictions = Predictions(folder, run)
         report = session.follow(evaluate(opened.loaded, tasks, questions, predictions), name)
@@ -221,6 +225,7 @@ def _run(
         tasks,
         figures,
         asked,
+        {task.name: answer_tokens(task, questions) for task in tasks},
         {**run, "limit": request.limit},
         version=__version__,
         seconds=time.monotonic() - started,
@@ -228,7 +233,8 @@ def _run(
     if folder is not None:
         path = folder / "results.json"
         require_writable(path)
-        write_file(path, envelope.plain(results).encode())
+        earlier = path.read_bytes() if path.is_file() else b""
+        write_file(path, envelope.plain(with_earlier(results, earlier)).encode())
     return report, (figures, results)
 
 

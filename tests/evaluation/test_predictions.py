@@ -1,6 +1,7 @@
 """Predictions are kept as they come, and an interrupted run goes on from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lmi_cli.evaluation.results import (
     figure_of,
     figures_of,
     results_object,
+    with_earlier,
 )
 
 RUN: dict[str, Any] = {"model": {"id": "m", "dtype": "bfloat16"}, "method": {"window": 16}}
@@ -188,6 +190,7 @@ def test_figures_by_group_and_of_evidence() -> None:
     ):
         kept.add(item, answer, rank, ranked=True)
     figures = figures_of(task, kept, range(4))
+    assert list(figures) == ["", "0-4k", "4-8k", "8k+"]
     assert {group: found["qa_f1"].mean for group, found in figures.items()} == {
         "": pytest.approx((1 + 0 + 1 + 2 / 3) / 4),
         "0-4k": 1.0,
@@ -199,6 +202,14 @@ def test_figures_by_group_and_of_evidence() -> None:
     assert whole["evidence_five"].mean == 2 / 4
     assert whole["evidence_mrr"].mean == pytest.approx((1 + 1 / 2 + 1 / 6) / 4)
     assert figures_of(task, kept, range(2))[""]["qa_f1"].mean == 1 / 2
+
+
+def test_groups_are_in_order_whatever_that_of_the_records() -> None:
+    task = task_of(4)
+    task = replace(task, items=task.items[::-1])
+    kept = Predictions(None, RUN).of(task)
+    kept.answers.update(dict.fromkeys(range(4), "Bob"))
+    assert list(figures_of(task, kept, range(4))) == ["", "0-4k", "4-8k", "8k+"]
 
 
 def test_the_standard_error_is_that_of_the_mean_and_always_the_same() -> None:
@@ -234,7 +245,9 @@ def test_results_have_the_layout_of_the_harness() -> None:
     for item in task.items:
         kept.add(item, "Bob", None, ranked=False)
     figures = {task.name: figures_of(task, kept, range(2))}
-    results = results_object([task], figures, {task.name: 2}, RUN, version="1", seconds=2.0)
+    results = results_object(
+        [task], figures, {task.name: 2}, {task.name: 32}, RUN, version="1", seconds=2.0
+    )
     assert results["results"] == {
         "hotpotqa_e": {"alias": "hotpotqa_e", "qa_f1,none": 1.0, "qa_f1_stderr,none": 0.0},
         "hotpotqa_e/0-4k": {
@@ -246,6 +259,14 @@ def test_results_have_the_layout_of_the_harness() -> None:
     }  # fmt: skip
     assert results["n-samples"] == {"hotpotqa_e": {"original": 2, "effective": 2}}
     assert results["versions"] == {"hotpotqa_e": 1} and results["n-shot"] == {"hotpotqa_e": 0}
+    assert results["configs"]["hotpotqa_e"]["generation_kwargs"] == {"max_gen_toks": 32}
+    other = json.loads(json.dumps(results).replace("hotpotqa_e", "trec"))
+    stale = json.loads(json.dumps(results).replace("0-4k", "8k+"))
+    merged = with_earlier(with_earlier(results, json.dumps(other).encode()), b"")
+    assert merged["versions"] == {"hotpotqa_e": 1, "trec": 1} and len(merged["results"]) == 6
+    assert with_earlier(results, json.dumps(stale).encode()) == results
+    for damaged in (b"{", b"[]", b'{"results": 5}'):
+        assert with_earlier(results, damaged) == results
     assert results["config"]["method"] == {"window": 16}
     assert set(results) == {
         "results", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "config",

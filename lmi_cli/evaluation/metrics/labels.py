@@ -63,7 +63,9 @@ def choice_or_name(answer: str, right: Sequence[str]) -> float:
 
 
 def letter(answer: str, right: str) -> float:
-    """Whether the first of the letters from A to D is the right one."""
+    """Whether the first of the letters from A to D is the right one, unless it says several."""
+    if answer in _LETTERS:
+        return float(answer == _expected(right))
     found = re.search("[A-D]", answer)
     return float(found is not None and found[0] == _expected(right))
 
@@ -74,8 +76,6 @@ def letters(answer: str, right: str) -> float:
     They are those that the answer begins with, if several, else all with white space, a full stop
     or a bracket behind them, before another question.
     """
-    if re.fullmatch("[A-D]", answer):
-        return float(answer == _expected(right))
     first = re.match("[A-D]*", answer)
     chosen = first[0] if first else ""
     if len(chosen) < 2:
