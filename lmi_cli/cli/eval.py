@@ -97,8 +97,7 @@ def command(request: EvalCommandRequest) -> None:
         memory_choice(each)
     sampling_of(requests[0])
     sink = Output(request.output)
-    if request.predictions is not None and request.predictions.is_file():
-        raise UsageError(f"{request.predictions} is a file", hint="name a folder")
+    _require_no_file(request.predictions)
     files = record_files(request.arguments or [], request.data, request.named)
     from lmi_cli.evaluation.files import read_tasks
 
@@ -132,6 +131,14 @@ def command(request: EvalCommandRequest) -> None:
     else:
         sink.write(results_table(tasks, figures))
     sink.close()
+
+
+def _require_no_file(folder: Path | None) -> None:
+    try:
+        if folder is not None and folder.is_file():
+            raise UsageError(f"{folder} is a file", hint="name a folder")
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror or error}", hint="name a folder") from None
 
 
 def _requests(request: EvalCommandRequest) -> list[EvalCommandRequest]:
@@ -233,8 +240,7 @@ def _run(
     if folder is not None:
         path = folder / "results.json"
         require_writable(path)
-        earlier = path.read_bytes() if path.is_file() else b""
-        write_file(path, envelope.plain(with_earlier(results, earlier)).encode())
+        write_file(path, envelope.plain(with_earlier(results, path)).encode())
     return report, (figures, results)
 
 

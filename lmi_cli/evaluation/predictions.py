@@ -136,7 +136,7 @@ class TaskPredictions:
         self._task, self._path = task, path
         self.answers: dict[int, str] = {}
         self.ranks: dict[int, int | None] = {}
-        if path is None or not path.exists():
+        if path is None:
             return
         try:
             lines = path.read_bytes().split(b"\n")
@@ -145,6 +145,8 @@ class TaskPredictions:
                 self._take(f"{path} line {number:,}", line)
             if lines[-1]:
                 write_atomically(path, b"".join(line + b"\n" for line in whole))
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise _unwritable(path, error) from None
 
@@ -172,7 +174,7 @@ class TaskPredictions:
         Raises:
             ResourceError: The file cannot be written.
         """
-        if self._path is None or not self._path.exists():
+        if self._path is None:
             return
         try:
             data = self._path.read_bytes()
@@ -181,6 +183,8 @@ class TaskPredictions:
             ordered = b"".join(lines[number] + b"\n" for number in sorted(lines))
             if ordered != data:
                 write_atomically(self._path, ordered)
+        except FileNotFoundError:
+            return  # nothing has been answered
         except OSError as error:
             raise _unwritable(self._path, error) from None
 

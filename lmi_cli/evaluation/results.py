@@ -7,8 +7,10 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from lmi_cli.errors import ResourceError
 from lmi_cli.evaluation.files import EvalTask
 from lmi_cli.evaluation.metrics.table import scores_of
 from lmi_cli.evaluation.predictions import TaskPredictions
@@ -175,17 +177,22 @@ def results_object(
     }
 
 
-def with_earlier(results: Mapping[str, Any], earlier: bytes) -> dict[str, Any]:
+def with_earlier(results: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Results with those of other tasks that an earlier start of the same run has written.
 
     Args:
         results: The object of this start.
-        earlier: The file of the earlier one; what is not such an object is left out.
+        path: The file of the earlier one, if there is one; other content is left out.
+
+    Raises:
+        ResourceError: The file cannot be read.
     """
     try:
-        before = json.loads(earlier)
-    except (ValueError, RecursionError):
+        before = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
         return dict(results)
+    except OSError as error:
+        raise ResourceError(f"{path} cannot be read: {error.strerror or error}") from None
     merged = dict(results)
     for part in _BY_TASK:
         old = before.get(part) if isinstance(before, dict) else None

@@ -250,6 +250,7 @@ def test_the_name_of_a_task_cannot_act_on_the_terminal(
         (["good.jsonl", "--compare", "full", "--method", "full"], 2, "cannot be combined with"),
         (["good.jsonl", "--compare", "full", "--window", "9"], 2, "in --compare has --window"),
         (["good.jsonl", "--predictions", "good.jsonl"], 2, "good.jsonl is a file"),
+        (["good.jsonl", "--predictions", "x" * 300], 2, "File name too long"),
         (["good.jsonl", "--predictions", "folder"], 2, "has files, but no run.json"),
         (["good.jsonl", "--answer-from", "memory", "--no-memory"], 2, "cannot be combined with"),
         (["good.jsonl", "-o", "folder"], 2, "folder is a folder"),

@@ -239,7 +239,7 @@ def test_differences_are_those_of_the_same_questions() -> None:
     assert differences({"a": figures["a"]}) == {}
 
 
-def test_results_have_the_layout_of_the_harness() -> None:
+def test_results_have_the_layout_of_the_harness(tmp_path: Path) -> None:
     task = task_of(2)
     kept = Predictions(None, RUN).of(task)
     for item in task.items:
@@ -262,11 +262,16 @@ def test_results_have_the_layout_of_the_harness() -> None:
     assert results["configs"]["hotpotqa_e"]["generation_kwargs"] == {"max_gen_toks": 32}
     other = json.loads(json.dumps(results).replace("hotpotqa_e", "trec"))
     stale = json.loads(json.dumps(results).replace("0-4k", "8k+"))
-    merged = with_earlier(with_earlier(results, json.dumps(other).encode()), b"")
+    path = tmp_path / "results.json"
+    assert with_earlier(results, path) == results
+    path.write_text(json.dumps(other))
+    merged = with_earlier(results, path)
     assert merged["versions"] == {"hotpotqa_e": 1, "trec": 1} and len(merged["results"]) == 6
-    assert with_earlier(results, json.dumps(stale).encode()) == results
-    for damaged in (b"{", b"[]", b'{"results": 5}'):
-        assert with_earlier(results, damaged) == results
+    for left_out in (json.dumps(stale), "{", "[]", '{"results": 5}'):
+        path.write_text(left_out)
+        assert with_earlier(results, path) == results
+    with pytest.raises(ResourceError, match="cannot be read: Is a directory"):
+        with_earlier(results, tmp_path)
     assert results["config"]["method"] == {"window": 16}
     assert set(results) == {
         "results", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "config",
