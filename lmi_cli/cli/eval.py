@@ -20,7 +20,7 @@ from lmi_cli.cli.choices import (
 )
 from lmi_cli.cli.console import Output, require_writable, write_file
 from lmi_cli.cli.eval_files import record_files
-from lmi_cli.cli.eval_table import results_table, tasks_table
+from lmi_cli.cli.eval_table import results_table, tasks_json, tasks_table
 from lmi_cli.cli.request import (
     GENERATION,
     MEMORY,
@@ -62,9 +62,9 @@ class EvalCommandRequest(Request):
         "Files of records, folders with such files, names of tasks in --data, or - for standard "
         "input.",
     )
-    data: Path | None = RECORDS("--data FOLDER", "Where the files of tasks are that are named.")
+    data: Path | None = RECORDS("--data FOLDER", "Folder with the files of the named tasks.")
     named: str | None = RECORDS(
-        "--as NAME", "Name of the task, where neither the records nor the file say it."
+        "--as NAME", "Name of the task, in place of what the records or the file say."
     )
     prompts: str | None = RECORDS(
         "--prompts FILE",
@@ -87,7 +87,7 @@ class EvalCommandRequest(Request):
 
 
 def command(request: EvalCommandRequest) -> None:
-    """Answer the questions of LongBench and its kin, or of your own, and score the answers."""
+    """Answer questions of LongBench and similar data sets, or your own, and score the answers."""
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit}: the smallest is 1")
     if request.max_new_tokens < 0:
@@ -97,17 +97,20 @@ def command(request: EvalCommandRequest) -> None:
         memory_choice(each)
     sampling_of(requests[0])
     sink = Output(request.output)
-    if request.predictions is not None and request.predictions.is_file():
-        raise UsageError(f"{request.predictions} is a file", hint="name a folder")
+    _require_no_file(request.predictions)
     files = record_files(request.arguments or [], request.data, request.named)
     from lmi_cli.evaluation.files import read_tasks
 
     tasks = read_tasks(files)
-    words = _words(request.prompts, tasks)
     if request.dry_run:
-        sink.write(tasks_table(tasks, request.limit))
+        if request.json:
+            listed = tasks_json(tasks, request.limit)
+            sink.write(envelope.dump("eval", dry_run=True, tasks=listed))
+        else:
+            sink.write(tasks_table(tasks, request.limit))
         sink.close()
         return
+    words = _words(request.prompts, tasks)
     with Session(request) as session:
         for line in _remarks(request, tasks, words):
             session.say(line)
@@ -128,6 +131,14 @@ def command(request: EvalCommandRequest) -> None:
     else:
         sink.write(results_table(tasks, figures))
     sink.close()
+
+
+def _require_no_file(folder: Path | None) -> None:
+    try:
+        if folder is not None and folder.is_file():
+            raise UsageError(f"{folder} is a file", hint="name a folder")
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror or error}", hint="name a folder") from None
 
 
 def _requests(request: EvalCommandRequest) -> list[EvalCommandRequest]:
@@ -198,19 +209,20 @@ def _run(
     opened: Opened,
     tasks: "Sequence[EvalTask]",
     words: "WordsFile | None",
-    answer_tokens: int,
+    given_tokens: int,
 ) -> "tuple[EvalReport, tuple[dict[str, TaskFigures], dict[str, Any]]]":
     """Answer by one method; return what was done, and the figures, which are also written."""
-    from lmi_cli.evaluation.predictions import Predictions
-    from lmi_cli.evaluation.results import figures_of, results_object
-    from lmi_cli.tasks.evaluate import evaluate, limited
+    from lmi_cli.evaluation.predictions import Predictions, locked
+    from lmi_cli.evaluation.results import figures_of, results_object, with_earlier
+    from lmi_cli.tasks.evaluate import answer_tokens, evaluate, limited
 
     started = time.monotonic()
     folder = None if request.predictions is None else request.predictions / name
-    run = _identity(request, name, opened, words, answer_tokens)
-    questions = _questions(session, request, opened, words, answer_tokens)
-    predictions = Predictions(folder, run)
-    report = session.follow(evaluate(opened.loaded, tasks, questions, predictions), name)
+    run = _identity(session, request, name, opened, words, given_tokens)
+    questions = _questions(session, request, opened, words, given_tokens)
+    with locked(folder):
+        predictions = Predictions(folder, run)
+        report = session.follow(evaluate(opened.loaded, tasks, questions, predictions), name)
     asked = {task.name: len(limited(task, request.limit)) for task in tasks}
     figures = {
         task.name: figures_of(task, report.predictions[task.name], range(asked[task.name]))
@@ -220,6 +232,7 @@ def _run(
         tasks,
         figures,
         asked,
+        {task.name: answer_tokens(task, questions) for task in tasks},
         {**run, "limit": request.limit},
         version=__version__,
         seconds=time.monotonic() - started,
@@ -227,7 +240,7 @@ def _run(
     if folder is not None:
         path = folder / "results.json"
         require_writable(path)
-        write_file(path, envelope.plain(results).encode())
+        write_file(path, envelope.plain(with_earlier(results, path)).encode())
     return report, (figures, results)
 
 
@@ -255,6 +268,7 @@ def _questions(
 
 
 def _identity(
+    session: Session,
     request: EvalCommandRequest,
     name: str,
     opened: Opened,
@@ -264,12 +278,17 @@ def _identity(
     """What the answers depend on, beside the records."""
     model = envelope.model_object(opened)
     kept = ("answer_from", "index", "no_memory", "memory_int8", "system", "no_chat_template")
+    sampling = envelope.sampling_object(request)
     return {
         "lmi_version": __version__,
         "model": {key: model[key] for key in ("id", "identity", "dtype", "quantize")},
         "method": {"name": name, **request.given},
-        "options": {key: getattr(request, key) for key in kept},
-        "sampling": {**envelope.sampling_object(request), "max_new_tokens": answer_tokens or None},
+        "options": {key: getattr(request, key) for key in kept} | {"chunk": session.chunk(opened)},
+        "sampling": {
+            **sampling,
+            "max_new_tokens": request.max_new_tokens,
+            "data_set_lengths": not answer_tokens,
+        },
         "prompts": _OWN if words is None else words.sha256,
     }
 

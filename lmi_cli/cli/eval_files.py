@@ -29,9 +29,16 @@ def record_files(
     from lmi_cli.evaluation.forms.base import RecordFile
 
     arguments = arguments or [piped_source()]
-    if arguments.count("-") > 1:
-        raise UsageError("'-' (standard input) is named more than once")
-    paths = [path for text in arguments for path in _paths(text, data)]
+    try:
+        paths = [path for text in arguments for path in _paths(text, data)]
+    except OSError as error:
+        raise NoInputError(f"{error.filename}: {error.strerror or error}") from None
+    seen: set[str] = set()
+    for path in paths:
+        real = "-" if path is None else os.path.realpath(path)
+        if real in seen:
+            raise UsageError(f"{path or '- (standard input)'} is named more than once")
+        seen.add(real)
     return ((RecordFile(path, named), read_bytes(path)) for path in paths)
 
 

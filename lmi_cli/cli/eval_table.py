@@ -3,7 +3,7 @@
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmi_cli.cli.console import columns, one_line
 
@@ -65,6 +65,23 @@ def tasks_table(tasks: "Sequence[EvalTask]", limit: int | None) -> str:
             str(task.settings.answer_tokens or "as qa"),
         )
     return _rendered(table)
+
+
+def tasks_json(tasks: "Sequence[EvalTask]", limit: int | None) -> list[dict[str, Any]]:
+    """The same as objects."""
+    from lmi_cli.tasks.evaluate import limited
+
+    return [
+        {
+            "task": task.name,
+            "form": task.form.name,
+            "texts": len({item.subject for item in limited(task, limit)}),
+            "questions": len(limited(task, limit)),
+            "metrics": list(task.settings.metrics),
+            "answer_tokens": task.settings.answer_tokens,
+        }
+        for task in tasks
+    ]
 
 
 def _difference(one: "Figure | None", other: "Figure | None") -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 from collections import defaultdict
@@ -29,6 +30,7 @@ FORMS: tuple[RecordForm, ...] = (
 
 _NO_FILE_NAME = re.compile(r"[/\\\0]|^\.|^\s*$")
 _LONGEST_NAME = 120
+"""In bytes: file systems allow 255, and forms add something to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,15 @@ def read_tasks(files: Iterable[tuple[RecordFile, bytes]]) -> list[EvalTask]:
     """The tasks of some files, in the order in which they appear.
 
     Raises:
-        NoInputError: A file has no records, or one that is of no known form; or two forms share the
-            name of a task.
+        NoInputError: A file has no questions, or a record of no known form; or two tasks share
+            their name or the file of their predictions.
     """
     items: dict[str, list[EvalItem]] = defaultdict(list)
     forms: dict[str, RecordForm] = {}
+    written: dict[str, str] = {}
     digests: dict[str, list[str]] = defaultdict(list)
     for file, data in files:
-        digest, form = sha256(data).hexdigest(), None
+        digest, form, asked = sha256(data).hexdigest(), None, 0
         for row in rows(file, data):
             form = _form_of(row) if form is None else form
             if not form.fits(row):
@@ -70,14 +73,20 @@ def read_tasks(files: Iterable[tuple[RecordFile, bytes]]) -> list[EvalTask]:
                     f"{_missing(form, row)} is missing"
                 )
             for item in form.items(row, file):
-                name = item.task
-                if _NO_FILE_NAME.search(name) or len(name) > _LONGEST_NAME:
+                name, asked = item.task, asked + 1
+                if _NO_FILE_NAME.search(name) or len(os.fsencode(name)) > _LONGEST_NAME:
                     raise row.fault(f"the task {name[:80]!r} cannot be the name of a file")
                 if forms.setdefault(name, form) is not form:
                     raise row.fault(f"the task {name!r} is one of {forms[name].name} as well")
+                # Some file systems do not tell upper from lower case.
+                other = written.setdefault(form.file_name(name).casefold(), name)
+                if other != name:
+                    raise row.fault(f"the tasks {other!r} and {name!r} share a file of predictions")
                 items[name].append(replace(item, number=len(items[name])))
                 if digest not in digests[name]:
                     digests[name].append(digest)
+        if not asked:
+            raise NoInputError(f"{file.name}: no question in this file")
     return [
         EvalTask(
             name,
@@ -96,7 +105,7 @@ def rows(file: RecordFile, data: bytes) -> Iterator[Row]:
     Raises:
         NoInputError: It is empty, not UTF-8, or a record is not a JSON object.
     """
-    name = "<stdin>" if file.path is None else str(file.path)
+    name = file.name
     if not data.strip():
         raise NoInputError(f"{name}: the file is empty")
     if b"\0" in data[:4096]:

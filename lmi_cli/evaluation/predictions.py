@@ -1,17 +1,57 @@
 """Files of predictions, in the form of their data sets, by which an interrupted run goes on."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lmi_cli.disk import write_atomically
 from lmi_cli.errors import ResourceError, UsageError
+from lmi_cli.evaluation.documents import DocumentHashes
 from lmi_cli.evaluation.files import EvalTask
 from lmi_cli.evaluation.item import EvalItem
+from lmi_cli.evaluation.row import clean
 
 _RUN = "run.json"
 _NUMBER, _RANK = "lmi_record", "lmi_rank"
+
+
+@contextlib.contextmanager
+def locked(folder: Path | None) -> Iterator[None]:
+    """Keep other processes from writing predictions into a folder; None needs no lock.
+
+    Where the file system has no locks, nothing is kept from anything.
+
+    Raises:
+        UsageError: Another process writes there.
+        ResourceError: The folder around it cannot be written.
+    """
+    if folder is None:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            f"another lmi process writes predictions to {folder}",
+            hint="wait for its end, or name another folder",
+        ) from None
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Predictions:
@@ -34,31 +74,40 @@ class Predictions:
         self._folder = folder
         self._run: dict[str, Any] = json.loads(json.dumps(dict(run)))
         self._tasks: dict[str, str] = {}
+        self._documents = DocumentHashes()
         if folder is None:
             return
         path = folder / _RUN
-        if path.exists():
+        try:
+            begun, filled = path.exists(), folder.is_dir() and any(folder.iterdir())
+        except OSError as error:
+            raise ResourceError(
+                f"{folder} cannot be read: {error.strerror or error}", hint="name another folder"
+            ) from None
+        if begun:
             self._tasks = _tasks_of(path, self._run)
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif filled:
             raise UsageError(f"{folder} has files, but no {_RUN}", hint="name another folder")
 
     def of(self, task: EvalTask) -> "TaskPredictions":
-        """Those of a task; answers to other records under its name are refused.
+        """Those of a task; answers to other records or about other documents are refused.
 
         Raises:
-            UsageError: The records are not those that were answered before, or the file is damaged.
+            UsageError: Records or documents are not those of the answers, or the file is damaged.
+            NoInputError: A document cannot be read.
             ResourceError: The folder cannot be written.
         """
         if self._folder is None:
             return TaskPredictions(task, None)
         path = self._folder / task.form.file_name(task.name)
-        if self._tasks.get(task.name, task.sha256) != task.sha256:
-            raise UsageError(
-                f"{path} has answers to other records of {task.name}",
-                hint="name another folder, or remove the file and its entry in " + _RUN,
-            )
-        self._tasks[task.name] = task.sha256
+        digest = self._documents.of(task)
         try:
+            if path.exists() and self._tasks.get(task.name) != digest:
+                raise UsageError(
+                    f"{path} has answers to other records of {task.name}, or about other documents",
+                    hint="name another folder, or remove the file",
+                )
+            self._tasks[task.name] = digest
             path.parent.mkdir(parents=True, exist_ok=True)
             record = {**self._run, "tasks": self._tasks}
             write_atomically(self._folder / _RUN, (json.dumps(record, indent=1) + "\n").encode())
@@ -87,7 +136,7 @@ class TaskPredictions:
         self._task, self._path = task, path
         self.answers: dict[int, str] = {}
         self.ranks: dict[int, int | None] = {}
-        if path is None or not path.exists():
+        if path is None:
             return
         try:
             lines = path.read_bytes().split(b"\n")
@@ -96,6 +145,8 @@ class TaskPredictions:
                 self._take(f"{path} line {number:,}", line)
             if lines[-1]:
                 write_atomically(path, b"".join(line + b"\n" for line in whole))
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise _unwritable(path, error) from None
 
@@ -113,23 +164,27 @@ class TaskPredictions:
             return
         try:
             with self._path.open("ab") as file:
-                file.write((json.dumps(prediction, ensure_ascii=False) + "\n").encode())
+                file.write((clean(json.dumps(prediction, ensure_ascii=False)) + "\n").encode())
         except OSError as error:
             raise _unwritable(self._path, error) from None
 
     def finish(self) -> None:
-        """Put the lines of the file in the order of the records.
+        """Put the lines of the file in the order of the records, the last one of each.
 
         Raises:
             ResourceError: The file cannot be written.
         """
-        if self._path is None or not self._path.exists():
+        if self._path is None:
             return
         try:
-            lines = self._path.read_bytes().splitlines(keepends=True)
-            ordered = sorted(lines, key=lambda line: int(json.loads(line)[_NUMBER]))
-            if ordered != lines:
-                write_atomically(self._path, b"".join(ordered))
+            data = self._path.read_bytes()
+            whole = [line for line in data.split(b"\n") if line.strip()]
+            lines = {int(json.loads(line)[_NUMBER]): line for line in whole}
+            ordered = b"".join(lines[number] + b"\n" for number in sorted(lines))
+            if ordered != data:
+                write_atomically(self._path, ordered)
+        except FileNotFoundError:
+            return  # nothing has been answered
         except OSError as error:
             raise _unwritable(self._path, error) from None
 
@@ -137,6 +192,8 @@ class TaskPredictions:
         try:
             prediction = json.loads(line)
             number, answer = prediction[_NUMBER], self._task.form.answer_in(prediction)
+            if not isinstance(answer, str):
+                raise TypeError("not a text")
             rank = prediction.get(_RANK)
             if not (rank is None or (type(rank) is int and rank >= 1)):
                 raise ValueError("not a rank")
@@ -148,6 +205,7 @@ class TaskPredictions:
         if not (type(number) is int and 0 <= number < len(self._task.items)):
             raise UsageError(f"{where}: there is no record number {number}")
         self.answers[number] = answer
+        self.ranks.pop(number, None)
         if _RANK in prediction:
             self.ranks[number] = rank
 
@@ -175,8 +233,9 @@ def _tasks_of(path: Path, run: Mapping[str, Any]) -> dict[str, str]:
 def _difference(name: str, stored: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     was, now = stored.get(name), run.get(name)
     if isinstance(was, dict) and isinstance(now, dict):
-        inner = next(key for key in {**was, **now} if was.get(key) != now.get(key))
-        return _difference(inner, was, now) if name else ""
+        for inner in {**was, **now}:
+            if was.get(inner) != now.get(inner):
+                return _difference(inner, was, now)
     return f"{name} was {was}, not {now}"
 
 

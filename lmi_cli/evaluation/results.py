@@ -3,11 +3,14 @@
 Every metric is a share, from 0 to 1, as there; tables show it times a hundred, as papers do.
 """
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from lmi_cli.errors import ResourceError
 from lmi_cli.evaluation.files import EvalTask
 from lmi_cli.evaluation.metrics.table import scores_of
 from lmi_cli.evaluation.predictions import TaskPredictions
@@ -17,6 +20,7 @@ RESAMPLED = 1000
 _SEED = 1234
 _FIRST = 5
 _FILTER = "none"
+_BY_TASK = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 _VERSION = 1
 """Of how tasks are asked and scored here; to be raised when scores change by it."""
 
@@ -66,7 +70,7 @@ def figures_of(task: EvalTask, predictions: TaskPredictions, numbers: Sequence[i
                 of_group.setdefault(name, []).append(score)
     return {
         group: {name: figure_of(found) for name, found in of_group.items()}
-        for group, of_group in values.items()
+        for group, of_group in sorted(values.items())
     }
 
 
@@ -133,6 +137,7 @@ def results_object(
     tasks: Sequence[EvalTask],
     figures: Mapping[str, TaskFigures],
     asked: Mapping[str, int],
+    tokens: Mapping[str, int],
     config: Mapping[str, Any],
     *,
     version: str,
@@ -144,6 +149,7 @@ def results_object(
         tasks: The tasks.
         figures: By task.
         asked: Number of questions that were asked, by task.
+        tokens: Longest answer in tokens, by task.
         config: What the answers depend on.
         version: That of this program.
         seconds: What this start of the run has taken.
@@ -157,7 +163,7 @@ def results_object(
         versions[task.name] = _VERSION
     return {
         "results": results,
-        "configs": {task.name: _config_of(task) for task in tasks},
+        "configs": {task.name: _config_of(task, tokens[task.name]) for task in tasks},
         "versions": versions,
         "n-shot": dict.fromkeys(versions, 0),
         "higher_is_better": better,
@@ -171,13 +177,42 @@ def results_object(
     }
 
 
-def _config_of(task: EvalTask) -> dict[str, Any]:
+def with_earlier(results: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Results with those of other tasks that an earlier start of the same run has written.
+
+    Args:
+        results: The object of this start.
+        path: The file of the earlier one, if there is one; other content is left out.
+
+    Raises:
+        ResourceError: The file cannot be read.
+    """
+    try:
+        before = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return dict(results)
+    except OSError as error:
+        raise ResourceError(f"{path} cannot be read: {error.strerror or error}") from None
+    merged = dict(results)
+    for part in _BY_TASK:
+        old = before.get(part) if isinstance(before, dict) else None
+        if isinstance(old, dict):
+            kept = {
+                name: value
+                for name, value in old.items()
+                if name.partition("/")[0] not in results["versions"]
+            }
+            merged[part] = {**kept, **results[part]}
+    return merged
+
+
+def _config_of(task: EvalTask, tokens: int) -> dict[str, Any]:
     settings = task.settings
     return {
         "task": task.name,
         "form": task.form.name,
         "metric_list": [{"metric": name} for name in settings.metrics],
         "output_type": "generate_until",
-        "generation_kwargs": {"max_gen_toks": settings.answer_tokens},
+        "generation_kwargs": {"max_gen_toks": tokens},
         "sha256": task.sha256,
     }

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,20 @@ class Row:
             raise self.fault(f"{name!r} is not a whole number from {least} on")
         return value
 
+    def flag(self, name: str) -> bool | None:
+        """True or false; None if it is null or not there."""
+        value = self.values.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self.fault(f"{name!r} is neither true, false nor null")
+        return value
+
+    def inner(self, name: str) -> "Row":
+        """An object."""
+        value = self.values.get(name)
+        if not isinstance(value, dict):
+            raise self.fault(f"{name!r} is not an object")
+        return Row(value, self.where)
+
     def objects(self, name: str) -> list["Row"]:
         """A list of objects."""
         value = self.values.get(name)
@@ -85,10 +100,12 @@ class Row:
         return [Row(each, self.where) for each in value]
 
     def pattern(self, name: str, flags: int = 0) -> re.Pattern[str]:
-        """A regular expression."""
+        """A regular expression that every version of Python reads in the same way."""
         try:
-            return re.compile(self.filled(name), flags)
-        except (re.error, RecursionError, OverflowError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                return re.compile(self.filled(name), flags)
+        except (re.error, RecursionError, OverflowError, Warning) as error:
             raise self.fault(f"{name!r} is not a regular expression: {error}") from None
 
 

@@ -9,6 +9,7 @@ from string import Formatter
 
 from lmi_cli.errors import UsageError
 from lmi_cli.evaluation.item import EvalItem
+from lmi_cli.evaluation.row import clean
 
 _TEXT = "context"
 _QUESTION = ("input", "question")
@@ -59,7 +60,7 @@ class WordsFile:
         texts = isinstance(prompts, dict) and all(isinstance(t, str) for t in prompts.values())
         if not texts:
             raise UsageError(f"prompts file {path} is not an object with a text for each task")
-        self._prompts: dict[str, str] = prompts
+        self._prompts = {task: clean(text) for task, text in prompts.items()}
         self.sha256 = sha256(data).hexdigest()
 
     def require(self, task: str) -> str:

@@ -3,12 +3,14 @@
 Questions about the same text are asked after one reading, by the one asker.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
 
-from lmi_cli.errors import LmiError, NoInputError
+from lmi_cli.errors import LmiError
 from lmi_cli.evaluation.files import EvalTask
 from lmi_cli.evaluation.item import EvalItem
 from lmi_cli.evaluation.predictions import Predictions, TaskPredictions
@@ -19,6 +21,7 @@ from lmi_cli.sources import Corpus
 from lmi_cli.sources.blocks import text_corpus
 from lmi_cli.tasks.answer_text import AnswerText, FirstLineText, VerbatimText
 from lmi_cli.tasks.asking import AnswerOptions, Asker
+from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Note, Progress, relay
 from lmi_cli.tasks.finder import Ranked
 from lmi_cli.tasks.gold import GoldPassages
@@ -85,6 +88,12 @@ def limited(task: EvalTask, limit: int | None) -> tuple[EvalItem, ...]:
     return task.items if limit is None else task.items[:limit]
 
 
+def answer_tokens(task: EvalTask, request: EvalRequest) -> int:
+    """Longest answer to the questions of a task, in tokens."""
+    usual = task.settings.answer_tokens or request.reading.answer_tokens
+    return request.answer_tokens or usual
+
+
 @dataclass(frozen=True, slots=True)
 class _Question:
     """A question of a task, with the words around it; None are those of ``lmi qa``."""
@@ -115,8 +124,8 @@ class _Question:
     @property
     def reading(self) -> Hashable:
         """What it shares with questions that can be asked after the same reading."""
-        tokens = self.task.settings.answer_tokens
-        return self.item.subject, self.words, self.chat, tokens, self.answer_text
+        tokens, asks = self.task.settings.answer_tokens, bool(self.text.strip())
+        return self.item.subject, self.words, self.chat, tokens, asks, self.answer_text
 
 
 def evaluate(
@@ -150,6 +159,8 @@ def evaluate(
         noted.add(event.text)
         return event
 
+    for questions in groups.values():
+        asking.require_places(questions)
     for questions in groups.values():
         steps: Generator[Note, None, Reading] = relay(asking.read(questions), new)
         reading = yield from steps
@@ -185,6 +196,20 @@ class _Asking:
         layers, chunk = model.known.facts.layers, request.reading.chunk
         self._sees_all = self._cuts or bound(choice.build(trained, 0), layers, chunk) is None
 
+    def require_places(self, questions: Sequence[_Question]) -> None:
+        """Refuse documents that do not have the places of the answers, before any is read."""
+        item = questions[0].item
+        if not self._evidence(questions) or not all(map(_can_be_read_again, item.documents)):
+            return
+        document = Document()
+        with _named(item):
+            stream = TokenStream(self._corpus(questions[0]), self._model.tokenizer)
+            for block in stream.blocks(document.provenance):
+                document.add(block)
+        passages = GoldPassages(document)
+        for question in questions:
+            passages.of(question.item)
+
     def read(self, questions: Sequence[_Question]) -> Generator[Progress | Note, None, Reading]:
         """Read the text that some questions are about."""
         first, request = questions[0], self._request.reading
@@ -193,16 +218,14 @@ class _Asking:
             request,
             prompts=prompts,
             memory=self._memory(questions),
-            answer_tokens=self._answer_tokens(first),
+            answer_tokens=answer_tokens(first.task, self._request),
             evidence=self._evidence(questions),
         )
-        stream = TokenStream(self._corpus(first), self._model.tokenizer)
-        try:
+        with _named(first.item):
+            stream = TokenStream(self._corpus(first), self._model.tokenizer)
             reading = yield from read(
                 self._model, stream, wanted, [question.text for question in questions]
             )
-        except LmiError as error:
-            raise type(error)(f"{first.item.where}: {error.message}", hint=error.hint) from error
         self._request.require(reading)
         report = self.report
         report.forms[reading.plan.form] += 1
@@ -217,7 +240,7 @@ class _Asking:
             self._request.answers,
             prompts=self._prompts(questions[0]),
             answer_from=self._memory(questions).answer_from,
-            max_new_tokens=self._answer_tokens(questions[0]),
+            max_new_tokens=answer_tokens(questions[0].task, self._request),
             answer_text=questions[0].answer_text,
             evidence=evidence,
         )
@@ -246,10 +269,6 @@ class _Asking:
             return self._request.open(item.documents)
         return text_corpus(item.text if words is None else words.before + item.text, item.where)
 
-    def _answer_tokens(self, question: _Question) -> int:
-        usual = question.task.settings.answer_tokens or self._request.reading.answer_tokens
-        return self._request.answer_tokens or usual
-
     def _evidence(self, questions: Sequence[_Question]) -> bool:
         """Whether passages are ranked for the sake of the places that answers are from."""
         wanted = any(question.item.gold is not None for question in questions)
@@ -274,6 +293,20 @@ class _Asking:
         return TaskPrompts(tokenizer, template, request.system, *said)
 
 
+@contextlib.contextmanager
+def _named(item: EvalItem) -> Iterator[None]:
+    """Let errors name the record."""
+    try:
+        yield
+    except LmiError as error:
+        raise type(error)(f"{item.where}: {error.message}", hint=error.hint) from error
+
+
+def _can_be_read_again(path: str) -> bool:
+    """Not so a pipe."""
+    return Path(path).is_file() or Path(path).is_dir()
+
+
 def _ranks(asker: Asker, questions: Sequence[_Question]) -> dict[int, int | None]:
     """Filled, while questions are asked, with the rank of the right passage by ``id`` of the item.
 
@@ -281,12 +314,8 @@ def _ranks(asker: Asker, questions: Sequence[_Question]) -> dict[int, int | None
         NoInputError: The document does not have the place of an answer.
     """
     passages = GoldPassages(asker.reading.document)
-    right: dict[int, set[int]] = {}
-    for item in (question.item for question in questions):
-        if item.gold is not None:
-            right[id(item)] = passages.numbers(item.gold)
-            if not right[id(item)]:
-                raise NoInputError(f"{item.where}: its document does not have that place")
+    items = [question.item for question in questions]
+    right = {id(item): passages.of(item) for item in items if item.gold is not None}
     ranks: dict[int, int | None] = {}
     waiting = iter([id(question.item) for question in questions])
 

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from lmi_cli.evaluation.item import GoldPlace
+from lmi_cli.errors import NoInputError
+from lmi_cli.evaluation.item import EvalItem, GoldPlace
 from lmi_cli.tasks.document import Document, Passage
 from lmi_cli.tasks.finder import Ranked
 
@@ -26,7 +27,26 @@ class GoldPassages:
         ]
         locate = document.provenance.locate
         self._first = [locate(begin) for begin, _ in self._spans]
+        self._sources = {place.source for place in self._first}
         self._folded: tuple[str, list[int]] | None = None
+
+    def of(self, item: EvalItem) -> set[int]:
+        """Numbers of the right passages of a question; none if no place is known.
+
+        Raises:
+            NoInputError: The document does not have the place, or several files have it.
+        """
+        if item.gold is None:
+            return set()
+        if item.gold.passage is None and len(self._sources) > 1:
+            raise NoInputError(
+                f"{item.where}: 'page' and 'lines' say nothing about the {len(self._sources):,} "
+                f"files of {item.documents[0]}",
+                hint="name one of the files, or give a 'passage'",
+            )
+        if not (found := self.numbers(item.gold)):
+            raise NoInputError(f"{item.where}: its document does not have that place")
+        return found
 
     def numbers(self, gold: GoldPlace) -> set[int]:
         """Numbers of the right passages; none if the document has no such place.
@@ -34,7 +54,7 @@ class GoldPassages:
         A text that stands on a page of a paged document makes all passages of the page right.
         """
         if gold.page is not None:
-            return self._on_pages({gold.page})
+            return self._on_pages({(source, gold.page) for source in self._sources})
         if gold.lines is not None:
             low, high = gold.lines
             return {
@@ -44,9 +64,9 @@ class GoldPassages:
             }
         matches = [] if gold.passage is None else self._matches(gold.passage)
         locate = self._document.provenance.locate
-        pages = {locate(at).page for match in matches for at in match}
-        if pages and None not in pages:
-            return self._on_pages({page for page in pages if page is not None})
+        places = {locate(at) for match in matches for at in match}
+        if places and all(place.page is not None for place in places):
+            return self._on_pages({(place.source, place.page) for place in places})
         return {
             number
             for number, (begin, end) in enumerate(self._spans)
@@ -68,8 +88,9 @@ class GoldPassages:
                 return rank
         return None
 
-    def _on_pages(self, pages: set[int]) -> set[int]:
-        return {number for number, place in enumerate(self._first) if place.page in pages}
+    def _on_pages(self, pages: set[tuple[int, int | None]]) -> set[int]:
+        first = enumerate(self._first)
+        return {number for number, place in first if (place.source, place.page) in pages}
 
     def _last_line(self, number: int) -> int:
         return self._document.provenance.locate(self._spans[number][1] - 1).line or 0

@@ -88,6 +88,7 @@ def test_methods_side_by_side_with_their_files(
             }  # fmt: skip
         assert len(lines) == 3
         assert json.loads((folder / name / "results.json").read_text()) == found
+        assert found["configs"]["hotpotqa"]["generation_kwargs"] == {"max_gen_toks": 6}
         assert found["n-samples"] == {"hotpotqa": {"original": 3, "effective": 3}}
         assert 0 <= found["results"]["hotpotqa"]["qa_f1,none"] <= 1
     (pair,) = report["differences"].items()
@@ -132,6 +133,22 @@ def test_a_run_that_is_interrupted_goes_on(
         ).read_bytes()
 
 
+def test_a_later_run_of_another_task_keeps_the_results_of_the_first(
+    lmi: Run, model: str, own: Path, tmp_path: Path
+) -> None:
+    arguments = ["-m", model, *FAST, "--predictions", tmp_path / "p"]
+    assert lmi("eval", own, *arguments).code == 0
+    other = write(tmp_path / "other.jsonl", json.loads(own.read_text().split("\n")[0]))
+    assert lmi("eval", other, *arguments).code == 0
+    results = json.loads((tmp_path / "p" / "lm-infinite" / "results.json").read_text())
+    assert set(results["results"]) == set(results["configs"]) == {"mine", "other"}
+    chunk = lmi("eval", own, *arguments, "--chunk", 16)
+    assert chunk.code == 2 and "chunk was" in chunk.err
+    (own.parent / "book.txt").write_text(SENTENCE * 90)
+    changed = lmi("eval", own, *arguments)
+    assert changed.code == 2 and "or about other documents" in changed.err
+
+
 def test_a_limit_can_be_raised_later(
     lmi: Run, model: str, longbench: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -167,9 +184,17 @@ def test_tasks_by_name_and_a_dry_run(lmi: Run, model: str, own: Path, tmp_path: 
     assert result.code == 0
     assert rows(result.out)[2:5] == [
         ["niah_single_1", "RULER", "1", "1", "string_match_all", "128"],
-        ["leval: exam", "L-Eval", "1", "2", "letters", "512"],
+        ["leval: exam", "L-Eval", "1", "2", "letter", "512"],
         ["mine", "own questions", "1", "2", "match", "as qa"],
     ]
+    listed = json.loads(lmi("eval", *arguments, "--json").out)
+    assert listed["command"] == "eval" and listed["dry_run"] is True
+    assert listed["tasks"][1] == {
+        "task": "leval: exam", "form": "L-Eval", "texts": 1, "questions": 2, "metrics": ["letter"],
+        "answer_tokens": 512,
+    }  # fmt: skip
+    write(tmp_path / "hotpotqa.jsonl", LONGBENCH)  # whose words are not asked for here
+    assert lmi("eval", "hotpotqa", "--data", tmp_path, "--dry-run").code == 0
     done = lmi("eval", *arguments[:2], "--data", tmp_path, "-m", model, *FAST)
     assert done.code == 0 and "leval: exam" in done.out and "string match all" in done.out
 
@@ -213,7 +238,9 @@ def test_the_name_of_a_task_cannot_act_on_the_terminal(
         (["field.jsonl"], 3, "field.jsonl line 1: 'answers' is no list of texts"),
         (["unknown.jsonl"], 3, "unknown.jsonl line 1: a record of no known form"),
         (["folder"], 3, "folder: no file of records"),
-        (["-", "-"], 2, "named more than once"),
+        (["-", "-"], 2, "- (standard input) is named more than once"),
+        (["good.jsonl", "./good.jsonl"], 2, "good.jsonl is named more than once"),
+        (["x" * 300], 3, "File name too long"),
         (["good.jsonl", "--limit", "0"], 2, "--limit 0: the smallest is 1"),
         (["good.jsonl", "-n", "-1"], 2, "--max-new-tokens -1: the smallest is 0"),
         (["good.jsonl", "--prompts", "none.json"], 2, "prompts file none.json: No such file"),
@@ -223,6 +250,7 @@ def test_the_name_of_a_task_cannot_act_on_the_terminal(
         (["good.jsonl", "--compare", "full", "--method", "full"], 2, "cannot be combined with"),
         (["good.jsonl", "--compare", "full", "--window", "9"], 2, "in --compare has --window"),
         (["good.jsonl", "--predictions", "good.jsonl"], 2, "good.jsonl is a file"),
+        (["good.jsonl", "--predictions", "x" * 300], 2, "File name too long"),
         (["good.jsonl", "--predictions", "folder"], 2, "has files, but no run.json"),
         (["good.jsonl", "--answer-from", "memory", "--no-memory"], 2, "cannot be combined with"),
         (["good.jsonl", "-o", "folder"], 2, "folder is a folder"),

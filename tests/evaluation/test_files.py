@@ -42,6 +42,11 @@ QASPER = {
 }
 
 
+def _answered(answer: Any) -> Record:
+    question = {"question": "How?", "question_id": "q1", "answers": [{"answer": answer}]}
+    return {**QASPER, "qas": [question]}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "a.txt").write_text("The sky is blue.\n")
@@ -130,13 +135,19 @@ def test_the_published_lengths_and_metrics_of_longbench() -> None:
 
 def test_leval_has_many_questions_about_one_text(folder: Path) -> None:
     task = only(folder, "tpo.jsonl", LEVAL)
-    assert task.name == "tpo: exam" and task.settings.metrics == ("letters",)
+    assert task.name == "tpo: exam" and task.settings.metrics == ("letter",)
     assert [item.answers for item in task.items] == [("A",), ("B",)]
     assert len({item.subject for item in task.items}) == 1
     assert task.form.file_name(task.name) == "tpo.exam.pred.jsonl"
     assert task.form.prediction(task.items[0], "A") == {
         "query": "Q1", "gt": "A", "evaluation": "exam", "lmi_pred": "A",
     }  # fmt: skip
+    assert only(folder, "coursera.jsonl", LEVAL).settings.metrics == ("letters",)
+    for outputs in (["A dog barks", "B"], ["Bob", "A"], ["12", "13"]):
+        words = only(folder, "x.jsonl", {**LEVAL, "outputs": outputs})
+        assert words.name == "x: exam without letters"
+    for outputs in (["(A) dog", "B. cat"], ["AB", "C)"]):
+        assert only(folder, "x.jsonl", {**LEVAL, "outputs": outputs}).name == "x: exam"
     numbers = only(folder, "gsm.jsonl", {**LEVAL, "outputs": ["12", "13"]})
     assert numbers.settings.metrics == ()  # the published script looks for them in its own way
 
@@ -207,6 +218,8 @@ def test_forms_do_not_claim_each_other() -> None:
     [
         (b"", "r.jsonl: the file is empty"),
         (b"\n \n", "r.jsonl: the file is empty"),
+        (b"[]", "r.jsonl: no question in this file"),
+        (b'{"full_text": [{"section_name": "x", "paragraphs": ["y"]}], "qas": []}', "no question"),
         (b"\x89PNG\0\0", "r.jsonl: a binary file"),
         (b'{"a": 1}\n', "r.jsonl line 1: a record of no known form; its fields are a"),
         (b"[1]\n", "r.jsonl line 1 record 1: not a JSON object"),
@@ -233,14 +246,22 @@ def test_faults_of_a_file(folder: Path, data: bytes, said: str) -> None:
         ("r", {**OWN, "answers": []}, "'answers' is empty"),
         ("r", {**OWN, "document": "b.txt"}, "there is no document"),
         ("r", {**OWN, "pattern": "x"}, "both 'answers' and a 'pattern'"),
+        ("r", {**OWN, "document": ""}, "'document' is empty"),
+        ("r", {**OWN, "document": ["a.txt", " "]}, "'document' is empty"),
+        ("r", {**OWN, "answers": ["x", ""]}, "the right answer '' has no word to look for"),
+        ("r", {**OWN, "answers": ["the"]}, "the right answer 'the' has no word to look for"),
+        ("r", {**OWN, "answers": ["!"]}, "the right answer '!' has no word to look for"),
+        ("r", {**OWN, "document": ["a.txt"] * 2, "page": 1}, "say nothing about several"),
         ("r", {**OWN, "page": 0}, "'page' is not a whole number from 1 on"),
         ("r", {**OWN, "page": True}, "'page' is not a whole number"),
         ("r", {**OWN, "page": 1, "lines": 3}, "given twice: page and lines"),
         ("r", {**OWN, "lines": [5, 2]}, "'lines' ends before it begins"),
         ("r", {**OWN, "lines": "5"}, "'lines' is neither a line nor"),
         ("r", {**OWN, "passage_pattern": "("}, "'passage_pattern' is not a regular expression"),
+        ("r", {**OWN, "passage_pattern": "[[a]"}, "'passage_pattern' is not a regular expression"),
         ("r", {**OWN, "task": "a/b"}, "cannot be the name of a file"),
         ("r", {**OWN, "task": ".."}, "cannot be the name of a file"),
+        ("r", {**OWN, "task": "é" * 61}, "cannot be the name of a file"),
         ("r", {"document": "a.txt", "question": "?"}, "there is nothing to score"),
         ("r", {**LONGBENCH, "dataset": "x"}, "LongBench has no task 'x'"),
         ("r", {**LONGBENCH, "dataset": "trec"}, "'all_classes' is no list of texts"),
@@ -249,12 +270,18 @@ def test_faults_of_a_file(folder: Path, data: bytes, said: str) -> None:
         ("r", {**LEVAL, "outputs": ["A"]}, "2 'instructions', but 1 'outputs'"),
         ("r", RULER, "RULER has no task 'r'"),
         ("vt", {**RULER, "input": "one line"}, "no question on a last line"),
+        ("vt", {**RULER, "outputs": ["1", ""]}, "one of the 'outputs' is empty"),
         ("vt", {**RULER, "outputs": [None]}, "'outputs' is neither a text, a number nor"),
         ("r", INFINITE, "InfiniteBench has no task 'r'"),
         ("longbook_choice_eng", INFINITE, "'answer' is not one of the first four 'options'"),
         ("r", {**QASPER, "full_text": []}, "'full_text' is empty"),
         ("r", {**QASPER, "full_text": {"section_name": ["x"]}}, "'paragraphs' is missing"),
         ("r", {**QASPER, "qas": {"a": [1], "b": []}}, "the columns of 'qas' differ in length"),
+        ("r", _answered("text"), "'answer' is not an object"),
+        ("r", _answered(None), "'answer' is not an object"),
+        ("r", _answered([{"yes_no": True}]), "'answer' is not an object"),
+        ("r", _answered({"yes_no": "No"}), "'yes_no' is neither true, false nor null"),
+        ("r", _answered({"unanswerable": "no"}), "'unanswerable' is neither true, false"),
         ("r", {**QASPER, "qas": 5}, "'qas' is no list of objects"),
     ],
 )
@@ -270,6 +297,8 @@ def test_faults_between_records(folder: Path) -> None:
         tasks(folder, "r.jsonl", OWN, LONGBENCH)
     with pytest.raises(NoInputError, match="line 2: the task 'r' is scored in one way"):
         tasks(folder, "r.jsonl", OWN, _pattern("x"))
+    with pytest.raises(NoInputError, match="line 2: the tasks 'r' and 'R' share a file of pred"):
+        tasks(folder, "r.jsonl", OWN, {**OWN, "task": "R"})
     files = [(RecordFile(folder / f"{n}.jsonl"), json.dumps(r).encode()) for n, r in (
         ("hotpotqa", LONGBENCH), ("r", {**OWN, "task": "hotpotqa"}))]  # fmt: skip
     with pytest.raises(NoInputError, match="the task 'hotpotqa' is one of LongBench as well"):
@@ -277,8 +306,15 @@ def test_faults_between_records(folder: Path) -> None:
 
 
 def test_the_name_of_a_task_can_be_given(folder: Path) -> None:
-    (task,) = tasks(folder, "r.jsonl", RULER, task="qa_1")
-    assert task.name == "qa_1"
+    for record, name, words in (
+        (RULER, "qa_1", "qa_1"),
+        (QASPER, "mine", "qasper"),
+        (LONGBENCH, "musique", "musique"),
+        (OWN, "mine", "mine"),
+        ({**OWN, "task": "other"}, "mine", "mine"),
+    ):
+        (task,) = tasks(folder, "r.jsonl", record, task=name)
+        assert task.name == name and task.form.words_name(name) == words
 
 
 def test_halves_of_characters_are_replaced(folder: Path) -> None:

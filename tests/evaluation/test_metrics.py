@@ -33,6 +33,11 @@ CLASSES = ("Food", "Color", "Other entity", "entity")
         ("exact_match", "cats", ["cat"], 0.0),
         ("contains", "It is New-York, I think", ["newyork"], 1.0),
         ("contains", "a category", ["cat"], 0.0),
+        ("contains", "It is \u201cParis\u201d.", ["Paris"], 1.0),
+        ("contains", "It is Paris\u2014the capital", ["paris"], 1.0),
+        ("contains", "I don\u2019t know", ["don't know"], 1.0),
+        ("contains", "答案是巴黎。", ["巴黎"], 1.0),
+        ("contains", "答案是黎巴嫩。", ["巴黎"], 0.0),
         ("contains", "the big cat sat", ["Big cat"], 1.0),
         ("word", 'it is {"abc-1"}.', ["abc-1"], 1.0),
         ("word", "abc-12", ["abc-1"], 0.0),
@@ -66,14 +71,24 @@ CLASSES = ("Food", "Color", "Other entity", "entity")
         ("choice_or_name", "\nC. run", ["run", "C"], 1.0),
         ("choice_or_name", "The answer is: run", ["run", "C"], 1.0),
         ("choice_or_name", "run", ["run", "C"], 0.0),
+        ("letter", "B", ["B. both"], 1.0),
+        ("letter", "It is C.", ["B"], 0.0),
+        ("letter", "BC", ["B"], 0.0),
+        ("letter", "B or C", ["B"], 1.0),
+        ("letter", "", ["A"], 0.0),
         ("letters", "B", ["B"], 1.0),
-        ("letters", "It is C.", ["B"], 0.0),
+        ("letters", "BC", ["B"], 0.0),
         ("letters", "CA", ["AC"], 1.0),
         ("letters", "A. one and C. three", ["AC"], 1.0),
+        ("letters", "A and C.\n\nQuestion: which of B. and D.", ["AC"], 1.0),
+        ("letters", "I say A) or C", ["A"], 1.0),  # nothing is behind the last letter
         ("letters", "", ["A"], 0.0),
-        # 12 + 12 characters, of which one is deleted and one inserted: 22/24, in hundredths.
+        # Eleven of twelve characters are the same: 2 * 11 / 24, in hundredths.
         ("code_sim", "\n# why\nreturn x + 1\nmore", ["return x + 2"], 0.92),
         ("code_sim", "# nothing else", ["x"], 0.0),
+        ("code_sim", "", [""], 0.0),
+        # "bcd" is the longest block, and "a" is on the other side of it: 2 * 3 / 8.
+        ("code_sim", "abcd", ["bcda"], 0.75),
         # Words once each: 5 and 6, of which the, cat, on, mat are common in order.
         ("rouge", MAT[0], [MAT[1]], 8 / 11),
         ("rouge", "", ["cat"], 0.0),

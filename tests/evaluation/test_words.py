@@ -77,6 +77,10 @@ def test_files_that_cannot_be_used(tmp_path: Path, content: bytes | None, said: 
     assert said in caught.value.message
 
 
+def test_halves_of_characters_are_replaced(tmp_path: Path) -> None:
+    assert words(tmp_path, "\ud800{context}{input}") == Words("\ufffd", "")
+
+
 def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
     found: list[Any] = []
     for prompt in ("{context}", "{context} ", "{context}"):

@@ -146,10 +146,22 @@ def test_ranks_of_the_right_passages(run: Run, book: Path) -> None:
     assert run(tasks, memory=NO_MEMORY).predictions["set"].ranks == {}
 
 
-def test_a_place_that_the_document_does_not_have_is_refused(run: Run, book: Path) -> None:
-    tasks = tasks_of(book.parent, *questions(book, 1, page=2))
-    with pytest.raises(NoInputError, match=r"set\.jsonl line 1: its document does not have"):
-        run(tasks)
+def test_a_place_that_the_document_does_not_have_is_refused(
+    run: Run, book: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(book.read_bytes())
+    tasks = tasks_of(book.parent, *questions(copy, 1), *questions(book, 1, page=2))
+    events: list[Any] = []
+    with pytest.raises(NoInputError, match=r"set\.jsonl line 2: its document does not have"):
+        run(tasks, events=events)
+    assert events == []  # although the first document could be read
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_bytes(book.read_bytes())
+    with pytest.raises(NoInputError, match=r"line 1: 'page' and 'lines' say nothing about the 2"):
+        run(tasks_of(tmp_path, *questions(folder, 1, lines=3)))
 
 
 def test_errors_name_the_record(run: Run, book: Path) -> None:
@@ -226,6 +238,10 @@ def test_without_a_question_no_passages_are_looked_for(run: Run, tmp_path: Path)
     assert run(tasks, words=given).answered_from == {"window": 1}
     memory = MemoryChoice("memory", store=True)
     assert run(tasks, words=given, memory=memory).answered_from == {"memory": 1}
+    both = words(tmp_path, gov_report="{context}\n{input}")
+    for records in ([record, {**record, "input": "?"}], [{**record, "input": "?"}, record]):
+        report = run(tasks_of(tmp_path, *records), words=both)
+        assert report.answered_from == {"window": 1, "passages": 1}
 
 
 @pytest.mark.parametrize("answer_from", ["window", "memory", "passages"])

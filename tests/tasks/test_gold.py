@@ -70,6 +70,22 @@ def test_a_page_is_right_as_a_whole(pages: Document) -> None:
     assert gold.numbers(GoldPlace(page=4)) == set()
 
 
+def test_a_text_on_a_page_is_on_that_page_of_its_file(tmp_path: Path, loaded: Loaded) -> None:
+    sentence = "The sky is blue and the grass is green."
+    for name in ("a", "b"):
+        pages = [[f"Page {n} of {name}.", *[sentence] * 20] for n in ("one", "two")]
+        (tmp_path / f"{name}.pdf").write_bytes(make_pdf(pages))
+    paths = [str(tmp_path / f"{name}.pdf") for name in ("a", "b")]
+    document = document_of(open_corpus(paths), loaded)
+    gold = GoldPassages(document)
+    found = gold.numbers(GoldPlace(passage=re.compile("Page two of b")))
+    bounds = document.borders.tolist()
+    begins = [document.span(Passage(n, bounds[n], bounds[n + 1]))[0] for n in found]
+    assert len(found) > 1
+    places = {document.provenance.locate(begin) for begin in begins}
+    assert {(place.source, place.page) for place in places} == {(1, 2)}
+
+
 def test_the_rank_counts_the_best_passage_of_each_page(pages: Document) -> None:
     gold = GoldPassages(pages)
     first, second, third = (sorted(gold.numbers(GoldPlace(page=n))) for n in (1, 2, 3))

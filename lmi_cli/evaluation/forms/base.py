@@ -24,6 +24,11 @@ class RecordFile:
     task: str | None = None
 
     @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return "<stdin>" if self.path is None else str(self.path)
+
+    @property
     def stem(self) -> str:
         """The task as the user named it, else the name of the file without its ending."""
         return self.task or ("stdin" if self.path is None else self.path.stem)
@@ -72,8 +77,8 @@ class RecordForm(ABC):
         """An answer in the form that the published script reads."""
 
     @abstractmethod
-    def answer_in(self, prediction: Mapping[str, Any]) -> str:
-        """The answer in such a prediction.
+    def answer_in(self, prediction: Mapping[str, Any]) -> Any:
+        """The answer in such a prediction, a text if nobody has changed it.
 
         Raises:
             KeyError: It has none.

@@ -72,9 +72,9 @@ class InfiniteBench(RecordForm):
             "id": item.row["id"], "prediction": answer, "ground_truth": item.row["ground_truth"]
         }  # fmt: skip
 
-    def answer_in(self, prediction: Mapping[str, Any]) -> str:
+    def answer_in(self, prediction: Mapping[str, Any]) -> Any:
         """Its ``prediction``."""
-        return str(prediction["prediction"])
+        return prediction["prediction"]
 
     def file_name(self, task: str) -> str:
         """As its script expects."""

@@ -10,11 +10,13 @@ from lmi_cli.evaluation.row import Row
 
 _ANSWER_TOKENS = 512
 _METRICS: dict[str, tuple[str, ...]] = {
-    "exam": ("letters",),
+    "exam": ("letter",),
     "f1": ("qa_f1",),
     "rouge": ("rouge_1", "rouge_2", "rouge_l"),
 }
-_LETTERS = re.compile(r"[A-D]+\b")
+_LETTERS = re.compile(r"[A-D]+|\(?[A-D]+[.:)](\s.*)?", re.DOTALL)
+_SEVERAL = "coursera"
+"""In the names of the files whose questions may have several right options."""
 _GAP = ": "
 
 
@@ -34,7 +36,7 @@ class LEval(RecordForm):
         asked, answers = row.texts("instructions"), row.texts("outputs")
         if len(asked) != len(answers):
             raise row.fault(f"{len(asked)} 'instructions', but {len(answers)} 'outputs'")
-        if way == "exam" and not all(_LETTERS.match(answer.strip()) for answer in answers):
+        if way == "exam" and not all(_LETTERS.fullmatch(answer.strip()) for answer in answers):
             way = "exam without letters"
         for question, answer in zip(asked, answers, strict=True):
             yield EvalItem(
@@ -49,15 +51,19 @@ class LEval(RecordForm):
 
     def settings(self, items: Sequence[EvalItem]) -> TaskSettings:
         """That of its way of evaluation."""
-        return TaskSettings(_METRICS.get(items[0].task.rpartition(_GAP)[2], ()), _ANSWER_TOKENS)
+        name, _, way = items[0].task.rpartition(_GAP)
+        metrics = _METRICS.get(way, ())
+        if way == "exam" and _SEVERAL in name:
+            metrics = ("letters",)
+        return TaskSettings(metrics, _ANSWER_TOKENS)
 
     def prediction(self, item: EvalItem, answer: str) -> dict[str, Any]:
         """A line of a file of predictions, in which the model is called ``lmi``."""
         return {**item.row, "lmi_pred": answer}
 
-    def answer_in(self, prediction: Mapping[str, Any]) -> str:
+    def answer_in(self, prediction: Mapping[str, Any]) -> Any:
         """Its ``lmi_pred``."""
-        return str(prediction["lmi_pred"])
+        return prediction["lmi_pred"]
 
     def words_name(self, task: str) -> str:
         """Without the way of evaluation."""

@@ -55,7 +55,7 @@ class LongBench(RecordForm):
 
     def items(self, row: Row, file: RecordFile) -> Iterator[EvalItem]:
         """One question."""
-        task = row.filled("dataset").removesuffix(_EVEN)
+        task = (file.task or row.filled("dataset")).removesuffix(_EVEN)
         if task not in TASKS:
             raise unknown_task(row.where, task, TASKS, self.name)
         classes, group = row.values.get("all_classes"), ""
@@ -87,9 +87,9 @@ class LongBench(RecordForm):
         """A line of ``pred/MODEL/DATASET.jsonl``."""
         return {"pred": answer, **item.row}
 
-    def answer_in(self, prediction: Mapping[str, Any]) -> str:
+    def answer_in(self, prediction: Mapping[str, Any]) -> Any:
         """Its ``pred``."""
-        return str(prediction["pred"])
+        return prediction["pred"]
 
     def words_name(self, task: str) -> str:
         """That of LongBench for LongBench-E."""

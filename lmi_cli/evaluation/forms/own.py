@@ -9,6 +9,7 @@ from typing import Any
 from lmi_cli.errors import NoInputError
 from lmi_cli.evaluation.forms.base import RecordFile, RecordForm
 from lmi_cli.evaluation.item import EvalItem, GoldPlace, TaskSettings
+from lmi_cli.evaluation.metrics.tokens import normalised, words_of
 from lmi_cli.evaluation.row import Row
 
 _BY_ANSWERS = TaskSettings(("contains", "qa_f1", "exact_match"))
@@ -29,20 +30,30 @@ class OwnQuestions(RecordForm):
         if row.has("answers", "pattern"):
             raise row.fault("it has both 'answers' and a 'pattern'; give one of them")
         folder = Path() if file.path is None else file.path.parent
-        documents = tuple(str(folder / name) for name in row.texts("document"))
+        names = row.texts("document")
+        if not all(name.strip() for name in names):
+            raise row.fault("'document' is empty")
+        documents = tuple(str(folder / name) for name in names)
         for document in documents:
             if not os.path.lexists(document):
                 raise row.fault(f"there is no document {document}")
+        answers = row.texts("answers") if row.has("answers") else ()
+        for answer in answers:
+            if not words_of(answer) or not normalised(answer):
+                raise row.fault(f"the right answer {answer[:40]!r} has no word to look for")
+        gold = _gold(row)
+        if len(documents) > 1 and gold is not None and gold.passage is None:
+            raise row.fault("'page' and 'lines' say nothing about several documents")
         known = {name: row.values[name] for name in ("id", "question") if name in row.values}
         yield EvalItem(
-            task=row.text("task", file.stem),
+            task=file.task or row.text("task", file.stem),
             number=0,
             where=row.where,
             question=row.filled("question"),
-            answers=row.texts("answers") if row.has("answers") else (),
+            answers=answers,
             pattern=row.pattern("pattern", re.IGNORECASE) if row.has("pattern") else None,
             documents=documents,
-            gold=_gold(row),
+            gold=gold,
             row={**known, "document": row.values["document"]},
         )
 
@@ -52,8 +63,8 @@ class OwnQuestions(RecordForm):
         for item, way in zip(items, ways, strict=True):
             if way is not ways[0]:
                 raise NoInputError(
-                    f"{item.where}: the task {item.task!r} is scored in one way, by 'answers' or "
-                    "by 'pattern'",
+                    f"{item.where}: the task {item.task!r} is scored in one way: by 'answers', "
+                    "by 'pattern', or not at all",
                     hint="a 'task' of its own lets a record be scored in another way",
                 )
         return ways[0]
@@ -62,9 +73,9 @@ class OwnQuestions(RecordForm):
         """The question with its ``answer``."""
         return {**item.row, "answer": answer}
 
-    def answer_in(self, prediction: Mapping[str, Any]) -> str:
+    def answer_in(self, prediction: Mapping[str, Any]) -> Any:
         """Its ``answer``."""
-        return str(prediction["answer"])
+        return prediction["answer"]
 
 
 def _way(item: EvalItem) -> TaskSettings:

@@ -27,15 +27,11 @@ class Qasper(RecordForm):
         if not text.strip():
             raise row.fault("'full_text' is empty")
         for question in _records(row, "qas"):
-            answers = tuple(
-                _answer(Row(answer, row.where))
-                for each in _answers(question)
-                for answer in [each.get("answer", each)]
-            )
+            answers = tuple(map(_answer, _records(question, "answers")))
             if not answers:
                 raise row.fault("a question has no 'answers'")
             yield EvalItem(
-                task=_TASK,
+                task=file.task or _TASK,
                 number=0,
                 where=row.where,
                 question=question.filled("question"),
@@ -48,14 +44,18 @@ class Qasper(RecordForm):
         """That of the paper."""
         return _SETTINGS
 
+    def words_name(self, task: str) -> str:
+        """That of the data set, whatever the task is called."""
+        return _TASK
+
     def prediction(self, item: EvalItem, answer: str) -> dict[str, Any]:
         """A line that the evaluator of Qasper reads, which scores all of an answer."""
         first = answer.lstrip("\n").partition("\n")[0]
         return {**item.row, "predicted_answer": first, "predicted_evidence": []}
 
-    def answer_in(self, prediction: Mapping[str, Any]) -> str:
+    def answer_in(self, prediction: Mapping[str, Any]) -> Any:
         """Its ``predicted_answer``."""
-        return str(prediction["predicted_answer"])
+        return prediction["predicted_answer"]
 
 
 def _records(row: Row, name: str) -> list[Row]:
@@ -79,15 +79,13 @@ def _sections(row: Row) -> Iterator[tuple[str, str]]:
         )
 
 
-def _answers(question: Row) -> list[Mapping[str, Any]]:
-    return [answer.values for answer in _records(question, "answers")]
-
-
 def _answer(row: Row) -> str:
     """One annotator's answer: yes or no, unanswerable, in free words, or the words of the text."""
-    if (yes := row.values.get("yes_no")) is not None:
+    if row.has("answer"):
+        row = row.inner("answer")
+    if (yes := row.flag("yes_no")) is not None:
         return "Yes" if yes else "No"
-    if row.values.get("unanswerable"):
+    if row.flag("unanswerable"):
         return "Unanswerable"
     if free := row.text("free_form_answer", ""):
         return free

@@ -39,6 +39,9 @@ class Ruler(RecordForm):
         if task.partition("_")[0] not in _FAMILIES:
             raise unknown_task(row.where, task, _FAMILIES, self.name)
         text, feed, question = row.filled("input").rpartition("\n")
+        answers = row.scalars("outputs")
+        if not all(answer.strip() for answer in answers):
+            raise row.fault("one of the 'outputs' is empty")
         if not text.strip() or not question.strip():
             raise row.fault("'input' has no question on a last line of its own")
         yield EvalItem(
@@ -46,7 +49,7 @@ class Ruler(RecordForm):
             number=0,
             where=row.where,
             question=question + row.text("answer_prefix", ""),
-            answers=row.scalars("outputs"),
+            answers=answers,
             text=text + feed,
             row=dict(row.values),
         )
@@ -59,6 +62,6 @@ class Ruler(RecordForm):
         """The record with ``pred``, and with ``others``, which its script looks into."""
         return {"others": {}, **item.row, "pred": answer}
 
-    def answer_in(self, prediction: Mapping[str, Any]) -> str:
+    def answer_in(self, prediction: Mapping[str, Any]) -> Any:
         """Its ``pred``."""
-        return str(prediction["pred"])
+        return prediction["pred"]

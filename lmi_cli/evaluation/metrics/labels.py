@@ -62,21 +62,31 @@ def choice_or_name(answer: str, right: Sequence[str]) -> float:
     return float(bool(said) and (said or "").startswith((letter, name)))
 
 
+def letter(answer: str, right: str) -> float:
+    """Whether the first of the letters from A to D is the right one, unless it says several."""
+    if answer in _LETTERS:
+        return float(answer == _expected(right))
+    found = re.search("[A-D]", answer)
+    return float(found is not None and found[0] == _expected(right))
+
+
 def letters(answer: str, right: str) -> float:
-    """Whether the letters of the right options are chosen: several of them, or the first one."""
-    expected = "".join(sorted(set(re.sub("[^A-D]", "", right.split()[0]))))
-    stripped = answer.strip()
-    first = re.match("[A-D]+", stripped)
-    if len(expected) > 1:
-        found = sorted(set(first[0])) if first and len(first[0]) > 1 else _marked(stripped)
-        return float("".join(found) == expected)
-    one = re.search("[A-D]", stripped)
-    return float(one is not None and one[0] == expected)
+    """Whether the letters that are chosen are the right ones, in any order and no others.
+
+    They are those that the answer begins with, if several, else all with white space, a full stop
+    or a bracket behind them, before another question.
+    """
+    first = re.match("[A-D]*", answer)
+    chosen = first[0] if first else ""
+    if len(chosen) < 2:
+        rest = answer[len(chosen) :].split("Question")[0]
+        chosen += "".join(re.findall(r"[A-D](?=[\s.)])", rest))
+    return float("".join(sorted(set(chosen))) == _expected(right))
 
 
-def _marked(answer: str) -> list[str]:
-    """Letters with a space, a full stop or a bracket behind them."""
-    return sorted(set(re.findall(r"\b([A-D])(?=[\s.),]|$)", answer)))
+def _expected(right: str) -> str:
+    """The letters in the first word of the right answer."""
+    return "".join(sorted(set(re.sub("[^A-D]", "", right.split()[0]))))
 
 
 def _behind(text: str, announced: Sequence[str]) -> str | None:
