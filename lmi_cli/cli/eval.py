@@ -12,10 +12,10 @@ from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import (
     answer_options,
     compared,
-    memory_choice,
     method_choice,
     prompts_of,
     reading_request,
+    require_no_method,
     sampling_of,
 )
 from lmi_cli.cli.console import Output, require_writable, write_file
@@ -94,7 +94,7 @@ def command(request: EvalCommandRequest) -> None:
         raise UsageError(f"--max-new-tokens {request.max_new_tokens}: the smallest is 0")
     requests = _requests(request)
     for each in requests:
-        memory_choice(each)
+        require_no_method(each)
     sampling_of(requests[0])
     sink = Output(request.output)
     _require_no_file(request.predictions)
@@ -297,7 +297,12 @@ def _closing(name: str, report: "EvalReport") -> list[str]:
     """What this start has done, in one line."""
     if not report.asked:
         return [f"{name}: all questions had been answered before"]
-    forms = {"fits": "read whole", "stream": "read as a stream", "truncated": "truncated"}
+    forms = {
+        "fits": "read whole",
+        "stream": "read as a stream",
+        "truncated": "truncated",
+        "parts": "read part by part with each question",
+    }
     texts = ", ".join(f"{count:,} {forms[form]}" for form, count in report.forms.items())
     bases = ", ".join(f"{count:,} from {base}" for base, count in report.answered_from.items())
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0

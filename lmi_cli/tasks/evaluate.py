@@ -15,7 +15,7 @@ from lmi_cli.evaluation.files import EvalTask
 from lmi_cli.evaluation.item import EvalItem
 from lmi_cli.evaluation.predictions import Predictions, TaskPredictions
 from lmi_cli.evaluation.words import Words, WordsFile, words_for
-from lmi_cli.methods.base import bound
+from lmi_cli.methods.base import sees_everything
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus
 from lmi_cli.sources.blocks import text_corpus
@@ -25,6 +25,7 @@ from lmi_cli.tasks.document import Document
 from lmi_cli.tasks.events import Note, Progress, relay
 from lmi_cli.tasks.finder import Ranked
 from lmi_cli.tasks.gold import GoldPassages
+from lmi_cli.tasks.method_for import method_for
 from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice, ReadingRequest
 from lmi_cli.tasks.reading import Reading, read
 from lmi_cli.tasks.report import Answer, Timing
@@ -191,10 +192,10 @@ class _Asking:
     def __init__(self, model: Loaded, request: EvalRequest, report: EvalReport) -> None:
         self.report = report
         self._model, self._request = model, request
-        choice, trained = request.reading.method, model.known.facts.trained_length
-        self._cuts = choice.truncation(trained) is not None
-        layers, chunk = model.known.facts.layers, request.reading.chunk
-        self._sees_all = self._cuts or bound(choice.build(trained, 0), layers, chunk) is None
+        choice, facts = request.reading.method, model.known.facts
+        self._cuts = choice.truncation(facts.trained_length) is not None
+        method = method_for(model.known, choice, facts.trained_length, 0)
+        self._sees_all = self._cuts or sees_everything(method, facts.layers)
 
     def require_places(self, questions: Sequence[_Question]) -> None:
         """Refuse documents that do not have the places of the answers, before any is read."""

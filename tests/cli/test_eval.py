@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_model import TRAINED_LENGTH
+from chat_model import TRAINED_LENGTH, save_model
 
 Run = Callable[..., Any]
 SENTENCE = "The grass is green. The sky is blue."
@@ -290,6 +290,28 @@ def test_a_document_with_losses_under_strict(lmi: Run, model: str, tmp_path: Pat
     assert lmi("eval", path, "-m", model, *FAST).code == 0
     result = lmi("eval", path, "-m", model, *FAST, "--strict")
     assert result.code == 6 and "not used in full" in result.err
+
+
+def test_answers_from_parts(lmi: Run, model: str, own: Path) -> None:
+    result = lmi("eval", own, "-m", model, "-n", 4, "--answer-from", "xl3m")
+    assert result.code == 0, result.err
+    assert "texts: 1 read part by part with each question; answers: 2 from xl3m" in result.err
+    both = ("--compare", "lm-infinite,inf-llm", "--answer-from", "chain")
+    refused = lmi("eval", own, "-m", model, *both)
+    assert refused.code == 2 and "cannot be combined with --method" in refused.err
+
+
+def test_heads_that_have_not_been_looked_for(lmi: Run, own: Path, tmp_path: Path) -> None:
+    fresh = save_model(tmp_path / "fresh", seed=7)
+    result = lmi("eval", own, "-m", fresh, *FAST, "--dense-heads", "calibrated")
+    assert result.code == 4, result.err
+    assert "have not been looked for" in result.err and "Traceback" not in result.err
+
+
+def test_what_a_method_looks_up_is_not_all(lmi: Run, model: str, own: Path) -> None:
+    result = lmi("eval", own, "-m", model, *FAST, "--method", "inf-llm")
+    assert result.code == 0, result.err
+    assert "inf-llm: texts: 1 read as a stream; answers: 2 from passages" in result.err
 
 
 def test_the_store_is_searched_where_a_method_can(lmi: Run, model: str, own: Path) -> None:
