@@ -57,7 +57,7 @@ def test_only_questions_are_answered_part_by_part(
 ) -> None:
     sources = (long_document,) if command[0] == "read" else ()
     result = lmi(command[0], *sources, *command[1:], "-m", model, "--answer-from", "xl3m")
-    assert result.code == 2 and "an option of qa and chat only" in result.err
+    assert result.code == 2 and "an option of qa, chat and eval only" in result.err
 
 
 def test_an_answer_from_segments_says_so(
