@@ -1,7 +1,7 @@
 """How much faster ``--speculate suffix`` is than ``none``: the table of ``docs/performance.md``.
 
     python docs/compare_speculation.py TEXT.txt SOURCE.py [QUESTIONS.json] [--pairs N]
-        [--only CASE,...] [--tokens N] [--quantize NAME]
+        [--only CASE,...] [--tokens N] [--quantize NAME] [--threads N]
 
 Cases: ``passage`` and ``source``, of which 2,500 and 3,000 characters are to be repeated word for
 word; ``question`` and ``poem``, asked about the same passage of TEXT.txt; ``questions`` and
@@ -10,8 +10,9 @@ QUESTIONS.json, one after the other; ``tree`` and ``chain``, summaries of the fi
 characters of TEXT.txt written by the model. Both ways run in turn, the first one alternating, and
 have to give the same text in as many tokens. Printed are the median and the range of the ratio of
 their times of decoding, pair by pair (a pair of ``questions`` or ``sampled`` is one question), the
-ratio of all of the time, and the tokens of a pass. On a machine on which other programs run, a
-single ratio means little.
+ratio of all of the time, the ratio of all of the processors' time, and the tokens of a pass. On a
+machine on which other programs run, a single ratio of times means little; the time of processors,
+which includes that of reading questions, is hardly moved by them if there is one thread.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -59,6 +61,7 @@ class Run(NamedTuple):
     tokens: int
     seconds: float
     per_pass: float
+    processor_s: float
 
 
 Pair = dict[str, Callable[[], Run]]
@@ -88,10 +91,11 @@ def askers(model: Loaded, reading: Reading, tokens: int, temperature: float) -> 
 
 def ask(asker: Asker, question: str, index: int) -> Run:
     """Answer a question."""
-    before = asker.timing.decode_s
+    before, started = asker.timing.decode_s, time.process_time()
     answer = follow(asker.ask(question, index))
+    processor = time.process_time() - started
     per_pass = asker.timing.decode_tok_per_pass or 1.0
-    return Run(answer.answer, answer.tokens, asker.timing.decode_s - before, per_pass)
+    return Run(answer.answer, answer.tokens, asker.timing.decode_s - before, per_pass, processor)
 
 
 def repeated(model: Loaded, path: Path, question: str, given: argparse.Namespace) -> Iterator[Pair]:
@@ -120,10 +124,12 @@ def summaries(model: Loaded, path: Path, strategy: str, pairs: int) -> Iterator[
 
     def write(mode: str) -> Run:
         options = WritingOptions(prompts, length, chunk=model.lm.chunk, speculate=mode)
+        started = time.process_time()
         report = follow(write_summary(model, divided, corpus.skipped, strategy, options))
         said = [each.text for each in report.statements]
-        timing = report.timing
-        return Run(said, report.generated, timing.decode_s, timing.decode_tok_per_pass or 1.0)
+        timing, processor = report.timing, time.process_time() - started
+        per_pass = timing.decode_tok_per_pass or 1.0
+        return Run(said, report.generated, timing.decode_s, per_pass, processor)
 
     for _ in range(pairs):
         yield {mode: partial(write, mode) for mode in MODES}
@@ -135,7 +141,8 @@ def compare(name: str, pairs: Iterator[Pair]) -> str:
     Raises:
         AssertionError: A token is another with drafts.
     """
-    ratios, seconds, tokens, per_pass = list[float](), dict.fromkeys(MODES, 0.0), 0, 1.0
+    ratios, tokens, per_pass = list[float](), 0, 1.0
+    seconds, processor_s = dict.fromkeys(MODES, 0.0), dict.fromkeys(MODES, 0.0)
     for number, pair in zip(count(), pairs):
         order: Sequence[str] = MODES if number % 2 == 0 else MODES[::-1]
         runs = {mode: pair[mode]() for mode in order}
@@ -144,10 +151,12 @@ def compare(name: str, pairs: Iterator[Pair]) -> str:
         ratios.append(none.seconds / suffix.seconds)
         for mode in MODES:
             seconds[mode] += runs[mode].seconds
+            processor_s[mode] += runs[mode].processor_s
         tokens, per_pass = tokens + none.tokens, suffix.per_pass
     return (
         f"| {name} | {tokens:,} | {per_pass:.2f} | {statistics.median(ratios):.2f}x "
-        f"({min(ratios):.2f} to {max(ratios):.2f}) | {seconds['none'] / seconds['suffix']:.2f}x |\n"
+        f"({min(ratios):.2f} to {max(ratios):.2f}) | {seconds['none'] / seconds['suffix']:.2f}x "
+        f"| {processor_s['none'] / processor_s['suffix']:.2f}x |\n"
     )
 
 
@@ -161,13 +170,15 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(CASES))
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--quantize", default="auto")
+    parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     chosen = given.only.split(",")
     if wrong := set(chosen) - set(CASES):
         parser.error(f"unknown cases: {', '.join(sorted(wrong))}")
-    model = load(resolve(None), Placement(quantize=given.quantize))
+    model = load(resolve(None), Placement(quantize=given.quantize, threads=given.threads))
     sys.stdout.write(
-        "| | tokens | tokens a pass | of pairs | of all tokens |\n|---|---|---|---|---|\n"
+        "| | tokens | tokens a pass | of pairs | of all tokens | of processors' time |\n"
+        "|---|---|---|---|---|---|\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         names = ("passage.txt", "beginning.txt", "source.txt")
