@@ -24,7 +24,7 @@ from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.events import Note
 from lmi_cli.tasks.plan import Plan
 from lmi_cli.tasks.scored_text import PIECE_TOKENS, ScoredText, TokenPiece
-from lmi_cli.tasks.scoring import Part, piece_result
+from lmi_cli.tasks.scoring import ScoredPart, piece_result
 
 FIRST_SAVE_S = 60.0
 _SAVE_SHARE = 10
@@ -124,7 +124,7 @@ def score_stream(
     beside: StateBeside,
     *,
     keep: bool,
-) -> Iterator[Part | Note]:
+) -> Iterator[ScoredPart | Note]:
     """Score a text in one pass, and add the results of its pieces to a journal."""
     state, note = beside.start(engine, model, journal)
     if note is not None:
@@ -156,7 +156,7 @@ def score_stream(
             held, number = held[PIECE_TOKENS:], number + 1
         if state.tokens % engine.chunk == 0:  # so that later passes are those of one run
             beside.save(state, position)
-        yield Part(position, state.tokens - before, position - len(nll), nll)
+        yield ScoredPart(position, state.tokens - before, position - len(nll), nll)
     if len(held):
         _keep(journal, unit, number, taken.pop(0), held, state, keep=keep)
     beside.remove()

@@ -133,7 +133,7 @@ class Group:
         return sum(len(self.lead) + w.stop - w.begin for w in self.windows)
 
 
-class Part(NamedTuple):
+class ScoredPart(NamedTuple):
     """Tokens have just been scored.
 
     Attributes:
@@ -180,7 +180,7 @@ def groups_of(method: ScoringMethod, plan: Plan, text: ScoredText) -> Iterator[G
             held = []
 
 
-def score_group(engine: Engine, group: Group, *, keep: bool) -> Iterator[Part | dict[str, Any]]:
+def score_group(engine: Engine, group: Group, *, keep: bool) -> Iterator[ScoredPart | dict[str, Any]]:
     """Score windows one after the other; the last thing yielded is the result."""
     losses, read, cache = [], 0, 0
     weighted, weights = 0.0, 0
@@ -196,7 +196,7 @@ def score_group(engine: Engine, group: Group, *, keep: bool) -> Iterator[Part | 
             weighted += float(known.mean()) * (len(nll) - 1)
             weights += len(nll) - 1
         read, cache = read + state.tokens, max(cache, state.nbytes)
-        yield Part(read, read, window.new, nll)
+        yield ScoredPart(read, read, window.new, nll)
     offset = len(group.sequence) - (group.text.tokens or 0)
     start = group.windows[0].new - offset
     nll = np.concatenate(losses)[max(0, -start) :]

@@ -18,7 +18,7 @@ from lmi_cli.tasks.scored_stream import StateBeside, pieces_in, score_stream
 from lmi_cli.tasks.scored_text import PIECE_TOKENS, ScoredText
 from lmi_cli.tasks.scoring import (
     Group,
-    Part,
+    ScoredPart,
     ScoringMethod,
     ScoringRequest,
     groups_of,
@@ -121,7 +121,7 @@ class ScoringWork:
             return name
         return f"{name}: ppl {perplexity_of(self._sum / self._tokens):.2f} so far"
 
-    def score(self, job: ScoringJob, journal: Journal) -> Iterator[Part | Note]:
+    def score(self, job: ScoringJob, journal: Journal) -> Iterator[ScoredPart | Note]:
         """Do a job, and add its results to the journal."""
         engine = engine_of(self._model, job.plan)
         started, read, scored = time.monotonic(), 0, 0
@@ -129,7 +129,7 @@ class ScoringWork:
             if isinstance(event, dict):
                 journal.add(job.unit, event)
                 continue
-            if isinstance(event, Part):
+            if isinstance(event, ScoredPart):
                 read, scored = event.read, scored + len(event.nll)
                 self._estimate(job, event)
             yield event
@@ -138,7 +138,7 @@ class ScoringWork:
 
     def _events(
         self, engine: Engine, job: ScoringJob, journal: Journal
-    ) -> Iterator[Part | Note | dict[str, Any]]:
+    ) -> Iterator[ScoredPart | Note | dict[str, Any]]:
         request = self._request
         if job.group is not None:
             return score_group(engine, job.group, keep=request.keep_nll)
@@ -148,7 +148,7 @@ class ScoringWork:
             keep=request.keep_nll,
         )  # fmt: skip
 
-    def _estimate(self, job: ScoringJob, part: Part) -> None:
+    def _estimate(self, job: ScoringJob, part: ScoredPart) -> None:
         if job.group is None:
             piece = {**job.unit, "piece": part.start // PIECE_TOKENS}
             if key(piece) in self._before:
