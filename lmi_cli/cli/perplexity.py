@@ -54,8 +54,8 @@ class PerplexityRequest(Request):
     )
     results: Path | None = SCORING(
         "--results FILE",
-        "Keep results there as they come; an interrupted run goes on from it. By full, a text is "
-        "scored again from its beginning, unless that was finished.",
+        "Keep results there as they come; an interrupted run goes on from it, but by full and "
+        "inf-llm it scores the text that it was in again from its beginning.",
     )
     nll_out: Path | None = SCORING(
         "--nll-out FILE",

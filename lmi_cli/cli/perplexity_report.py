@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.losses import Bucket, Score
     from lmi_cli.tasks.perplexity import MethodScore, PerplexityReport
 
-_WIDTH = 80
-"""Of a chart and of tables where there is no terminal."""
+_WIDTH, _WIDE = 80, 200
+"""Columns of a chart and of tables where there is no terminal."""
 _WIDEST_CHART = 100
 _HEIGHT = 12
 _LEAST_POINTS = 3
@@ -28,13 +28,14 @@ _HEADERS = "lines that name files"
 
 def scores_as_text(report: "PerplexityReport", *, to_file: bool) -> str:
     """Everything for a reader; ``to_file`` if it does not go to stdout."""
-    width = _WIDTH if to_file else columns(sys.stdout) or _WIDTH
+    terminal = None if to_file else columns(sys.stdout)
+    width = terminal or _WIDE
     parts = [_comparison(report, width) if len(report.methods) > 1 else _single(report)]
     lines = curves(report)
     if max(len(line.x) for line in lines) >= _LEAST_POINTS:
         chart = line_chart_text(
             lines,
-            width=min(width, _WIDEST_CHART),
+            width=min(terminal or _WIDTH, _WIDEST_CHART),
             height=_HEIGHT,
             x_label="position in the source, tokens" if report.each else "position, tokens",
             y_label="nats/token",

@@ -180,7 +180,9 @@ def groups_of(method: ScoringMethod, plan: Plan, text: ScoredText) -> Iterator[G
             held = []
 
 
-def score_group(engine: Engine, group: Group, *, keep: bool) -> Iterator[ScoredPart | dict[str, Any]]:
+def score_group(
+    engine: Engine, group: Group, *, keep: bool
+) -> Iterator[ScoredPart | dict[str, Any]]:
     """Score windows one after the other; the last thing yielded is the result."""
     losses, read, cache = [], 0, 0
     weighted, weights = 0.0, 0
