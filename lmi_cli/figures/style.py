@@ -109,6 +109,7 @@ def settings(theme: Theme) -> dict[str, Any]:
         "axes.titlecolor": theme.text,
         "axes.titlesize": 12,
         "axes.titlelocation": "left",
+        "axes.titlepad": 10,
         "axes.labelsize": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
