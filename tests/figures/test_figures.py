@@ -125,7 +125,7 @@ def test_messages_of_matplotlib_are_not_shown(
 def test_numbers_beside_axes() -> None:
     assert axis_texts([0, 20_000, 100_000], thousands=True) == ["0", "20k", "100k"]
     assert axis_texts([0, 500_000, 1_000_000], thousands=True) == ["0", "500k", "1,000k"]
-    assert axis_texts([10_000, 12_500], thousands=True) == ["10.0k", "12.5k"]
+    assert axis_texts([10_000, 12_500], thousands=True) == ["10k", "12.5k"]
     assert axis_texts([0, 4096, 8192], thousands=True) == ["0", "4,096", "8,192"]
     assert axis_texts([0, 12_500]) == ["0", "12,500"]
     assert axis_texts([3.0, 3.25, 3.5]) == ["3.00", "3.25", "3.50"]
