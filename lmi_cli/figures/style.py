@@ -101,6 +101,8 @@ def settings(theme: Theme) -> dict[str, Any]:
     return {
         "figure.facecolor": theme.background,
         "figure.constrained_layout.use": True,
+        "figure.constrained_layout.w_pad": 0.1,
+        "figure.constrained_layout.h_pad": 0.08,
         "savefig.facecolor": theme.background,
         "savefig.dpi": 160,
         "axes.facecolor": theme.background,
@@ -109,6 +111,7 @@ def settings(theme: Theme) -> dict[str, Any]:
         "axes.titlecolor": theme.text,
         "axes.titlesize": 12,
         "axes.titlelocation": "left",
+        "axes.titlepad": 10,
         "axes.labelsize": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
