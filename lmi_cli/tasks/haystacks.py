@@ -7,8 +7,8 @@ exact with any tokenizer. Pieces are whole sentences: what is hidden stands betw
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,8 @@ _SHIFTS = 64
 """Beginnings of a haystack that are tried until none cuts a character."""
 
 
-class PasskeyText(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class PasskeyText:
     """The tokens of a text of the test, up to the question, and the text itself.
 
     Attributes:
@@ -182,6 +183,10 @@ class OwnText(Haystack):
                 raise NoInputError(f"the model has no tokens for the text of {self.name}")
 
 
+HAYSTACKS = (Noise.name, OtherNeedles.name)
+"""Those that are no text of the user's."""
+
+
 def require_haystack(needle: Needle, name: str | None) -> None:
     """Refuse a haystack that a needle cannot be hidden in; None is the usual one.
 
@@ -272,7 +277,7 @@ def build_text(
             places[number] = tokens
             tokens += len(needles[number])
     parts += pieces[edge:]
-    return _joined(parts)._replace(places=tuple(places))
+    return replace(_joined(parts), places=tuple(places))
 
 
 def _nearest(ends: Sequence[int], percent: float) -> int:

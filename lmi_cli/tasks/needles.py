@@ -35,12 +35,12 @@ _ADJECTIVES = (
     "amber brisk calm dapper eager faint gentle hollow icy jolly keen lively mellow narrow odd "
     "pale quiet rapid silent tidy upper vivid warm young ancient bitter clever distant early "
     "fragile golden humble"
-).split()
+)
 _NOUNS = (
     "anchor basket candle dolphin engine feather garden harbour island jacket kettle lantern "
     "meadow needle orchard pepper quarry ribbon saddle teapot umbrella violin window yard badge "
     "canyon desert fountain glacier hammer ladder mirror"
-).split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +245,10 @@ def _number(draws: random.Random, asked: bool) -> str:
 
 def _word(draws: random.Random, asked: bool) -> str:
     """An adjective and a noun; those that may be asked for differ from all others."""
-    half = len(_ADJECTIVES) // 2
-    adjective = draws.randrange(half) + (0 if asked else half)
-    return f"{_ADJECTIVES[adjective]}-{_NOUNS[draws.randrange(len(_NOUNS))]}"
+    adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
+    half = len(adjectives) // 2
+    adjective = adjectives[draws.randrange(half) + (0 if asked else half)]
+    return f"{adjective}-{nouns[draws.randrange(len(nouns))]}"
 
 
 def _uuid(draws: random.Random, asked: bool) -> str:

@@ -19,12 +19,18 @@ from lmi_cli.tasks.events import Note, Progress, follow, relay
 from lmi_cli.tasks.haystacks import Haystack, build_text, room_beside
 from lmi_cli.tasks.needles import Needle, Quiz
 from lmi_cli.tasks.passkey_reading import (
-    PasskeyWay,
     PlannedReading,
     SharedTexts,
     planned_readings,
 )
-from lmi_cli.tasks.passkey_report import Cell, MethodUsed, PasskeyReport, Trial, WayReport
+from lmi_cli.tasks.passkey_report import (
+    Cell,
+    MethodUsed,
+    PasskeyReport,
+    PasskeyWay,
+    Trial,
+    WayReport,
+)
 from lmi_cli.tasks.plan import RANKS, ReadingRequest
 from lmi_cli.tasks.report import Answer, Timing
 from lmi_cli.text.prompts import ContinuationPrompts
@@ -254,7 +260,7 @@ class _Run:
         whole: Answer | None = None
         alone: str | None = None
         used = reading.report()
-        for number in planned.ways:
+        for number, plan in zip(planned.ways, planned.plans, strict=True):
             unit = self._unit(text, self._ways[number])
             if unit in self._journal:
                 continue
@@ -284,7 +290,11 @@ class _Run:
                 None if window is None else grid.needle.score(window, quiz.expected),
             )
             method = MethodUsed(
-                used.method, used.parameters, used.bound_tokens, used.form, answer.answered_from
+                plan.method.name,
+                plan.reported_method.parameters(),
+                plan.bound_tokens,
+                plan.form,
+                answer.answered_from,
             )
             sizes = {
                 "text_tokens": used.document_tokens - used.unread_tokens,

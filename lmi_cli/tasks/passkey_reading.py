@@ -6,31 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.events import Note, Progress
 from lmi_cli.tasks.haystacks import PasskeyText
-from lmi_cli.tasks.plan import MemoryChoice, Plan, ReadingRequest, plan_reading
+from lmi_cli.tasks.passkey_report import PasskeyWay
+from lmi_cli.tasks.plan import Plan, ReadingRequest, plan_reading
 from lmi_cli.tasks.reading import Reading, read
 from lmi_cli.text.stream import EncodedStream
-
-
-@dataclass(frozen=True, slots=True)
-class PasskeyWay:
-    """A method, and what its answers are based on.
-
-    Attributes:
-        choice: The method.
-        memory: What is kept of a text, and the source of answers.
-    """
-
-    choice: MethodChoice
-    memory: MemoryChoice
-
-    @property
-    def name(self) -> str:
-        """The basis of answers that was asked for, as in ``--answer-from``."""
-        return self.memory.answer_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +23,13 @@ class PlannedReading:
         request: How it is read.
         plan: The plan for it.
         ways: Which of the ways it serves.
+        plans: The plan of each of them, if it were the only one.
     """
 
     request: ReadingRequest
     plan: Plan
     ways: tuple[int, ...]
+    plans: tuple[Plan, ...]
 
 
 def planned_readings(
@@ -70,12 +54,14 @@ def planned_readings(
             choice = ways[other.ways[0]].choice
             same = (choice.name, choice.fixed) == (way.choice.name, way.choice.fixed)
             if same and _without_store(other.plan) == _without_store(plan):
+                kept = (other.request, other.plan)
                 if other.plan.searching is None:
-                    other = PlannedReading(request, plan, other.ways)
-                found[at] = replace(other, ways=(*other.ways, number))
+                    kept = (request, plan)
+                served = (*other.ways, number), (*other.plans, plan)
+                found[at] = PlannedReading(*kept, *served)
                 break
         else:
-            found.append(PlannedReading(request, plan, (number,)))
+            found.append(PlannedReading(request, plan, (number,), (plan,)))
     return found
 
 

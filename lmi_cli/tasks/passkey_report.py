@@ -1,12 +1,30 @@
-"""The figures of the passkey test: trials, cells, grids."""
+"""The ways of answering in the passkey test, and their figures: trials, cells, grids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lmi_cli.methods import Parameter
-from lmi_cli.tasks.passkey_reading import PasskeyWay
+from lmi_cli.methods import MethodChoice, Parameter
+from lmi_cli.tasks.plan import MemoryChoice
 from lmi_cli.tasks.report import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class PasskeyWay:
+    """A method, and what its answers are based on.
+
+    Attributes:
+        choice: The method.
+        memory: What is kept of a text, and the source of answers.
+    """
+
+    choice: MethodChoice
+    memory: MemoryChoice
+
+    @property
+    def name(self) -> str:
+        """The basis of answers that was asked for, as in ``--answer-from``."""
+        return self.memory.answer_from
 
 
 @dataclass(frozen=True, slots=True)
