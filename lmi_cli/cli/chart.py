@@ -59,7 +59,8 @@ def line_chart_text(
         y_limits: Smallest and largest value to show, as in :func:`lmi_cli.figures.line_chart`.
 
     Returns:
-        The chart, each line of text ended; with colours, it is for ``Output.write``.
+        The chart, each line of text ended; with colours, write it by
+        ``Output.write(text, coloured=True)``.
     """
     across, up = x_span(lines), y_span(lines, y_limits)
     ticks = up.ticks(max(2, height // _TICK_EVERY + 1))
@@ -101,7 +102,8 @@ def heat_map_text(
         colour: Whether the terminal shows colours.
 
     Returns:
-        The table, each line of text ended; with colours, it is for ``Output.write``.
+        The table, each line of text ended; with colours, write it by
+        ``Output.write(text, coloured=True)``.
     """
     rows = [_fitted(name, _NAME_CHARS) for name in map_.rows]
     columns = [_fitted(name, _NAME_CHARS) for name in map_.columns]

@@ -15,6 +15,8 @@ from lmi_cli.methods import METHODS, Parameter
 
 SOURCES, MODEL, METHOD, MEMORY = map(Panel, ("Sources", "Model", "Method", "Memory"))
 GENERATION, OUTPUT, MESSAGES = map(Panel, ("Generation", "Output", "Messages"))
+PROCESSES = Panel("Processes")
+"""Of commands whose work several processes can share."""
 
 READS = (SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES)
 """Panels of a command that reads documents and answers questions."""
@@ -130,6 +132,11 @@ class Request:
     system: Text = GENERATION("--system -s TEXT", "System text of the prompt.")
     show_prompt: bool = GENERATION(
         "--show-prompt", "Also show what the model was given, word for word.", False
+    )
+
+    processes: Count = PROCESSES(
+        "--processes N",
+        "Share the work among N processes on this machine; --threads are those of each.",
     )
 
     json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)

@@ -139,7 +139,7 @@ def label_of(line: Line, shown: Span) -> str:
 
 
 def axis_texts(ticks: Sequence[float], *, thousands: bool = False) -> list[str]:
-    """The numbers beside an axis, all with the same number of decimals.
+    """The numbers beside an axis, with commas between thousands and equally many decimals.
 
     Args:
         ticks: The numbers.
@@ -148,8 +148,12 @@ def axis_texts(ticks: Sequence[float], *, thousands: bool = False) -> list[str]:
     """
     largest = max(map(abs, ticks), default=0.0)
     if thousands and largest >= 10_000:
-        return [f"{text}k" if text.strip("0.") else "0" for text in _same(ticks, 1e3)]
-    return _same(ticks, 1.0)
+        return [f"{tick / 1000:,.6g}k" if tick else "0" for tick in ticks]
+    scale = largest or 1.0
+    for decimals in range(7):
+        if all(abs(round(tick, decimals) - tick) < 1e-6 * scale for tick in ticks):
+            break
+    return [f"{tick:,.{decimals}f}" for tick in ticks]
 
 
 def percent_text(value: float | None) -> str:
@@ -168,16 +172,6 @@ def shortened(text: str, most: int, gap: str = "…") -> str:
         return text
     rest = max(0, most - len(gap))
     return f"{text[: rest - rest // 2]}{gap}{text[len(text) - rest // 2 :]}"[:most]
-
-
-def _same(ticks: Sequence[float], unit: float) -> list[str]:
-    """Numbers with as many decimals as the one that needs most."""
-    values = [tick / unit for tick in ticks]
-    scale = max(map(abs, values), default=0.0) or 1.0
-    for decimals in range(7):
-        if all(abs(round(value, decimals) - value) < 1e-6 * scale for value in values):
-            break
-    return [f"{value:,.{decimals}f}" for value in values]
 
 
 def _span(values: Sequence[float]) -> Span:

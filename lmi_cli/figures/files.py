@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmi_cli.disk import write_atomically
 from lmi_cli.errors import ResourceError, UsageError
-from lmi_cli.figures.style import Theme, settings
+from lmi_cli.figures.style import Theme, settings, theme_named
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,12 +25,14 @@ _METADATA: dict[str, dict[str, str | None]] = {
 }
 
 
-def require_figure(path: Path) -> None:
+def require_figure(path: Path, theme: str = "light") -> None:
     """Check, before anything is computed, that a figure can be drawn for a path.
 
     Raises:
-        UsageError: The name has another ending than those known, or matplotlib is not installed.
+        UsageError: The name has another ending than those known, there is no such theme, or
+            matplotlib is not installed.
     """
+    theme_named(theme)
     if path.suffix.lower() not in _METADATA:
         raise UsageError(
             f"{path} is not the name of a figure", hint="use one of " + ", ".join(_METADATA)

@@ -47,7 +47,7 @@ def heat_maps(
         ResourceError: The file cannot be written.
         ValueError: There are no maps.
     """
-    require_figure(path)
+    require_figure(path, theme)
     colours = theme_named(theme)
     if not maps:
         raise ValueError("there is no heat map to draw")

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def line_chart(
         ResourceError: The file cannot be written.
         ValueError: There are no lines or too many, or the limits are in the wrong order.
     """
-    require_figure(path)
+    require_figure(path, theme)
     colours = theme_named(theme)
     if not 1 <= len(lines) <= len(DASHES):
         raise ValueError(f"{len(lines)} lines: expected 1 to {len(DASHES)}")
@@ -102,16 +103,14 @@ def _draw(axes: "Axes", number: int, line: Line, up: Span, theme: Theme, offset:
         markevery=(int(offset * every), every),
         zorder=2 + number / 100,
     )
-    for before, after in zip(line.points(), line.points()[1:], strict=False):
-        if before[1] <= up.high < after[1]:
-            rise = min(after[1], beyond) - before[1]
-            place = before[0] + (after[0] - before[0]) * (up.high - before[1]) / rise
+    for (x, y), (next_x, next_y) in pairwise(zip(line.x, values, strict=True)):
+        if y <= up.high < next_y:  # not where one is nan
             axes.plot(
-                [place],
+                [x + (next_x - x) * (up.high - y) / (next_y - y)],
                 [up.high],
                 color=colour,
-                marker=(3, 0, 0),
-                markersize=9,
+                marker="^",
+                markersize=8,
                 clip_on=False,
                 zorder=4,
             )

@@ -101,6 +101,8 @@ def settings(theme: Theme) -> dict[str, Any]:
     return {
         "figure.facecolor": theme.background,
         "figure.constrained_layout.use": True,
+        "figure.constrained_layout.w_pad": 0.1,
+        "figure.constrained_layout.h_pad": 0.08,
         "savefig.facecolor": theme.background,
         "savefig.dpi": 160,
         "axes.facecolor": theme.background,
