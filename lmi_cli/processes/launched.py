@@ -52,10 +52,10 @@ class Launched(Processes):
             url = Path(place.folder, "store").as_uri()
             _stay_on_this_machine()
         try:
-            with _ended_by_signals(), warnings.catch_warnings():
+            with _ended_by_signal(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 store, _, _ = next(rendezvous(url, place.rank, place.count))
-                state = PartialState(
+                PartialState(
                     cpu=True,
                     store=PrefixStore("accelerate", store),
                     rank=place.rank,
@@ -65,7 +65,6 @@ class Launched(Processes):
             reason = str(error).strip().partition("\n")[0]
             raise ResourceError(f"the other processes cannot be reached: {reason}") from error
         self._store = PrefixStore("lmi", store)
-        self._state = state
 
     def share(self, units: Sequence[Shared]) -> Iterator[Shared]:
         """See :meth:`Processes.share`: who has done a unit takes the next one that nobody has."""
@@ -103,7 +102,7 @@ class Launched(Processes):
     def collect(self, value: Any) -> list[Any]:
         """See :meth:`Processes.collect`."""
         self._wait()
-        with _ended_by_signals():
+        with _ended_by_signal():
             collected: list[Any] = gather_object([value])
         return collected
 
@@ -141,15 +140,13 @@ class Launched(Processes):
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let signals end the process at once: there is nothing to clean up, and a call may block."""
-    numbers = [signal.SIGTERM]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+def _ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM end the process at once, without clean-up, for a call that may block."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stay_on_this_machine() -> None:
