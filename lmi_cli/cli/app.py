@@ -9,6 +9,7 @@ from lmi_cli.cli import bench, chat, find, inspect, models, passkey, perplexity,
 from lmi_cli.cli import eval as evaluation
 from lmi_cli.cli.arguments import parsed
 from lmi_cli.cli.console import Output, message
+from lmi_cli.cli.settings import Settings
 
 _EPILOG = """\b
 Examples:
@@ -62,8 +63,9 @@ def run() -> None:
     Raises:
         SystemExit: The command line cannot be parsed, or asks for help.
     """
+    program = typer.main.get_command(build())
     try:
-        job = build()(prog_name="lmi", standalone_mode=False)
+        job = program(prog_name="lmi", standalone_mode=False, obj=Settings(program))
     except typer.TyperException as error:  # usage errors of the parser itself
         context = getattr(error, "ctx", None)
         path = "lmi" if context is None else context.command_path
