@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 from lmi_cli import __version__
-from lmi_cli.cli import bench, chat, find, inspect, models, passkey, perplexity, qa, read, summarize
+from lmi_cli.cli import (
+    bench,
+    chat,
+    config,
+    find,
+    inspect,
+    models,
+    passkey,
+    perplexity,
+    qa,
+    read,
+    summarize,
+)
 from lmi_cli.cli import eval as evaluation
 from lmi_cli.cli.arguments import parsed
 from lmi_cli.cli.console import Output, message
@@ -17,7 +29,8 @@ Examples:
   cat notes.txt | lmi summarize -
   lmi perplexity book.txt --length 200k
 
-Every option can be set by an environment variable: LMI_MODEL for --model, and so on.
+Every option can be set by an environment variable (LMI_MODEL for --model) or in a
+configuration file; lmi config shows what holds.
 """
 
 
@@ -54,6 +67,7 @@ def build() -> typer.Typer:
     for module in commands:
         app.command(module.__name__.rpartition(".")[2])(parsed(module.command))
     app.add_typer(models.app, name="models")
+    app.command("config")(parsed(config.command))
     return app
 
 

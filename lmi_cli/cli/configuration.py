@@ -21,6 +21,12 @@ VARIABLE = "LMI_CONFIG"
 _LIMIT_BYTES = 2**18
 _TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*[\w\"'-]+)*)\s*=")
+_TEXTS = re.compile(
+    r"""#[^\n]*|\"{3}(?:[^\\]|\\.)*?\"{3,5}|'{3}.*?'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'""",
+    re.DOTALL,
+)
+"""Comments and texts of a valid file."""
+_INSIDE = "\n\0"
 _AT = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")
 
 Key = tuple[str, ...]
@@ -41,6 +47,13 @@ class ConfigPlace:
     own: bool
     named: bool = False
 
+    @property
+    def shown(self) -> str:
+        """The path in messages and tables, with a tilde for the user's home folder."""
+        home, path = os.path.expanduser("~"), str(self.path)  # noqa: PTH111 - pathlib's may raise
+        inside = home not in ("", "~", os.sep) and path.startswith(home + os.sep)
+        return "~" + path[len(home) :] if inside else path
+
 
 @dataclass(frozen=True)
 class ConfigFile:
@@ -59,7 +72,7 @@ class ConfigFile:
     def where(self, *key: str) -> str:
         """``PATH:LINE`` of a key, or the path alone where the line is not known."""
         line = self.line(*key)
-        return str(self.place.path) if line is None else f"{self.place.path}:{line}"
+        return self.place.shown if line is None else f"{self.place.shown}:{line}"
 
     def line(self, *key: str) -> int | None:
         """The number of the line on which a key or the header of a table stands."""
@@ -69,28 +82,25 @@ class ConfigFile:
     def _lines(self) -> dict[Key, int]:
         found: dict[Key, int] = {}
         table: Key = ()
-        lines = self.text.split("\n")
-        for number, line in enumerate(lines, 1):
-            header, key = _TABLE.fullmatch(line.rstrip("\r")), _KEY.match(line)
+        depth = 0
+        bare = _TEXTS.sub(lambda match: _INSIDE * match[0].count("\n"), self.text)
+        for number, (line, left) in enumerate(
+            zip(self.text.split("\n"), bare.split("\n"), strict=True), 1
+        ):
             # A line inside a text or a list of several lines only looks like one.
-            if (header or key) and _is_toml("\n".join(lines[: number - 1])):
+            if not depth and not left.startswith(_INSIDE[-1]):
+                header, key = _TABLE.fullmatch(line.rstrip("\r")), _KEY.match(line)
                 if header:
                     table = _split(header[1])
-                name = table if header else (*table, *_split(key[1])) if key else ()
-                found.setdefault(name, number)
+                if header or key:
+                    name = (*table, *_split(key[1])) if key and not header else table
+                    found.setdefault(name, number)
+            depth += left.count("[") - left.count("]")
         return found
 
 
 def _split(key: str) -> Key:
     return tuple(part.strip().strip("\"'") for part in key.split("."))
-
-
-def _is_toml(text: str) -> bool:
-    try:
-        tomllib.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def places() -> list[ConfigPlace]:
@@ -128,14 +138,14 @@ def files() -> Iterator[ConfigFile]:
             if text is not None:
                 yield ConfigFile(place, text, tomllib.loads(text))
         except RecursionError:
-            raise UsageError(f"{place.path}: nested too deeply") from None
+            raise UsageError(f"{place.shown}: nested too deeply") from None
         except tomllib.TOMLDecodeError as error:
-            raise _broken(place.path, str(error)) from None
+            raise _broken(place.shown, str(error)) from None
         except ValueError as error:  # such as a number of thousands of digits
-            raise UsageError(f"{place.path}: {error}") from None
+            raise UsageError(f"{place.shown}: {error}") from None
 
 
-def _broken(path: Path, reason: str) -> UsageError:
+def _broken(path: str, reason: str) -> UsageError:
     match = _AT.fullmatch(reason)
     if match is None:
         return UsageError(f"{path}: not valid TOML: {reason}")
@@ -144,27 +154,27 @@ def _broken(path: Path, reason: str) -> UsageError:
 
 
 def _text(place: ConfigPlace) -> str | None:
-    path = place.path
+    path, shown = place.path, place.shown
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
         if place.named:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"{VARIABLE} names {path}, which cannot be read: {reason}",
+                f"{VARIABLE} names {shown}, which cannot be read: {reason}",
                 hint=f"set {VARIABLE} to nothing to use no configuration file",
             ) from None
         return None
     if not (stat.S_ISREG(status.st_mode) or (place.named and not path.is_dir())):
-        raise UsageError(f"{path} is not a regular file")
+        raise UsageError(f"{shown} is not a regular file")
     try:
         with path.open("rb") as file:
             data = file.read(_LIMIT_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"{shown} cannot be read: {error.strerror or error}") from None
     if len(data) > _LIMIT_BYTES:
-        raise UsageError(f"{path} is too large for a configuration file ({_LIMIT_BYTES:,} bytes)")
+        raise UsageError(f"{shown} is too large for a configuration file ({_LIMIT_BYTES:,} bytes)")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text (byte {error.start:,})") from None
+        raise UsageError(f"{shown}: not UTF-8 text (byte {error.start:,})") from None

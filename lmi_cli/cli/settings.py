@@ -54,6 +54,7 @@ class Settings:
 
     Attributes:
         commands: The commands with options by their names, as in ``models calibrate``.
+        options: Their options by key.
     """
 
     def __init__(self, program: Any) -> None:
@@ -64,7 +65,7 @@ class Settings:
                 self.commands |= {f"{name} {second}": subcommand for second, subcommand in inner}
             elif name != "config":
                 self.commands[name] = command
-        self._keys = {name: _options(command) for name, command in self.commands.items()}
+        self.options = {name: _options(command) for name, command in self.commands.items()}
 
     def of(self, command: str) -> dict[str, Setting]:
         """The settings of a command by the names of its parameters.
@@ -72,7 +73,8 @@ class Settings:
         Raises:
             UsageError: A file is not valid, whichever command that concerns.
         """
-        return self._all.get(command, {})
+        # What shows the configuration does so even if it is broken.
+        return self._all.get(command, {}) if command in self.commands else {}
 
     def files(self) -> list[ConfigFile]:
         """The files that were read, the one that counts most first."""
@@ -97,7 +99,7 @@ class Settings:
             if isinstance(value, dict):
                 tables.append((name, value))
                 continue
-            having = {c: options[name] for c, options in self._keys.items() if name in options}
+            having = {c: options[name] for c, options in self.options.items() if name in options}
             setting = self._setting(file, (name,), value, having, "an option of any command")
             for command, option in having.items():
                 yield command, option.name, setting
@@ -108,26 +110,29 @@ class Settings:
         self, file: ConfigFile, table: tuple[str, ...], values: Mapping[str, Any]
     ) -> Iterator[tuple[str, str, Setting]]:
         command = " ".join(table)
-        if any(name.startswith(f"{command} ") for name in self._keys):
+        if any(name.startswith(f"{command} ") for name in self.options):
             for name, value in values.items():
                 if not isinstance(value, dict):
+                    first = next(n for n in self.options if n.startswith(f"{command} "))
                     raise UsageError(
-                        f"{file.where(*table, name)}: [{command}] has tables only",
-                        hint=f"as in [{next(n for n in self._keys if n.startswith(command))}]",
+                        f"{file.where(*table, name)}: {command} has tables for its commands only",
+                        hint=f"as in [{first.replace(' ', '.')}]",
                     )
                 yield from self._table(file, (*table, name), value)
             return
-        if command not in self._keys:
-            names = {name.replace(" ", "."): name for name in self._keys}
-            what = f"[{'.'.join(table)}] is not a command with options"
-            if len(table) == 1 and any(table[0] in options for options in self._keys.values()):
-                what = f"{table[0]} is an option, not a table"
-            raise UsageError(f"{file.where(*table)}: {what}", hint=_nearest(table[-1], names))
+        if command not in self.options:
+            if any(table[-1] in options for options in self.options.values()):
+                raise UsageError(f"{file.where(*table)}: {table[-1]} is an option, not a table")
+            name, known = ".".join(table), [name.replace(" ", ".") for name in self.options]
+            raise UsageError(
+                f"{file.where(*table)}: [{name}] is not a command with options",
+                hint=_nearest(name, known),
+            )
         for name, value in values.items():
             if isinstance(value, dict):
                 yield from self._table(file, (*table, name), value)
                 continue
-            options = self._keys[command]
+            options = self.options[command]
             having = {command: options[name]} if name in options else {}
             setting = self._setting(
                 file, (*table, name), value, having, f"an option of lmi {command}"
@@ -153,9 +158,9 @@ class Settings:
         """
         where, name = file.where(*key), key[-1]
         if not having:
-            tables = list(self._keys) if len(key) == 1 else [" ".join(key[:-1])]
-            known = {name for command in tables for name in self._keys[command]}
-            others = [command for command, options in self._keys.items() if name in options]
+            tables = list(self.options) if len(key) == 1 else [" ".join(key[:-1])]
+            known = {name for command in tables for name in self.options[command]}
+            others = [command for command, options in self.options.items() if name in options]
             hint = f"lmi {' and '.join(others)} has it" if others else _nearest(name, known)
             if name in _NO_KEYS:
                 hint = "it is said anew with each command"

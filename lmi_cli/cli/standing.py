@@ -181,7 +181,7 @@ def running(run: Callable[[], None], origins: Mapping[str, Origin], *, quiet: bo
     """
     folder = [origin for origin in origins.values() if origin.rank == Rank.FOLDER_FILE]
     if folder and not quiet:
-        name = next(origin.setting.file.place.path for origin in folder if origin.setting)
+        name = next(origin.setting.file.place.shown for origin in folder if origin.setting)
         flags = ", ".join(origin.flag for origin in folder)
         message(f"{name} in this folder sets {flags} (lmi config says what holds)")
     try:
