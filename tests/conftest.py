@@ -24,6 +24,9 @@ settings.load_profile("unhurried")
 # Most tests are not about the library in C, which computes in bfloat16; those that are ask for it.
 os.environ.setdefault("LMI_NATIVE", "0")
 
+# Nor are they about what the configuration file of whoever runs them says.
+os.environ["LMI_CONFIG"] = ""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _freed_memory_goes_back() -> Iterator[None]:

@@ -5,10 +5,23 @@ from typing import Annotated
 import typer
 
 from lmi_cli import __version__
-from lmi_cli.cli import bench, chat, find, inspect, models, passkey, perplexity, qa, read, summarize
+from lmi_cli.cli import (
+    bench,
+    chat,
+    config,
+    find,
+    inspect,
+    models,
+    passkey,
+    perplexity,
+    qa,
+    read,
+    summarize,
+)
 from lmi_cli.cli import eval as evaluation
 from lmi_cli.cli.arguments import parsed
 from lmi_cli.cli.console import Output, message
+from lmi_cli.cli.settings import Settings
 
 _EPILOG = """\b
 Examples:
@@ -16,7 +29,8 @@ Examples:
   cat notes.txt | lmi summarize -
   lmi perplexity book.txt --length 200k
 
-Every option can be set by an environment variable: LMI_MODEL for --model, and so on.
+Every option can be set by an environment variable (LMI_MODEL for --model) or in a
+configuration file; lmi config shows what holds.
 """
 
 
@@ -53,6 +67,7 @@ def build() -> typer.Typer:
     for module in commands:
         app.command(module.__name__.rpartition(".")[2])(parsed(module.command))
     app.add_typer(models.app, name="models")
+    app.command("config")(parsed(config.command))
     return app
 
 
@@ -62,8 +77,9 @@ def run() -> None:
     Raises:
         SystemExit: The command line cannot be parsed, or asks for help.
     """
+    program = typer.main.get_command(build())
     try:
-        job = build()(prog_name="lmi", standalone_mode=False)
+        job = program(prog_name="lmi", standalone_mode=False, obj=Settings(program))
     except typer.TyperException as error:  # usage errors of the parser itself
         context = getattr(error, "ctx", None)
         path = "lmi" if context is None else context.command_path

@@ -1,7 +1,7 @@
 """Turns a dataclass of options into a command that Typer can call.
 
 Every option of a command is a field of one dataclass, declared in one line: its type, its names, a
-placeholder for its value, and its help. Imports the standard library, typer and ``methods``.
+placeholder for its value, and its help.
 """
 
 import inspect
@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, field, fields
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Self, get_type_hints
 
 import typer
 
+from lmi_cli.cli.standing import Rank, from_files, origins, running, set_aside
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import METHODS
 from lmi_cli.methods.places import layers_in, layers_text
 
 _COUNT = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)([kKmM]?)")
 _LARGEST_COUNT = 2**53
+_CONTEXT = "parsing_context"
 _FACTORS = {"": 1, "k": 1000, "K": 1024, "m": 1_000_000, "M": 1024 * 1024}
 
 
@@ -64,9 +66,21 @@ def counts(text: str) -> list[int]:
 
 
 class Panel(str):
-    """A heading in the help. Calling it declares an option under that heading."""
+    """A heading in the help. Calling it declares an option under that heading.
 
-    __slots__ = ()
+    Args:
+        name: The heading.
+        closed: Why the configuration file of a folder must not set such options, in words that
+            follow "which"; None if it may.
+    """
+
+    closed: str | None
+
+    def __new__(cls, name: str, *, closed: str | None = None) -> Self:
+        """Make one."""
+        panel = super().__new__(cls, name)
+        panel.closed = closed
+        return panel
 
     def __call__(self, form: str, help: str, default: Any = None, *, envvar: bool = True) -> Any:
         """A field for an option.
@@ -121,12 +135,27 @@ def parsed(run: Callable[[Any], None]) -> Callable[..., Callable[[], None]]:
     kind = get_type_hints(run)[parameter.name]
     parameters = list(_parameters(kind))
     known = {item.name for item in fields(kind)}
-    (collected,) = (item.name for item in fields(kind) if "declared" not in item.metadata)
+    (collected,) = (
+        item.name
+        for item in fields(kind)
+        if "panel" in item.metadata and "declared" not in item.metadata
+    )
+    defaults = {item.name: item.default for item in parameters}
+    context = inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *parameters]
 
     def command(**values: Any) -> Callable[[], None]:
+        parsing = values.pop(_CONTEXT)
+        where = origins(parsing)
+        values |= from_files(parsing, where)
+        for name in set_aside(values, where):
+            values[name] = defaults[name]
+            del where[name]
         own = {name: value for name, value in values.items() if name in known}
         others = {n: v for n, v in values.items() if n not in known and v is not None}
-        return partial(run, kind(**own, **{collected: others}))
+        standing = frozenset(n for n, origin in where.items() if origin.rank < Rank.COMMAND_LINE)
+        request = kind(**own, **{collected: others}, standing=standing)
+        return partial(running, partial(run, request), where, quiet=request.quiet)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {item.name: item.annotation for item in parameters}
@@ -138,7 +167,9 @@ def parsed(run: Callable[[Any], None]) -> Callable[..., Callable[[], None]]:
 def _parameters(kind: type[Any]) -> Iterator[inspect.Parameter]:
     hints, own = get_type_hints(kind), inspect.get_annotations(kind)
     for item in sorted(fields(kind), key=lambda item: item.name not in own):
-        panel = item.metadata["panel"]
+        panel = item.metadata.get("panel")
+        if panel is None:
+            continue
         if item.name not in own and (panel not in kind.panels or item.name in kind.omitted):
             continue
         if "declared" in item.metadata:

@@ -1,19 +1,15 @@
 """Tables of ``lmi eval``: metrics by task, with a column for each method."""
 
-import io
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmi_cli.cli.console import columns, one_line
+from lmi_cli.cli.console import one_line
+from lmi_cli.cli.table import rendered, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from lmi_cli.evaluation.files import EvalTask
     from lmi_cli.evaluation.results import Figure, TaskFigures
 
-_NARROW, _WIDE = 40, 200
 _NONE = "-"
 
 
@@ -26,7 +22,7 @@ def results_table(
     """
     first, *others = figures
     pairs = [f"{first} - {other}" for other in others]
-    table = _table("task", "metric", "n", *figures, *pairs)
+    shown = table("task", "metric", right=("n", *figures, *pairs))
     for task in tasks:
         groups = list(
             dict.fromkeys(g for of_method in figures.values() for g in of_method[task.name])
@@ -38,7 +34,7 @@ def results_table(
                 row = [of_method.get(metric) for of_method in cells]
                 title = f"{task.name}, {group}" if group else task.name
                 count = max(figure.count for figure in row if figure is not None)
-                table.add_row(
+                shown.add_row(
                     one_line(title) if number == 0 else "",
                     metric.replace("_", " "),
                     f"{count:,}",
@@ -46,17 +42,18 @@ def results_table(
                     *(_difference(row[0], other) for other in row[1:]),
                     end_section=number == len(names) - 1 and group == groups[-1],
                 )
-    return _rendered(table)
+    return rendered(shown)
 
 
 def tasks_table(tasks: "Sequence[EvalTask]", limit: int | None) -> str:
     """What would be asked."""
     from lmi_cli.tasks.evaluate import limited
 
-    table = _table("task", "form", "texts", "questions", "metrics", "answer tokens")
+    right = ("texts", "questions", "metrics", "answer tokens")
+    shown = table("task", "form", right=right)
     for task in tasks:
         items = limited(task, limit)
-        table.add_row(
+        shown.add_row(
             one_line(task.name),
             task.form.name,
             f"{len({item.subject for item in items}):,}",
@@ -64,7 +61,7 @@ def tasks_table(tasks: "Sequence[EvalTask]", limit: int | None) -> str:
             ", ".join(task.settings.metrics) or _NONE,
             str(task.settings.answer_tokens or "as qa"),
         )
-    return _rendered(table)
+    return rendered(shown)
 
 
 def tasks_json(tasks: "Sequence[EvalTask]", limit: int | None) -> list[dict[str, Any]]:
@@ -97,27 +94,3 @@ def _percent(figure: "Figure | None") -> str:
         return _NONE
     mean = f"{100 * figure.mean:.1f}"
     return mean if figure.error is None else f"{mean} ± {100 * figure.error:.1f}"
-
-
-def _table(first: str, second: str, *others: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    table.add_column(second, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="right", overflow="fold")
-    return table
-
-
-def _rendered(table: "Table") -> str:
-    from rich.console import Console
-
-    width = columns(sys.stdout) or _WIDE
-    file = io.StringIO()
-    console = Console(
-        file=file, width=max(_NARROW, width), color_system=None, markup=False, highlight=False
-    )
-    console.print(table)
-    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())

@@ -46,7 +46,7 @@ def command(request: InspectRequest) -> None:
 
 
 def _inspect_model(name: str, request: Request) -> None:
-    if request.model is not None:
+    if request.model is not None and "model" not in request.standing:
         raise UsageError(f"{name} is a model, but --model names one as well")
     choice = method_choice(request)
     sink = Output(request.output)

@@ -5,17 +5,22 @@ inherits from :class:`Request`, lists the panels that it takes and the options t
 them, and adds its own options.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from lmi_cli.cli.arguments import Panel, method_options
 from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, MEASURES, SPECULATE
 from lmi_cli.methods import METHODS, Parameter
 
-SOURCES, MODEL, METHOD, MEMORY = map(Panel, ("Sources", "Model", "Method", "Memory"))
-GENERATION, OUTPUT, MESSAGES = map(Panel, ("Generation", "Output", "Messages"))
-PROCESSES = Panel("Processes")
+SOURCES = Panel("Sources", closed="must not open what you keep closed")
+MODEL = Panel("Model", closed="must not choose what is loaded, fetched or used of the machine")
+METHOD, MEMORY, GENERATION = map(Panel, ("Method", "Memory", "Generation"))
+OUTPUT, MESSAGES = (
+    Panel(name, closed="must not change what is printed, checked or written")
+    for name in ("Output", "Messages")
+)
+PROCESSES = Panel("Processes", closed="must not choose what is used of the machine")
 """Of commands whose work several processes can share."""
 
 READS = (SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES)
@@ -33,10 +38,16 @@ File = Path | None
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The shared options; those that a command does not take keep their defaults."""
+    """The shared options; those that a command does not take keep their defaults.
+
+    Attributes:
+        standing: Names of the options whose values are from variables or configuration files.
+    """
 
     panels: ClassVar[tuple[str, ...]] = ()
     omitted: ClassVar[tuple[str, ...]] = ()
+
+    standing: frozenset[str] = frozenset()
 
     include: Texts = SOURCES("--include GLOB", "In folders, read only files that match.")
     exclude: Texts = SOURCES("--exclude GLOB", "In folders, skip files that match.")
@@ -146,3 +157,15 @@ class Request:
 
     quiet: bool = MESSAGES("--quiet", "Print no progress and no report.", False)
     verbose: bool = MESSAGES("--verbose -v", "Print progress even without a terminal.", False)
+
+    def without_standing(self, *names: str) -> Self:
+        """The request with the defaults of these options where they are not on the command line.
+
+        Names may be those of options of methods as well.
+        """
+        given_up = self.standing.intersection(names)
+        given = {key: value for key, value in self.given.items() if key not in given_up}
+        own: dict[str, Any] = {
+            item.name: item.default for item in fields(self) if item.name in given_up
+        }
+        return replace(self, **own, given=given, standing=self.standing - given_up)

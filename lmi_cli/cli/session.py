@@ -26,6 +26,7 @@ from lmi_cli.cli.console import message
 from lmi_cli.cli.progress import ProgressDisplay
 from lmi_cli.cli.request import Request
 from lmi_cli.errors import PartialError, UsageError
+from lmi_cli.methods import METHODS
 
 if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
@@ -150,6 +151,7 @@ class Session:
 
         header = statefile.header_of(path)
         statefile.require_complete(header)
+        self.request = self.request.without_standing(*_decided(header.method["name"]))
         asked = self.request.method
         self.request = replace(self.request, method=asked or header.method["name"])
         statefile.check(
@@ -212,6 +214,18 @@ class Session:
         options = answer_options(self.request, prompts)
         self.follow(prepare_search(opened.loaded, reading, options), "clustering")
         return opened, reading, options
+
+
+def _decided(method: str) -> set[str]:
+    """The options that were decided when a document was read by a method.
+
+    What variables and configuration files say about them is for other documents.
+    """
+    its = METHODS[method].options if method in METHODS else ()
+    still_open = {option.name for option in its if not option.fixed}
+    of_methods = {option.name for each in METHODS.values() for option in each.options}
+    reading = {"model", "revision", "dtype", "quantize", "method", "index"}
+    return reading | of_methods - still_open
 
 
 def piped_source() -> str:

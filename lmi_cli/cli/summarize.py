@@ -129,12 +129,13 @@ class _Summarizing:
         request = self._request
         sampling_of(request)
         with Session(request) as session:
-            unused = (request.method, request.given, request.no_memory, request.index)
+            typed = request.without_standing(*request.standing)
+            unused = (typed.method, typed.given, typed.no_memory, typed.index)
             if request.focus is None and any(unused):
                 session.say("the options of the method and the memory do not apply here")
-            if request.max_new_tokens != ANSWER_TOKENS:
+            if typed.max_new_tokens != ANSWER_TOKENS:
                 session.say("--max-new-tokens applies to --strategy window; see --length")
-            if request.show_prompt:
+            if typed.show_prompt:
                 session.say("--show-prompt applies to --strategy window")
             with self._task(session) as task:
                 report = session.follow(
