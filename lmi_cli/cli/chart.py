@@ -22,7 +22,7 @@ from lmi_cli.figures.data import (
     y_span,
 )
 
-_SIGNS = "o+x*#@%&"
+_SIGNS = "o+x*#@%&abcdefgh"
 _LEAST_AREA = 20  # columns of the area of the lines
 _TICK_EVERY = 3  # rows
 _NAME_CHARS = 24
@@ -199,7 +199,7 @@ def _heat_cell(share: float | None, cell: int, colour: bool) -> str:
     step = round(min(max(share, 0.0), 1.0) * (len(_BARS) - 1)) if known and share else 0
     if colour and known:
         front = _WHITE if step < _WHITE_ON else _BLACK
-        return f"\x1b[38;5;{front};48;5;{_HEAT_COLOURS[step]}m{number:>{cell - 1}} \x1b[0m"
+        return f" \x1b[38;5;{front};48;5;{_HEAT_COLOURS[step]}m{number:>{cell - 2}} \x1b[0m"
     bar = _BARS[step] if known and can_show(_BARS) else " "
     return f"{number:>{cell - 1}}{bar}"
 

@@ -85,9 +85,11 @@ def test_any_numbers_can_be_drawn(tmp_path: Path) -> None:
     line_chart(path, [Line("one point", [4096], [3.2])], **LABELS)
     line_chart(path, LINES, **LABELS, y_limits=(3.0, 4.0))
     heat_maps(path, [HeatMap("", ["a"], ["b"], [[None]])] * 3, **AXES)
-    for wrong in ([], [LINES[0]] * 9):
-        with pytest.raises(ValueError, match="expected 1 to 8"):
-            line_chart(path, wrong, **LABELS)
+    line_chart(path, [LINES[0]] * 20, **LABELS)
+    with pytest.raises(ValueError, match="there is no line to draw"):
+        line_chart(path, [], **LABELS)
+    with pytest.raises(ValueError, match="there is no heat map to draw"):
+        heat_maps(path, [], **AXES)
     with pytest.raises(ValueError, match="expected a lower and an upper one"):
         line_chart(path, LINES, **LABELS, y_limits=(4.0, 3.0))
     with pytest.raises(ValueError, match="expected 1 rows of 2 values"):
