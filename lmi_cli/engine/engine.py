@@ -7,6 +7,7 @@ hidden states and in the events they yield.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +27,6 @@ from lmi_cli.engine.tally import Tally
 from lmi_cli.errors import ModelError, ResourceError
 from lmi_cli.methods import Method
 from lmi_cli.methods.base import bound
-
-_HEAD_ROWS = 256
 
 Ids = NDArray[np.int32]
 
@@ -76,6 +75,17 @@ class Generated:
 
     token: int
     finish_reason: str | None
+
+
+class _Pass(NamedTuple):
+    """Tokens that have been read, their hidden states ``[n, hidden]``, and their losses.
+
+    The losses are as in :class:`Scored`; they are known where the method weighs tokens.
+    """
+
+    ids: Ids
+    hidden: Tensor
+    nll: NDArray[np.float32] | None
 
 
 class Engine:
@@ -136,19 +146,27 @@ class Engine:
         Raises:
             ModelError: The tokenizer has given an id for which the model has no embedding.
         """
+        self._require_known(ids)
+        passes = []
+        while len(ids):
+            room = self._room(state, len(ids))
+            passes.append(self._pass(state, ids[:room], observe).hidden)
+            ids = ids[room:]
+        return passes[0] if len(passes) == 1 else torch.cat(passes)
+
+    def _require_known(self, ids: Ids) -> None:
+        """Refuse ids for which the model has no embedding.
+
+        Raises:
+            ModelError: There is one.
+        """
         if (largest := int(ids.max(initial=0))) >= self.model.vocab_size:
             raise ModelError(
                 f"the tokenizer gives the id {largest:,}, but the model has only "
                 f"{self.model.vocab_size:,} embeddings"
             )
-        passes = []
-        while len(ids):
-            room = self._room(state, len(ids))
-            passes.append(self._pass(state, ids[:room], observe))
-            ids = ids[room:]
-        return passes[0] if len(passes) == 1 else torch.cat(passes)
 
-    def _pass(self, state: StreamState, ids: Ids, observe: Observer | None) -> Tensor:
+    def _pass(self, state: StreamState, ids: Ids, observe: Observer | None) -> _Pass:
         state.begin_pass()
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
         if self.tally is not None:
@@ -159,14 +177,15 @@ class Engine:
         hidden = self.model.hidden(tokens, attention, self.depth)
         if state.means is not None:
             state.means.append(hidden[0], state.position)
+        nll = None
         if self.method.weighs_tokens:
-            losses = self._losses(state.last_hidden, ids, hidden[0])
+            nll = self._losses(state.last_hidden, ids, hidden[0])
             # Nothing predicts the first token of all, so nothing is more surprising.
             most = torch.finfo(torch.float32).max
-            state.weigh(torch.from_numpy(np.nan_to_num(losses, nan=most)))
+            state.weigh(torch.from_numpy(np.nan_to_num(nll, nan=most)))
             state.last_hidden = hidden[0, -1].clone()
         state.end_pass(len(ids))
-        return hidden[0]
+        return _Pass(ids, hidden[0], nll)
 
     def _room(self, state: StreamState, count: int) -> int:
         """How many of the next ``count`` tokens can be read in one pass."""
@@ -185,14 +204,10 @@ class Engine:
             In nats, ``[n]``; nan for a token that nothing precedes.
         """
         before = hidden[:-1] if last is None else torch.cat((last[None], hidden[:-1]))
+        first = len(ids) - len(before)
         nll = np.full(len(ids), np.nan, dtype=np.float32)
-        scored = len(ids) - len(before)
-        for logits in self.model.logits_in_slices(before, _HEAD_ROWS):
-            rows = slice(scored, scored + len(logits))
-            target = torch.from_numpy(ids[rows].astype(np.int64)).to(logits.device)
-            losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-            nll[rows] = losses.cpu().numpy()
-            scored = rows.stop
+        targets = torch.from_numpy(ids[first:].astype(np.int64))
+        nll[first:] = self.model.losses(before, targets).loss.cpu().numpy()
         return nll
 
     def read(
@@ -200,8 +215,8 @@ class Engine:
     ) -> Iterator[Read]:
         """Prefill: read blocks of ids of any size, chunk by chunk."""
         for block in rechunk(blocks, self.chunk):
-            for _, hidden in self._passes(state, block, observe):
-                yield Read(state.tokens, hidden)
+            for each in self._passes(state, block, observe):
+                yield Read(state.tokens, each.hidden)
 
     def score(self, state: StreamState, blocks: Iterable[Ids]) -> Iterator[Scored]:
         """Read blocks of ids and score each token given those before it.
@@ -212,8 +227,8 @@ class Engine:
         """
         last: Tensor | None = None
         passes = (self._passes(state, block) for block in rechunk(blocks, self.chunk))
-        for ids, hidden in chain.from_iterable(passes):
-            nll = self._losses(last, ids, hidden)
+        for ids, hidden, known in chain.from_iterable(passes):
+            nll = self._losses(last, ids, hidden) if known is None else known
             if not np.isfinite(nll[int(last is None) :]).all():
                 raise not_finite(state)
             last = hidden[-1].clone()
@@ -221,8 +236,8 @@ class Engine:
 
     def _passes(
         self, state: StreamState, block: Ids, observe: Observer | None = None
-    ) -> Iterator[tuple[Ids, Tensor]]:
-        """Read a block of ids and yield each part with its hidden states ``[n, hidden]``.
+    ) -> Iterator[_Pass]:
+        """Read a block of ids, part by part.
 
         When memory runs out for the first time, the chunk is halved and the part read again.
 
@@ -233,7 +248,8 @@ class Engine:
         while done < len(block):
             part = block[done : done + self._room(state, self.chunk)]
             try:
-                hidden = self.forward(state, part, observe)
+                self._require_known(part)
+                found = self._pass(state, part, observe)
             except (MemoryError, RuntimeError) as error:
                 if not memory.ran_out(error):
                     raise
@@ -248,7 +264,7 @@ class Engine:
                 state.undo_pass()
                 continue
             done += len(part)
-            yield part, hidden
+            yield found
 
     def decode(
         self,
@@ -291,8 +307,8 @@ class Engine:
             yield Generated(token, reason)
             if reason is not None:
                 return
-            for _, hidden in self._passes(state, np.array([token], dtype=np.int32)):
-                last = hidden[-1]
+            for each in self._passes(state, np.array([token], dtype=np.int32)):
+                last = each.hidden[-1]
 
 
 def _rescaled(

@@ -30,8 +30,6 @@ from lmi_cli.engine.engine import Engine, Ids, not_finite
 TOGETHER = 8
 """Texts behind which a question is read at the same time."""
 
-_HEAD_ROWS = 256
-
 
 @dataclass(frozen=True, slots=True)
 class Tail:
@@ -107,18 +105,11 @@ def _measured(
     engine: Engine, states: Sequence[StreamState], before: Tensor, wanted: Tensor
 ) -> NDArray[np.float64]:
     """The measures ``[2, texts]``, from states ``[texts, tokens, hidden]`` before each token."""
-    texts, tokens = before.shape[:2]
-    sums, done = torch.zeros(len(MEASURES), texts, dtype=torch.float64), 0
-    for logits in engine.model.logits_in_slices(before.flatten(0, 1), _HEAD_ROWS):
-        if not bool(logits.amax(-1).isfinite().all()):
-            raise not_finite(states[0])
-        log = logits.log_softmax(-1)
-        rows = torch.arange(done, done + len(log))
-        asked = wanted[rows % tokens].to(log.device)[:, None]
-        # Where a probability is zero, its logarithm may be minus infinity.
-        certainty = (log.exp() * log.clamp(min=torch.finfo(log.dtype).min)).sum(-1)
-        each = torch.stack((log.gather(1, asked)[:, 0], certainty)).double().cpu()
-        sums.index_add_(1, rows // tokens, each)
-        done += len(log)
-    means: NDArray[np.float64] = (sums / tokens).numpy()
+    texts = len(before)
+    found = engine.model.losses(before.flatten(0, 1), wanted.repeat(texts), with_entropy=True)
+    # The likelihood alone may be zero.
+    if found.entropy is None or not bool(found.entropy.isfinite().all()):
+        raise not_finite(states[0])
+    measures = torch.stack((-found.loss, -found.entropy)).double().cpu()
+    means: NDArray[np.float64] = measures.view(len(MEASURES), texts, -1).mean(2).numpy()
     return means

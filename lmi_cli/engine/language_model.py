@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -40,6 +40,20 @@ class Attention(ABC):
             model has to write; None where :meth:`attend` must be called.
         """
         return None
+
+
+class Losses(NamedTuple):
+    """How well tokens are predicted, in nats, float32 or wider.
+
+    Attributes:
+        loss: Negative log-likelihood of each token, ``[n]``; not finite where a logit is not a
+            number or plus infinity.
+        entropy: Of the distribution that predicts it, ``[n]``, or None; as finite as the loss, but
+            where the token itself has probability zero.
+    """
+
+    loss: Tensor
+    entropy: Tensor | None = None
 
 
 class LanguageModel(ABC):
@@ -89,6 +103,18 @@ class LanguageModel(ABC):
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time.
 
         Each slice is ``[<= rows, vocab]`` in float32 or wider.
+        """
+
+    @abstractmethod
+    def losses(self, hidden: Tensor, targets: Tensor, *, with_entropy: bool = False) -> Losses:
+        """How well tokens are predicted by the hidden states before them.
+
+        Logits of the whole vocabulary are never in memory together.
+
+        Args:
+            hidden: ``[n, hidden]``.
+            targets: Ids of the tokens, int64 ``[n]``, on the CPU.
+            with_entropy: Whether entropies are wanted.
         """
 
     @abstractmethod

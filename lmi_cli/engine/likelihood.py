@@ -5,8 +5,6 @@ import torch
 
 from lmi_cli.engine.engine import Engine, Ids
 
-_HEAD_ROWS = 256
-
 
 def mean_log_likelihood(engine: Engine, context: Ids, question: Ids) -> float:
     """Mean log-likelihood of the tokens of a question, in nats, as the continuation of a context.
@@ -19,10 +17,6 @@ def mean_log_likelihood(engine: Engine, context: Ids, question: Ids) -> float:
     ids = np.concatenate([context, question])
     hidden = torch.cat([event.hidden for event in engine.read(engine.start(), [ids])])
     # The state of each token predicts the next one.
-    target = torch.from_numpy(question.astype(np.int64))
-    total, done = 0.0, 0
-    for logits in engine.model.logits_in_slices(hidden[len(context) - 1 : -1], _HEAD_ROWS):
-        wanted = target[done : done + len(logits)].to(logits.device)
-        total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
-        done += len(logits)
-    return -total / len(question)
+    wanted = torch.from_numpy(question.astype(np.int64))
+    found = engine.model.losses(hidden[len(context) - 1 : -1], wanted)
+    return -float(found.loss.double().mean())

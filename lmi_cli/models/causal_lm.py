@@ -16,11 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.checkpoints.tensors import StoredTensor, stored_tensors, wrong_shape
 from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
-from lmi_cli.engine.language_model import Attention, LanguageModel
+from lmi_cli.engine.language_model import Attention, LanguageModel, Losses
 from lmi_cli.errors import ModelError
 from lmi_cli.models import hook
 from lmi_cli.models.families import family_of, layer_specs, trained_length
 from lmi_cli.models.logits import LogitsScale
+from lmi_cli.models.losses import by_vocabulary, losses_of
 from lmi_cli.models.weights import require_finite
 from lmi_cli.native import onednn
 
@@ -125,6 +126,10 @@ class CausalLM(LanguageModel):
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""
         return self._output.slices(hidden.reshape(-1, hidden.shape[-1]), rows)
 
+    def losses(self, hidden: Tensor, targets: Tensor, *, with_entropy: bool = False) -> Losses:
+        """See :meth:`LanguageModel.losses`."""
+        return self._output.losses(hidden, targets, with_entropy)
+
     def output_rows(self, first: int, stop: int) -> Tensor:
         """See :meth:`LanguageModel.output_rows`."""
         return self._output.rows(first, stop)
@@ -166,6 +171,14 @@ class OutputHead:
                 with onednn.linear_layers(len(part), part.device):
                     logits = nn.functional.linear(part, weight, bias)
                 yield self._scale(logits if logits.dtype == torch.float64 else logits.float())
+
+    @torch.inference_mode()
+    def losses(self, hidden: Tensor, targets: Tensor, with_entropy: bool) -> Losses:
+        """Losses of tokens ``[n]``, given hidden states ``[n, hidden]``."""
+        bias = getattr(self._projection, "bias", None)
+        with self._weight(hidden) as (weight, hidden):
+            logits = map(self._scale, by_vocabulary(hidden, weight, bias))
+            return losses_of(logits, targets, with_entropy=with_entropy)
 
     @torch.inference_mode()
     def rows(self, first: int, stop: int) -> Tensor:

@@ -18,11 +18,12 @@ from torch.nn import functional
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.ranges import QKV
 from lmi_cli.attention.rope import Rotary
-from lmi_cli.engine.language_model import Attention, LanguageModel
+from lmi_cli.engine.language_model import Attention, LanguageModel, Losses
 from lmi_cli.models.blueprint import EMBEDDING, HEAD, Blueprint
 from lmi_cli.models.logits import LogitsScale
+from lmi_cli.models.losses import by_vocabulary, losses_of
 from lmi_cli.models.weights import Weights
-from lmi_cli.native import onednn, pointwise
+from lmi_cli.native import likelihood, onednn, pointwise
 from lmi_cli.native.attention import MAX_FEW, MAX_RANGES, SIZES
 from lmi_cli.native.library import takes
 from lmi_cli.native.linear import PackedLinear, Weight, halves, kind_of
@@ -68,6 +69,10 @@ class TorchLinear:
         """Outputs in float32 or wider."""
         out = self(x)
         return out.to(torch.promote_types(out.dtype, torch.float32))
+
+    def in_parts(self, x: Tensor) -> Iterator[Tensor]:
+        """Outputs in float32 or wider, some of them at a time."""
+        return by_vocabulary(x, self._weight, self._bias)
 
     def weights(self, first: int, stop: int) -> Tensor:
         """Rows ``first`` to ``stop`` of the weight."""
@@ -231,6 +236,24 @@ class Decoder(LanguageModel):
         """Logits of ``hidden`` (``[..., hidden]``), at most ``rows`` tokens at a time."""
         for part in hidden.reshape(-1, hidden.shape[-1]).split(rows):
             yield self._finished(self._head.wide(part))
+
+    @torch.inference_mode()
+    def losses(self, hidden: Tensor, targets: Tensor, *, with_entropy: bool = False) -> Losses:
+        """See :meth:`LanguageModel.losses`."""
+        finished = self._finished
+        if isinstance(self._head, TorchLinear):
+            logits = map(finished, self._head.in_parts(hidden))
+            return losses_of(logits, targets, with_entropy=with_entropy)
+        return Losses(
+            *likelihood.losses(
+                self._head,
+                hidden,
+                targets,
+                factor=finished.whole_factor,
+                softcap=finished.softcap or 0.0,
+                with_entropy=with_entropy,
+            )
+        )
 
     def output_rows(self, first: int, stop: int) -> Tensor:
         """See :meth:`LanguageModel.output_rows`."""

@@ -20,6 +20,11 @@ class LogitsScale:
     divisor: float = 1.0
     softcap: float | None = None
 
+    @property
+    def whole_factor(self) -> float:
+        """Factor and divisor in one."""
+        return self.factor / self.divisor
+
     def __call__(self, logits: Tensor) -> Tensor:
         """The logits of products ``[..., vocab]``, in their dtype."""
         if self.factor != 1.0:

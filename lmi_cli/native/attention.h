@@ -2,7 +2,7 @@
 #ifndef LMI_ATTENTION_H
 #define LMI_ATTENTION_H
 
-#include "vectors.h"
+#include "pointwise.h"
 
 enum {
     MAX_SIZE = 256, /* components of a head */
@@ -36,14 +36,6 @@ static inline float highest(const float *scores, int64_t first, int64_t last) {
         most = maximum(most, found);
     }
     return any(broken) ? NAN : largest(most);
-}
-
-/* cap * tanh(score / cap); a cap of 0 is none. */
-static inline floats capped(floats score, float cap) {
-    if (cap == 0) return score;
-    const floats below = exponential(absolute(score) * (-2 / cap));
-    const floats size = (1.0f - below) / (1.0f + below) * cap;
-    return chosen(score < 0.0f, -size, size);
 }
 
 /* Writes the components of one head, times a factor. */

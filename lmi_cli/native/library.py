@@ -26,6 +26,7 @@ _ARGUMENTS = {
     "lmi_pack": [_POINTER, *[_INTEGER] * 4, _POINTER],
     "lmi_embed": [_POINTER, _POINTER, _INTEGER, _POINTER],
     "lmi_linear": [_POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER, _INTEGER],
+    "lmi_likelihood": [_POINTER, _POINTER, _INTEGER, _POINTER, _FLOAT, _FLOAT, _POINTER, _POINTER],
     "lmi_few": [_POINTER],
     "lmi_threads": [_INTEGER],
     "lmi_tiles": [_INTEGER],

@@ -113,7 +113,13 @@ typedef struct {
     Side *room;           /* for each thread, for as many columns of a panel: */
     int64_t depth;
     int64_t *known;       /* of which panel they are, if they are all of it */
+    const Scoring *scoring; /* where logits are weighed, and what computes a block of them */
+    Piece *compute;
 } Product;
+
+static inline const Logits *logits_of(const Product *all) {
+    return all->scoring ? &all->scoring->logits : NULL;
+}
 
 /* Products of a few tokens with a panel, and their outputs from row `row` on. */
 INLINE void some_tokens(const int tokens, const Product *all, const Part *part, int64_t panel,
@@ -131,7 +137,7 @@ INLINE void some_tokens(const int tokens, const Product *all, const Part *part, 
     default: product(tokens, panel_of(part, columns, panel), x, columns / 2, sums);
     }
     for (int t = 0; t < tokens; t++)
-        finish(part, panel, all->ending, sums[t], all->out + (row + t) * all->out_row);
+        finish(part, panel, all->ending, logits_of(all), sums[t], all->out + (row + t) * all->out_row);
 }
 
 static void few_tokens(const void *work, int64_t piece, int64_t thread) {
@@ -196,7 +202,7 @@ INLINE void some_rows(const Product *all, const Part *part, int64_t panel, int64
         const int64_t first = clamp(row, 0, all->count - STRIP_ROWS);
         for (int r = 0; r < STRIP_ROWS; r++)
             if (first + r >= row && first + r < to)
-                finish(part, panel, ending, found[row - from + r],
+                finish(part, panel, ending, logits_of(all), found[row - from + r],
                        all->out + (first + r) * all->out_row);
     }
 }
@@ -217,7 +223,7 @@ INLINE WITH_TILES void some_blocks(const Product *all, const Part *part, int64_t
                            weight + 2 * column, 2 * PANEL, columns / 2);
         for (int64_t r = 0; r < BLOCK_ROWS; r++)
             if (first + r >= row && first + r < to)
-                finish(part, panel, ending, block[r], all->out + (first + r) * all->out_row);
+                finish(part, panel, ending, logits_of(all), block[r], all->out + (first + r) * all->out_row);
     }
     close_tiles();
 }
@@ -230,6 +236,7 @@ static WITH_TILES void by_tiles(const Product *all, const Part *part, int64_t pa
     case SWIGLU: some_blocks(all, part, panel, SWIGLU, weight, from, to); break;
     case GEGLU: some_blocks(all, part, panel, GEGLU, weight, from, to); break;
     case WIDE: some_blocks(all, part, panel, WIDE, weight, from, to); break;
+    case WEIGH: some_blocks(all, part, panel, WEIGH, weight, from, to); break;
     }
 }
 
@@ -254,7 +261,34 @@ static void many_tokens(const void *work, int64_t piece, int64_t thread) {
     case SWIGLU: some_rows(all, part, panel, which, thread, SWIGLU, from, to); break;
     case GEGLU: some_rows(all, part, panel, which, thread, GEGLU, from, to); break;
     case WIDE: some_rows(all, part, panel, which, thread, WIDE, from, to); break;
+    case WEIGH: some_rows(all, part, panel, which, thread, WEIGH, from, to); break;
     }
+}
+
+/* The logits of all tokens by the panels of a group, one panel after the other. */
+static void weigh_group(const void *work, int64_t group, int64_t thread) {
+    const Product *all = work;
+    const Scoring *scoring = all->scoring;
+    const int64_t groups = groups_of(all->linear), panels = all_panels_of(all->linear);
+    const int64_t stop = clamp((group + 1) * GROUP, 0, panels) * all->blocks;
+    Running *running = scoring->running + thread * all->count;
+    Product own = *all;
+    own.out = (char *)running;
+    for (int64_t row = 0; row < all->count; row++)
+        running[row] = nothing_weighed(scoring->targets[row]);
+    for (int64_t piece = group * GROUP * all->blocks; piece < stop; piece++)
+        all->compute(&own, piece, thread);
+    for (int64_t row = 0; row < all->count; row++)
+        scoring->pieces[row * groups + group] = all_weighed(running + row);
+}
+
+static void run(Product *all, Piece *compute) {
+    if (all->scoring == NULL) {
+        pool_run(all_panels_of(all->linear) * all->blocks, compute, all);
+        return;
+    }
+    all->compute = compute;
+    pool_run(groups_of(all->linear), weigh_group, all);
 }
 
 typedef struct {
@@ -293,7 +327,8 @@ static int few(Product *all, const bf16 *x, bool has_values, bool has_codes) {
         if (has_codes) tokens[row].whole = whole_of(from, columns, places + (size_t)row * room);
     }
     all->tokens = tokens;
-    if (!failed) pool_run(all_panels_of(all->linear), few_tokens, all);
+    all->blocks = 1;
+    if (!failed) run(all, few_tokens);
     free(places);
     free(left);
     return failed;
@@ -319,7 +354,7 @@ static int many(Product *all, const bf16 *x, bool has_codes) {
     }
     const int failed =
         (copies && left == NULL) || (converts && (all->room == NULL || all->known == NULL));
-    if (!failed) pool_run(all_panels_of(all->linear) * all->blocks, many_tokens, all);
+    if (!failed) run(all, many_tokens);
     free(all->room);
     free(all->known);
     free(left);
@@ -333,19 +368,30 @@ int64_t lmi_few(const Linear *linear) {
     return FEW;
 }
 
+static int multiplied(Product all, const bf16 *x) {
+    bool has_values = false, has_codes = false;
+    for (int64_t at = 0; at < all.linear->count; at++) {
+        has_values |= all.linear->parts[at].bits == 16;
+        has_codes |= all.linear->parts[at].bits < 16;
+    }
+    return all.count <= lmi_few(all.linear) ? few(&all, x, has_values, has_codes)
+                                            : many(&all, x, has_codes);
+}
+
 /* A linear layer for x[count, columns]; see Ending for out, whose rows are out_row bytes apart.
  *
  * Returns 1 if memory ran out.
  */
 int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t count, void *out,
                int64_t out_row) {
-    Product all = {.linear = linear, .ending = (Ending)ending, .count = count, .out_row = out_row,
-                   .out = out};
-    bool has_values = false, has_codes = false;
-    for (int64_t at = 0; at < linear->count; at++) {
-        has_values |= linear->parts[at].bits == 16;
-        has_codes |= linear->parts[at].bits < 16;
-    }
-    return count <= lmi_few(linear) ? few(&all, x, has_values, has_codes)
-                                    : many(&all, x, has_codes);
+    const Product all = {.linear = linear, .ending = (Ending)ending, .count = count,
+                         .out_row = out_row, .out = out};
+    return multiplied(all, x);
+}
+
+/* Fills scoring->pieces for x[count, columns]. Returns 1 if memory ran out. */
+int linear_scores(const Linear *linear, const bf16 *x, int64_t count, const Scoring *scoring) {
+    const Product all = {.linear = linear, .ending = WEIGH, .count = count,
+                         .out_row = sizeof(Running), .scoring = scoring};
+    return multiplied(all, x);
 }

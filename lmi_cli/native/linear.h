@@ -3,12 +3,14 @@
 #define LMI_LINEAR_H
 
 #include "blocks.h"
+#include "likelihood.h"
 #include "multiply.h"
 #include "pointwise.h"
 
 enum {
     MAX_PARTS = 3,
     FEW = 16, /* tokens that are multiplied one by one; see lmi_few */
+    GROUP = 16, /* panels of a piece, where logits are weighed */
     STRIP_WIDE = VECTORS < 4 ? VECTORS : 4 /* registers of rows that two tokens share */
 };
 
@@ -29,7 +31,8 @@ typedef enum {
     ADD,    /* rounded, then added to bf16 [rows] */
     SWIGLU, /* bf16 [rows / 2]: each panel has 32 rows of the gate, then the matching 32 of `up` */
     GEGLU,  /* the same with another activation */
-    WIDE    /* float [rows] */
+    WIDE,   /* float [rows] */
+    WEIGH   /* as logits, into a Running */
 } Ending;
 
 static inline int64_t all_panels_of(const Linear *linear) {
@@ -153,12 +156,17 @@ static inline floats load_live(const bf16 *from, int64_t live) {
 }
 
 /* Adds the bias to the sums of a panel and stores them as outputs of one token. */
-INLINE void finish(const Part *part, int64_t panel, Ending ending, const floats sums[VECTORS],
-                   void *row) {
+INLINE void finish(const Part *part, int64_t panel, Ending ending, const Logits *logits,
+                   const floats sums[VECTORS], void *row) {
     floats out[VECTORS];
 #pragma GCC unroll 16
     for (int j = 0; j < VECTORS; j++)
         out[j] = part->bias ? sums[j] + widened(part->bias + panel * PANEL + LANES * j) : sums[j];
+    if (ending == WEIGH) {
+        const int64_t before = panel * PANEL;
+        weigh(logits, out, part->first + before, clamp(part->rows - before, 0, PANEL), row);
+        return;
+    }
     if (ending == SWIGLU || ending == GEGLU) {
 #pragma GCC unroll 8
         for (int j = 0; j < VECTORS / 2; j++) {
@@ -185,6 +193,21 @@ INLINE void finish(const Part *part, int64_t panel, Ending ending, const floats 
 
 /* Tokens, at most, each of which gets exactly the outputs that it gets alone; see linear.c. */
 int64_t lmi_few(const Linear *linear);
+
+/* Where logits are weighed: each piece of work has GROUP panels, and its results for all tokens. */
+typedef struct {
+    Logits logits;
+    const int64_t *targets; /* [count] */
+    Running *running;       /* [threads][count] */
+    Weighed *pieces;        /* [count][groups] */
+} Scoring;
+
+static inline int64_t groups_of(const Linear *linear) {
+    return (all_panels_of(linear) + GROUP - 1) / GROUP;
+}
+
+/* The pieces of some tokens' logits; see linear.c. */
+int linear_scores(const Linear *linear, const bf16 *x, int64_t count, const Scoring *scoring);
 
 /* A linear layer for any number of tokens; see linear.c. */
 int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t count, void *out,

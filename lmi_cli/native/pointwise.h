@@ -1,5 +1,5 @@
-/* Normalisation, gating and rotation of one row. Sums are in float32; values that transformers
- * rounds to bfloat16 are rounded here too.
+/* Normalisation, gating, capping and rotation of one row. Sums are in float32; values that
+ * transformers rounds to bfloat16 are rounded here too.
  */
 #ifndef LMI_POINTWISE_H
 #define LMI_POINTWISE_H
@@ -42,6 +42,14 @@ static inline floats swiglu(floats gate, floats up) {
 static inline floats geglu(floats gate, floats up) {
     const floats z = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
     return rounded(gate * sigmoid(2.0f * z)) * up;
+}
+
+/* cap * tanh(score / cap); a cap of 0 is none. */
+static inline floats capped(floats score, float cap) {
+    if (cap == 0) return score;
+    const floats below = exponential(absolute(score) * (-2 / cap));
+    const floats size = (1.0f - below) / (1.0f + below) * cap;
+    return chosen(score < 0.0f, -size, size);
 }
 
 /* Rotary embedding of a head of `size` components, whose pairs are (p, p + size / 2).

@@ -164,15 +164,17 @@ static inline floats scaled(floats y, Power power, floats x) {
 /* The nearest whole number. For magnitudes below 2**22. */
 static inline floats nearest(floats x) { return x + 12582912.0f - 12582912.0f; }
 
-/* exp(x), relative error below 1e-5; 0 for -inf and very low x, nan for nan. For x <= 88. */
+/* exp(x), relative error below 1e-6 where x > -8 and 1e-5 below; 0 for -inf and very low x, nan for
+ * nan. For x <= 88.
+ */
 static inline floats exponential(floats x) {
     Power power;
     const floats exponent = x * 1.44269504f, part = split(exponent, &power);
-    floats sum = fill(1.3333558e-3f); /* the series of 2**part */
-    sum = sum * part + 9.6181291e-3f;
-    sum = sum * part + 5.5504109e-2f;
-    sum = sum * part + 0.24022651f;
-    sum = sum * part + 0.69314718f;
+    floats sum = fill(1.3264727e-3f); /* 2**part, as near as five terms and the one come to it */
+    sum = sum * part + 9.671513e-3f;
+    sum = sum * part + 5.5507336e-2f;
+    sum = sum * part + 0.24022243f;
+    sum = sum * part + 0.693147f;
     sum = sum * part + 1.0f;
     return scaled(sum, power, exponent);
 }

@@ -72,8 +72,8 @@ def test_a_text_alone_gets_what_it_gets_among_others(lm: CausalLM) -> None:
 def test_a_model_that_gives_no_numbers_is_an_error(
     lm: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        lm, "logits_in_slices", lambda hidden, rows: [torch.full((len(hidden), 5), torch.nan)]
-    )
+    head = lm.model.lm_head
+    broken = torch.nn.Parameter(head.weight.detach().index_fill(0, torch.tensor([4]), torch.nan))
+    monkeypatch.setattr(head, "weight", broken)
     with pytest.raises(ModelError, match="non-finite"):
         foresight(Engine(lm, Full(), 32), TEXTS, TAILS)
