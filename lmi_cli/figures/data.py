@@ -98,7 +98,7 @@ class Span:
 def x_span(lines: Sequence[Line]) -> Span:
     """The positions of all lines, from 0 and to a round number where these are near."""
     span = _span([x for line in lines for x, _ in line.points()])
-    low = 0.0 if 0 < span.low <= 0.1 * span.high else span.low
+    low = 0.0 if 0 < span.low <= 0.25 * span.high else span.low
     ticks = Span(low, span.high + 0.03 * (span.high - low)).ticks(X_TICKS)
     return Span(low, max(span.high, ticks[-1]) if ticks else span.high)
 
