@@ -99,7 +99,13 @@ def _draw(
     """Draw one map: coloured cells with numbers in them, and names, ``upright`` where narrow."""
     values = [[math.nan if value is None else float(value) for value in row] for row in map_.values]
     mesh = axes.pcolormesh(
-        values, cmap=scale, vmin=0.0, vmax=1.0, edgecolors=theme.background, linewidth=1.5
+        values,
+        cmap=scale,
+        vmin=0.0,
+        vmax=1.0,
+        edgecolors=theme.background,
+        linewidth=1.5,
+        clip_on=False,
     )
     axes.invert_yaxis()
     for row, shares in enumerate(values):
