@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from lmi_cli.cli.console import can_show, one_line
 from lmi_cli.figures.data import (
     X_TICKS,
+    Extent,
     HeatMap,
     Line,
-    Span,
     axis_texts,
     label_of,
     percent_text,
     shortened,
-    x_span,
-    y_span,
+    x_extent,
+    y_extent,
 )
 
 _SIGNS = "o+x*#@%&abcdefgh"
@@ -62,7 +62,7 @@ def line_chart_text(
         The chart, each line of text ended; with colours, write it by
         ``Output.write(text, coloured=True)``.
     """
-    across, up = x_span(lines), y_span(lines, y_limits)
+    across, up = x_extent(lines), y_extent(lines, y_limits)
     ticks = up.ticks(max(2, height // _TICK_EVERY + 1))
     names = dict(zip((_row(up, tick, height) for tick in ticks), axis_texts(ticks), strict=True))
     margin = max(map(len, names.values()))
@@ -124,7 +124,7 @@ def heat_map_text(
 
 
 def _path(
-    line: Line, across: Span, up: Span, area: int, height: int
+    line: Line, across: Extent, up: Extent, area: int, height: int
 ) -> Iterator[tuple[int, int, str]]:
     """The row and column of each cell of a line, and the mark where it leaves the chart."""
     before: int | None = None
@@ -145,7 +145,7 @@ def _path(
         before = row
 
 
-def _sampled(line: Line, across: Span, area: int) -> list[float | None]:
+def _sampled(line: Line, across: Extent, area: int) -> list[float | None]:
     """The value of a line in each column; None where it has none."""
     values: list[float | None] = [None] * area
     before: tuple[int, float] | None = None
@@ -164,11 +164,11 @@ def _sampled(line: Line, across: Span, area: int) -> list[float | None]:
     return values
 
 
-def _row(up: Span, value: float, height: int) -> int:
+def _row(up: Extent, value: float, height: int) -> int:
     return round((1 - up.share(value)) * (height - 1))
 
 
-def _numbers(across: Span, area: int) -> str:
+def _numbers(across: Extent, area: int) -> str:
     """The numbers below the axis, each centred below its place, as many as have room."""
     ticks = across.ticks(min(X_TICKS, max(2, area // 10)))
     text = ""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from lmi_cli.figures.data import (
     X_TICKS,
+    Extent,
     Line,
-    Span,
     axis_texts,
     label_of,
     plain,
     shortened,
-    x_span,
-    y_span,
+    x_extent,
+    y_extent,
 )
 from lmi_cli.figures.files import drawing, require_figure, save
 from lmi_cli.figures.style import DASHES, MARKERS, Theme, theme_named
@@ -64,7 +64,7 @@ def line_chart(
     colours = theme_named(theme)
     if not lines:
         raise ValueError("there is no line to draw")
-    across, up = x_span(lines), y_span(lines, y_limits)
+    across, up = x_extent(lines), y_extent(lines, y_limits)
     with drawing(colours):
         from matplotlib.figure import Figure
 
@@ -86,7 +86,7 @@ def line_chart(
         save(figure, path)
 
 
-def _draw(axes: "Axes", number: int, line: Line, up: Span, theme: Theme, offset: float) -> None:
+def _draw(axes: "Axes", number: int, line: Line, up: Extent, theme: Theme, offset: float) -> None:
     """Draw a line; its markers are shifted by a share of their distance, the offset."""
     colour = theme.lines[number % len(theme.lines)]
     beyond = up.high + 10 * (up.high - up.low)
@@ -116,7 +116,7 @@ def _draw(axes: "Axes", number: int, line: Line, up: Span, theme: Theme, offset:
             )
 
 
-def _name(axes: "Axes", lines: Sequence[Line], across: Span, up: Span, theme: Theme) -> None:
+def _name(axes: "Axes", lines: Sequence[Line], across: Extent, up: Extent, theme: Theme) -> None:
     """Write the name of each line to the right of the axes, as near its end as there is room."""
     labels = ["\n".join(_wrapped(label_of(line, up))) for line in lines]
     ends = [line.points()[-1:] for line in lines]
