@@ -221,7 +221,7 @@ SLIPS = [
     ("", "pointwise.h", "below) * cap", "below)", "attention"),
     ("", "likelihood.h", "all[place]", "all[0]", "likelihood"),
     ("", "likelihood.h", "to->sum *= shrink", "to->sum *= 1", "likelihood"),
-    ("", "likelihood.h", "number < (int)live", "number < (int)live + 9", "likelihood"),
+    ("", "likelihood.h", "fill(-INFINITY)", "fill(9)", "likelihood"),
     ("", "likelihood.c", "spread + below *", "spread + 0 *", "likelihood"),
     ("", "likelihood.c", "sum += shrink * of[at].sum", "sum += of[at].sum", "likelihood"),
     ("", "step.c", "layer->norm_key, key_heads", "layer->norm_query, key_heads", "step"),
