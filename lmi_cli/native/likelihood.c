@@ -1,7 +1,8 @@
 /* How likely a token is, given the hidden state before it.
  *
- * The output projection has as many rows as the vocabulary has tokens. Pieces of it are multiplied by
- * all hidden states, and what is kept of the products of a piece is the sum of their exponentials.
+ * The output projection has as many rows as the vocabulary has tokens. Its panels are multiplied by
+ * all hidden states, and of the products of a group of panels, only sums of their exponentials are
+ * kept.
  */
 #include "linear.h"
 #include "pool.h"
@@ -45,7 +46,8 @@ int lmi_likelihood(const Linear *linear, const bf16 *x, int64_t count, const int
     Running *running = aligned_alloc(64, (size_t)(pool_threads() * count) * sizeof *running);
     Weighed *pieces = malloc((size_t)(count * groups) * sizeof *pieces);
     const Scoring scoring = {{factor, softcap, entropies != NULL}, targets, running, pieces};
-    const int failed = running == NULL || pieces == NULL || linear_scores(linear, x, count, &scoring);
+    const int failed =
+        running == NULL || pieces == NULL || linear_scores(linear, x, count, &scoring);
     if (!failed) {
         const Merging all = {pieces, count, groups, losses, entropies};
         pool_run((count + ROWS - 1) / ROWS, merge_rows, &all);

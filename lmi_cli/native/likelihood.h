@@ -9,9 +9,10 @@
 #include "blocks.h"
 #include "pointwise.h"
 
-enum { FAR = 4 /* above the peak; sums of many exponentials of this stay exact */ };
+/* Above this, a logit raises the peak. Exponents are rounded the less, the lower they are. */
+enum { FAR = 4 };
 
-/* A logit is cap(factor * product); a softcap of 0 is none. */
+/* A logit is the product times `factor`, capped by `softcap`; see capped. */
 typedef struct {
     float factor, softcap;
     bool spreads; /* whether entropies are wanted */
@@ -30,14 +31,13 @@ typedef struct {
     float peak, sum, spread, logit;
 } Weighed;
 
-/* Takes the logits of PANEL rows from number `first` on, of which `live` exist, into account.
+/* Weighs the products of a token with a panel, whose first row has the number `first` and of which
+ * `live` rows exist.
  *
- * Of what is not a number or infinite, the sum is no number either, but for minus infinity, whose
- * exponential is 0.
+ * A logit that is not a number, or plus infinity, makes the sum nan; minus infinity adds nothing.
  */
 INLINE void weigh(const Logits *shape, floats logits[VECTORS], int64_t first, int64_t live,
                   Running *to) {
-    static const float lowest = -INFINITY;
     if (shape->factor != 1.0f)
 #pragma GCC unroll 16
         for (int j = 0; j < VECTORS; j++) logits[j] *= shape->factor;
@@ -48,7 +48,7 @@ INLINE void weigh(const Logits *shape, floats logits[VECTORS], int64_t first, in
 #pragma GCC unroll 16
         for (int j = 0; j < VECTORS; j++) {
             const ints number = (ints){STEPS} + LANES * j;
-            logits[j] = chosen(number < (int)live, logits[j], fill(lowest));
+            logits[j] = chosen(number < (int)live, logits[j], fill(-INFINITY));
         }
     const int64_t place = to->target - first;
     if (place >= 0 && place < live) {

@@ -137,7 +137,8 @@ INLINE void some_tokens(const int tokens, const Product *all, const Part *part, 
     default: product(tokens, panel_of(part, columns, panel), x, columns / 2, sums);
     }
     for (int t = 0; t < tokens; t++)
-        finish(part, panel, all->ending, logits_of(all), sums[t], all->out + (row + t) * all->out_row);
+        finish(part, panel, all->ending, logits_of(all), sums[t],
+               all->out + (row + t) * all->out_row);
 }
 
 static void few_tokens(const void *work, int64_t piece, int64_t thread) {
@@ -223,7 +224,8 @@ INLINE WITH_TILES void some_blocks(const Product *all, const Part *part, int64_t
                            weight + 2 * column, 2 * PANEL, columns / 2);
         for (int64_t r = 0; r < BLOCK_ROWS; r++)
             if (first + r >= row && first + r < to)
-                finish(part, panel, ending, logits_of(all), block[r], all->out + (first + r) * all->out_row);
+                finish(part, panel, ending, logits_of(all), block[r],
+                       all->out + (first + r) * all->out_row);
     }
     close_tiles();
 }
@@ -282,6 +284,7 @@ static void weigh_group(const void *work, int64_t group, int64_t thread) {
         scoring->pieces[row * groups + group] = all_weighed(running + row);
 }
 
+/* Computes all pieces of a product, or all groups of them. */
 static void run(Product *all, Piece *compute) {
     if (all->scoring == NULL) {
         pool_run(all_panels_of(all->linear) * all->blocks, compute, all);
@@ -368,6 +371,7 @@ int64_t lmi_few(const Linear *linear) {
     return FEW;
 }
 
+/* Computes a product. Returns 1 if memory ran out. */
 static int multiplied(Product all, const bf16 *x) {
     bool has_values = false, has_codes = false;
     for (int64_t at = 0; at < all.linear->count; at++) {

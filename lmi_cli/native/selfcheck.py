@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
-from lmi_cli.native import attention, pointwise
+from lmi_cli.native import attention, likelihood, pointwise
 from lmi_cli.native.linear import GgufBlocks, PackedLinear
 from lmi_cli.native.step import LayerNorms, StepLayer, Stepper
 
@@ -31,7 +31,7 @@ def wrong_kernels() -> list[str]:
         return torch.randn(shape, generator=generator).bfloat16()
 
     wrong = []
-    for check in (_linear, _blocks, _pointwise, _attention, _step):
+    for check in (_linear, _blocks, _likelihood, _pointwise, _attention, _step):
         for name, found, expected in check(random):
             error = (found.float() - expected.float()).abs().max()
             # Written so that nan, which compares as false, does not pass.
@@ -120,6 +120,23 @@ _FORMATS: dict[int, tuple[int, int, Callable[[Tensor], Tensor]]] = {
     14: (1, 210, _q6_k),
 }
 """Block formats: how many there are in 256 columns, their bytes, and what they mean."""
+
+
+def _likelihood(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
+    weight, bias, targets = random(1100, 64), random(1100), torch.arange(45) * 24
+    layer = PackedLinear.join([weight], bias)
+    for tokens in (3, 45):
+        x, asked = random(tokens, 64), targets[:tokens] + 40
+        for factor, softcap in ((0.5, 0.0), (1.0, 9.0)):
+            logits = functional.linear(x.float(), weight.float(), bias.float()) * factor
+            logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+            log = logits.log_softmax(-1)
+            loss, entropy = likelihood.losses(
+                layer, x, asked, factor=factor, softcap=softcap, with_entropy=True
+            )
+            yield "likelihood", loss, -log.gather(1, asked[:, None])[:, 0]
+            if entropy is not None:
+                yield "likelihood", entropy, -(log.exp() * log).sum(-1)
 
 
 def _pointwise(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:

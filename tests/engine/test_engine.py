@@ -16,10 +16,12 @@ from lmi_cli.attention.ranges import QKV
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine.engine import Engine, Ids, loops, rechunk
 from lmi_cli.engine.forward import ForwardPass
+from lmi_cli.engine.language_model import Losses
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.errors import ModelError
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.sir_llm import SirLLM
 from lmi_cli.models.causal_lm import CausalLM
 
 GREEDY = Sampling()
@@ -210,6 +212,23 @@ class TestScore:
         assert np.isnan(self.score(lm, random_ids(1), 8)).tolist() == [True]
         engine = Engine(lm, LAMBDA, 8)
         assert list(engine.score(engine.start(), [])) == []
+
+    def test_losses_are_computed_once_where_the_method_weighs_tokens(
+        self, lm: CausalLM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole, ids = self.score(lm, random_ids(12), 50, Full()), random_ids(12)
+        weighed: list[int] = []
+        losses = lm.losses
+
+        def counted(hidden: Tensor, targets: Tensor, **asked: bool) -> Losses:
+            weighed.append(len(targets))
+            return losses(hidden, targets, **asked)
+
+        monkeypatch.setattr(lm, "losses", counted)
+        found = self.score(lm, ids, 5, SirLLM(window=16, sinks=2, surprising=3))
+        assert sum(weighed) == len(ids) - 1
+        # All of them are within the window.
+        np.testing.assert_allclose(found, whole, atol=1e-4)
 
 
 def test_the_last_tokens_take_no_longer_than_the_first(lm: CausalLM) -> None:

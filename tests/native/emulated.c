@@ -42,6 +42,8 @@ void lmi_repack(int64_t, const uint8_t *, int64_t, int64_t, int64_t, int64_t, ui
                 uint16_t *);
 void lmi_quantize(const Part *, int64_t, int64_t, uint8_t *, uint16_t *, uint16_t *);
 void lmi_embed(const Linear *, const int64_t *, int64_t, bf16 *);
+int lmi_likelihood(const Linear *, const bf16 *, int64_t, const int64_t *, float, float, float *,
+                   float *);
 void lmi_norm(const bf16 *, const float *, float, int64_t, int64_t, int64_t, bf16 *);
 void lmi_rotate(const bf16 *, int64_t, int64_t, const float *, const float *, int64_t, int64_t,
                 int64_t, int64_t, bf16 *);
@@ -203,6 +205,35 @@ static void check_quantized(const Weights *from, int bits) {
     }
     verdict("quantize %d", bits);
     check_linear(bits == 8 ? "quantized 8" : "quantized 4", &made);
+}
+
+/* Losses and entropies of tokens by a vocabulary of several groups of panels, with a tail. */
+static void check_likelihood(int64_t count) {
+    enum { ROWS = 1170, COLUMNS = 64, MOST = 33 };
+    const Weights all = random_weights(BF16, ROWS, COLUMNS, false);
+    const bf16 *x = randoms(count * COLUMNS, 8);
+    const double factor = 0.5, cap = 9;
+    float losses[MOST], entropies[MOST];
+    double logits[ROWS];
+    int64_t targets[MOST];
+    for (int64_t at = 0; at < count; at++) targets[at] = (ROWS - 1) * at / (MOST - 1);
+    if (lmi_likelihood(&all.linear, x, count, targets, (float)factor, (float)cap, losses,
+                       entropies))
+        worst = INFINITY;
+    for (int64_t at = 0; at < count; at++) {
+        const double *input = doubles(x + at * COLUMNS, COLUMNS);
+        double sum = 0, mean = 0, error = 0, most = 0;
+        for (int64_t row = 0; row < ROWS; row++) {
+            const double product = plain_product(&all, row, input, true, &error);
+            logits[row] = cap * tanh(factor * product / cap);
+            most = fmax(most, error);
+            sum += exp(logits[row]), mean += exp(logits[row]) * logits[row];
+        }
+        const double allowed = 2 * most + SUMMING * 64;
+        compare(losses[at], log(sum) - logits[targets[at]], allowed);
+        compare(entropies[at], log(sum) - mean / sum, cap * allowed);
+    }
+    verdict("likelihood of %d", (int)count);
 }
 
 static void check_pointwise(void) {
@@ -403,6 +434,7 @@ int main(int count, char **arguments) {
     check_linear("of three parts", &parts);
     const Weights source = random_weights(BF16, 130, 96, false);
     check_quantized(&source, 4), check_quantized(&source, 8);
+    check_likelihood(3), check_likelihood(33);
     check_pointwise();
     for (int64_t size = 64; size <= 128; size *= 2)
         for (int64_t rows = 1; rows <= 29; rows += rows == 1 ? 7 : 21) {

@@ -23,6 +23,7 @@ SANITIZED = (
     "native/test_linear.py",
     "native/test_blocks.py",
     "native/test_quantized.py",
+    "native/test_likelihood.py",
     "native/test_attention.py",
     "native/test_pointwise.py",
     "native/test_bindings.py",
