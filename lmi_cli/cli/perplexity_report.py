@@ -3,12 +3,11 @@
 import csv
 import io
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lmi_cli.cli.chart import line_chart_text
-from lmi_cli.cli.console import columns, has_colours, one_line
+from lmi_cli.cli.console import one_line
 from lmi_cli.figures import Line
 
 if TYPE_CHECKING:
@@ -26,25 +25,30 @@ _CELL = 12
 _HEADERS = "lines that name files"
 
 
-def scores_as_text(report: "PerplexityReport", *, to_file: bool) -> str:
-    """Everything for a reader; ``to_file`` if it does not go to stdout."""
-    terminal = None if to_file else columns(sys.stdout)
+def scores_as_text(
+    report: "PerplexityReport", terminal: int | None, *, colour: bool
+) -> Iterator[str]:
+    """Everything for a reader, part by part.
+
+    Args:
+        report: The scores.
+        terminal: Width of the terminal; None for none.
+        colour: Whether it shows colours.
+    """
     width = terminal or _WIDE
-    parts = [_comparison(report, width) if len(report.methods) > 1 else _single(report)]
+    yield _comparison(report, width) if len(report.methods) > 1 else _single(report)
     lines = curves(report)
     if max(len(line.x) for line in lines) >= _LEAST_POINTS:
-        chart = line_chart_text(
+        yield "\n" + line_chart_text(
             lines,
             width=min(terminal or _WIDTH, _WIDEST_CHART),
             height=_HEIGHT,
             x_label="position in the source, tokens" if report.each else "position, tokens",
             y_label="nats/token",
-            colour=not to_file and has_colours(),
+            colour=colour,
         )
-        parts.append(chart)
     if len(report.sources) > 1:
-        parts.append(_sources(report, width))
-    return "\n".join(parts)
+        yield "\n" + _sources(report, width)
 
 
 def curves(report: "PerplexityReport") -> list[Line]:

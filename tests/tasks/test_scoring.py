@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from chat_model import TRAINED_LENGTH, shared_model
 from transformers import AutoModelForCausalLM
 
 from lmi_cli.errors import UsageError
-from lmi_cli.journal import Unit
 from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
-from lmi_cli.processes import Processes
+from lmi_cli.processes import Processes, Shared
 from lmi_cli.sources import Corpus
 from lmi_cli.tasks import scored_stream
 from lmi_cli.tasks.events import Note, Progress, follow
@@ -237,15 +235,15 @@ def test_a_state_that_cannot_be_used_is_left_and_that_is_said(
 
 
 class Half(Processes):
-    """One of two processes, which do units in turn and meet in the file of results."""
+    """One of two processes, which meet in the file of results; the second does what is left."""
 
     count = 2
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
 
-    def share(self, units: Sequence[Unit]) -> Iterator[Unit]:
-        yield from islice(units, self.rank, None, self.count)
+    def share(self, units: Sequence[Shared]) -> Iterator[Shared]:
+        yield from units if self.rank else units[::2]
 
 
 def test_two_processes_give_what_one_gives(loaded: Loaded, corpus: Corpora, tmp_path: Path) -> None:
