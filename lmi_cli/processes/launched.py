@@ -108,12 +108,18 @@ class Launched(Processes):
 
     def gather(self, journal: Journal) -> None:
         """See :meth:`Processes.gather`."""
-        found = self.collect(journal.results)
-        with self.first():
-            journal.read()
-            for unit, result in (pair for results in found for pair in results.items()):
-                if unit not in journal.results:
-                    journal.add(json.loads(unit), result)
+        self._wait()
+        journal.read()
+        known = [set(units) for units in self.collect(list(journal.results))]
+        lacking = set.union(*known) - set.intersection(*known)
+        if not lacking:
+            return
+        own = {unit: result for unit, result in journal.results.items() if unit in lacking}
+        for unit, result in (pair for each in self.collect(own) for pair in each.items()):
+            if unit not in journal.results and self.rank:
+                journal.results[unit] = result
+            elif unit not in journal.results:
+                journal.add(json.loads(unit), result)
 
     def fails_first(self) -> bool:
         """Say that this process fails; whether it is the first to do so."""

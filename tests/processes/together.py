@@ -32,8 +32,6 @@ def main(folder: Path) -> None:
         processes.done(1)
     waited = sum(1 for _ in processes.waiting())
     done = processes.done()
-    with processes.first():
-        kept.read()
     processes.gather(kept)
     again = list(processes.share(units[:1]))
     found = {
