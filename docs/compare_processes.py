@@ -6,7 +6,8 @@
 Pieces of the novel with two questions each are evaluated, passkeys are looked for, and its first
 tokens are scored, by one process with one thread and by several with one thread each, in turn, so
 that whatever else the machine does disturbs both alike. All results but time and memory must be
-equal. Printed for each pair are the seconds of both commands, from start to end, and their ratio.
+equal. Printed for each pair are the seconds of both commands, from start to end, and their ratio;
+in brackets those of processor time, of which several processes take more: each loads a model.
 
 ``--kill`` then kills one of the processes in the middle of each command, starts it again, and
 compares what comes of it with the result of one process.
@@ -76,25 +77,29 @@ def compare(command: str, arguments: list[object], count: int, pairs: int) -> bo
         found = {}
         for way in ways if number % 2 == 0 else reversed(ways):
             found[len(way)] = timed(lmi(command, *arguments, *way))
-        (one, one_s), (several, several_s) = found[0], found[2]
+        (one, one_s, one_cpu), (several, several_s, several_cpu) = found[0], found[2]
         same &= one == several
         ratios.append(one_s / several_s)
         result = "equal results" if one == several else "DIFFERENT RESULTS"
-        print(f"{command}: {one_s:.1f} s, {several_s:.1f} s by {count}: {ratios[-1]:.2f}; {result}")
+        print(
+            f"{command}: {one_s:.1f} s ({one_cpu:.1f}), by {count} {several_s:.1f} s "
+            f"({several_cpu:.1f}): {ratios[-1]:.2f} times as fast; {result}",
+            flush=True,
+        )
     print(f"{command}: median {statistics.median(ratios):.2f}")
     return same
 
 
 def kill(command: str, arguments: list[object], keeps: list[object], count: int) -> bool:
     """Kill the last process when something has been kept, start again, and compare."""
-    whole, seconds = timed(lmi(command, *arguments))
+    whole, seconds, _ = timed(lmi(command, *arguments))
     several = lmi(command, *arguments, *keeps, "--processes", count)
     process = subprocess.Popen(several, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(seconds / 3)
     children = sorted(child.pid for child in psutil.Process(process.pid).children())
     os.kill(children[-1], signal.SIGKILL)
     code = process.wait()
-    again, _ = timed(several)
+    again, _, _ = timed(several)
     result = "equal results" if again == whole else "DIFFERENT RESULTS"
     print(f"{command}: killed in the middle (exit code {code}) and started again: {result}")
     return again == whole
@@ -106,11 +111,14 @@ def lmi(*arguments: object) -> list[str]:
     return [*command, "--threads", "1", "--json", "--quiet"]
 
 
-def timed(command: list[str]) -> tuple[Any, float]:
-    """What a command prints, without time and memory, and the seconds that it takes."""
-    started = time.monotonic()
+def timed(command: list[str]) -> tuple[Any, float, float]:
+    """What a command prints, without time and memory, its seconds, and those of processors."""
+    started, before = time.monotonic(), os.times()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return untimed(json.loads(done.stdout)), time.monotonic() - started
+    seconds, after = time.monotonic() - started, os.times()
+    processors = after.children_user - before.children_user
+    processors += after.children_system - before.children_system
+    return untimed(json.loads(done.stdout)), seconds, processors
 
 
 def untimed(value: Any) -> Any:
