@@ -14,9 +14,10 @@ def main(folder: Path) -> None:
     here = place.place()
     if here is None:
         sys.exit(starting.start(2))
-    from lmi_cli.processes.launched import Launched
+    from lmi_cli.processes import launched
 
-    processes = Launched(here)
+    launched._PART = 8  # so that results go in several parts
+    processes = launched.Launched(here)
     with processes.first():
         if processes.rank == 0:
             time.sleep(0.2)
