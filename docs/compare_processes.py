@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-PIECES, PIECE = 8, 14_000
+PIECES, PIECE = 20, 14_000
 """Texts of the evaluation, and the characters of each: about 3,300 tokens."""
 TIMED = ("memory", "timing")
 
@@ -64,8 +64,11 @@ def commands(novel: Path, folder: Path) -> dict[str, tuple[list[object], str]]:
     questions.write_text("".join(json.dumps(record) + "\n" for record in records))
     return {
         "eval": ([questions, "-n", 40], "--predictions"),
-        "passkey": (["--lengths", "2k,4k", "--depths", "3", "--trials", 2], "--results"),
-        "perplexity": ([novel, "--length", "24k", "--compare", "truncate,full"], "--results"),
+        "passkey": (["--lengths", "4k", "--trials", 4], "--results"),
+        "perplexity": (
+            [novel, "--length", "20k", "--compare", "lm-infinite,streaming-llm"],
+            "--results",
+        ),
     }
 
 
