@@ -134,6 +134,12 @@ class ProgressDisplay:
         self._task = None
 
 
+def show_cursor() -> None:
+    """Show the cursor again that a bar has hidden."""
+    if _is_terminal():
+        Console(stderr=True).show_cursor()
+
+
 def _is_terminal() -> bool:
     try:
         return sys.stderr is not None and sys.stderr.isatty()
