@@ -18,10 +18,12 @@ from lmi_cli.cli.request import (
     METHOD,
     MODEL,
     OUTPUT,
+    PROCESSES,
     REREADING,
     Request,
 )
 from lmi_cli.cli.session import Opened, Session, open_sources
+from lmi_cli.cli.sharing import done_by_others, joined, require_files
 from lmi_cli.errors import NoInputError, RequirementError, UsageError
 from lmi_cli.figures import THEMES, heat_maps, require_figure
 from lmi_cli.journal import Journal
@@ -42,7 +44,7 @@ _WIDTH = 100
 class PasskeyRequest(Request):
     """Options of ``lmi passkey``."""
 
-    panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, OUTPUT, MESSAGES)
+    panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, PROCESSES, OUTPUT, MESSAGES)
     omitted: ClassVar[tuple[str, ...]] = ("no_stream", "strict", *REREADING)
 
     lengths: str = GRID("--lengths N,...", "Prompt lengths in tokens, as in 4k,16k.", "4k,8k")
@@ -97,6 +99,11 @@ class PasskeyRequest(Request):
 
 def command(request: PasskeyRequest) -> None:
     """Hide values at several depths of texts of several lengths, and ask for them."""
+    with joined(request) as (own, processes):
+        _run(own, processes)
+
+
+def _run(request: PasskeyRequest, processes: Processes) -> None:
     lengths, depths = counts(request.lengths), _percentages(request.depths)
     if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 0:
         raise UsageError("the grid is empty: lengths, depths, --trials and -n start at 1")
@@ -108,13 +115,16 @@ def command(request: PasskeyRequest) -> None:
     sink = Output(request.output)
     _require_files(request)
     own_text = _own_text(request, needle)
-    processes = Processes()
+    if done_by_others(request):
+        return
     with Session(request) as session:
-        opened = session.load()
+        with processes.first():
+            opened = session.load()
         from lmi_cli.tasks.haystacks import haystack_of
         from lmi_cli.tasks.passkey import PasskeyGrid, passkey
 
-        journal = Journal(request.results, _identity(session, request, opened))
+        with processes.first():  # all begin with the same results
+            journal = Journal(request.results, _identity(session, request, opened))
         if journal.damaged:
             session.say(f"{request.results}: {journal.damaged} damaged lines were left out")
         tokenizer = opened.loaded.tokenizer
@@ -224,6 +234,7 @@ def _own_text(request: PasskeyRequest, needle: "Needle") -> str | None:
     require_haystack(needle, request.haystack)
     if request.haystack is None or request.haystack in HAYSTACKS:
         return None
+    require_files(request, [request.haystack])
     corpus = open_sources([request.haystack], request)
     text = "".join(block.text for block in corpus.blocks)
     if not corpus.sources:

@@ -46,11 +46,11 @@ def tally(cell: "Cell") -> str:
     return f"{score:.4g}/{len(cell.trials)}"
 
 
-def as_map(report: "WayReport", name: str, *, totals: bool = False) -> HeatMap:
+def as_map(report: "WayReport", name: str, *, totals: bool = False, alone: bool = False) -> HeatMap:
     """A row for each depth, a column for each length, and the mean score in the cells.
 
-    With ``totals``, a row for all depths follows; and if answers were based on more than the
-    window, one for what the window alone would have given.
+    With ``totals``, a row for all depths follows; with ``alone``, if answers were based on more
+    than the window, one for what the window alone would have given.
     """
     lengths = list(dict.fromkeys(cell.length for cell in report.cells))
     depths = list(dict.fromkeys(cell.depth for cell in report.cells))
@@ -63,10 +63,10 @@ def as_map(report: "WayReport", name: str, *, totals: bool = False) -> HeatMap:
         table = [[cells[length, depth] for depth in depths] for length in lengths]
         rows.append("all")
         values.append([_mean([cell.accuracy for cell in column]) for column in table])
-        alone = [_mean([cell.window_accuracy for cell in column]) for column in table]
-        if any(share is not None for share in alone):
+        window = [_mean([cell.window_accuracy for cell in column]) for column in table]
+        if alone and any(share is not None for share in window):
             rows.append("window")
-            values.append(alone)
+            values.append(window)
     return HeatMap(name, rows, [f"{length:,}" for length in lengths], values)
 
 
@@ -78,9 +78,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def as_text(report: "PasskeyReport", width: int, *, colour: bool) -> str:
     """A heat map for each way, in percent of right answers."""
     names = way_names([each.way for each in report.ways])
+    alone = all(each.way.name != "window" for each in report.ways)  # which has a map of its own
     maps = [
         heat_map_text(
-            as_map(way, name, totals=True),
+            as_map(way, name, totals=True, alone=alone),
             width=width,
             row_label="depth",
             column_label="length in tokens",

@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,15 +12,17 @@ from lmi_cli import __version__
 from lmi_cli.cli import closing, envelope
 from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import compared, method_choice
-from lmi_cli.cli.console import Output, mebibytes, require_writable, write_file
+from lmi_cli.cli.console import Output, columns, mebibytes, require_writable, write_file
 from lmi_cli.cli.dry_run import dry_run_of_scoring
 from lmi_cli.cli.perplexity_report import curves, rows_as_csv, scores_as_text
-from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
+from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, PROCESSES, SOURCES, Request
 from lmi_cli.cli.session import Opened, Session, open_sources, piped_source, require_whole_input
+from lmi_cli.cli.sharing import done_by_others, joined, require_files
 from lmi_cli.errors import PartialError, UsageError
 from lmi_cli.figures import THEMES, line_chart, require_figure
 from lmi_cli.journal import Journal
 from lmi_cli.memory import peak_rss_bytes
+from lmi_cli.processes import Processes
 
 if TYPE_CHECKING:
     from lmi_cli.tasks.losses import Score
@@ -34,7 +37,7 @@ _ANY_LENGTH = 2**53
 class PerplexityRequest(Request):
     """Options of ``lmi perplexity``."""
 
-    panels: ClassVar[tuple[str, ...]] = (SOURCES, MODEL, METHOD, OUTPUT, MESSAGES)
+    panels: ClassVar[tuple[str, ...]] = (SOURCES, MODEL, METHOD, PROCESSES, OUTPUT, MESSAGES)
     omitted: ClassVar[tuple[str, ...]] = ("no_stream",)
 
     arguments: list[str] | None = argument("SOURCE...", "Files, folders, or - for standard input.")
@@ -67,11 +70,18 @@ class PerplexityRequest(Request):
     plot: Path | None = SCORING(
         "--plot FILE", "Draw the curve over position: a .png, .svg or .pdf file."
     )
-    theme: str = SCORING("--theme NAME", f"Theme of --plot: {' or '.join(THEMES)}.", "light")
+    theme: str = SCORING(
+        "--theme NAME", f"Colours of the figure: {' or '.join(THEMES)}.", next(iter(THEMES))
+    )
 
 
 def command(request: PerplexityRequest) -> None:
     """Score documents: perplexity, bits per byte, and the curve by position."""
+    with joined(request) as (own, processes):
+        _score(own, processes)
+
+
+def _score(request: PerplexityRequest, processes: Processes) -> None:
     length = request.length
     if length is not None and length < 2:
         raise UsageError(f"--length {length}: at least 2 tokens are needed to score 1")
@@ -81,12 +91,16 @@ def command(request: PerplexityRequest) -> None:
     if request.dry_run:
         dry_run_of_scoring(requests, paths, length, each=request.each, strides=strides)
         return
+    require_files(request, paths)
     corpus = open_sources(paths, request)
     sink = Output(request.output)
-    _require_files(request)
+    _require_writable(request)
     choices = [method_choice(each) for each in requests]
+    if done_by_others(request):
+        return
     with Session(request) as session:
-        opened = session.load()
+        with processes.first():
+            opened = session.load()
         from lmi_cli.tasks.perplexity import perplexity
         from lmi_cli.tasks.scoring import ScoringMethod, ScoringRequest
         from lmi_cli.text.stream import TokenStream
@@ -102,7 +116,10 @@ def command(request: PerplexityRequest) -> None:
             run=_identity(opened, chunk),
         )
         stream = TokenStream(corpus, opened.loaded.tokenizer)
-        report = session.follow(perplexity(opened.loaded, stream, scoring), "scoring")
+        task = perplexity(opened.loaded, stream, scoring, processes)
+        report = session.follow(task, "scoring")
+    if processes.rank:
+        return
     require_whole_input(corpus.sources, corpus.skipped, request)
     if report.short:
         text = f"the text has {report.tokens:,} tokens, fewer than {length:,}"
@@ -113,9 +130,11 @@ def command(request: PerplexityRequest) -> None:
     if request.json:
         sink.write(_as_json(opened, report))
     else:
-        sink.write(scores_as_text(report, to_file=request.output is not None))
+        width = None if request.output is not None else columns(sys.stdout)
+        for text in scores_as_text(report, width, colour=sink.coloured):
+            sink.write(text, coloured=True)
     sink.close()
-    for line in (*_closing(report, request), *closing.input_lines(report)):
+    for line in (*_closing(report, request, processes), *closing.input_lines(report)):
         session.say(line)
 
 
@@ -155,7 +174,7 @@ def _strides(requests: Sequence[Request], stride: int | None) -> list[int | None
     return [None if cut is None else stride for cut in cuts]
 
 
-def _require_files(request: PerplexityRequest) -> None:
+def _require_writable(request: PerplexityRequest) -> None:
     """Check, before any work is done, that files can be written afterwards."""
     for path in (request.nll_out, request.csv, request.plot, request.results):
         if path is not None:
@@ -197,14 +216,16 @@ def _write_files(request: PerplexityRequest, opened: Opened, report: "Perplexity
         )
 
 
-def _closing(report: "PerplexityReport", request: PerplexityRequest) -> list[str]:
+def _closing(
+    report: "PerplexityReport", request: PerplexityRequest, processes: Processes
+) -> list[str]:
     """The time that each method took, and the memory."""
-    lines = []
+    lines, together = [], " by all processes together" if processes.count > 1 else ""
     for score in report.methods:
         name = f"{score.method['name']}: " if len(report.methods) > 1 else ""
         seconds, speed = score.timing.prefill_s, score.timing.prefill_tok_per_s or 0.0
         if seconds:
-            lines.append(f"{name}scored in {seconds:.1f} s ({speed:,.0f} tok/s)")
+            lines.append(f"{name}scored in {seconds:.1f} s ({speed:,.0f} tok/s{together})")
         else:
             lines.append(f"{name}all results come from {request.results}")
     lines[-1] += f", peak memory {mebibytes(peak_rss_bytes())}"

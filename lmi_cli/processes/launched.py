@@ -1,8 +1,9 @@
 """Several processes: torch.distributed, set up by accelerate.
 
-What goes from one process to another is small, so it goes over gloo and a store, whatever the
-processes compute on. They wait for each other by asking the store again and again, for Python
-hears of a signal only between two calls. Imported only where there are several processes.
+What goes from one process to another is small, so it goes through the store by which the processes
+have found each other, whatever they compute on: numbers, and JSON, since objects would be pickled.
+They wait for each other by asking the store again and again, for Python hears of a signal only
+between two calls. Imported only where there are several processes.
 """
 
 import contextlib
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
@@ -28,6 +28,8 @@ from lmi_cli.processes import Processes, Shared
 from lmi_cli.processes.place import THREADS, GroupPlace, threads_of_each
 
 _ASK_EVERY_S = 0.05
+_PART = 2**22
+"""Bytes that are put into the store at once: it takes up to twice as many."""
 _LOOPBACK = ("lo", "lo0")
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
@@ -101,19 +103,28 @@ class Launched(Processes):
 
     def collect(self, value: Any) -> list[Any]:
         """See :meth:`Processes.collect`."""
+        key, text = f"collect {next(self._calls)}", json.dumps(value)
+        parts = range(0, len(text), _PART)
+        for part in parts:
+            self._store.set(f"{key} {self.rank} {part}", text[part : part + _PART])
+        self._store.set(f"{key} {self.rank}", str(len(text)))
         self._wait()
-        with _ended_by_signal():
-            collected: list[Any] = gather_object([value])
-        return collected
+        return [json.loads(self._text(f"{key} {rank}")) for rank in range(self.count)]
 
     def gather(self, journal: Journal) -> None:
         """See :meth:`Processes.gather`."""
-        found = self.collect(journal.results)
-        with self.first():
-            journal.read()
-            for unit, result in (pair for results in found for pair in results.items()):
-                if unit not in journal.results:
-                    journal.add(json.loads(unit), result)
+        self._wait()
+        journal.read()
+        known = [set(units) for units in self.collect(list(journal.results))]
+        lacking = set.union(*known) - set.intersection(*known)
+        if not lacking:
+            return
+        own = {unit: result for unit, result in journal.results.items() if unit in lacking}
+        for unit, result in (pair for each in self.collect(own) for pair in each.items()):
+            if unit not in journal.results and self.rank:
+                journal.results[unit] = result
+            elif unit not in journal.results:
+                journal.add(json.loads(unit), result)
 
     def fails_first(self) -> bool:
         """Say that this process fails; whether it is the first to do so."""
@@ -133,6 +144,10 @@ class Launched(Processes):
     def _wait(self) -> None:
         for _ in self.waiting():
             pass
+
+    def _text(self, key: str) -> str:
+        parts = range(0, self._number(key), _PART)
+        return b"".join(self._store.get(f"{key} {part}") for part in parts).decode()
 
     def _number(self, key: str) -> int:
         """A number in the store; 0 if it is not there, for which the store itself would wait."""

@@ -155,7 +155,6 @@ class _Run:
     def work(self, processes: Processes) -> Generator[Progress | Note | CellDone, None, None]:
         """Do those trials that fall to this process and have no result yet."""
         total = sum(text[0] * len(self._missing(text)) for text in self._texts)
-        total = -(-total // processes.count)
         done = 0
         noted: set[str] = set()
 
@@ -168,7 +167,11 @@ class _Run:
             return event if new else None
 
         shared: dict[tuple[int, tuple[int, ...]], SharedTexts] = {}
-        for unit in processes.share([self._unit(text) for text in self._texts]):
+        shown = set[tuple[int, int, float]]()
+        texts = self._texts
+        if processes.count > 1:  # the longest first, so that none is left to one process alone
+            texts = sorted(texts, key=lambda text: -text[0])
+        for unit in processes.share([self._unit(text) for text in texts]):
             text = (int(unit["length"]), float(unit["depth"]), int(unit["trial"]))
             for planned in self._missing(text):
                 at = text[0], planned.ways
@@ -178,11 +181,16 @@ class _Run:
                 task = self._do(text, planned, shared[at])
                 steps: Generator[Progress | Note, None, None] = relay(task, overall)
                 yield from steps
-                done += text[0]
-                yield Progress(min(done, total), total)
-            for way in self._ways:
-                if all(self._unit((*text[:2], n), way) in self._journal for n in self._trials):
+                done = processes.done(text[0])
+                yield Progress(done, total)
+            for number, way in enumerate(self._ways):
+                cell = number, *text[:2]
+                units = (self._unit((*text[:2], n), way) for n in self._trials)
+                if cell not in shown and all(unit in self._journal for unit in units):
+                    shown.add(cell)
                     yield CellDone(way, self._cell(way, *text[:2]))
+        for _ in processes.waiting():
+            yield Progress(processes.done(), total)
 
     def report(self, processes: Processes) -> PasskeyReport:
         """What follows from all results."""
@@ -268,7 +276,7 @@ class _Run:
             # What is seen whole is answered in one way only.
             answer = whole or follow(asker.ask(quiz.question))
             seconds = asker.timing.decode_s
-            self._generated += answer.tokens
+            self._generated += 0 if whole else answer.tokens
             self._timing.add_decode(self._generated, seconds)
             whole = answer if answer.answered_from == "whole" else None
             window = None

@@ -64,7 +64,6 @@ class PerplexityReport:
         tokens: Tokens of all texts, whether scored or not.
         requested: Number of tokens asked for; None for all.
         each: Whether sources were scored by themselves.
-        finished: Whether all was found in the file of results.
     """
 
     methods: list[MethodScore]
@@ -73,7 +72,6 @@ class PerplexityReport:
     each: bool
     sources: list[SourceReport]
     skipped: list[Skipped]
-    finished: bool
 
     @property
     def short(self) -> bool:
@@ -88,6 +86,9 @@ def perplexity(
     processes: Processes | None = None,
 ) -> Generator[Progress | Note, None, PerplexityReport]:
     """Score a text, or each of its sources, by one method or by several.
+
+    Several ``processes`` share the methods, the texts, and the windows of methods that truncate;
+    all have the same report in the end.
 
     Every token except the first of a text is scored once, given the earlier tokens that the method
     lets it see; see :mod:`lmi_cli.tasks.scoring` for methods that truncate. Behind a BOS token, the
@@ -111,26 +112,35 @@ def perplexity(
     works = [ScoringWork(model, request, method, texts.texts) for method in request.methods]
     for plan in {id(job.plan): job.plan for work in works for job in work.jobs}.values():
         require_memory(model, plan)
-    journal = Journal(request.results, {**request.run, "losses": request.keep_nll})
+    with processes.first():  # all begin with the same results
+        journal = Journal(request.results, {**request.run, "losses": request.keep_nll})
     if journal.damaged:
         yield Note(f"{request.results}: damaged lines ({journal.damaged:,}) are done again")
     jobs = {key(job.unit): job for work in works for job in work.jobs}
     left = [job for job in jobs.values() if not job.done(journal)]
-    total = None if lazily else sum(job.cost for job in left)
+    if processes.count > 1:
+        left.sort(key=lambda job: -job.cost)  # what takes longest is begun first
+        if 0 < len(left) < processes.count:
+            yield Note(
+                f"{len(left)} of {processes.count} processes have work, since a text that is read "
+                "in one pass is not divided"
+            )
     for work in works:
         work.take_up(journal)
-    done = 0  # tokens read by this process
-    for unit in processes.share([job.unit for job in jobs.values()]):
-        job = jobs[key(unit)]
-        if job.done(journal):
-            continue
+    total = None if lazily else sum(job.cost for job in left)
+    done, note = 0, ""
+    for job in processes.share(left):
+        before = 0  # tokens of the job that have been read
         for event in job.work.score(job, journal):
             if isinstance(event, Note):
                 yield event
                 continue
-            expected = texts.expected(event.done) if total is None else total
-            yield Progress(done + event.done, expected, note=job.work.estimate)
-        done += job.cost
+            done, before = processes.done(event.done - before), event.done
+            expected = texts.expected(done) if total is None else total
+            note = job.work.estimate
+            yield Progress(done, expected, note=note)
+    for _ in processes.waiting():
+        yield Progress(processes.done(), total, note=note)
     processes.gather(journal)
     for note in stream.notes:
         yield Note(note)
@@ -141,7 +151,6 @@ def perplexity(
         each=request.each,
         sources=source_reports(stream.corpus.sources, texts.counts),
         skipped=list(stream.corpus.skipped),
-        finished=not left,
     )
 
 
