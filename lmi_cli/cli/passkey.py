@@ -126,7 +126,8 @@ def _run(request: PasskeyRequest, processes: Processes) -> None:
         with processes.first():  # all begin with the same results
             journal = Journal(request.results, _identity(session, request, opened))
         if journal.damaged:
-            session.say(f"{request.results}: {journal.damaged} damaged lines were left out")
+            lines = "line" if journal.damaged == 1 else "lines"
+            session.say(f"{journal.damaged} damaged {lines} of {request.results} left out")
         tokenizer = opened.loaded.tokenizer
         grid = PasskeyGrid(
             lengths,

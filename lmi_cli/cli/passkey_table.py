@@ -46,8 +46,7 @@ def tally(cell: "Cell") -> str:
     return f"{score:.4g}/{len(cell.trials)}"
 
 
-def as_map(
-    report: "WayReport", name: str, *, totals: bool = False, alone: bool = False) -> HeatMap:
+def as_map(report: "WayReport", name: str, *, totals: bool = False, alone: bool = False) -> HeatMap:
     """A row for each depth, a column for each length, and the mean score in the cells.
 
     With ``totals``, a row for all depths follows; with ``alone``, if answers were based on more
