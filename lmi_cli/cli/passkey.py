@@ -104,7 +104,8 @@ def command(request: PasskeyRequest) -> None:
 
 
 def _run(request: PasskeyRequest, processes: Processes) -> None:
-    lengths, depths = counts(request.lengths), _percentages(request.depths)
+    lengths = list(dict.fromkeys(counts(request.lengths)))
+    depths = _percentages(request.depths)
     if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 0:
         raise UsageError("the grid is empty: lengths, depths, --trials and -n start at 1")
     least, ways = _required(request.min_accuracy), _ways(request)
