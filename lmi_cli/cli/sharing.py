@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from lmi_cli.cli.console import message
+from lmi_cli.cli.progress import show_cursor
 from lmi_cli.cli.request import Request
 from lmi_cli.errors import LmiError, UsageError
 from lmi_cli.processes import Processes, place, starting
 
 _MOST = 256
-_INTERRUPTED = 130
+_INTERRUPTED, _KILLED = 130, 9
 
 Asked = TypeVar("Asked", bound=Request)
 
@@ -47,8 +48,8 @@ def joined(request: Asked) -> Iterator[tuple[Asked, Processes]]:
             "--device-map and --max-memory spread one model, but each process loads its own",
             hint="leave them out, or use one process",
         )
-    if place.is_supervised():
-        starting.end_with_parent()
+    if here.folder is not None:
+        starting.end_with_parent(here.folder)
     from lmi_cli.processes.launched import Launched
 
     processes = Launched(here)
@@ -114,8 +115,9 @@ def done_by_others(request: Request) -> bool:
     try:
         code = starting.start(request.processes or 1, request.threads)
     except starting.EndedBySignalError as error:
+        show_cursor()  # the process that has hidden it cannot do so
         message(f"lmi: {error}")
-        if error.number == 9:
+        if error.number == _KILLED:
             message("     hint: the memory may have run out; try fewer processes")
         raise SystemExit(128 + error.number) from None
     if code:

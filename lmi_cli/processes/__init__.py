@@ -54,7 +54,7 @@ class Processes:
         yield
 
     def collect(self, value: Any) -> list[Any]:
-        """One value of each process, by rank; each process gets all. A value is plain data."""
+        """One value of each process, by rank; each process gets all. A value is plain JSON."""
         return [value]
 
     def gather(self, journal: Journal) -> None:

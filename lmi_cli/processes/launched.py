@@ -1,8 +1,9 @@
 """Several processes: torch.distributed, set up by accelerate.
 
-What goes from one process to another is small, so it goes over gloo and a store, whatever the
-processes compute on. They wait for each other by asking the store again and again, for Python
-hears of a signal only between two calls. Imported only where there are several processes.
+What goes from one process to another is small, so it goes through the store by which the processes
+have found each other, whatever they compute on: numbers, and JSON, since objects would be pickled.
+They wait for each other by asking the store again and again, for Python hears of a signal only
+between two calls. Imported only where there are several processes.
 """
 
 import contextlib
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
@@ -28,6 +28,8 @@ from lmi_cli.processes import Processes, Shared
 from lmi_cli.processes.place import THREADS, GroupPlace, threads_of_each
 
 _ASK_EVERY_S = 0.05
+_PART = 2**22
+"""Bytes that are put into the store at once: it takes up to twice as many."""
 _LOOPBACK = ("lo", "lo0")
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
@@ -52,10 +54,10 @@ class Launched(Processes):
             url = Path(place.folder, "store").as_uri()
             _stay_on_this_machine()
         try:
-            with _ended_by_signals(), warnings.catch_warnings():
+            with _ended_by_signal(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 store, _, _ = next(rendezvous(url, place.rank, place.count))
-                state = PartialState(
+                PartialState(
                     cpu=True,
                     store=PrefixStore("accelerate", store),
                     rank=place.rank,
@@ -65,7 +67,6 @@ class Launched(Processes):
             reason = str(error).strip().partition("\n")[0]
             raise ResourceError(f"the other processes cannot be reached: {reason}") from error
         self._store = PrefixStore("lmi", store)
-        self._state = state
 
     def share(self, units: Sequence[Shared]) -> Iterator[Shared]:
         """See :meth:`Processes.share`: who has done a unit takes the next one that nobody has."""
@@ -102,19 +103,28 @@ class Launched(Processes):
 
     def collect(self, value: Any) -> list[Any]:
         """See :meth:`Processes.collect`."""
+        key, text = f"collect {next(self._calls)}", json.dumps(value)
+        parts = range(0, len(text), _PART)
+        for part in parts:
+            self._store.set(f"{key} {self.rank} {part}", text[part : part + _PART])
+        self._store.set(f"{key} {self.rank}", str(len(text)))
         self._wait()
-        with _ended_by_signals():
-            collected: list[Any] = gather_object([value])
-        return collected
+        return [json.loads(self._text(f"{key} {rank}")) for rank in range(self.count)]
 
     def gather(self, journal: Journal) -> None:
         """See :meth:`Processes.gather`."""
-        found = self.collect(journal.results)
-        with self.first():
-            journal.read()
-            for unit, result in (pair for results in found for pair in results.items()):
-                if unit not in journal.results:
-                    journal.add(json.loads(unit), result)
+        self._wait()
+        journal.read()
+        known = [set(units) for units in self.collect(list(journal.results))]
+        lacking = set.union(*known) - set.intersection(*known)
+        if not lacking:
+            return
+        own = {unit: result for unit, result in journal.results.items() if unit in lacking}
+        for unit, result in (pair for each in self.collect(own) for pair in each.items()):
+            if unit not in journal.results and self.rank:
+                journal.results[unit] = result
+            elif unit not in journal.results:
+                journal.add(json.loads(unit), result)
 
     def fails_first(self) -> bool:
         """Say that this process fails; whether it is the first to do so."""
@@ -135,21 +145,23 @@ class Launched(Processes):
         for _ in self.waiting():
             pass
 
+    def _text(self, key: str) -> str:
+        parts = range(0, self._number(key), _PART)
+        return b"".join(self._store.get(f"{key} {part}") for part in parts).decode()
+
     def _number(self, key: str) -> int:
         """A number in the store; 0 if it is not there, for which the store itself would wait."""
         return int(self._store.get(key)) if self._store.check([key]) else 0
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let signals end the process at once: there is nothing to clean up, and a call may block."""
-    numbers = [signal.SIGTERM]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+def _ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM end the process at once, without clean-up, for a call that may block."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stay_on_this_machine() -> None:

@@ -6,6 +6,7 @@ input does, which only this process holds open. Imports the standard library and
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,12 +111,13 @@ def _end(running: "Sequence[subprocess.Popen[bytes]]") -> None:
             process.stdin.close()
 
 
-def end_with_parent() -> None:
-    """End this process when the one that has started it is gone."""
+def end_with_parent(folder: str) -> None:
+    """End this process when the one that has started it is gone, and remove its folder."""
 
     def watch() -> None:
         while os.read(0, 1):
             pass
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(128 + getattr(signal, "SIGHUP", 1))
 
     threading.Thread(target=watch, daemon=True).start()
