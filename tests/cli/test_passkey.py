@@ -167,7 +167,7 @@ def test_the_least_accuracy_sets_the_exit_code(lmi: Run, model: str, tmp_path: P
         (("--min-accuracy", "most"), "expected a share, as in 0.9 or 90%"),
         (("--plot", "x.bmp"), ".png, .svg, .pdf"),
         (("--theme", "blue"), "unknown value 'blue' for --theme"),
-        (("-n", "-1"), "the grid is empty"),
+        (("-n", "-1"), "the smallest is 0"),
         (("--csv", "no-folder/x.csv"), "there is no folder"),
     ],
 )
