@@ -100,13 +100,19 @@ class PasskeyRequest(Request):
 def command(request: PasskeyRequest) -> None:
     """Hide values at several depths of texts of several lengths, and ask for them."""
     with joined(request) as (own, processes):
-        _run(own, processes)
+        fault = _run(own, processes)
+    if fault is not None:
+        raise RequirementError(fault)
 
 
-def _run(request: PasskeyRequest, processes: Processes) -> None:
-    lengths, depths = counts(request.lengths), _percentages(request.depths)
-    if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 0:
-        raise UsageError("the grid is empty: lengths, depths, --trials and -n start at 1")
+def _run(request: PasskeyRequest, processes: Processes) -> str | None:
+    """Do it all; return what is wrong with the result if it is not as good as required."""
+    lengths = list(dict.fromkeys(counts(request.lengths)))
+    depths = _percentages(request.depths)
+    if not lengths or not depths or request.trials < 1:
+        raise UsageError("the grid is empty: lengths, depths and --trials start at 1")
+    if request.max_new_tokens < 0:
+        raise UsageError(f"--max-new-tokens {request.max_new_tokens}: the smallest is 0")
     least, ways = _required(request.min_accuracy), _ways(request)
     from lmi_cli.tasks.needles import Needle
 
@@ -116,7 +122,7 @@ def _run(request: PasskeyRequest, processes: Processes) -> None:
     _require_files(request)
     own_text = _own_text(request, needle)
     if done_by_others(request):
-        return
+        return None
     with Session(request) as session:
         with processes.first():
             opened = session.load()
@@ -126,7 +132,8 @@ def _run(request: PasskeyRequest, processes: Processes) -> None:
         with processes.first():  # all begin with the same results
             journal = Journal(request.results, _identity(session, request, opened))
         if journal.damaged:
-            session.say(f"{request.results}: {journal.damaged} damaged lines were left out")
+            lines = "line" if journal.damaged == 1 else "lines"
+            session.say(f"{journal.damaged} damaged {lines} of {request.results} left out")
         tokenizer = opened.loaded.tokenizer
         grid = PasskeyGrid(
             lengths,
@@ -157,7 +164,7 @@ def _run(request: PasskeyRequest, processes: Processes) -> None:
         )
         report = session.follow(task, "passkey", show)
     if processes.rank:
-        return
+        return None
     if request.json:
         sink.write(as_json(opened, report, grid, request))
     else:
@@ -177,8 +184,7 @@ def _run(request: PasskeyRequest, processes: Processes) -> None:
         )
     for line in closing(report):
         session.say(line)
-    if least is not None:
-        _require_accuracy(report, names, least)
+    return None if least is None else _shortfall(report, names, least)
 
 
 def _percentages(text: str) -> list[float]:
@@ -270,12 +276,11 @@ def _identity(session: Session, request: PasskeyRequest, opened: Opened) -> dict
     }
 
 
-def _require_accuracy(report: "PasskeyReport", names: Sequence[str], least: float) -> None:
-    """End with an error if one of the ways has less than what was asked for."""
+def _shortfall(report: "PasskeyReport", names: Sequence[str], least: float) -> str | None:
+    """What is wrong if one of the ways has a lower accuracy than was asked for."""
     low = [
         f"{way.accuracy:.1%}" + (f" of {name}" if len(names) > 1 else "")
         for way, name in zip(report.ways, names, strict=True)
         if way.accuracy < least
     ]
-    if low:
-        raise RequirementError(f"accuracy {', '.join(low)} is below --min-accuracy {least:.1%}")
+    return f"accuracy {', '.join(low)} is below --min-accuracy {least:.1%}" if low else None
