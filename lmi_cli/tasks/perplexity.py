@@ -64,7 +64,6 @@ class PerplexityReport:
         tokens: Tokens of all texts, whether scored or not.
         requested: Number of tokens asked for; None for all.
         each: Whether sources were scored by themselves.
-        finished: Whether all was found in the file of results.
     """
 
     methods: list[MethodScore]
@@ -73,7 +72,6 @@ class PerplexityReport:
     each: bool
     sources: list[SourceReport]
     skipped: list[Skipped]
-    finished: bool
 
     @property
     def short(self) -> bool:
@@ -153,7 +151,6 @@ def perplexity(
         each=request.each,
         sources=source_reports(stream.corpus.sources, texts.counts),
         skipped=list(stream.corpus.skipped),
-        finished=not left,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from chat_model import TRAINED_LENGTH, shared_model
 from transformers import AutoModelForCausalLM
 
+from lmi_cli.cache.state import StreamState
 from lmi_cli.errors import UsageError
 from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
@@ -176,14 +177,26 @@ def stopped(
     task.close()
 
 
+def save_within_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the state whenever it is a quarter into a piece, and at no other time."""
+    save = scored_stream.StateBeside.save
+
+    def saved(self: scored_stream.StateBeside, state: StreamState, position: int) -> None:
+        if position % PIECE_TOKENS == PIECE_TOKENS // 4:
+            save(self, state, position)
+
+    monkeypatch.setattr(scored_stream, "FIRST_SAVE_S", 0.0)
+    monkeypatch.setattr(scored_stream, "_SAVE_SHARE", 0)
+    monkeypatch.setattr(scored_stream.StateBeside, "save", saved)
+
+
 @pytest.mark.parametrize("name", ["lm-infinite", "sir-llm", "full", "truncate"])
 def test_an_interrupted_run_goes_on_to_the_same_figures(
     loaded: Loaded, corpus: Corpora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(scored_stream, "FIRST_SAVE_S", 0.0)
-    monkeypatch.setattr(scored_stream, "_SAVE_SHARE", 0)
-    pieces = 1 if name in ("full", "sir-llm") else 2  # which take longer
-    options: dict[str, Any] = {"keep_nll": True, "chunk": 150}
+    save_within_pieces(monkeypatch)
+    pieces = 1 if name in ("full", "sir-llm") else 2  # as they take longer
+    options: dict[str, Any] = {"keep_nll": True, "chunk": 128}
     options["length"] = pieces * PIECE_TOKENS + 700
     whole = run(loaded, corpus(LONG), method(name), **options)
     options["results"] = results = tmp_path / "r.jsonl"
