@@ -52,15 +52,15 @@ def dry_run(
     *,
     label: str | None = None,
     keep: str | None = None,
-) -> None:
+) -> "InspectReport | None":
     """Report on ``paths`` as a command would read them, or on the contents of a state file.
 
     ``label`` is as for :func:`lmi_cli.cli.choices.prompts_of`, and ``keep`` as for
-    :func:`lmi_cli.cli.choices.memory_choice`.
+    :func:`lmi_cli.cli.choices.memory_choice`. Returns what was found, None of a state file.
     """
     if (path := state_file(paths)) is not None:
         _show_state_file(path, request)
-        return
+        return None
     from lmi_cli.tasks.plan import plan_reading
 
     def planned(known: "KnownModel", tokens: int) -> "Plan":
@@ -70,7 +70,7 @@ def dry_run(
 
     memory_choice(request, keep)  # checked before anything is read
     require_no_method(request)
-    _report(command, request, paths, planned)
+    return _report(command, request, paths, planned)
 
 
 def dry_run_of_scoring(request: Request, paths: Sequence[str], length: int | None) -> None:
@@ -107,7 +107,9 @@ def dry_run_of_parts(
     _report("summarize", request, paths, planned)
 
 
-def _report(command: str, request: Request, paths: Sequence[str], planned: Planner) -> None:
+def _report(
+    command: str, request: Request, paths: Sequence[str], planned: Planner
+) -> "InspectReport":
     corpus = open_sources(paths, request)
     sink = Output(request.output)
     with Session(request) as session:
@@ -133,6 +135,7 @@ def _report(command: str, request: Request, paths: Sequence[str], planned: Plann
             session.say(note)
         for line in closing.issue_lines(report.sources):
             session.say(line)
+    return report
 
 
 def _show_state_file(path: Path, request: Request) -> None:

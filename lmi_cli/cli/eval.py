@@ -20,7 +20,7 @@ from lmi_cli.cli.choices import (
 )
 from lmi_cli.cli.console import Output, require_writable, write_file
 from lmi_cli.cli.eval_files import record_files
-from lmi_cli.cli.eval_table import results_table, tasks_json, tasks_table
+from lmi_cli.cli.eval_table import results_rows, results_table, tasks_json, tasks_table
 from lmi_cli.cli.request import (
     GENERATION,
     MEMORY,
@@ -31,6 +31,7 @@ from lmi_cli.cli.request import (
     SOURCES,
     Request,
 )
+from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
 from lmi_cli.cli.session import Opened, Session, open_sources, require_whole_input
 from lmi_cli.engine import ANSWER_TOKENS
 from lmi_cli.errors import UsageError
@@ -81,6 +82,8 @@ class EvalCommandRequest(Request):
         "--predictions FOLDER",
         "Keep each answer there, and the results; an interrupted run goes on from it.",
     )
+    csv: Path | None = csv_option(RECORDS, "a row for each task, method and metric")
+    jsonl: Path | None = jsonl_option(RECORDS, "a row for each task, method and metric")
     max_new_tokens: int = RECORDS(
         "--max-new-tokens -n N", "Longest answer, in tokens; 0 is that of the data set.", 0
     )
@@ -97,6 +100,7 @@ def command(request: EvalCommandRequest) -> None:
         require_no_method(each)
     sampling_of(requests[0])
     sink = Output(request.output)
+    require_row_files(request.csv, request.jsonl)
     _require_no_file(request.predictions)
     files = record_files(request.arguments or [], request.data, request.named)
     from lmi_cli.evaluation.files import read_tasks
@@ -131,6 +135,7 @@ def command(request: EvalCommandRequest) -> None:
     else:
         sink.write(results_table(tasks, figures))
     sink.close()
+    write_row_files(request.csv, request.jsonl, results_rows(tasks, figures))
 
 
 def _require_no_file(folder: Path | None) -> None:
