@@ -21,6 +21,7 @@ from lmi_cli.cli.tree import tree_lines
 from lmi_cli.engine import CHUNK
 from lmi_cli.memory import peak_rss_bytes
 from lmi_cli.methods.base import named_parameters
+from lmi_cli.sources.reasons import SECRET
 
 if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
@@ -260,6 +261,8 @@ def _contents(report: "InspectReport") -> Iterator[str]:
             yield one_line(f"         {item.origin}: {item.reason}")
         if len(report.skipped) > _NAMED_SKIPS:
             yield f"         {len(report.skipped) - _NAMED_SKIPS:,} more (see --json)"
+        if any(reason.startswith(SECRET) for reason, _ in reasons):
+            yield f"         --include-secrets also reads what {SECRET}"
 
 
 def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport") -> Iterator[str]:

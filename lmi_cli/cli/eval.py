@@ -55,7 +55,8 @@ class EvalCommandRequest(Request):
         SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES
     )  # fmt: skip
     omitted: ClassVar[tuple[str, ...]] = (
-        "include", "exclude", "no_gitignore", "max_file_size", "show_prompt", "no_stream"
+        "include", "exclude", "no_gitignore", "include_secrets", "max_file_size", "show_prompt",
+        "no_stream",
     )  # fmt: skip
 
     arguments: list[str] | None = argument(
