@@ -1,6 +1,6 @@
 """The cache folder, small records kept in it, and files written atomically.
 
-Imports the standard library and platformdirs.
+Imports the standard library, platformdirs and filelock.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # The largest records hold a tokenizer as JSON; checkpoints.validation accepts up to 256 MiB.
 _RECORD_LIMIT_BYTES = 2**29
@@ -88,6 +88,27 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to add a line to, while no other process does so.
+
+    Where the file system has no locks, nothing is kept from anything.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with contextlib.suppress(NotImplementedError):
+        lock.acquire()
+    try:
+        with path.open("a+b") as file:
+            yield file
+    finally:
+        lock.release()
 
 
 def sync_folder(folder: Path) -> None:

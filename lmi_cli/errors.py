@@ -8,7 +8,8 @@
     ├── ModelError        4   model refused, corrupt, unsupported or not available
     ├── ResourceError     5   a limit of memory, disk or time was reached
     ├── PartialError      6   only part of the input was used, under --strict
-    └── StateFileError    7   a state file is corrupt or does not match the request
+    ├── StateFileError    7   a state file is corrupt or does not match the request
+    └── RequirementError  8   a result does not meet what the command line requires of it
 """
 
 
@@ -62,3 +63,9 @@ class StateFileError(LmiError):
     """A state file is corrupt or does not match the request."""
 
     exit_code = 7
+
+
+class RequirementError(LmiError):
+    """A result does not meet what the command line requires of it."""
+
+    exit_code = 8

@@ -1,14 +1,14 @@
 """A file of results, one JSON object a line, by which an interrupted run goes on.
 
-Imports the standard library, filelock and ``disk``.
+Imports the standard library and ``disk``.
 """
 
-import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lmi_cli.disk import appending
 from lmi_cli.errors import ResourceError, UsageError
 
 Unit = Mapping[str, Any]
@@ -109,19 +109,11 @@ class Journal:
     @staticmethod
     def _append(path: Path, line: bytes) -> None:
         """Append a line; one before it that has no end gets it, so that it spoils no other."""
-        from filelock import FileLock
-
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        with contextlib.suppress(NotImplementedError):  # some file systems have no locks
-            lock.acquire()
-        try:
-            with path.open("a+b") as file:
-                end = file.seek(0, 2)
-                file.seek(max(0, end - 1))
-                torn = end and file.read(1) != b"\n"
-                file.write(b"\n" + line if torn else line)
-        finally:
-            lock.release()
+        with appending(path) as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - 1))
+            torn = end and file.read(1) != b"\n"
+            file.write(b"\n" + line if torn else line)
 
 
 def key(unit: Unit) -> str:

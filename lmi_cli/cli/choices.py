@@ -66,8 +66,6 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
 
     ``keep`` is ``index``, ``store`` or ``both``; None keeps whatever the answers need.
     """
-    import psutil
-
     from lmi_cli.tasks.plan import INDEXES, NO_MEMORY, ORDERS, PARTWISE, RANKS, MemoryChoice
 
     asked, budget = request.answer_from, request.memory_budget
@@ -91,7 +89,7 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
             raise UsageError(f"{flags[0]} cannot be combined with --no-memory")
         return NO_MEMORY
     if budget is None:
-        budget = psutil.virtual_memory().total // _BUDGET_SHARE
+        budget = default_memory_budget()
     elif budget < 0:
         raise UsageError(f"--memory-budget {budget}: the smallest is 0")
     searching = _searching(request)
@@ -118,6 +116,13 @@ def memory_choice(request: Request, keep: str | None = None) -> "MemoryChoice":
         int8=request.memory_int8,
         budget_bytes=budget,
     )
+
+
+def default_memory_budget() -> int:
+    """Bytes of RAM for index and store, if the user says nothing."""
+    import psutil
+
+    return int(psutil.virtual_memory().total) // _BUDGET_SHARE
 
 
 def _searching(request: Request) -> list[str]:

@@ -10,6 +10,7 @@ from lmi_cli.cli.session import Opened
 from lmi_cli.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
+    from lmi_cli.tasks.perplexity import PerplexityReport
     from lmi_cli.tasks.report import (
         Answer,
         Evidence,
@@ -71,7 +72,7 @@ def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing", *more:
     return [f"{line}, peak memory {mebibytes(peak_rss_bytes())}", *more, *input_lines(report)]
 
 
-def input_lines(report: "ReadingReport | SummaryReport") -> list[str]:
+def input_lines(report: "ReadingReport | SummaryReport | PerplexityReport") -> list[str]:
     """Input that was skipped, or read with losses."""
     lines = [f"skipped {item.origin}: {item.reason}" for item in report.skipped[:5]]
     if len(report.skipped) > 5:

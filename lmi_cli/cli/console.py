@@ -5,6 +5,7 @@ Imports the standard library and ``disk``.
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ _ACTING = {
     )
     for code in range(first, last + 1)
 }
+_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 _VISIBLE = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _ACTING}
 
 
@@ -40,6 +42,11 @@ def sanitize(text: str) -> str:
 def one_line(text: str) -> str:
     """Escape line feeds and tabs as well, for paths and messages."""
     return sanitize(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _sanitized_around_colours(text: str) -> str:
+    pieces = _COLOUR.split(text)
+    return "".join(piece if n % 2 else sanitize(piece) for n, piece in enumerate(pieces))
 
 
 def mebibytes(count: int) -> str:
@@ -74,6 +81,15 @@ def has_colours() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def can_show(text: str) -> bool:
+    """Whether the encoding of stdout has all characters of a text."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def columns(stream: TextIO | None) -> int | None:
     """Width of the terminal behind a stream; None if it is none."""
     try:
@@ -99,8 +115,13 @@ class Output:
         self._parts: list[str] = []
         self._ended = True
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, coloured: bool = False) -> None:
         """Add text; on stdout it appears at once.
+
+        Args:
+            text: What to add.
+            coloured: Whether escapes that set colours, made for :attr:`coloured`, are meant as such
+                on a terminal, as those of :mod:`lmi_cli.cli.chart`.
 
         Raises:
             BrokenPipeError: The reader of stdout is gone.
@@ -115,16 +136,23 @@ class Output:
         if sys.stdout is None:
             raise BrokenPipeError
         try:
-            _write_whole(sys.stdout, sanitize(text) if sys.stdout.isatty() else text)
+            if sys.stdout.isatty():
+                text = _sanitized_around_colours(text) if coloured else sanitize(text)
+            _write_whole(sys.stdout, text)
             sys.stdout.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise _unwritable("the output", error) from error
 
+    @property
+    def coloured(self) -> bool:
+        """Whether what is written appears on a terminal that shows colours."""
+        return self._path is None and has_colours()
+
     def write_marked(self, pieces: Iterable[tuple[str, bool]]) -> None:
         """Add pieces of text; on a terminal with colours, those with True are set off in bold."""
-        bold = self._path is None and has_colours()
+        bold = self.coloured
         for text, marked in pieces:
             if bold and marked and text and sys.stdout is not None:
                 _write_whole(sys.stdout, f"\x1b[1m{sanitize(text)}\x1b[0m")

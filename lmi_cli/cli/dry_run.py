@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +74,34 @@ def dry_run(
     return _report(command, request, paths, planned)
 
 
-def dry_run_of_scoring(request: Request, paths: Sequence[str], length: int | None) -> None:
-    """Report on ``paths`` as ``lmi perplexity`` would score their first ``length`` tokens."""
+def dry_run_of_scoring(
+    requests: Sequence[Request],
+    paths: Sequence[str],
+    length: int | None,
+    *,
+    each: bool,
+    strides: Sequence[int | None],
+) -> None:
+    """Report on ``paths`` as ``lmi perplexity`` would score their first ``length`` tokens.
+
+    There is a request and a stride for each method; with ``each``, the plan is that of the longest
+    source.
+    """
     from lmi_cli.tasks.plan import plan_scoring
 
-    choice = method_choice(request)
+    def planner(request: Request, stride: int | None) -> Planner:
+        choice = method_choice(request)
 
-    def planned(known: "KnownModel", tokens: int) -> "Plan":
-        scored = tokens if length is None else min(tokens, length)
-        return plan_scoring(known, choice, scored, request.chunk or CHUNK)
+        def planned(known: "KnownModel", tokens: int) -> "Plan":
+            scored = tokens if length is None else min(tokens, length)
+            plan = plan_scoring(known, choice, scored, request.chunk or CHUNK)
+            # The speed that is remembered is that of one text, in the usual windows.
+            return replace(plan, prefill_s=None) if each or stride is not None else plan
 
-    _report("perplexity", request, paths, planned)
+        return planned
+
+    first, *others = map(planner, requests, strides)
+    _report("perplexity", requests[0], paths, first, others, longest=each)
 
 
 def dry_run_of_parts(
@@ -109,8 +126,18 @@ def dry_run_of_parts(
 
 
 def _report(
-    command: str, request: Request, paths: Sequence[str], planned: Planner
+    command: str,
+    request: Request,
+    paths: Sequence[str],
+    planned: Planner,
+    others: Sequence[Planner] = (),
+    *,
+    longest: bool = False,
 ) -> "InspectReport":
+    """Report on ``paths``, as planned, and as ``others`` plan it beside.
+
+    With ``longest``, plans are of the longest source.
+    """
     corpus = open_sources(paths, request)
     sink = Output(request.output)
     with Session(request) as session:
@@ -119,13 +146,19 @@ def _report(
         from lmi_cli.text.stream import TokenStream
 
         report = session.follow(inspect(TokenStream(corpus, known.tokenizer)), "tokenising")
-        plan = planned(known, report.tokens)
+        tokens = report.tokens
+        if longest:
+            tokens = max(source.tokens for source in report.sources)
+        plan, *more = (each(known, tokens) for each in (planned, *others))
         require_whole_input(corpus.sources, corpus.skipped, request)
         if request.json:
-            sink.write(_as_json(command, known, plan, report))
+            sink.write(_as_json(command, known, plan, report, more))
         else:
             for line in (*_contents(report), *_forecast(known, plan, report)):
                 sink.write(line + "\n")
+            for each in more:
+                for line in _forecast(known, each, report):
+                    sink.write(line + "\n")
         sink.close()
         speed = report.tokens / report.seconds if report.seconds else 0.0
         session.say(
@@ -213,7 +246,11 @@ def planned_objects(known: "KnownModel", plan: "Plan") -> dict[str, Any]:
 
 
 def _as_json(
-    command: str, known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
+    command: str,
+    known: "KnownModel",
+    plan: "Plan | Parts",
+    report: "InspectReport",
+    more: "Sequence[Plan | Parts]" = (),
 ) -> str:
     inspected: dict[str, Any] = {
         "chars": report.chars,
@@ -228,6 +265,11 @@ def _as_json(
         objects = planned_objects(known, plan)
         model, method, memory = objects["model"], objects["method"], objects["memory"]
         inspected["fits"], prefill_s = plan.form == "fits", plan.prefill_s
+    plans = [each for each in (plan, *more) if not isinstance(each, Parts)]
+    compared = [
+        {"method": planned_objects(known, each)["method"], "prefill_s": each.prefill_s}
+        for each in plans
+    ]
     return envelope.dump(
         command,
         dry_run=True,
@@ -240,6 +282,7 @@ def _as_json(
         timing={"tokenise_s": report.seconds, "prefill_s": prefill_s},
         memory=memory,
         inspect=inspected,
+        **({"methods": compared} if more else {}),
     )
 
 

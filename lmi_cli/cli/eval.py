@@ -28,19 +28,22 @@ from lmi_cli.cli.request import (
     METHOD,
     MODEL,
     OUTPUT,
+    PROCESSES,
     SOURCES,
     Request,
 )
 from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
 from lmi_cli.cli.session import Opened, Session, open_sources, require_whole_input
+from lmi_cli.cli.sharing import done_by_others, joined, require_files
 from lmi_cli.engine import ANSWER_TOKENS
 from lmi_cli.errors import UsageError
+from lmi_cli.processes import Processes
 
 if TYPE_CHECKING:
     from lmi_cli.evaluation.files import EvalTask
     from lmi_cli.evaluation.results import TaskFigures
     from lmi_cli.evaluation.words import WordsFile
-    from lmi_cli.tasks.evaluate import EvalReport
+    from lmi_cli.tasks.eval_report import EvalReport
     from lmi_cli.tasks.evaluate import EvalRequest as Questions
 
 RECORDS = Panel("Records")
@@ -52,7 +55,7 @@ class EvalCommandRequest(Request):
     """Options of ``lmi eval``."""
 
     panels: ClassVar[tuple[str, ...]] = (
-        SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES
+        SOURCES, MODEL, METHOD, MEMORY, GENERATION, PROCESSES, OUTPUT, MESSAGES
     )  # fmt: skip
     omitted: ClassVar[tuple[str, ...]] = (
         "include", "exclude", "no_gitignore", "include_secrets", "max_file_size", "show_prompt",
@@ -92,6 +95,11 @@ class EvalCommandRequest(Request):
 
 def command(request: EvalCommandRequest) -> None:
     """Answer questions of LongBench and similar data sets, or your own, and score the answers."""
+    with joined(request) as (own, processes):
+        _evaluate(own, processes)
+
+
+def _evaluate(request: EvalCommandRequest, processes: Processes) -> None:
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit}: the smallest is 1")
     if request.max_new_tokens < 0:
@@ -103,6 +111,7 @@ def command(request: EvalCommandRequest) -> None:
     sink = Output(request.output)
     require_row_files(request.csv, request.jsonl)
     _require_no_file(request.predictions)
+    require_files(request, request.arguments or [])
     files = record_files(request.arguments or [], request.data, request.named)
     from lmi_cli.evaluation.files import read_tasks
 
@@ -116,19 +125,24 @@ def command(request: EvalCommandRequest) -> None:
         sink.close()
         return
     words = _words(request.prompts, tasks)
+    if done_by_others(request):
+        return
     with Session(request) as session:
         for line in _remarks(request, tasks, words):
             session.say(line)
-        opened = session.load()
+        with processes.first():
+            opened = session.load()
         figures: dict[str, dict[str, TaskFigures]] = {}
         results: dict[str, dict[str, Any]] = {}
         for each in requests:
             name = method_choice(each).name
             tokens = request.max_new_tokens
-            report, found = _run(session, each, name, opened, tasks, words, tokens)
+            report, found = _run(session, each, name, opened, tasks, words, tokens, processes)
             figures[name], results[name] = found
             for line in _closing(name, report):
                 session.say(line)
+    if processes.rank:
+        return
     if request.json:
         from lmi_cli.evaluation.results import differences
 
@@ -216,6 +230,7 @@ def _run(
     tasks: "Sequence[EvalTask]",
     words: "WordsFile | None",
     given_tokens: int,
+    processes: Processes,
 ) -> "tuple[EvalReport, tuple[dict[str, TaskFigures], dict[str, Any]]]":
     """Answer by one method; return what was done, and the figures, which are also written."""
     from lmi_cli.evaluation.predictions import Predictions, locked
@@ -226,9 +241,11 @@ def _run(
     folder = None if request.predictions is None else request.predictions / name
     run = _identity(session, request, name, opened, words, given_tokens)
     questions = _questions(session, request, opened, words, given_tokens)
-    with locked(folder):
-        predictions = Predictions(folder, run)
-        report = session.follow(evaluate(opened.loaded, tasks, questions, predictions), name)
+    with locked(None if processes.rank else folder):
+        with processes.first():
+            predictions = Predictions(folder, run)
+        task = evaluate(opened.loaded, tasks, questions, predictions, processes)
+        report = session.follow(task, name)
     asked = {task.name: len(limited(task, request.limit)) for task in tasks}
     figures = {
         task.name: figures_of(task, report.predictions[task.name], range(asked[task.name]))
@@ -243,7 +260,7 @@ def _run(
         version=__version__,
         seconds=time.monotonic() - started,
     )
-    if folder is not None:
+    if folder is not None and not processes.rank:
         path = folder / "results.json"
         require_writable(path)
         write_file(path, envelope.plain(with_earlier(results, path)).encode())
@@ -312,10 +329,13 @@ def _closing(name: str, report: "EvalReport") -> list[str]:
     texts = ", ".join(f"{count:,} {forms[form]}" for form, count in report.forms.items())
     bases = ", ".join(f"{count:,} from {base}" for base, count in report.answered_from.items())
     seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
+    each = end = ""
+    if report.processes > 1:
+        each, end = " each", f", the time of {report.processes} processes together"
     return [
         f"{name}: texts: {texts}; answers: {bases}; read {report.read_tokens:,} tokens in "
-        f"{seconds:.1f} s ({speed:,.0f} tok/s), wrote {report.generated:,} in "
-        f"{report.timing.decode_s:.1f} s"
+        f"{seconds:.1f} s ({speed:,.0f} tok/s{each}), wrote {report.generated:,} in "
+        f"{report.timing.decode_s:.1f} s{end}"
     ]
 
 

@@ -1,43 +1,60 @@
-"""``lmi passkey``: whether the model finds a number hidden in a long text."""
+"""``lmi passkey``: whether the model finds what is hidden in a long text."""
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from lmi_cli import __version__
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import Panel, counts
-from lmi_cli.cli.choices import memory_choice, method_choice, require_reading
-from lmi_cli.cli.console import Output
+from lmi_cli.cli.choices import compared, memory_choice, method_choice, require_reading
+from lmi_cli.cli.console import Output, columns, require_writable
+from lmi_cli.cli.passkey_table import (
+    ANSWER_COLUMNS,
+    answer_rows,
+    as_json,
+    as_map,
+    as_text,
+    closing,
+    tally,
+    way_names,
+)
 from lmi_cli.cli.request import (
     MEMORY,
     MESSAGES,
     METHOD,
     MODEL,
     OUTPUT,
+    PROCESSES,
     REREADING,
     Request,
 )
-from lmi_cli.cli.session import Opened, Session
-from lmi_cli.errors import UsageError
+from lmi_cli.cli.rows import write_rows
+from lmi_cli.cli.session import Opened, Session, open_sources
+from lmi_cli.cli.sharing import done_by_others, joined, require_files
+from lmi_cli.errors import NoInputError, RequirementError, UsageError
+from lmi_cli.figures import THEMES, heat_maps, require_figure
+from lmi_cli.journal import Journal
+from lmi_cli.processes import Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from lmi_cli.tasks.needles import Needle
+    from lmi_cli.tasks.passkey import CellDone
+    from lmi_cli.tasks.passkey_report import PasskeyReport, PasskeyWay
 
-    from lmi_cli.tasks.passkey import Cell, PasskeyReport
-
-GRID = Panel("Grid")
-_BASES = {
-    "whole": "the whole text",
-    "passages": "passages that were read again",
-    "memory": "the store",
-    "window": "the window",
-}
+GRID, RESULTS = Panel("Grid"), Panel("Results")
+_BASES = ("auto", "passages", "memory", "window")
+_WIDTH = 100
+"""Columns of a table that is not printed to a terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PasskeyRequest(Request):
     """Options of ``lmi passkey``."""
 
-    panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, OUTPUT, MESSAGES)
+    panels: ClassVar[tuple[str, ...]] = (MODEL, METHOD, MEMORY, PROCESSES, OUTPUT, MESSAGES)
     omitted: ClassVar[tuple[str, ...]] = ("no_stream", "strict", *REREADING)
 
     lengths: str = GRID("--lengths N,...", "Prompt lengths in tokens, as in 4k,16k.", "4k,8k")
@@ -45,46 +62,133 @@ class PasskeyRequest(Request):
         "--depths X,...", "Positions of the key, in percent.", "0,25,50,75,100", envvar=False
     )
     trials: int = GRID("--trials N", "Number of prompts per length and depth.", 1)
-    max_new_tokens: int = GRID("--max-new-tokens -n N", "Longest answer, in tokens.", 12)
+    needle: str = GRID(
+        "--needle NAME",
+        "What is hidden: passkey; passkeys (several with names, of which one is asked for); "
+        "key-value (a pair among pairs); or RULER's single, multi-key, multi-value, multi-query.",
+        "passkey",
+    )
+    values: str | None = GRID(
+        "--values NAME",
+        "What its values are: numbers, words or uuids (default: numbers; for key-value, uuids).",
+    )
+    haystack: str | None = GRID(
+        "--haystack NAME|FILE",
+        "Where it is hidden: noise (default; the sentences of the paper), needles (others of its "
+        "kind), or the text of a file.",
+    )
+    compare: str | None = GRID(
+        "--compare NAME,...", "Methods to read by, side by side, instead of --method."
+    )
+    max_new_tokens: int = GRID(
+        "--max-new-tokens -n N", "Longest answer, in tokens; 0 is what the needle needs.", 0
+    )
     seed: int = GRID("--seed N", "Seed for the keys.", 0)
+    answer_from: str = MEMORY(
+        "--answer-from NAME,...",
+        "Basis of answers about a long text: auto, passages, memory or window, or several of them "
+        "side by side.",
+        "auto",
+    )
+    results: Path | None = RESULTS(
+        "--results FILE.jsonl",
+        "Keep each answer there, a line each; an interrupted run goes on from it.",
+    )
+    csv: Path | None = RESULTS("--csv FILE", "Write a table with a row for each answer.")
+    plot: Path | None = RESULTS(
+        "--plot FILE", "Draw heat maps into this file (.png, .svg or .pdf)."
+    )
+    theme: str = RESULTS(
+        "--theme NAME", f"Colours of the figure: {' or '.join(THEMES)}.", next(iter(THEMES))
+    )
+    min_accuracy: str | None = RESULTS(
+        "--min-accuracy X",
+        "End with exit code 8 if the accuracy over the whole grid is below this, as in 0.9 or 90%.",
+    )
 
 
 def command(request: PasskeyRequest) -> None:
-    """Hide a number at several depths of texts of several lengths, and ask for it."""
-    lengths, depths = counts(request.lengths), _percentages(request.depths)
-    if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 1:
-        raise UsageError("the grid is empty: lengths, depths, --trials and -n start at 1")
-    sink = Output(request.output)
-    require_reading(request)
-    choice, memory = method_choice(request), memory_choice(request)
-    with Session(request) as session:
-        opened = session.load()
-        from lmi_cli.tasks.passkey import passkey
+    """Hide values at several depths of texts of several lengths, and ask for them."""
+    with joined(request) as (own, processes):
+        _run(own, processes)
 
-        def show(cell: "Cell") -> None:
+
+def _run(request: PasskeyRequest, processes: Processes) -> None:
+    lengths, depths = counts(request.lengths), _percentages(request.depths)
+    if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 0:
+        raise UsageError("the grid is empty: lengths, depths, --trials and -n start at 1")
+    least, ways = _required(request.min_accuracy), _ways(request)
+    from lmi_cli.tasks.needles import Needle
+
+    needle = Needle(request.needle, request.values)
+    request = replace(request, max_new_tokens=request.max_new_tokens or needle.answer_tokens)
+    sink = Output(request.output)
+    _require_files(request)
+    own_text = _own_text(request, needle)
+    if done_by_others(request):
+        return
+    with Session(request) as session:
+        with processes.first():
+            opened = session.load()
+        from lmi_cli.tasks.haystacks import haystack_of
+        from lmi_cli.tasks.passkey import PasskeyGrid, passkey
+
+        with processes.first():  # all begin with the same results
+            journal = Journal(request.results, _identity(session, request, opened))
+        if journal.damaged:
+            session.say(f"{request.results}: {journal.damaged} damaged lines were left out")
+        tokenizer = opened.loaded.tokenizer
+        grid = PasskeyGrid(
+            lengths,
+            depths,
+            request.trials,
+            needle,
+            haystack_of(tokenizer, needle, request.seed, request.haystack, own_text),
+            request.seed,
+        )
+        names = way_names(ways)
+
+        def show(done: "CellDone") -> None:
             if request.verbose:
-                session.say(f"{cell.length:,} tokens, key at {cell.depth:g} %: {_tally(cell)}")
+                cell, name = done.cell, names[ways.index(done.way)]
+                which = f"{name}: " if len(ways) > 1 else ""
+                said = f"{cell.length:,} tokens, key at {cell.depth:g} %: {tally(cell)}"
+                session.say(which + said)
 
         task = passkey(
             opened.loaded,
-            lengths,
-            depths,
-            trials=request.trials,
-            choice=choice,
-            memory=memory,
+            grid,
+            ways,
             max_new_tokens=request.max_new_tokens,
-            seed=request.seed,
             rank=request.rank,
             chunk=session.chunk(opened),
+            journal=journal,
+            processes=processes,
         )
         report = session.follow(task, "passkey", show)
-    sink.write(_as_json(opened, report, request) if request.json else _as_table(report))
+    if processes.rank:
+        return
+    if request.json:
+        sink.write(as_json(opened, report, grid, request))
+    else:
+        width = (columns(sys.stdout) if request.output is None else None) or _WIDTH
+        sink.write(as_text(report, width, colour=sink.coloured), coloured=True)
     sink.close()
-    for length, used in report.methods.items():
-        basis = _BASES[used.answered_from]
-        session.say(f"{length:,} tokens read with {used.name}, answered from {basis}")
-    seconds, speed = report.timing.prefill_s, report.timing.prefill_tok_per_s or 0.0
-    session.say(f"read {report.read:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)")
+    if request.csv is not None:
+        write_rows(request.csv, answer_rows(report, grid), columns=ANSWER_COLUMNS)
+    if request.plot is not None:
+        heat_maps(
+            request.plot,
+            [as_map(way, name) for way, name in zip(report.ways, names, strict=True)],
+            row_label="depth",
+            column_label="length in tokens",
+            value_label="right answers in percent",
+            theme=request.theme,
+        )
+    for line in closing(report):
+        session.say(line)
+    if least is not None:
+        _require_accuracy(report, names, least)
 
 
 def _percentages(text: str) -> list[float]:
@@ -94,78 +198,94 @@ def _percentages(text: str) -> list[float]:
         raise UsageError(f"--depths {text!r}: expected percentages, as in 0,50,100") from None
     if any(not 0 <= value <= 100 for value in values):
         raise UsageError(f"--depths {text!r}: expected percentages from 0 to 100")
-    return values
+    return list(dict.fromkeys(values))
 
 
-def _tally(cell: "Cell") -> str:
-    return f"{cell.correct}/{len(cell.trials)}"
+def _required(text: str | None) -> float | None:
+    """The least accuracy that was asked for, from 0 to 1."""
+    if text is None:
+        return None
+    try:
+        share = float(text.strip().rstrip("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--min-accuracy {text!r}: expected a share, as in 0.9 or 90%")
+    return share
 
 
-def _as_table(report: "PasskeyReport") -> str:
-    """A row for each depth, a column for each length, and correct answers of trials in the cells.
+def _ways(request: PasskeyRequest) -> "list[PasskeyWay]":
+    """Each method with each basis of answers; of several bases, only the memory is searched."""
+    from lmi_cli.tasks.passkey_report import PasskeyWay
 
-    If answers were based on more than the window, the last row shows the share that the window
-    alone would have given.
-    """
-    lengths = list(dict.fromkeys(cell.length for cell in report.cells))
-    depths = list(dict.fromkeys(cell.depth for cell in report.cells))
-    cells = {(cell.length, cell.depth): cell for cell in report.cells}
-    width = max(8, *(len(f"{length:,}") + 2 for length in lengths))
-    rows = ["depth   " + "".join(f"{length:>{width},}" for length in lengths)]
-    for depth in depths:
-        tallies = (f"{_tally(cells[length, depth]):>{width}}" for length in lengths)
-        rows.append(f"{depth:>5g} % " + "".join(tallies))
-    columns = [[cells[length, depth] for depth in depths] for length in lengths]
-    rows.append("all     " + "".join(f"{_share(column):>{width}}" for column in columns))
-    alone = [_share(column, window=True) for column in columns]
-    if any(alone):
-        rows.append("window  " + "".join(f"{share:>{width}}" for share in alone))
-    return "\n".join(rows) + "\n"
-
-
-def _share(cells: "Sequence[Cell]", *, window: bool = False) -> str:
-    """Correct answers in percent; empty if answers from the window alone were not generated."""
-    shares = [cell.window_accuracy if window else cell.accuracy for cell in cells]
-    known = [share for share in shares if share is not None]
-    return f"{sum(known) / len(known):.0%}" if len(known) == len(cells) else ""
+    bases = [name.strip() for name in request.answer_from.split(",") if name.strip()]
+    if not bases or len(set(bases)) < len(bases):
+        raise UsageError("--answer-from needs bases of answers, each once", hint=", ".join(_BASES))
+    methods: list[Request] = [request]
+    if request.compare is not None:
+        names = [name.strip() for name in request.compare.split(",") if name.strip()]
+        methods = compared(request, names)
+    ways = []
+    for method in methods:
+        for basis in bases:
+            each = replace(method, answer_from=basis)
+            require_reading(each)
+            choice = method_choice(each)
+            if basis != "memory" and "memory" in bases:
+                each = replace(each, given=choice.fixed)
+            ways.append(PasskeyWay(method_choice(each), memory_choice(each)))
+    return ways
 
 
-def _as_json(opened: Opened, report: "PasskeyReport", request: Request) -> str:
-    lm, methods = opened.loaded.lm, list(report.methods.values())
-    sizes = lm.weights_bytes, report.cache_bytes, report.store_bytes, lm.device_peak_bytes()
-    bounds = [method.bound_tokens for method in methods]
-    return envelope.dump(
-        "passkey",
-        model=envelope.model_object(opened),
-        method={
-            "name": methods[0].name,
-            "bound_tokens": None if None in bounds else max(b for b in bounds if b is not None),
-            "by_length": [
-                {
-                    "length": length,
-                    **method.parameters,
-                    "bound_tokens": method.bound_tokens,
-                    "form": method.form,
-                    "answered_from": method.answered_from,
-                }
-                for length, method in report.methods.items()
-            ],
-        },
-        sources=[],
-        skipped=[],
-        tokens=envelope.tokens_object(report.read, report.generated),
-        sampling=envelope.sampling_object(request),
-        timing=envelope.timing_object(opened, report.timing),
-        memory=envelope.memory_object(*sizes),
-        cells=[
-            {
-                "length": cell.length,
-                "depth": cell.depth,
-                "trials": len(cell.trials),
-                "accuracy": cell.accuracy,
-                "window_accuracy": cell.window_accuracy,
-                "answers": [asdict(trial) for trial in cell.trials],
-            }
-            for cell in report.cells
-        ],
-    )
+def _own_text(request: PasskeyRequest, needle: "Needle") -> str | None:
+    """The text of the haystack, if it is one of the user's."""
+    from lmi_cli.tasks.haystacks import HAYSTACKS, require_haystack
+
+    require_haystack(needle, request.haystack)
+    if request.haystack is None or request.haystack in HAYSTACKS:
+        return None
+    require_files(request, [request.haystack])
+    corpus = open_sources([request.haystack], request)
+    text = "".join(block.text for block in corpus.blocks)
+    if not corpus.sources:
+        reason = corpus.skipped[0].reason if corpus.skipped else "it has no text"
+        raise NoInputError(f"--haystack {request.haystack}: {reason}")
+    return text
+
+
+def _require_files(request: PasskeyRequest) -> None:
+    """Refuse files that cannot be written, before anything is computed."""
+    for path in (request.results, request.csv, request.plot):
+        if path is not None:
+            require_writable(path)
+    if request.plot is not None:
+        require_figure(request.plot)
+    if request.theme not in THEMES:
+        raise UsageError(
+            f"unknown value {request.theme!r} for --theme", hint="one of " + ", ".join(THEMES)
+        )
+    Journal(request.results, {})
+
+
+def _identity(session: Session, request: PasskeyRequest, opened: Opened) -> dict[str, Any]:
+    """What all results depend on, beside their units."""
+    model = envelope.model_object(opened)
+    options = ("max_new_tokens", "rank", "index", "no_memory", "memory_int8")
+    return {
+        "command": "passkey",
+        "lmi_version": __version__,
+        "model": {name: model[name] for name in ("id", "identity", "dtype", "quantize")},
+        "options": {name: getattr(request, name) for name in options}
+        | {"chunk": session.chunk(opened)},
+    }
+
+
+def _require_accuracy(report: "PasskeyReport", names: Sequence[str], least: float) -> None:
+    """End with an error if one of the ways has less than what was asked for."""
+    low = [
+        f"{way.accuracy:.1%}" + (f" of {name}" if len(names) > 1 else "")
+        for way, name in zip(report.ways, names, strict=True)
+        if way.accuracy < least
+    ]
+    if low:
+        raise RequirementError(f"accuracy {', '.join(low)} is below --min-accuracy {least:.1%}")

@@ -67,6 +67,7 @@ class ProgressDisplay:
                 _Tokens(table_column=Column(no_wrap=True)),
                 TimeRemainingColumn(elapsed_when_finished=True),
                 _Memory(),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=Console(stderr=True),
                 transient=True,
                 redirect_stdout=False,
@@ -92,20 +93,26 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, what: str, done: int, total: int | None, unit: str = "tok") -> None:
-        """Show that ``done`` of ``total`` units of an activity are done; None is unknown."""
+    def show(
+        self, what: str, done: int, total: int | None, unit: str = "tok", *, note: str = ""
+    ) -> None:
+        """Show that ``done`` of ``total`` units of an activity are done; None is unknown.
+
+        ``note`` is shown behind it.
+        """
         if self._bar is not None:
             if what != self._what or self._task is None:
                 self.clear()
                 if not self._bar.live.is_started:
                     self._bar.start()
-                self._task = self._bar.add_task(one_line(what), total=total, unit=unit)
+                self._task = self._bar.add_task(one_line(what), total=total, unit=unit, note="")
                 self._what = what
-            self._bar.update(self._task, completed=done, total=total)
+            self._bar.update(self._task, completed=done, total=total, note=one_line(note))
         elif self._lines and time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
             of = "" if total is None else f"/{total:,}"
-            message(f"{what}: {done:,}{of} {unit}" if done or total else what)
+            behind = f", {note}" if note else ""
+            message(f"{what}: {done:,}{of} {unit}{behind}" if done or total else what)
 
     def bytes(self, done_bytes: int, total_bytes: int | None, what: str) -> None:
         """Show the progress of a download or a conversion."""
@@ -118,6 +125,12 @@ class ProgressDisplay:
             self._bar.remove_task(self._task)
             self._bar.stop()
         self._task = None
+
+
+def show_cursor() -> None:
+    """Show the cursor again that a bar has hidden."""
+    if _is_terminal():
+        Console(stderr=True).show_cursor()
 
 
 def _is_terminal() -> bool:

@@ -20,6 +20,8 @@ OUTPUT, MESSAGES = (
     Panel(name, closed="must not change what is printed, checked or written")
     for name in ("Output", "Messages")
 )
+PROCESSES = Panel("Processes", closed="must not choose what is used of the machine")
+"""Of commands whose work several processes can share."""
 
 READS = (SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES)
 """Panels of a command that reads documents and answers questions."""
@@ -144,6 +146,11 @@ class Request:
     system: Text = GENERATION("--system -s TEXT", "System text of the prompt.")
     show_prompt: bool = GENERATION(
         "--show-prompt", "Also show what the model was given, word for word.", False
+    )
+
+    processes: Count = PROCESSES(
+        "--processes N",
+        "Share the work among N processes on this machine; --threads are those of each.",
     )
 
     json: bool = OUTPUT("--json", "Print one JSON object instead of text.", False)

@@ -12,6 +12,7 @@ from types import FrameType
 from lmi_cli import memory
 from lmi_cli.cli.console import message
 from lmi_cli.errors import LmiError, ResourceError
+from lmi_cli.processes import place
 
 _BUG, _INTERRUPTED, _TERMINATED = 1, 130, 143
 _LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -28,7 +29,7 @@ def run(command: Callable[[], None]) -> int:
     """
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminate)
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if place.is_supervised() else _interrupt)
     code = _outcome(command)
     if not _flush() and code == 0:
         code = ResourceError.exit_code

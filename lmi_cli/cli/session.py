@@ -78,7 +78,7 @@ class Session:
 
         def shown(event: object) -> None:
             if isinstance(event, Progress):
-                self.progress.show(activity, event.done, event.total, event.unit)
+                self.progress.show(activity, event.done, event.total, event.unit, note=event.note)
                 return
             self.progress.clear()
             if isinstance(event, Note):

@@ -4,9 +4,9 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from lmi_cli.disk import write_atomically
+from lmi_cli.disk import appending, write_atomically
 from lmi_cli.errors import ResourceError, UsageError
 from lmi_cli.evaluation.documents import DocumentHashes
 from lmi_cli.evaluation.files import EvalTask
@@ -107,17 +107,18 @@ class Predictions:
                     f"{path} has answers to other records of {task.name}, or about other documents",
                     hint="name another folder, or remove the file",
                 )
-            self._tasks[task.name] = digest
             path.parent.mkdir(parents=True, exist_ok=True)
-            record = {**self._run, "tasks": self._tasks}
-            write_atomically(self._folder / _RUN, (json.dumps(record, indent=1) + "\n").encode())
+            if self._tasks.get(task.name) != digest:
+                self._tasks[task.name] = digest
+                record = json.dumps({**self._run, "tasks": self._tasks}, indent=1)
+                write_atomically(self._folder / _RUN, (record + "\n").encode())
         except OSError as error:
             raise _unwritable(path, error) from None
         return TaskPredictions(task, path)
 
 
 class TaskPredictions:
-    """Answers to the questions of one task, by number.
+    """Answers to the questions of one task, by number. Several processes may add to a file.
 
     Args:
         task: The task.
@@ -136,6 +137,16 @@ class TaskPredictions:
         self._task, self._path = task, path
         self.answers: dict[int, str] = {}
         self.ranks: dict[int, int | None] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read what is in the file now, answers of other processes included.
+
+        Raises:
+            UsageError: A line of the file, other than the last, is damaged.
+            ResourceError: The file cannot be read or written.
+        """
+        path = self._path
         if path is None:
             return
         try:
@@ -150,8 +161,18 @@ class TaskPredictions:
         except OSError as error:
             raise _unwritable(path, error) from None
 
-    def add(self, item: EvalItem, answer: str, rank: int | None, *, ranked: bool) -> None:
+    def add(
+        self,
+        item: EvalItem,
+        answer: str,
+        rank: int | None,
+        *,
+        ranked: bool,
+        write: bool = True,
+    ) -> None:
         """Keep an answer; ``ranked`` says whether passages were ranked for it.
+
+        Without ``write``, it is kept in memory only.
 
         Raises:
             ResourceError: The file cannot be written.
@@ -160,10 +181,11 @@ class TaskPredictions:
         prediction = {**self._task.form.prediction(item, answer), _NUMBER: item.number}
         if ranked:
             self.ranks[item.number] = prediction[_RANK] = rank
-        if self._path is None:
+        if self._path is None or not write:
             return
         try:
-            with self._path.open("ab") as file:
+            with appending(self._path) as file:
+                _remove_torn_line(file)
                 file.write((clean(json.dumps(prediction, ensure_ascii=False)) + "\n").encode())
         except OSError as error:
             raise _unwritable(self._path, error) from None
@@ -208,6 +230,15 @@ class TaskPredictions:
         self.ranks.pop(number, None)
         if _RANK in prediction:
             self.ranks[number] = rank
+
+
+def _remove_torn_line(file: BinaryIO) -> None:
+    """Remove the last line if it was not written to its end, by a process that has been killed."""
+    end = file.seek(0, 2)
+    file.seek(max(0, end - 1))
+    if end and file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _tasks_of(path: Path, run: Mapping[str, Any]) -> dict[str, str]:

@@ -159,6 +159,15 @@ def has_accelerator() -> bool:
     return torch.cuda.is_available()
 
 
+def device_of(name: str, local_rank: int) -> str:
+    """The device of one of several processes on a machine, which take its accelerators in turn."""
+    if name not in ("auto", "cuda") or not has_accelerator():
+        return name
+    import torch
+
+    return f"cuda:{local_rank % torch.cuda.device_count()}"
+
+
 def _check_device(name: str) -> None:
     import torch
 

@@ -240,7 +240,7 @@ class Asker:
             # Where some layers or heads see everything, the others may have something to search.
             unseen = unseen or (source == "memory" and searched[0] > 0)
             ranked: list[Ranked] = []
-            if self.options.evidence or unseen:
+            if self.options.evidence or (unseen and source in ("auto", "passages")):
                 ranked = self.ranked(looked_for(question, earlier))
                 self.ranked_for(index, ranked)
             evidence = self.evidence(ranked)

@@ -4,34 +4,38 @@ Questions about the same text are asked after one reading, by the one asker.
 """
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 from lmi_cli.errors import LmiError
 from lmi_cli.evaluation.files import EvalTask
 from lmi_cli.evaluation.item import EvalItem
-from lmi_cli.evaluation.predictions import Predictions, TaskPredictions
+from lmi_cli.evaluation.predictions import Predictions
 from lmi_cli.evaluation.words import Words, WordsFile, words_for
 from lmi_cli.methods.base import sees_everything
 from lmi_cli.models.load import Loaded
+from lmi_cli.processes import Processes
 from lmi_cli.sources import Corpus
 from lmi_cli.sources.blocks import text_corpus
 from lmi_cli.tasks.answer_text import AnswerText, FirstLineText, VerbatimText
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.document import Document
+from lmi_cli.tasks.eval_report import EvalReport
 from lmi_cli.tasks.events import Note, Progress, relay
 from lmi_cli.tasks.finder import Ranked
 from lmi_cli.tasks.gold import GoldPassages
 from lmi_cli.tasks.method_for import method_for
 from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice, ReadingRequest
 from lmi_cli.tasks.reading import Reading, read
-from lmi_cli.tasks.report import Answer, Timing
+from lmi_cli.tasks.report import Answer
 from lmi_cli.text.prompts import Prompts, prompts_of
 from lmi_cli.text.stream import TokenStream
 from lmi_cli.text.task_prompts import TaskPrompts
+
+_QUESTION_COST = 4000
+"""Characters of a text that take about as long to read as one answer takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +63,6 @@ class EvalRequest:
     answer_tokens: int = 0
     limit: int | None = None
     require: Callable[[Reading], None] = lambda reading: None
-
-
-@dataclass(slots=True)
-class EvalReport:
-    """What one start of a run has done by one method.
-
-    Attributes:
-        predictions: Answers by task, those of earlier starts included.
-        forms: How many texts were read in each form; see :class:`ReadingReport`.
-        answered_from: How many answers have each basis; see :class:`Answer`.
-        asked: Number of questions that this start has answered.
-        read_tokens: Tokens that it has read.
-        generated: Tokens that it has generated.
-        timing: Its time and speed.
-    """
-
-    predictions: dict[str, TaskPredictions]
-    forms: Counter[str] = field(default_factory=Counter)
-    answered_from: Counter[str] = field(default_factory=Counter)
-    asked: int = 0
-    read_tokens: int = 0
-    generated: int = 0
-    timing: Timing = field(default_factory=Timing)
 
 
 def limited(task: EvalTask, limit: int | None) -> tuple[EvalItem, ...]:
@@ -130,26 +111,33 @@ class _Question:
 
 
 def evaluate(
-    model: Loaded, tasks: Sequence[EvalTask], request: EvalRequest, predictions: Predictions
+    model: Loaded,
+    tasks: Sequence[EvalTask],
+    request: EvalRequest,
+    predictions: Predictions,
+    processes: Processes | None = None,
 ) -> Generator[Progress | Note, None, EvalReport]:
     """Answer all questions that have no answer yet.
+
+    Several ``processes`` share the texts; all have the same report in the end.
 
     Raises:
         NoInputError: A document cannot be read, or does not have the place of an answer.
         UsageError: A question does not fit the window, or options contradict each other.
     """
-    asking = _Asking(
-        model, request, EvalReport({task.name: predictions.of(task) for task in tasks})
-    )
-    report, noted = asking.report, set[str]()
+    processes = processes or Processes()
+    with processes.first():
+        kept = {task.name: predictions.of(task) for task in tasks}
+    asking = _Asking(model, request, EvalReport(kept, processes=processes.count))
+    report, noted = asking.report, dict[str, None]()
     groups: dict[Hashable, list[_Question]] = {}
-    total = done = 0
+    total = before = 0
     for task in tasks:
         answered = report.predictions[task.name].answers
         for question in _questions(task, request):
             total += 1
             if question.item.number in answered:
-                done += 1
+                before += 1
             else:
                 groups.setdefault(question.reading, []).append(question)
 
@@ -157,20 +145,55 @@ def evaluate(
         """Pass each note on once; progress is counted in questions."""
         if isinstance(event, Progress) or event.text in noted:
             return None
-        noted.add(event.text)
+        noted[event.text] = None
         return event
 
-    for questions in groups.values():
+    texts = list(groups.values())
+    if processes.count > 1:
+        texts.sort(key=_cost, reverse=True)
+    for questions in processes.share(texts):
         asking.require_places(questions)
-    for questions in groups.values():
+    for _ in processes.waiting():
+        pass
+    for questions in processes.share(texts):
         steps: Generator[Note, None, Reading] = relay(asking.read(questions), new)
         reading = yield from steps
         for _ in asking.ask(reading, questions):
-            done += 1
-            yield Progress(done, total, "questions")
-    for kept in report.predictions.values():
-        kept.finish()
+            yield Progress(before + processes.done(1), total, "questions")
+    for _ in processes.waiting():
+        yield Progress(before + processes.done(), total, "questions")
+    yield from _put_together(report, tasks, noted, processes)
     return report
+
+
+def _put_together(
+    report: EvalReport, tasks: Sequence[EvalTask], noted: Iterable[str], processes: Processes
+) -> Iterator[Note]:
+    """Add to a report what other processes have done; yield their notes that are new."""
+    said, by_name = set(noted), {task.name: task for task in tasks}
+    collected = processes.collect(report.share(said))
+    if processes.count > 1 and not processes.rank:
+        for kept in report.predictions.values():
+            kept.read()
+    for rank, done in enumerate(collected):
+        if rank == processes.rank:
+            continue
+        report.add(done, by_name, keep=not processes.rank)
+        for text in done["notes"]:
+            if text not in said:
+                said.add(text)
+                yield Note(text)
+    if not processes.rank:
+        for kept in report.predictions.values():
+            kept.finish()
+
+
+def _cost(questions: Sequence[_Question]) -> int:
+    """About how much there is to do, so that what takes longest can be begun first."""
+    item = questions[0].item
+    paths = [Path(path) for path in item.documents]
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    return len(item.text) + sum(sizes) + _QUESTION_COST * len(questions)
 
 
 def _questions(task: EvalTask, request: EvalRequest) -> Iterator[_Question]:
@@ -255,12 +278,11 @@ class _Asking:
                 if not isinstance(event, Answer):
                     continue
                 question = next(waiting)
-                item, kept = question.item, report.predictions[question.task.name]
-                rank = ranks.get(id(item))
-                kept.add(item, event.answer, rank, ranked=id(item) in ranks)
+                known = id(question.item)
+                rank = ranks.get(known)
+                report.answered(question.item, event.answer, rank, ranked=known in ranks)
                 report.answered_from[event.answered_from] += 1
                 report.generated += event.tokens
-                report.asked += 1
                 yield question
         report.timing.add_decode(report.generated, asker.timing.decode_s - before)
 

@@ -14,11 +14,15 @@ Report = TypeVar("Report")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How much is done so far, and how much there is if that is known, in tokens or ``unit``."""
+    """How much is done so far, and how much there is if that is known, in tokens or ``unit``.
+
+    ``note`` is what is known of the result so far, in a few words.
+    """
 
     done: int
     total: int | None = None
     unit: str = "tok"
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

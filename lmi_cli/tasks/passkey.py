@@ -1,319 +1,326 @@
-"""The passkey test: whether the model finds a number that is hidden in a long text.
+"""The passkey test: whether the model finds what is hidden in a long text.
 
-The text is that of LM-Infinite, appendix, after Mohtashami and Jaggi (arXiv 2305.16300). Prompts
-are built from token ids, so their length is exact; it counts everything up to the answer.
+Prompts are built from token ids, so their length is exact; it counts everything up to the answer.
+Each trial is a unit of work, and all figures follow from the results of the units alone.
 """
 
-import random
-import re
-import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
-
-import numpy as np
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from lmi_cli.engine import CHUNK
-from lmi_cli.errors import UsageError
-from lmi_cli.methods import MethodChoice, Parameter
+from lmi_cli.errors import ResourceError
+from lmi_cli.journal import Journal
 from lmi_cli.models.load import Loaded
+from lmi_cli.processes import Processes
 from lmi_cli.tasks.asking import AnswerOptions, Asker
 from lmi_cli.tasks.calibrate import find_heads
 from lmi_cli.tasks.events import Note, Progress, follow, relay
-from lmi_cli.tasks.plan import RANKS, MemoryChoice, Plan, ReadingRequest, plan_reading
-from lmi_cli.tasks.reading import Reading, read
-from lmi_cli.tasks.report import ReadingReport, Timing
-from lmi_cli.text.encoded import Encoded
+from lmi_cli.tasks.haystacks import Haystack, build_text, room_beside
+from lmi_cli.tasks.needles import Needle, Quiz
+from lmi_cli.tasks.passkey_reading import (
+    PlannedReading,
+    SharedTexts,
+    planned_readings,
+)
+from lmi_cli.tasks.passkey_report import (
+    Cell,
+    MethodUsed,
+    PasskeyReport,
+    PasskeyWay,
+    Trial,
+    WayReport,
+)
+from lmi_cli.tasks.plan import RANKS, ReadingRequest
+from lmi_cli.tasks.report import Answer, Timing
 from lmi_cli.text.prompts import ContinuationPrompts
-from lmi_cli.text.stream import EncodedStream
-from lmi_cli.text.tokenizer import Tokenizer
-
-PREFIX = (
-    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "
-    "I will quiz you about the important information there."
-)
-FILLER = (
-    " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-)
-KEY = " The pass key is {key}. Remember it. {key} is the pass key."
-QUESTION = " What is the pass key? The pass key is"
-
-_INTEGER = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One prompt and its answer.
+class PasskeyGrid:
+    """The texts of a run: so many trials of each length and depth.
 
     Attributes:
-        correct: Whether the first integer of the answer is the key.
-        answer_s: Seconds from the question to the end of the answer.
-        window_answer: The answer from sinks and window alone; None if ``answer`` is one.
-        window_correct: Whether the first integer of ``window_answer`` is the key.
+        lengths: In tokens, everything up to the answer included.
+        depths: In percent of the haystack before the first needle.
+        trials: Number of texts of each length and depth.
+        needle: What is hidden.
+        haystack: What it is hidden in.
+        seed: Decides which values are hidden.
     """
 
-    key: str
-    answer: str
-    correct: bool
-    answer_s: float = field(compare=False)
-    window_answer: str | None = None
-    window_correct: bool | None = None
+    lengths: Sequence[int]
+    depths: Sequence[float]
+    trials: int
+    needle: Needle
+    haystack: Haystack
+    seed: int
+
+    def quiz(self, length: int, depth: float, trial: int) -> Quiz:
+        """What one of the texts hides and asks."""
+        return self.needle.quiz(self.seed, length, depth, trial)
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """All trials of one length (in tokens) and depth (in percent of the filler before the key)."""
+class CellDone:
+    """All trials of a cell of one of the ways have results."""
 
-    length: int
-    depth: float
-    trials: list[Trial]
-
-    @property
-    def correct(self) -> int:
-        """Number of correct answers."""
-        return sum(trial.correct for trial in self.trials)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct answers."""
-        return self.correct / len(self.trials)
-
-    @property
-    def window_accuracy(self) -> float | None:
-        """Share of correct answers from the window alone; None if these were not generated."""
-        compared = [trial.window_correct for trial in self.trials]
-        return None if None in compared else sum(map(bool, compared)) / len(compared)
-
-
-@dataclass(frozen=True, slots=True)
-class MethodUsed:
-    """How prompts of one length were read and answered.
-
-    For the fields see :class:`lmi_cli.tasks.report.ReadingReport` and ``Answer``.
-    """
-
-    name: str
-    parameters: dict[str, Parameter]
-    bound_tokens: int | None
-    form: str
-    answered_from: str
-
-
-@dataclass(frozen=True, slots=True)
-class PasskeyReport:
-    """The whole grid, ordered by length, then depth.
-
-    ``tokens`` counts the tokens of all prompts; fewer are ``read``, as a common beginning is read
-    once. Sizes are those of the largest prompt.
-    """
-
-    cells: list[Cell]
-    methods: dict[int, MethodUsed]
-    tokens: int
-    read: int
-    generated: int
-    cache_bytes: int
-    store_bytes: int
-    timing: Timing
-
-
-class PasskeyText(NamedTuple):
-    """The tokens of a text of the test, up to the question, and the text itself."""
-
-    encoded: Encoded
-    text: str
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def first(self, count: int) -> "PasskeyText":
-        """The first ``count`` tokens, or all if there are fewer."""
-        if count >= len(self):
-            return self
-        return PasskeyText(self.encoded.first(count), self.text[: self.encoded.starts[count]])
-
-
-def build_text(tokenizer: Tokenizer, length: int, depth: float, key: str | None) -> PasskeyText:
-    """A text that makes, with prefix and question, a prompt of exactly ``length`` tokens.
-
-    The key is placed after ``depth`` percent of the filler. The first repetition of the filler is
-    cut at its start to reach the exact length. If ``key`` is None, its sentences are left out, and
-    the text is that much shorter.
-
-    Raises:
-        UsageError: The length leaves no room for prefix, key and question.
-    """
-    head, filler, needle = (
-        PasskeyText(tokenizer.encode(text), text)
-        for text in (PREFIX, FILLER, KEY.format(key=key or "10000"))
-    )
-    around = len(tokenizer.prefix) + len(head) + len(needle) + len(tokenizer.encode(QUESTION))
-    left = length - around
-    if left < 0:
-        raise UsageError(
-            f"length {length:,} is too short for a passkey prompt",
-            hint=f"the shortest for this model is {around:,} tokens",
-        )
-    whole, rest = divmod(left, len(filler))
-    before = round(whole * depth / 100)
-    cut = len(filler) - rest
-    start = int(filler.encoded.starts[cut]) if rest else len(filler.text)
-    begin = PasskeyText(filler.encoded.after(cut, start), filler.text[start:])
-    hidden = [] if key is None else [needle]
-    return _joined([head, begin, *[filler] * before, *hidden, *[filler] * (whole - before)])
-
-
-def _joined(parts: Sequence[PasskeyText]) -> PasskeyText:
-    offsets = np.cumsum([0, *(len(part.text) for part in parts)])
-    starts = [part.encoded.starts + at for part, at in zip(parts, offsets, strict=False)]
-    ids = np.concatenate([part.encoded.ids for part in parts])
-    return PasskeyText(Encoded(ids, np.concatenate(starts)), "".join(part.text for part in parts))
-
-
-def key_for(seed: int, length: int, depth: float, trial: int) -> str:
-    """The five-digit key of a trial; the same for the same arguments on any machine."""
-    return str(random.Random(f"{seed}/{length}/{depth:g}/{trial}").randint(10_000, 99_999))
+    way: PasskeyWay
+    cell: Cell
 
 
 def passkey(
     model: Loaded,
-    lengths: Sequence[int],
-    depths: Sequence[float],
+    grid: PasskeyGrid,
+    ways: Sequence[PasskeyWay],
     *,
-    trials: int,
-    choice: MethodChoice,
-    memory: MemoryChoice,
-    max_new_tokens: int,
-    seed: int,
+    max_new_tokens: int | None = None,
     rank: str = RANKS[0],
     chunk: int = CHUNK,
-) -> Generator[Progress | Note | Cell, None, PasskeyReport]:
-    """Run the grid, and yield each cell when it is done.
+    journal: Journal | None = None,
+    processes: Processes | None = None,
+) -> Generator[Progress | Note | CellDone, None, PasskeyReport]:
+    """Run the grid by each of the ways, and report each cell when it is done.
 
-    The grid has ``trials`` prompts of each length, in tokens up to the answer, and each depth, in
-    percent of the filler. ``seed`` decides which keys are hidden.
+    Args:
+        model: The model.
+        grid: The texts.
+        ways: How they are read and answered.
+        max_new_tokens: Longest answer; None for what the needle needs.
+        rank: How passages are ranked, one of ``plan.RANKS``.
+        chunk: Tokens of a forward pass.
+        journal: Results of earlier starts, to which those of this one are added.
+        processes: Those that share the work.
 
     Raises:
-        UsageError: A length leaves no room for the prompt, or the source of answers is missing.
+        UsageError: A length leaves no room for the prompt, or a source of answers is missing.
     """
-    for length in lengths:  # an impossible length fails before anything is run
-        build_text(model.tokenizer, length, 0, "10000")
-    prompts = ContinuationPrompts(model.tokenizer, PREFIX)
-    request = ReadingRequest(prompts, choice, memory, max_new_tokens, chunk)
-    options = AnswerOptions(prompts, choice, memory.answer_from, max_new_tokens, rank=rank)
-    total = sum(lengths) * len(depths) * trials
-    cells: list[Cell] = []
-    methods: dict[int, MethodUsed] = {}
-    timing = Timing()
-    noted: set[str] = set()
-
-    def in_grid(event: Progress | Note) -> Progress | Note | None:
-        """Convert progress to that of the whole grid, and pass each note on once."""
-        if isinstance(event, Progress):
-            return Progress(done + event.done, total)
-        new = event.text not in noted
-        noted.add(event.text)
-        return event if new else None
-
-    reports: list[ReadingReport] = []
-    done = fresh = generated = 0
-    for length in lengths:
-        texts = _Texts(model, request, length)
-        yield from texts.prepare()
-        for depth in depths:
-            results: list[Trial] = []
-            for trial in range(trials):
-                key = key_for(seed, length, depth, trial)
-                task = texts.read(depth, key)
-                steps: Generator[Progress | Note, None, Reading] = relay(task, in_grid)
-                reading = yield from steps
-                done += length
-                fresh += texts.fresh_tokens
-                timing.add_prefill(fresh, texts.seconds)
-                asker = Asker(model, reading, options)
-                answer = follow(asker.ask(QUESTION))
-                seconds = asker.timing.decode_s
-                generated += answer.tokens
-                timing.add_decode(generated, seconds)
-                yield Progress(done, total)
-                result = Trial(key, answer.answer, is_right(answer.answer, key), seconds)
-                if answer.answered_from not in ("whole", "window") and reading.plan.depth is None:
-                    alone = follow(asker.ask(QUESTION, answer_from="window")).answer
-                    right = is_right(alone, key)
-                    result = replace(result, window_answer=alone, window_correct=right)
-                results.append(result)
-                reports.append(used := reading.report())
-                methods[length] = MethodUsed(
-                    used.method, used.parameters, used.bound_tokens, used.form, answer.answered_from
-                )
-            cells.append(Cell(length, depth, results))
-            yield cells[-1]
-    sizes = (max(r.cache_bytes for r in reports), max(r.store_bytes for r in reports))
-    return PasskeyReport(cells, methods, done, fresh, generated, *sizes, timing)
+    journal = Journal(None, {}) if journal is None else journal
+    processes = processes or Processes()
+    run = _Run(model, grid, ways, max_new_tokens or grid.needle.answer_tokens, rank, chunk, journal)
+    yield from run.prepare()
+    yield from run.work(processes)
+    processes.gather(journal)
+    return run.report(processes)
 
 
-def is_right(answer: str, key: str) -> bool:
-    """Whether the first integer of an answer is the key."""
-    found = _INTEGER.search(answer)
-    return found is not None and found[0] == key
+_Text = tuple[int, float, int]
+"""Length, depth and number of a trial."""
 
 
-class _Texts:
-    """Reads texts of one length as ``qa`` would, but their common beginning only once.
+class _Run:
+    """One start of the test; for the arguments see :func:`passkey`."""
 
-    Attributes:
-        fresh_tokens: Tokens that were read for the last text.
-        seconds: Time for reading it.
-    """
-
-    def __init__(self, model: Loaded, request: ReadingRequest, length: int) -> None:
-        self._model, self._request, self._length = model, request, length
-        self._plan: Plan
-        self._beginning: Reading | None = None
-        self.fresh_tokens = 0
-        self.seconds = 0.0
+    def __init__(
+        self,
+        model: Loaded,
+        grid: PasskeyGrid,
+        ways: Sequence[PasskeyWay],
+        max_new_tokens: int,
+        rank: str,
+        chunk: int,
+        journal: Journal,
+    ) -> None:
+        self._model, self._grid, self._ways, self._journal = model, grid, ways, journal
+        introduction = grid.quiz(grid.lengths[0], grid.depths[0], 0).introduction
+        prompts = self._prompts = ContinuationPrompts(model.tokenizer, introduction)
+        self._requests = [
+            ReadingRequest(prompts, way.choice, way.memory, max_new_tokens, chunk) for way in ways
+        ]
+        self._options = [
+            AnswerOptions(prompts, way.choice, way.name, max_new_tokens, rank=rank, evidence=False)
+            for way in ways
+        ]
+        # Depths in ascending order, so that what texts have in common grows.
+        self._texts = [
+            (length, depth, trial)
+            for length in grid.lengths
+            for depth in sorted(grid.depths)
+            for trial in range(grid.trials)
+        ]
+        self._read = self._generated = 0
+        self._timing = Timing()
 
     def prepare(self) -> Generator[Progress | Note, None, None]:
-        """Make the plan, and find the retrieval heads if it needs them."""
-        tokenizer, known = self._model.tokenizer, self._model.known
-        tokens = self._length - len(tokenizer.prefix) - len(tokenizer.encode(QUESTION))
-        self._plan = plan_reading(known, self._request, tokens, [QUESTION])
-        if self._plan.needs_heads:
-            heads = yield from find_heads(self._model, self._request.chunk)
-            self._model = replace(self._model, known=replace(known, heads=heads))
-            self._plan = plan_reading(self._model.known, self._request, tokens, [QUESTION])
+        """Refuse what is impossible before anything is read; find retrieval heads if needed."""
+        for text in self._texts:
+            room_beside(self._prompts, text[0], self._grid.quiz(*text))
+        readings = [each for text in self._texts for each in self._readings(text)]
+        if any(planned.plan.needs_heads for planned in readings):
+            heads = yield from find_heads(self._model, self._requests[0].chunk)
+            self._model = replace(self._model, known=replace(self._model.known, heads=heads))
+            for text in self._texts:
+                self._readings(text)
 
-    def read(self, depth: float, key: str) -> Generator[Progress | Note, None, Reading]:
-        """Read the text with ``key`` at ``depth``; the result is as if it were the only one.
+    def work(self, processes: Processes) -> Generator[Progress | Note | CellDone, None, None]:
+        """Do those trials that fall to this process and have no result yet."""
+        total = sum(text[0] * len(self._missing(text)) for text in self._texts)
+        done = 0
+        noted: set[str] = set()
 
-        The common beginning ends with a chunk, so that both are split into the same chunks.
-        """
-        tokenizer, started = self._model.tokenizer, time.monotonic()
-        text = build_text(tokenizer, self._length, depth, key)
-        blank = build_text(tokenizer, self._length, depth, None)
-        differs = text.encoded.ids[: len(blank)] != blank.encoded.ids
-        alike = int(differs.argmax()) if differs.any() else len(blank)
-        prefix = len(self._plan.prefix)
-        if self._plan.excerpt is not None:
-            alike = 0  # where the part that is read begins depends on the length of the text
-        alike = max(0, alike + prefix - (alike + prefix) % self._plan.chunk - prefix)
-        beginning = self._beginning
-        if beginning is not None and beginning.document.tokens > alike:
-            beginning = None
-        before = 0 if beginning is None else beginning.state.tokens
-        earlier = None
-        if alike:
-            if beginning is None or beginning.document.tokens < alike:
-                beginning = yield from self._read(blank.first(alike), beginning)
-            self._beginning, earlier = beginning, beginning.fork()
-        reading = yield from self._read(text, earlier)
-        self.fresh_tokens = reading.state.tokens - before
-        self.seconds = time.monotonic() - started
-        return reading
+        def overall(event: Progress | Note) -> Progress | Note | None:
+            """Convert progress to that of the whole grid, and pass each note on once."""
+            if isinstance(event, Progress):
+                return Progress(min(done + event.done, total), total)
+            new = event.text not in noted
+            noted.add(event.text)
+            return event if new else None
 
-    def _read(
-        self, text: PasskeyText, earlier: Reading | None
-    ) -> Generator[Progress | Note, None, Reading]:
-        model, plan = self._model, self._plan
-        stream = EncodedStream(text.encoded, text.text, model.tokenizer)
-        return (yield from read(model, stream, self._request, earlier=earlier, plan=plan))
+        shared: dict[tuple[int, tuple[int, ...]], SharedTexts] = {}
+        shown = set[tuple[int, int, float]]()
+        texts = self._texts
+        if processes.count > 1:  # the longest first, so that none is left to one process alone
+            texts = sorted(texts, key=lambda text: -text[0])
+        for unit in processes.share([self._unit(text) for text in texts]):
+            text = (int(unit["length"]), float(unit["depth"]), int(unit["trial"]))
+            for planned in self._missing(text):
+                at = text[0], planned.ways
+                if at not in shared:  # texts of one length have a beginning in common
+                    shared = {key: kept for key, kept in shared.items() if key[0] == text[0]}
+                    shared[at] = SharedTexts(self._model)
+                task = self._do(text, planned, shared[at])
+                steps: Generator[Progress | Note, None, None] = relay(task, overall)
+                yield from steps
+                done = processes.done(text[0])
+                yield Progress(done, total)
+            for number, way in enumerate(self._ways):
+                cell = number, *text[:2]
+                units = (self._unit((*text[:2], n), way) for n in self._trials)
+                if cell not in shown and all(unit in self._journal for unit in units):
+                    shown.add(cell)
+                    yield CellDone(way, self._cell(way, *text[:2]))
+        for _ in processes.waiting():
+            yield Progress(processes.done(), total)
+
+    def report(self, processes: Processes) -> PasskeyReport:
+        """What follows from all results."""
+        expected = [self._unit(text, way) for text in self._texts for way in self._ways]
+        results = [self._journal.result(unit) for unit in expected if unit in self._journal]
+        if len(results) < len(expected):
+            raise ResourceError(
+                f"{len(expected) - len(results):,} of {len(expected):,} answers are missing",
+                hint="start again with the same --results FILE to go on",
+            )
+        texts = {  # once for each method, however many ways of answering there are
+            (text, way.choice.name): self._journal.result(self._unit(text, way))["text_tokens"]
+            for text in self._texts
+            for way in self._ways
+        }
+        seconds = self._timing.prefill_s, self._timing.decode_s
+        parts = processes.collect([self._read, self._generated, *seconds])
+        timing = Timing()
+        timing.add_prefill(sum(part[0] for part in parts), max(part[2] for part in parts))
+        timing.add_decode(sum(part[1] for part in parts), max(part[3] for part in parts))
+        return PasskeyReport(
+            ways=[self._way_report(way) for way in self._ways],
+            tokens=sum(texts.values()),
+            generated=sum(result["tokens"] for result in results),
+            cache_bytes=max(result["cache_bytes"] for result in results),
+            store_bytes=max(result["store_bytes"] for result in results),
+            read=sum(part[0] for part in parts),
+            timing=timing,
+        )
+
+    @property
+    def _trials(self) -> range:
+        return range(self._grid.trials)
+
+    def _unit(self, text: _Text, way: PasskeyWay | None = None) -> dict[str, Any]:
+        """What tells a text from others, or an answer about it by one of the ways."""
+        grid, (length, depth, trial) = self._grid, text
+        unit = {
+            "length": length,
+            "depth": float(depth),
+            "trial": trial,
+            "needle": grid.needle.name,
+            "values": grid.needle.value,
+            "haystack": grid.haystack.identity,
+            "seed": grid.seed,
+        }
+        if way is None:
+            return unit
+        method = {"name": way.choice.name, **way.choice.given}
+        return unit | {"method": method, "way": way.name}
+
+    def _readings(self, text: _Text) -> list[PlannedReading]:
+        question = self._grid.quiz(*text).question
+        prompt = self._prompts.whole()
+        tokens = text[0] - len(prompt.prefix) - len(prompt.tail(question))
+        return planned_readings(self._model, self._ways, self._requests, tokens, question)
+
+    def _missing(self, text: _Text) -> list[PlannedReading]:
+        """The readings of a text that serve a way without a result."""
+        return [
+            planned
+            for planned in self._readings(text)
+            if any(self._unit(text, self._ways[n]) not in self._journal for n in planned.ways)
+        ]
+
+    def _do(
+        self, text: _Text, planned: PlannedReading, shared: SharedTexts
+    ) -> Generator[Progress | Note, None, None]:
+        """Read a text and ask by each of the ways that a reading serves."""
+        grid, quiz = self._grid, self._grid.quiz(*text)
+        built = build_text(self._prompts, text[0], text[1], quiz, grid.haystack)
+        reading = yield from shared.read(built, planned)
+        self._read += shared.fresh_tokens
+        self._timing.add_prefill(self._read, shared.seconds)
+        whole: Answer | None = None
+        alone: str | None = None
+        used = reading.report()
+        for number, plan in zip(planned.ways, planned.plans, strict=True):
+            unit = self._unit(text, self._ways[number])
+            if unit in self._journal:
+                continue
+            asker = Asker(self._model, reading, self._options[number])
+            # What is seen whole is answered in one way only.
+            answer = whole or follow(asker.ask(quiz.question))
+            seconds = asker.timing.decode_s
+            self._generated += 0 if whole else answer.tokens
+            self._timing.add_decode(self._generated, seconds)
+            whole = answer if answer.answered_from == "whole" else None
+            window = None
+            if answer.answered_from not in ("whole", "window") and planned.plan.depth is None:
+                if alone is None:
+                    alone = follow(asker.ask(quiz.question, answer_from="window")).answer
+                window = alone
+            score = grid.needle.score(answer.answer, quiz.expected)
+            trial = Trial(
+                text[2],
+                list(quiz.expected),
+                answer.answer,
+                score,
+                score == 1.0,
+                list(built.places),
+                answer.tokens,
+                seconds,
+                window,
+                None if window is None else grid.needle.score(window, quiz.expected),
+            )
+            method = MethodUsed(
+                plan.method.name,
+                plan.reported_method.parameters(),
+                plan.bound_tokens,
+                plan.form,
+                answer.answered_from,
+            )
+            sizes = {
+                "text_tokens": used.document_tokens - used.unread_tokens,
+                "cache_bytes": used.cache_bytes,
+                "store_bytes": used.store_bytes,
+            }
+            self._journal.add(unit, {**asdict(trial), **sizes, "method": asdict(method)})
+
+    def _cell(self, way: PasskeyWay, length: int, depth: float) -> Cell:
+        results = [self._journal.result(self._unit((length, depth, n), way)) for n in self._trials]
+        return Cell(length, depth, [Trial.of(result) for result in results])
+
+    def _way_report(self, way: PasskeyWay) -> WayReport:
+        grid = self._grid
+        cells = [self._cell(way, length, depth) for length in grid.lengths for depth in grid.depths]
+        last = max(grid.depths), grid.trials - 1
+        methods = {
+            length: MethodUsed(**self._journal.result(self._unit((length, *last), way))["method"])
+            for length in grid.lengths
+        }
+        return WayReport(way, cells, methods)

@@ -1,243 +1,218 @@
-"""Perplexity: how well a model predicts a text, in one pass over all of it."""
+"""Perplexity: how well a model predicts texts, read by one method or by several."""
 
-import math
-import time
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain, islice
-from typing import NamedTuple
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmi_cli.engine import CHUNK
-from lmi_cli.engine.engine import Engine, Ids, rechunk
 from lmi_cli.errors import NoInputError
-from lmi_cli.methods import MethodChoice
-from lmi_cli.methods.base import Truncation
+from lmi_cli.journal import Journal, key
+from lmi_cli.methods.base import named_parameters
 from lmi_cli.models.load import Loaded
+from lmi_cli.processes import Processes
+from lmi_cli.sources.blocks import Skipped
 from lmi_cli.tasks.events import Note, Progress
+from lmi_cli.tasks.losses import LossRow, Score
 from lmi_cli.tasks.plan import plan_scoring, warnings
-from lmi_cli.tasks.reading import engine_of, remember_speed, require_memory
-from lmi_cli.tasks.report import ReadingReport, Timing, source_reports
-from lmi_cli.text.provenance import SourceCounter
-from lmi_cli.text.stream import TokenBlock, TokenStream
-
-BUCKET_TOKENS = 4096
-"""Tokens in one step of the curve."""
+from lmi_cli.tasks.reading import remember_speed, require_memory
+from lmi_cli.tasks.report import SourceReport, Timing, source_reports
+from lmi_cli.tasks.scored_text import ScoredTexts
+from lmi_cli.tasks.scoring import ScoringRequest, losses_in
+from lmi_cli.tasks.scoring_work import ScoringWork
+from lmi_cli.text.stream import TokenStream
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """One step of the curve: mean loss of the tokens at ``start <= position < end``."""
+class MethodScore:
+    """The score by one method.
 
-    start: int
-    end: int
-    nll: float
-    tokens: int
+    Attributes:
+        method: Name and parameters.
+        bound_tokens: Largest number of tokens that any layer keeps; None grows with the text.
+        form: ``fits`` or ``stream``, as in a plan.
+        cache_bytes: Size of the largest cache.
+        score: Over all that is scored.
+        sources: Score of the tokens of each source, by number; None where none is scored. Lines
+            that name files belong to no source.
+        headers: Score of these lines; None if none is scored.
+        documented_nll: With a chosen stride, the mean loss as the documentation of transformers
+            computes it, where a window counts for one token less than it scores; None without.
+        nll: Loss of every token, float32, nan if not scored; None unless asked for.
+        timing: Time of this run alone.
+    """
 
-
-@dataclass(slots=True)
-class Score:
-    """Sums over scored tokens, in float64, from which every figure is computed."""
-
-    tokens: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    utf8_bytes: int = 0
-    buckets: list[tuple[int, float]] = field(default_factory=list)
-
-    def add(self, position: int, nll: NDArray[np.float32]) -> None:
-        """Count the tokens of a chunk.
-
-        Args:
-            position: Position of the chunk's first token among the source tokens.
-            nll: In nats, float32; nan marks a token that is not scored.
-        """
-        while len(nll):
-            index = position // BUCKET_TOKENS
-            room = (index + 1) * BUCKET_TOKENS - position
-            values = nll[:room][~np.isnan(nll[:room])].astype(np.float64)
-            self.buckets += [(0, 0.0)] * (index + 1 - len(self.buckets))
-            count, total = self.buckets[index]
-            self.buckets[index] = (count + len(values), total + float(values.sum()))
-            self.tokens += len(values)
-            self.total += float(values.sum())
-            self.squares += float(np.square(values).sum())
-            position, nll = position + room, nll[room:]
-
-    @property
-    def nll(self) -> float:
-        """Mean negative log-likelihood, in nats per token."""
-        return self.total / self.tokens
-
-    @property
-    def ppl(self) -> float:
-        """Perplexity; infinite beyond the range of a float."""
-        try:
-            return math.exp(self.nll)
-        except OverflowError:
-            return math.inf
-
-    @property
-    def ppl_se(self) -> float | None:
-        """Standard error of the perplexity, with the tokens taken as independent."""
-        if self.tokens < 2 or math.isinf(self.ppl):
-            return None
-        variance = max(0.0, self.squares / self.tokens - self.nll**2)
-        return self.ppl * math.sqrt(variance / (self.tokens - 1))
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte of the scored tokens."""
-        return self.total / math.log(2) / self.utf8_bytes
-
-    @property
-    def curve(self) -> list[Bucket]:
-        """Mean loss by position."""
-        return [
-            Bucket(index * BUCKET_TOKENS, (index + 1) * BUCKET_TOKENS, total / count, count)
-            for index, (count, total) in enumerate(self.buckets)
-            if count
-        ]
+    method: dict[str, Any]
+    bound_tokens: int | None
+    form: str
+    cache_bytes: int
+    score: Score
+    sources: list[Score | None]
+    headers: Score | None
+    documented_nll: float | None
+    nll: NDArray[np.float32] | None
+    timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
 class PerplexityReport:
-    """The score of a corpus.
+    """The scores of a corpus.
 
     Attributes:
+        methods: Scores in the order that was asked for.
+        tokens: Tokens of all texts, whether scored or not.
         requested: Number of tokens asked for; None for all.
-        nll: Loss of every source token, float32, nan if not scored; None unless asked for.
+        each: Whether sources were scored by themselves.
+        finished: Whether all was found in the file of results.
     """
 
-    reading: ReadingReport
-    score: Score
+    methods: list[MethodScore]
+    tokens: int
     requested: int | None
-    nll: NDArray[np.float32] | None
-    timing: Timing
+    each: bool
+    sources: list[SourceReport]
+    skipped: list[Skipped]
+    finished: bool
 
     @property
     def short(self) -> bool:
-        """Whether the corpus had fewer tokens than asked for."""
-        return self.requested is not None and self.reading.document_tokens < self.requested
+        """Whether the stream had fewer tokens than asked for."""
+        return not self.each and self.requested is not None and self.tokens < self.requested
 
 
 def perplexity(
     model: Loaded,
     stream: TokenStream,
-    choice: MethodChoice,
-    *,
-    length: int | None = None,
-    keep_nll: bool = False,
-    chunk: int = CHUNK,
+    request: ScoringRequest,
+    processes: Processes | None = None,
 ) -> Generator[Progress | Note, None, PerplexityReport]:
-    """Score the first ``length`` tokens of a text, or all of them.
+    """Score a text, or each of its sources, by one method or by several.
 
-    Every source token except the first is scored once, given the earlier tokens that the method
-    lets it see; for a method that truncates see :func:`_losses`. If a BOS token precedes the text,
-    the first token is scored as well. With ``keep_nll``, the loss of every token is reported.
+    Several ``processes`` share the methods, the texts, and the windows of methods that truncate;
+    all have the same report in the end.
+
+    Every token except the first of a text is scored once, given the earlier tokens that the method
+    lets it see; see :mod:`lmi_cli.tasks.scoring` for methods that truncate. Behind a BOS token, the
+    first token is scored as well.
 
     Raises:
-        NoInputError: There are fewer than two tokens.
+        ModelError: A method is not for this model.
+        NoInputError: No token can be scored.
+        UsageError: Options contradict each other.
     """
-    sources, expected = SourceCounter(), length
-    blocks: Iterable[TokenBlock] = stream.blocks(sources)
-    if choice.needs_length:
-        blocks, expected = _counted(blocks, length)
-    plan = plan_scoring(model.known, choice, expected, chunk)
-    require_memory(model, plan)
-    for warning in warnings(choice, model.known):
+    processes = processes or Processes()
+    for method in request.methods:
+        plan = plan_scoring(model.known, method.choice, request.length, request.chunk)
+        method.require_stride(plan.method.truncation)
+    for warning in dict.fromkeys(
+        warning for method in request.methods for warning in warnings(method.choice, model.known)
+    ):
         yield Note(warning)
-    prefix = np.array(plan.prefix, dtype=np.int32)
-    engine = engine_of(model, plan)
-    score, timing = Score(), Timing()
-
-    def ids() -> Iterator[Ids]:
-        tokens = 0
-        first = 0 if len(prefix) else 1  # the first token that is scored
-        for block in blocks:
-            count = len(block.ids) if length is None else min(len(block.ids), length - tokens)
-            sources.count(block.starts[:count])
-            score.utf8_bytes += block.utf8_bytes(max(0, first - tokens), count)
-            tokens += count
-            yield block.ids[:count]
-            if tokens == length:
-                return
-
-    kept: list[NDArray[np.float32]] = []
-    started, position, part = time.monotonic(), 0, _Part()
-    for part in _losses(engine, plan.method.truncation, prefix, ids()):
-        score.add(position, part.nll)
-        position += len(part.nll)
-        if keep_nll:
-            kept.append(part.nll)
-        yield Progress(position, length)
-    seconds = time.monotonic() - started
-    timing.add_prefill(part.read, seconds)
-    remember_speed(model, plan, "score", position, seconds)
+    lazily = _lazily(request, processes)
+    texts = ScoredTexts(stream, request.length, each=request.each, lazily=lazily)
+    works = [ScoringWork(model, request, method, texts.texts) for method in request.methods]
+    for plan in {id(job.plan): job.plan for work in works for job in work.jobs}.values():
+        require_memory(model, plan)
+    with processes.first():  # all begin with the same results
+        journal = Journal(request.results, {**request.run, "losses": request.keep_nll})
+    if journal.damaged:
+        yield Note(f"{request.results}: damaged lines ({journal.damaged:,}) are done again")
+    jobs = {key(job.unit): job for work in works for job in work.jobs}
+    left = [job for job in jobs.values() if not job.done(journal)]
+    if processes.count > 1:
+        left.sort(key=lambda job: -job.cost)  # what takes longest is begun first
+        if 0 < len(left) < processes.count:
+            yield Note(
+                f"{len(left)} of {processes.count} processes have work, since a text that is read "
+                "in one pass is not divided"
+            )
+    for work in works:
+        work.take_up(journal)
+    total = None if lazily else sum(job.cost for job in left)
+    done, note = 0, ""
+    for job in processes.share(left):
+        before = 0  # tokens of the job that have been read
+        for event in job.work.score(job, journal):
+            if isinstance(event, Note):
+                yield event
+                continue
+            done, before = processes.done(event.done - before), event.done
+            expected = texts.expected(done) if total is None else total
+            note = job.work.estimate
+            yield Progress(done, expected, note=note)
+    for _ in processes.waiting():
+        yield Progress(processes.done(), total, note=note)
+    processes.gather(journal)
     for note in stream.notes:
         yield Note(note)
+    return PerplexityReport(
+        methods=[_score(model, request, work, texts, journal, processes) for work in works],
+        tokens=texts.tokens,
+        requested=request.length,
+        each=request.each,
+        sources=source_reports(stream.corpus.sources, texts.counts),
+        skipped=list(stream.corpus.skipped),
+        finished=not left,
+    )
+
+
+def _lazily(request: ScoringRequest, processes: Processes) -> bool:
+    """Whether tokens are taken only as they are scored, which takes no memory for them."""
+    alone = len(request.methods) == 1 and processes.count == 1
+    counts = any(method.choice.needs_length for method in request.methods)
+    return alone and not request.each and request.results is None and not counts
+
+
+def _score(
+    model: Loaded,
+    request: ScoringRequest,
+    work: ScoringWork,
+    texts: ScoredTexts,
+    journal: Journal,
+    processes: Processes,
+) -> MethodScore:
+    """The score by one method, from the results in a journal."""
+    rows: list[LossRow] = []
+    losses: list[NDArray[np.float32]] = []
+    cache, weighted, weights = 0, 0.0, 0
+    for job in work.jobs:
+        for unit in job.units(journal):
+            result = journal.result(unit)
+            for row in map(LossRow._make, result["rows"]):
+                rows.append(row._replace(source=job.text.source_of(row.source)))
+            if request.keep_nll:
+                losses.append(losses_in(result))
+            cache = max(cache, result["cache_bytes"])
+            partial = result.get("documented", (0.0, 0))
+            weighted, weights = weighted + partial[0], weights + partial[1]
+    score = Score.of(rows)
     if score.tokens == 0 or score.utf8_bytes == 0:
         raise NoInputError("the text has fewer than two tokens, so none can be scored")
+    by_source: dict[int, list[LossRow]] = {}
+    for row in rows:
+        by_source.setdefault(row.source, []).append(row)
+    parts = {number: Score.of(found) for number, found in by_source.items()}
     # Only now is it known whether the text fits.
-    plan = plan_scoring(model.known, choice, position, chunk)
-    reading = ReadingReport(
-        method=plan.method.name,
-        parameters=plan.method.parameters(),
+    longest = max((text.tokens or 0 for text in texts.texts), default=0) or texts.tokens
+    plan = plan_scoring(model.known, work.method.choice, longest, request.chunk)
+    named = named_parameters(plan.method)
+    if work.method.stride is not None:
+        named["stride"] = work.method.stride
+    timing = Timing()
+    spent = processes.collect((work.read, work.seconds))
+    timing.add_prefill(sum(read for read, _ in spent), max(seconds for _, seconds in spent))
+    if processes.count == 1 and work.method.stride is None and work.seconds:
+        remember_speed(model, plan, "score", work.scored, work.seconds)
+    return MethodScore(
+        method=named,
         bound_tokens=plan.bound_tokens,
         form=plan.form,
-        document_tokens=position,
-        cache_bytes=part.cache_bytes,
-        sources=source_reports(stream.corpus.sources, sources.tokens),
-        skipped=list(stream.corpus.skipped),
+        cache_bytes=cache,
+        score=score,
+        sources=[parts.get(number) for number in range(len(texts.counts))],
+        headers=parts.get(-1),
+        documented_nll=weighted / weights if weights else None,
+        nll=np.concatenate(losses) if request.keep_nll else None,
+        timing=timing,
     )
-    losses = np.concatenate(kept) if keep_nll else None
-    return PerplexityReport(reading, score, length, losses, timing)
-
-
-class _Part(NamedTuple):
-    """Losses of consecutive tokens, the tokens read until then, and the bytes of the cache."""
-
-    nll: NDArray[np.float32] = np.empty(0, dtype=np.float32)
-    read: int = 0
-    cache_bytes: int = 0
-
-
-def _losses(
-    engine: Engine, truncation: Truncation | None, prefix: Ids, blocks: Iterable[Ids]
-) -> Iterator[_Part]:
-    """The losses of a text, part by part.
-
-    In one pass; where texts are truncated, in windows that are each read anew, behind the prefix.
-    They advance by half of their length, and only what is new in a window is scored, so that every
-    token is predicted from at least that many before it (the strided protocol of transformers'
-    documentation, "Perplexity of fixed-length models").
-    """
-    if truncation is None:
-        state = engine.start()
-        for scored in engine.score(state, chain((prefix,), blocks)):
-            first = len(prefix) if scored.tokens == len(scored.nll) else 0
-            yield _Part(scored.nll[first:], scored.tokens, state.nbytes)
-        return
-    stride, read = truncation.stride(len(prefix)), 0
-    pieces = rechunk(blocks, stride)
-    window = np.empty(0, dtype=np.int32)
-    for new in chain((np.concatenate([window, *islice(pieces, 2)]),), pieces):
-        window = np.concatenate((window, new))[-2 * stride :]
-        state = engine.start()
-        losses = [scored.nll for scored in engine.score(state, (prefix, window))]
-        read += state.tokens
-        yield _Part(np.concatenate(losses)[-len(new) :], read, state.nbytes)
-
-
-def _counted(blocks: Iterable[TokenBlock], length: int | None) -> tuple[list[TokenBlock], int]:
-    """The blocks with the first ``length`` tokens, or all, and how many tokens there are."""
-    taken: list[TokenBlock] = []
-    tokens = 0
-    for block in blocks:
-        taken.append(block)
-        tokens += len(block.ids)
-        if length is not None and tokens >= length:
-            return taken, length
-    return taken, tokens

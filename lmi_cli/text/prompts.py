@@ -59,6 +59,7 @@ class Prompt:
         tokenizer: Encodes the question.
         lead: Text in front of the question that is encoded with it.
         trail: Text behind the question that is encoded with it.
+        continued: Whether lead and question continue a text; see :meth:`Tokenizer.encode`.
     """
 
     prefix: tuple[int, ...]
@@ -67,10 +68,12 @@ class Prompt:
     tokenizer: Tokenizer
     lead: str = ""
     trail: str = ""
+    continued: bool = False
 
     def tail(self, question: str) -> list[int]:
         """Ids from the end of the document to the start of the answer."""
-        asked = self.tokenizer.encode(self.lead + question + self.trail).ids.tolist()
+        text = self.lead + question + self.trail
+        asked = self.tokenizer.encode(text, continued=self.continued).ids.tolist()
         return [*self.opening, *asked, *self.closing]
 
 
@@ -264,7 +267,7 @@ class ContinuationPrompts(Prompts):
         """
         if earlier:
             raise ValueError("a text that is continued has no earlier turns")
-        return Prompt(tuple(self.tokenizer.prefix), (), (), self.tokenizer)
+        return Prompt(tuple(self.tokenizer.prefix), (), (), self.tokenizer, continued=True)
 
     def after_stream(self) -> Prompt:
         """The same as :meth:`whole`."""
@@ -282,7 +285,7 @@ class ContinuationPrompts(Prompts):
         """The introduction and the question each in a paragraph of its own, as passages are."""
         prompt, gap = self.whole(earlier), self._ids("\n\n")
         introduced = (*self._ids(self._introduction), *gap) if self._introduction else ()
-        return Prompt((*prompt.prefix, *introduced), gap, (), self.tokenizer)
+        return Prompt((*prompt.prefix, *introduced), gap, (), self.tokenizer, continued=True)
 
 
 def _outside(number: int) -> str:

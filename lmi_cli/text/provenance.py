@@ -63,17 +63,24 @@ class SourceCounter:
         if block.source >= len(self.tokens):
             self.tokens.extend([0] * (block.source + 1 - len(self.tokens)))
 
-    def count(self, starts: NDArray[np.int64]) -> None:
-        """Count the next tokens of the stream, which begin at ``starts`` (ascending)."""
+    def count(self, starts: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Count the next tokens of the stream, which begin at ``starts`` (ascending).
+
+        Returns:
+            The source of each token, ``[tokens]``; -1 for one of a header.
+        """
+        found = np.full(len(starts), -1, dtype=np.int32)
         done = 0
         while done < len(starts):
             end, source, header = self._ahead[0]
             stop = int(np.searchsorted(starts, end))
             if not header:
                 self.tokens[source] += stop - done
+                found[done:stop] = source
             if stop < len(starts):
                 self._ahead.popleft()
             done = stop
+        return found
 
 
 class Provenance:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -49,14 +50,13 @@ class TokenBlock:
     text: str
     offset: int
 
-    def utf8_bytes(self, first: int, stop: int) -> int:
-        """UTF-8 bytes of the characters that begin in tokens ``first <= t < stop``."""
-        if first >= min(stop, len(self.ids)):
-            return 0
-        end = int(self.starts[stop]) - self.offset if stop < len(self.ids) else len(self.text)
-        return len(
-            self.text[int(self.starts[first]) - self.offset : end].encode("utf-8", "replace")
-        )
+    def utf8_bytes(self) -> NDArray[np.int32]:
+        """UTF-8 bytes of the characters that begin in each token, ``[tokens]``."""
+        codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+        sizes[(codes >= 0xD800) & (codes < 0xE000)] = 1  # such a one is written as "?"
+        before = np.concatenate(([0], np.cumsum(sizes)))[self.starts - self.offset]
+        return np.diff(before, append=sizes.sum()).astype(np.int32)
 
 
 def tokenize(
@@ -129,6 +129,19 @@ class TokenStream:
     def blocks(self, record: BlockRecord, *, offset: int = 0) -> Iterator[TokenBlock]:
         """The tokens, once and in order; for the arguments see :func:`tokenize`."""
         return tokenize(self.corpus.blocks, self._tokenizer, record, self._encoder, offset=offset)
+
+    def by_source(self) -> Iterator[tuple[int, "TokenStream"]]:
+        """The text of each source alone, as source 0, with its number in the corpus.
+
+        The line that names a source is left out. A stream ends when the next one is asked for.
+        """
+        texts = (block for block in self.corpus.blocks if not block.header)
+        for source, blocks in groupby(texts, key=lambda block: block.source):
+            part = TokenStream(
+                Corpus(replace(block, source=0) for block in blocks), self._tokenizer
+            )
+            part._encoder = self._encoder
+            yield source, part
 
 
 class EncodedStream(TokenStream):

@@ -38,7 +38,7 @@ FIELDS = {
 RESULTS = {
     "qa": {"answers"},
     "summarize": {"summary", "strategy", "statements", "outline", "parts", "dropped"},
-    "perplexity": {"perplexity"},
+    "perplexity": {"perplexity", "methods"},
     "passkey": {"cells"},
     "bench": {"machine", "computed", "rows"},
 }
@@ -320,4 +320,9 @@ def test_verbose_progress_off_a_terminal(
     monkeypatch.setattr("lmi_cli.cli.progress._LINE_EVERY_S", 0.0)
     result = lmi("perplexity", long_document, "-m", model, "-v", "--length", 100, "--chunk", 40)
     assert "loading model\n" in result.err
-    assert "scoring: 40/100 tok\nscoring: 80/100 tok\nscoring: 100/100 tok\n" in result.err
+    lines = [line for line in result.err.splitlines() if line.startswith("scoring: ")]
+    assert [line.partition(",")[0] for line in lines] == [
+        "scoring: 40/100 tok", "scoring: 80/100 tok", "scoring: 100/100 tok",
+    ]  # fmt: skip
+    last = result.out.partition("perplexity ")[2].split()[0]
+    assert lines[-1].endswith(f", lm-infinite: ppl {float(last):.2f} so far")

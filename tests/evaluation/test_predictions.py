@@ -137,6 +137,20 @@ def test_the_last_of_several_answers_counts_and_blank_lines_do_not(tmp_path: Pat
     assert [json.loads(line)["pred"] for line in lines] == ["c", "b"]
 
 
+def test_several_processes_add_to_a_file_even_behind_a_torn_line(tmp_path: Path) -> None:
+    task, folder = task_of(2), tmp_path / "p"
+    first, second = (Predictions(folder, RUN).of(task) for _ in range(2))
+    first.add(task.items[0], "a", None, ranked=False)
+    path = folder / "longbench_e" / "hotpotqa.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"pred": "to')  # by one that has been killed
+    second.add(task.items[1], "b", None, ranked=False)
+    assert first.answers == {0: "a"}
+    first.read()
+    assert first.answers == {0: "a", 1: "b"}
+    first.add(task.items[1], "c", None, ranked=False, write=False)
+    assert Predictions(folder, RUN).of(task).answers == {0: "a", 1: "b"}
+
+
 def test_two_processes_do_not_write_to_the_same_folder(tmp_path: Path) -> None:
     folder = tmp_path / "p" / "full"
     with (

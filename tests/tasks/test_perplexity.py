@@ -18,7 +18,10 @@ from lmi_cli.methods import MethodChoice
 from lmi_cli.models.load import Loaded
 from lmi_cli.sources import Corpus
 from lmi_cli.tasks.events import Note, Progress, follow
-from lmi_cli.tasks.perplexity import BUCKET_TOKENS, PerplexityReport, Score, perplexity
+from lmi_cli.tasks.losses import LossRow, Score, loss_rows
+from lmi_cli.tasks.perplexity import MethodScore, PerplexityReport, perplexity
+from lmi_cli.tasks.scored_text import PIECE_TOKENS, TokenPiece
+from lmi_cli.tasks.scoring import ScoringMethod, ScoringRequest
 from lmi_cli.text.stream import TokenStream
 from lmi_cli.text.tokenizer import Tokenizer
 
@@ -26,10 +29,15 @@ Corpora = Callable[..., Corpus]
 TEXT = " ".join(TEXTS) + " naïve 日本語 👍🏽."
 
 
-def score(loaded: Loaded, corpus: Corpus, **arguments: Any) -> PerplexityReport:
-    settings = {"keep_nll": True, "chunk": 37}
+def report_of(loaded: Loaded, corpus: Corpus, **arguments: Any) -> PerplexityReport:
+    settings = {"methods": [ScoringMethod(MethodChoice())], "keep_nll": True, "chunk": 37}
     stream = TokenStream(corpus, loaded.tokenizer)
-    return follow(perplexity(loaded, stream, MethodChoice(), **settings | arguments))
+    return follow(perplexity(loaded, stream, ScoringRequest(**settings | arguments)))
+
+
+def score(loaded: Loaded, corpus: Corpus, **arguments: Any) -> MethodScore:
+    (found,) = report_of(loaded, corpus, **arguments).methods
+    return found
 
 
 def stock_losses(ids: list[int]) -> np.ndarray:
@@ -70,22 +78,24 @@ def test_behind_a_bos_token_the_first_is_scored_too(loaded: Loaded, corpus: Corp
     )
     ids = [0, *loaded.tokenizer.encode(TEXT).ids.tolist()]
     for chunk in (1, 37):
-        report = score(with_bos, corpus(TEXT), chunk=chunk)
-        assert report.nll is not None
-        np.testing.assert_allclose(report.nll, stock_losses(ids), atol=1e-4)
-        assert report.score.utf8_bytes == len(TEXT.encode())
-        assert report.reading.document_tokens == len(ids) - 1
+        report = report_of(with_bos, corpus(TEXT), chunk=chunk)
+        (found,) = report.methods
+        assert found.nll is not None
+        np.testing.assert_allclose(found.nll, stock_losses(ids), atol=1e-4)
+        assert found.score.utf8_bytes == len(TEXT.encode())
+        assert report.tokens == len(ids) - 1
 
 
 @pytest.mark.parametrize("length", [2, 3, 50, 51])
 def test_a_length_scores_the_first_tokens(loaded: Loaded, corpus: Corpora, length: int) -> None:
     text = TEXT * 30
-    whole, part = score(loaded, corpus(text)), score(loaded, corpus(text), length=length)
+    reports = [report_of(loaded, corpus(text), length=asked) for asked in (None, length)]
+    whole, part = (report.methods[0] for report in reports)
     assert whole.nll is not None and part.nll is not None
-    assert len(part.nll) == length == part.reading.document_tokens
-    assert part.reading.sources[0].tokens == length
+    assert len(part.nll) == length == reports[1].tokens
+    assert reports[1].sources[0].tokens == length
     np.testing.assert_allclose(part.nll[1:], whole.nll[1:length], atol=1e-5)
-    assert not part.short and not whole.short
+    assert not any(report.short for report in reports)
     start = loaded.tokenizer.encode(text)
     chars = int(start.starts[length]) - int(start.starts[1])
     first = int(start.starts[1])
@@ -93,9 +103,9 @@ def test_a_length_scores_the_first_tokens(loaded: Loaded, corpus: Corpora, lengt
 
 
 def test_a_short_corpus_says_so(loaded: Loaded, corpus: Corpora) -> None:
-    report = score(loaded, corpus("The grass is green."), length=100)
+    report = report_of(loaded, corpus("The grass is green."), length=100)
     assert report.short
-    assert report.reading.document_tokens < 100
+    assert report.tokens < 100
 
 
 @pytest.mark.parametrize("text", ["x", "", " \n"])
@@ -105,35 +115,53 @@ def test_too_little_to_score(loaded: Loaded, corpus: Corpora, text: str) -> None
 
 
 def test_tokens_of_each_source_and_of_the_headers(loaded: Loaded, corpus: Corpora) -> None:
-    report = score(loaded, corpus("The grass.", "The sky is blue."))
-    counts = [source.tokens for source in report.reading.sources]
-    assert min(counts) > 0 and sum(counts) < report.reading.document_tokens
+    report = report_of(loaded, corpus("The grass.", "The sky is blue."))
+    counts = [source.tokens for source in report.sources]
+    assert min(counts) > 0 and sum(counts) < report.tokens
+    (found,) = report.methods
+    first, second = found.sources
+    assert first is not None and second is not None and found.headers is not None
+    assert [first.tokens, second.tokens] == counts
+    parts = (first, second, found.headers)
+    assert sum(part.tokens for part in parts) == found.score.tokens == report.tokens - 1
+    assert math.fsum(part.total for part in parts) == pytest.approx(found.score.total, rel=1e-12)
+    assert sum(part.utf8_bytes for part in parts) == found.score.utf8_bytes
 
 
 def test_progress_and_warnings(loaded: Loaded, corpus: Corpora) -> None:
     events: list[object] = []
-    choice = MethodChoice(given={"window": 999})
+    method = ScoringMethod(MethodChoice(given={"window": 999}))
     stream = TokenStream(corpus(TEXT), loaded.tokenizer)
-    report = follow(perplexity(loaded, stream, choice, length=80, chunk=40), events.append)
-    assert [event for event in events if isinstance(event, Progress)] == [
-        Progress(40, 80), Progress(80, 80),
-    ]  # fmt: skip
+    request = ScoringRequest([method], length=80, chunk=40)
+    report = follow(perplexity(loaded, stream, request), events.append)
+    shown = [event for event in events if isinstance(event, Progress)]
+    assert [(event.done, event.total) for event in shown] == [(40, 80), (80, 80)]
+    (found,) = report.methods
+    assert shown[-1].note == f"lm-infinite: ppl {found.score.ppl:.2f} so far"
     (note,) = [event for event in events if isinstance(event, Note)]
     assert "beyond the trained length" in note.text
-    assert report.nll is None
+    assert found.nll is None
+
+
+def rows_of(losses: np.ndarray, cuts: list[int]) -> list[LossRow]:
+    """Rows of losses that come in parts, of tokens of two bytes from one source."""
+    rows, position = [], 0
+    for length in cuts:
+        part = np.full(len(losses[position : position + length]), 2, dtype=np.int32)
+        piece = TokenPiece(part, part - 2, part)
+        rows += loss_rows(position, piece, losses[position : position + length])
+        position += length
+    return rows
 
 
 @given(
-    lengths=st.lists(st.integers(0, 3 * BUCKET_TOKENS), min_size=1, max_size=5),
+    lengths=st.lists(st.integers(0, 3 * PIECE_TOKENS), min_size=1, max_size=5),
     seed=st.integers(0, 99),
 )
 def test_sums_do_not_depend_on_how_the_losses_come(lengths: list[int], seed: int) -> None:
     losses = np.random.default_rng(seed).gamma(2.0, 1.5, sum(lengths)).astype(np.float32)
     losses[:1] = np.nan
-    total, position = Score(), 0
-    for length in lengths:
-        total.add(position, losses[position : position + length])
-        position += length
+    total = Score.of(rows_of(losses, lengths))
     known = losses[~np.isnan(losses)].astype(np.float64)
     assert total.tokens == len(known)
     if not len(known):
@@ -152,14 +180,12 @@ def test_sums_are_exact(size: int) -> None:
     """Sums in float32 would be wrong from the eighth digit on."""
     losses = np.random.default_rng(0).gamma(2.0, 1.5, 300_001).astype(np.float32)
     losses[0] = np.nan
-    total = Score()
-    for position in range(0, len(losses), size):
-        total.add(position, losses[position : position + size])
+    total = Score.of(rows_of(losses, [size] * -(-len(losses) // size)))
+    assert total.utf8_bytes == 2 * total.tokens == 2 * (len(losses) - 1)
     exact = math.fsum(map(float, losses[1:])) / (len(losses) - 1)
     assert total.nll == pytest.approx(exact, rel=1e-12)
 
 
 def test_a_perplexity_beyond_all_floats() -> None:
-    total = Score(utf8_bytes=1)
-    total.add(0, np.array([900.0, 901.0], dtype=np.float32))
+    total = Score.of(rows_of(np.array([900.0, 901.0], dtype=np.float32), [2]))
     assert total.ppl == math.inf and total.ppl_se is None

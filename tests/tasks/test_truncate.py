@@ -19,6 +19,7 @@ from lmi_cli.tasks.events import follow
 from lmi_cli.tasks.perplexity import perplexity
 from lmi_cli.tasks.plan import MemoryChoice, ReadingRequest, document_limit
 from lmi_cli.tasks.reading import Reading, read
+from lmi_cli.tasks.scoring import ScoringMethod, ScoringRequest
 from lmi_cli.tasks.sight import hidden_spans
 from lmi_cli.text.prompts import prompts_of
 from lmi_cli.text.stream import TokenStream
@@ -101,8 +102,9 @@ class TestPerplexity:
         model = AutoModelForCausalLM.from_pretrained(shared_model(), dtype=torch.float32)
         expected: list[Any] = [] if prefix else [np.nan]
         while len(expected) < len(ids):
-            stop = min(len(ids), max(2 * stride, len(expected) + stride))
-            part = prefix + ids[max(0, stop - 2 * stride) : stop].tolist()
+            begin = max(0, len(expected) - stride)
+            stop = min(len(ids), begin + 2 * stride)
+            part = prefix + ids[begin:stop].tolist()
             with torch.inference_mode():
                 logits = model(torch.tensor([part])).logits[0, :-1].double()
             losses = torch.nn.functional.cross_entropy(
@@ -110,10 +112,11 @@ class TestPerplexity:
             ).tolist()
             expected += losses[len(losses) - (stop - len(expected)) :]
         stream = TokenStream(corpus(TEXT), loaded.tokenizer)
-        choice = MethodChoice("truncate", {"window": window})
-        report = follow(perplexity(loaded, stream, choice, length=400, keep_nll=True))
-        assert report.nll is not None
-        np.testing.assert_allclose(report.nll, expected, atol=1e-4)
+        method = ScoringMethod(MethodChoice("truncate", {"window": window}))
+        request = ScoringRequest([method], length=400, keep_nll=True)
+        (found,) = follow(perplexity(loaded, stream, request)).methods
+        assert found.nll is not None
+        np.testing.assert_allclose(found.nll, expected, atol=1e-4)
 
     def test_what_cannot_be_scored_is_refused(self, loaded: Loaded, corpus: Corpora) -> None:
         for given, said in (
@@ -121,5 +124,6 @@ class TestPerplexity:
             ({"window": 1}, "no room for two tokens"),
         ):
             stream = TokenStream(corpus(TEXT), loaded.tokenizer)
+            method = ScoringMethod(MethodChoice("truncate", given))
             with pytest.raises(UsageError, match=said):
-                follow(perplexity(loaded, stream, MethodChoice("truncate", given)))
+                follow(perplexity(loaded, stream, ScoringRequest([method])))

@@ -1,16 +1,17 @@
 """Pieces of a text give the tokens of the whole, and every token knows its place."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmi_cli.sources.blocks import Block
+from lmi_cli.sources.blocks import Block, Corpus
 from lmi_cli.text import stream
 from lmi_cli.text.provenance import Place, Provenance
-from lmi_cli.text.stream import tokenize
+from lmi_cli.text.stream import TokenStream, tokenize
 from lmi_cli.text.tokenizer import Tokenizer
 
 from .conftest import KINDS
@@ -88,12 +89,24 @@ def test_bytes_of_tokens() -> None:
     text = "naïve 日本"
     (block,) = tokenize([Block(0, text, 0)], tokenizer, Provenance())
     count = len(block.ids)
-    assert block.utf8_bytes(0, count) == len(text.encode())
-    assert block.utf8_bytes(count, count) == block.utf8_bytes(3, 3) == 0
-    for first in range(count + 1):
-        if first == count or block.starts[first] != block.starts[max(0, first - 1)]:
-            parts = block.utf8_bytes(0, first) + block.utf8_bytes(first, count)
-            assert parts == len(text.encode())
+    sizes = block.utf8_bytes()
+    assert len(sizes) == count and sizes.sum() == len(text.encode())
+    for token in range(count):
+        end = int(block.starts[token + 1]) if token + 1 < count else len(text)
+        assert sizes[token] == len(text[int(block.starts[token]) : end].encode())
+
+
+def test_each_source_alone_is_encoded_from_its_start() -> None:
+    tokenizer = Tokenizer(KINDS["smollm"]())
+    texts = ["The grass", " is green.\n" * 9000, "日本"]
+    blocks = []
+    for source, text in enumerate(texts):
+        blocks.append(Block(source, f"==> {source} <==\n", 0, header=True))
+        blocks += [replace(block, source=source) for block in cut(text, 5000)]
+    found = {}
+    for source, part in TokenStream(Corpus(blocks), tokenizer).by_source():
+        found[source] = [i for block in part.blocks(Provenance()) for i in block.ids.tolist()]
+    assert found == {n: tokenizer.encode(text).ids.tolist() for n, text in enumerate(texts)}
 
 
 def make_corpus() -> list[Block]:
