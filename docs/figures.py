@@ -67,16 +67,13 @@ def speed(path: Path, theme: str, text: Path | None) -> None:
 
 def cache(path: Path, theme: str, text: Path | None) -> None:
     """Keys and values that are kept, by depth."""
-    rows = table("performance.md", "Memory")
+    rows = table("performance.md", "Keys and values by depth")
     depths = [number(row[0]) for row in rows]
+    names = ("transformers", "lmi, window 8,192", "lmi, window 2,048")
     line_chart(
         path,
-        [
-            Line("transformers", depths, [number(row[1]) for row in rows]),
-            Line("lmi, window 8,192", depths, [number(row[2]) for row in rows]),
-            Line("lmi, window 2,048", depths, [number(row[3]) for row in rows]),
-        ],
-        title="Keys and values in memory",
+        [Line(name, depths, [number(row[at]) for row in rows]) for at, name in enumerate(names, 1)],
+        title="Keys and values in memory, default model",
         x_label="length of the text, in tokens",
         y_label="MiB",
         theme=theme,
@@ -102,7 +99,7 @@ def _command(name: str, *arguments: str, path: Path, theme: str) -> None:
 
 def table(page: str, heading: str) -> list[list[str]]:
     """The cells of the first table under a heading, without its head."""
-    text = (DOCS / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    text = (DOCS / page).read_text(encoding="utf-8").partition(f"# {heading}\n")[2]
     lines = dropwhile(lambda line: not line.startswith("|"), text.splitlines())
     rows = list(takewhile(lambda line: line.startswith("|"), lines))[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]

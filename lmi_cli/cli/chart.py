@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from lmi_cli.cli.console import can_show, one_line
 from lmi_cli.figures.data import (
     X_TICKS,
+    Extent,
     HeatMap,
     Line,
-    Span,
     axis_texts,
     label_of,
     percent_text,
     shortened,
-    x_span,
-    y_span,
+    x_extent,
+    y_extent,
 )
 
-_SIGNS = "o+x*#@%&"
+_SIGNS = "o+x*#@%&abcdefgh"
 _LEAST_AREA = 20  # columns of the area of the lines
 _TICK_EVERY = 3  # rows
 _NAME_CHARS = 24
@@ -62,7 +62,7 @@ def line_chart_text(
         The chart, each line of text ended; with colours, write it by
         ``Output.write(text, coloured=True)``.
     """
-    across, up = x_span(lines), y_span(lines, y_limits)
+    across, up = x_extent(lines), y_extent(lines, y_limits)
     ticks = up.ticks(max(2, height // _TICK_EVERY + 1))
     names = dict(zip((_row(up, tick, height) for tick in ticks), axis_texts(ticks), strict=True))
     margin = max(map(len, names.values()))
@@ -124,7 +124,7 @@ def heat_map_text(
 
 
 def _path(
-    line: Line, across: Span, up: Span, area: int, height: int
+    line: Line, across: Extent, up: Extent, area: int, height: int
 ) -> Iterator[tuple[int, int, str]]:
     """The row and column of each cell of a line, and the mark where it leaves the chart."""
     before: int | None = None
@@ -145,7 +145,7 @@ def _path(
         before = row
 
 
-def _sampled(line: Line, across: Span, area: int) -> list[float | None]:
+def _sampled(line: Line, across: Extent, area: int) -> list[float | None]:
     """The value of a line in each column; None where it has none."""
     values: list[float | None] = [None] * area
     before: tuple[int, float] | None = None
@@ -164,11 +164,11 @@ def _sampled(line: Line, across: Span, area: int) -> list[float | None]:
     return values
 
 
-def _row(up: Span, value: float, height: int) -> int:
+def _row(up: Extent, value: float, height: int) -> int:
     return round((1 - up.share(value)) * (height - 1))
 
 
-def _numbers(across: Span, area: int) -> str:
+def _numbers(across: Extent, area: int) -> str:
     """The numbers below the axis, each centred below its place, as many as have room."""
     ticks = across.ticks(min(X_TICKS, max(2, area // 10)))
     text = ""
@@ -199,7 +199,7 @@ def _heat_cell(share: float | None, cell: int, colour: bool) -> str:
     step = round(min(max(share, 0.0), 1.0) * (len(_BARS) - 1)) if known and share else 0
     if colour and known:
         front = _WHITE if step < _WHITE_ON else _BLACK
-        return f"\x1b[38;5;{front};48;5;{_HEAT_COLOURS[step]}m{number:>{cell - 1}} \x1b[0m"
+        return f" \x1b[38;5;{front};48;5;{_HEAT_COLOURS[step]}m{number:>{cell - 2}} \x1b[0m"
     bar = _BARS[step] if known and can_show(_BARS) else " "
     return f"{number:>{cell - 1}}{bar}"
 

@@ -68,7 +68,7 @@ class HeatMap:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Extent:
     """The part of an axis that a chart shows.
 
     Attributes:
@@ -95,15 +95,15 @@ class Span:
         return [number * step + 0.0 for number in range(first, last + 1)]
 
 
-def x_span(lines: Sequence[Line]) -> Span:
+def x_extent(lines: Sequence[Line]) -> Extent:
     """The positions of all lines, from 0 and to a round number where these are near."""
-    span = _span([x for line in lines for x, _ in line.points()])
-    low = 0.0 if 0 < span.low <= 0.1 * span.high else span.low
-    ticks = Span(low, span.high + 0.03 * (span.high - low)).ticks(X_TICKS)
-    return Span(low, max(span.high, ticks[-1]) if ticks else span.high)
+    extent = _extent([x for line in lines for x, _ in line.points()])
+    low = 0.0 if 0 < extent.low <= 0.25 * extent.high else extent.low
+    ticks = Extent(low, extent.high + 0.03 * (extent.high - low)).ticks(X_TICKS)
+    return Extent(low, max(extent.high, ticks[-1]) if ticks else extent.high)
 
 
-def y_span(lines: Sequence[Line], limits: tuple[float, float] | None = None) -> Span:
+def y_extent(lines: Sequence[Line], limits: tuple[float, float] | None = None) -> Extent:
     """The values that a chart shows: those within limits, or all, less those far beyond the rest.
 
     Raises:
@@ -113,19 +113,19 @@ def y_span(lines: Sequence[Line], limits: tuple[float, float] | None = None) -> 
         low, high = limits
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"limits {low}, {high}: expected a lower and an upper one")
-        return Span(low, high)
+        return Extent(low, high)
     values = [y for line in lines for _, y in line.points() if math.isfinite(y)]
     middle = statistics.median(values) if values else 0.0
     if middle > 0 and max(values) > _EXPLODED * middle:
         values = [y for y in values if y <= 4 * middle]
-    span = _span(values)
-    margin = (span.high - span.low) * 0.05
+    extent = _extent(values)
+    margin = (extent.high - extent.low) * 0.05
     # Room below the smallest value, but not below zero for what is never negative.
-    low = span.low - margin
-    return Span(0.0 if low < 0 <= span.low else low, span.high + margin)
+    low = extent.low - margin
+    return Extent(0.0 if low < 0 <= extent.low else low, extent.high + margin)
 
 
-def label_of(line: Line, shown: Span) -> str:
+def label_of(line: Line, shown: Extent) -> str:
     """The name of a line, and how far it goes where that is beyond what is shown."""
     values = [y for _, y in line.points()]
     if not values:
@@ -174,10 +174,10 @@ def shortened(text: str, most: int, gap: str = "…") -> str:
     return f"{text[: rest - rest // 2]}{gap}{text[len(text) - rest // 2 :]}"[:most]
 
 
-def _span(values: Sequence[float]) -> Span:
+def _extent(values: Sequence[float]) -> Extent:
     """From the smallest to the largest; a little on both sides of a single one."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if high - low > 1e-9 * max(abs(low), abs(high)):
-        return Span(low, high)
+        return Extent(low, high)
     margin = 0.1 * abs(low) or 1.0
-    return Span(low - margin, high + margin)
+    return Extent(low - margin, high + margin)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -81,7 +82,11 @@ def save(figure: "Figure", path: Path) -> None:
     ending = path.suffix.lower()
     file = io.BytesIO()
     figure.savefig(file, format=ending[1:], metadata=_METADATA[ending])
-    data = _with_palette(file) if ending == ".png" else file.getvalue()
+    data = file.getvalue()
+    if ending == ".png":
+        data = _with_palette(file)
+    elif ending == ".svg":
+        data = re.sub(rb"\n\s+", b"\n", data)  # a tenth of it is indentation
     try:
         write_atomically(Path(os.path.realpath(path)), data)
     except OSError as error:

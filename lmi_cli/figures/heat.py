@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _CELL_INCHES = (0.46, 0.32)
 _CHAR_INCHES = 0.085  # of a name beside an axis, about
-_LEAST_INCHES = 2.2  # of a panel's width, for its title
+_LEAST_INCHES = (2.2, 1.6)  # of a panel, for its title and the name of the scale
 _MOST_INCHES = 11.0  # of all panels beside each other
 _NAME_CHARS = 24
 _SHADES = 64
@@ -51,8 +51,8 @@ def heat_maps(
     colours = theme_named(theme)
     if not maps:
         raise ValueError("there is no heat map to draw")
-    widths = [max(_LEAST_INCHES, _CELL_INCHES[0] * len(map_.columns)) for map_ in maps]
-    heights = [max(1.2, _CELL_INCHES[1] * len(map_.rows)) for map_ in maps]
+    widths = [max(_LEAST_INCHES[0], _CELL_INCHES[0] * len(map_.columns)) for map_ in maps]
+    heights = [max(_LEAST_INCHES[1], _CELL_INCHES[1] * len(map_.rows)) for map_ in maps]
     across = min(len(maps), max(1, int(_MOST_INCHES / max(widths))))
     down = math.ceil(len(maps) / across)
     beside = max(_longest(map_.rows) for map_ in maps)
@@ -99,7 +99,13 @@ def _draw(
     """Draw one map: coloured cells with numbers in them, and names, ``upright`` where narrow."""
     values = [[math.nan if value is None else float(value) for value in row] for row in map_.values]
     mesh = axes.pcolormesh(
-        values, cmap=scale, vmin=0.0, vmax=1.0, edgecolors=theme.background, linewidth=1.5
+        values,
+        cmap=scale,
+        vmin=0.0,
+        vmax=1.0,
+        edgecolors=theme.background,
+        linewidth=1.5,
+        clip_on=False,
     )
     axes.invert_yaxis()
     for row, shares in enumerate(values):

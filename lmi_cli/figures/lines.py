@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from lmi_cli.figures.data import (
     X_TICKS,
+    Extent,
     Line,
-    Span,
     axis_texts,
     label_of,
     plain,
     shortened,
-    x_span,
-    y_span,
+    x_extent,
+    y_extent,
 )
 from lmi_cli.figures.files import drawing, require_figure, save
 from lmi_cli.figures.style import DASHES, MARKERS, Theme, theme_named
@@ -47,7 +47,7 @@ def line_chart(
 
     Args:
         path: The file: .png, .svg or .pdf.
-        lines: The lines, at most as many as there are dashes (8) to tell them apart by.
+        lines: The lines; eight are told apart by dashes and markers alone.
         title: Stands above the chart.
         x_label: Name of the axis below.
         y_label: Name of the axis on the left.
@@ -58,13 +58,13 @@ def line_chart(
     Raises:
         UsageError: The path's ending or the theme is unknown, or matplotlib is not installed.
         ResourceError: The file cannot be written.
-        ValueError: There are no lines or too many, or the limits are in the wrong order.
+        ValueError: There are no lines, or the limits are in the wrong order.
     """
     require_figure(path, theme)
     colours = theme_named(theme)
-    if not 1 <= len(lines) <= len(DASHES):
-        raise ValueError(f"{len(lines)} lines: expected 1 to {len(DASHES)}")
-    across, up = x_span(lines), y_span(lines, y_limits)
+    if not lines:
+        raise ValueError("there is no line to draw")
+    across, up = x_extent(lines), y_extent(lines, y_limits)
     with drawing(colours):
         from matplotlib.figure import Figure
 
@@ -86,7 +86,7 @@ def line_chart(
         save(figure, path)
 
 
-def _draw(axes: "Axes", number: int, line: Line, up: Span, theme: Theme, offset: float) -> None:
+def _draw(axes: "Axes", number: int, line: Line, up: Extent, theme: Theme, offset: float) -> None:
     """Draw a line; its markers are shifted by a share of their distance, the offset."""
     colour = theme.lines[number % len(theme.lines)]
     beyond = up.high + 10 * (up.high - up.low)
@@ -97,8 +97,8 @@ def _draw(axes: "Axes", number: int, line: Line, up: Span, theme: Theme, offset:
         line.x,
         values,
         color=colour,
-        linestyle=DASHES[number],
-        marker=MARKERS[number],
+        linestyle=DASHES[number % len(DASHES)],
+        marker=MARKERS[number % len(MARKERS)],
         # Lines that coincide have their markers at different positions.
         markevery=(int(offset * every), every),
         zorder=2 + number / 100,
@@ -116,7 +116,7 @@ def _draw(axes: "Axes", number: int, line: Line, up: Span, theme: Theme, offset:
             )
 
 
-def _name(axes: "Axes", lines: Sequence[Line], across: Span, up: Span, theme: Theme) -> None:
+def _name(axes: "Axes", lines: Sequence[Line], across: Extent, up: Extent, theme: Theme) -> None:
     """Write the name of each line to the right of the axes, as near its end as there is room."""
     labels = ["\n".join(_wrapped(label_of(line, up))) for line in lines]
     ends = [line.points()[-1:] for line in lines]
@@ -139,8 +139,8 @@ def _name(axes: "Axes", lines: Sequence[Line], across: Span, up: Span, theme: Th
             [place] * 3,
             transform=axes.transAxes,
             color=colour,
-            linestyle=DASHES[number],
-            marker=MARKERS[number],
+            linestyle=DASHES[number % len(DASHES)],
+            marker=MARKERS[number % len(MARKERS)],
             markevery=[1],
             clip_on=False,
         )
