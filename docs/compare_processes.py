@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-PIECES, PIECE = 8, 14_000
+PIECES, PIECE = 20, 14_000
 """Texts of the evaluation, and the characters of each: about 3,300 tokens."""
 TIMED = ("memory", "timing")
 
@@ -48,7 +48,8 @@ def main() -> int:
             if options.only in (None, command):
                 right &= compare(command, arguments, options.processes, options.pairs)
             if options.kill and options.only in (None, command):
-                right &= kill(command, arguments, [keeps, folder / command], options.processes)
+                kept = folder / ("kept" if command == "eval" else f"{command}.jsonl")
+                right &= kill(command, arguments, keeps, kept, options.processes)
     return 0 if right else 1
 
 
@@ -64,8 +65,11 @@ def commands(novel: Path, folder: Path) -> dict[str, tuple[list[object], str]]:
     questions.write_text("".join(json.dumps(record) + "\n" for record in records))
     return {
         "eval": ([questions, "-n", 40], "--predictions"),
-        "passkey": (["--lengths", "2k,4k", "--depths", "3", "--trials", 2], "--results"),
-        "perplexity": ([novel, "--length", "24k", "--compare", "truncate,full"], "--results"),
+        "passkey": (["--lengths", "4k", "--trials", 4], "--results"),
+        "perplexity": (
+            [novel, "--length", "20k", "--compare", "lm-infinite,streaming-llm"],
+            "--results",
+        ),
     }
 
 
@@ -86,23 +90,33 @@ def compare(command: str, arguments: list[object], count: int, pairs: int) -> bo
             f"({several_cpu:.1f}): {ratios[-1]:.2f} times as fast; {result}",
             flush=True,
         )
-    print(f"{command}: median {statistics.median(ratios):.2f}")
+    if ratios:
+        print(f"{command}: median {statistics.median(ratios):.2f}", flush=True)
     return same
 
 
-def kill(command: str, arguments: list[object], keeps: list[object], count: int) -> bool:
-    """Kill the last process when something has been kept, start again, and compare."""
-    whole, seconds, _ = timed(lmi(command, *arguments))
-    several = lmi(command, *arguments, *keeps, "--processes", count)
+def kill(command: str, arguments: list[object], keeps: str, kept: Path, count: int) -> bool:
+    """Kill the last process when some results have been kept, start again, and compare."""
+    whole, _, _ = timed(lmi(command, *arguments))
+    several = lmi(command, *arguments, keeps, kept, "--processes", count)
     process = subprocess.Popen(several, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(seconds / 3)
+    while lines_of(kept) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    done = lines_of(kept)
     children = sorted(child.pid for child in psutil.Process(process.pid).children())
     os.kill(children[-1], signal.SIGKILL)
     code = process.wait()
     again, _, _ = timed(several)
     result = "equal results" if again == whole else "DIFFERENT RESULTS"
-    print(f"{command}: killed in the middle (exit code {code}) and started again: {result}")
+    ended = f"killed when {done} results were there (exit code {code}), started again"
+    print(f"{command}: {ended}: {result}", flush=True)
     return again == whole
+
+
+def lines_of(kept: Path) -> int:
+    """Number of results in a file, or in the files of a folder."""
+    files = kept.glob("*/*.jsonl") if kept.is_dir() else [kept]
+    return sum(file.read_bytes().count(b"\n") for file in files if file.exists())
 
 
 def lmi(*arguments: object) -> list[str]:

@@ -30,8 +30,12 @@ from lmi_cli.models.weights import Weights
 from lmi_cli.native import choice, compiling, library
 from lmi_cli.sources.blocks import text_corpus
 from lmi_cli.tasks.events import follow
-from lmi_cli.tasks.passkey import QUESTION, build_text, key_for, passkey
+from lmi_cli.tasks.haystacks import Noise, build_text
+from lmi_cli.tasks.needles import Needle
+from lmi_cli.tasks.passkey import PasskeyGrid, passkey
+from lmi_cli.tasks.passkey_report import PasskeyWay
 from lmi_cli.tasks.plan import NO_MEMORY, MemoryChoice
+from lmi_cli.text.prompts import ContinuationPrompts
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -169,9 +173,10 @@ def test_answers_equal_stock_generate(loaded: Loaded, stock: torch.nn.Module, nu
 
 
 def test_passkey_at_1k_is_found(loaded: Loaded) -> None:
-    key = key_for(0, 1000, 50, 0)
-    built = build_text(loaded.tokenizer, 1000, 50, key)
-    prompt = np.concatenate((built.encoded.ids, loaded.tokenizer.encode(QUESTION).ids))
+    quiz, prompts = Needle().quiz(0, 1000, 50, 0), ContinuationPrompts(loaded.tokenizer)
+    built = build_text(prompts, 1000, 50, quiz, Noise(loaded.tokenizer))
+    tail = np.array(prompts.whole().tail(quiz.question), dtype=np.int32)
+    prompt = np.concatenate((built.encoded.ids, tail))
     assert len(prompt) == 1000
     engine = Engine(loaded.lm, LMInfinite(8192, 10, 8192))
     state = engine.start()
@@ -182,7 +187,7 @@ def test_passkey_at_1k_is_found(loaded: Loaded) -> None:
             state, last.last, stop_ids=frozenset(), limit=8, sampling=Sampling()
         )
     ]
-    assert key in loaded.tokenizer.decode(tokens)
+    assert quiz.expected[0] in loaded.tokenizer.decode(tokens)
 
 
 @pytest.mark.parametrize(
@@ -192,19 +197,9 @@ def test_passkey_beyond_the_trained_length(
     loaded: Loaded, memory: MemoryChoice, found: bool
 ) -> None:
     """Found among what has left the window, by its heads; not without them."""
-    report = follow(
-        passkey(
-            loaded,
-            [9000],
-            [50.0],
-            trials=1,
-            choice=MethodChoice(),
-            memory=memory,
-            max_new_tokens=12,
-            seed=0,
-        )
-    )
-    assert report.cells[0].accuracy == float(found)
+    grid = PasskeyGrid([9000], [50.0], 1, Needle(), Noise(loaded.tokenizer), 0)
+    report = follow(passkey(loaded, grid, [PasskeyWay(MethodChoice(), memory)]))
+    assert report.ways[0].accuracy == float(found)
 
 
 def require_library() -> None:

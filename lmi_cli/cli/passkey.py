@@ -114,7 +114,8 @@ def command(request: PasskeyRequest) -> None:
 
 
 def _run(request: PasskeyRequest, processes: Processes) -> None:
-    lengths, depths = counts(request.lengths), _percentages(request.depths)
+    lengths = list(dict.fromkeys(counts(request.lengths)))
+    depths = _percentages(request.depths)
     if not lengths or not depths or request.trials < 1 or request.max_new_tokens < 0:
         raise UsageError("the grid is empty: lengths, depths, --trials and -n start at 1")
     least, ways = _required(request.min_accuracy), _ways(request)
@@ -136,7 +137,8 @@ def _run(request: PasskeyRequest, processes: Processes) -> None:
         with processes.first():  # all begin with the same results
             journal = Journal(request.results, _identity(session, request, opened))
         if journal.damaged:
-            session.say(f"{request.results}: {journal.damaged} damaged lines were left out")
+            lines = "line" if journal.damaged == 1 else "lines"
+            session.say(f"{journal.damaged} damaged {lines} of {request.results} left out")
         tokenizer = opened.loaded.tokenizer
         grid = PasskeyGrid(
             lengths,

@@ -138,6 +138,7 @@ class _Run:
             for depth in sorted(grid.depths)
             for trial in range(grid.trials)
         ]
+        self._planned: dict[tuple[int, int], list[PlannedReading]] = {}
         self._read = self._generated = 0
         self._timing = Timing()
 
@@ -149,6 +150,7 @@ class _Run:
         if any(planned.plan.needs_heads for planned in readings):
             heads = yield from find_heads(self._model, self._requests[0].chunk)
             self._model = replace(self._model, known=replace(self._model.known, heads=heads))
+            self._planned.clear()
             for text in self._texts:
                 self._readings(text)
 
@@ -243,10 +245,15 @@ class _Run:
         return unit | {"method": method, "way": way.name}
 
     def _readings(self, text: _Text) -> list[PlannedReading]:
+        """The readings of a text, which depend on its length and that of the question alone."""
         question = self._grid.quiz(*text).question
         prompt = self._prompts.whole()
-        tokens = text[0] - len(prompt.prefix) - len(prompt.tail(question))
-        return planned_readings(self._model, self._ways, self._requests, tokens, question)
+        tail = len(prompt.tail(question))
+        if (text[0], tail) not in self._planned:
+            tokens = text[0] - len(prompt.prefix) - tail
+            planned = planned_readings(self._model, self._ways, self._requests, tokens, question)
+            self._planned[text[0], tail] = planned
+        return self._planned[text[0], tail]
 
     def _missing(self, text: _Text) -> list[PlannedReading]:
         """The readings of a text that serve a way without a result."""

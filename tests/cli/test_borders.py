@@ -13,7 +13,7 @@ import pytest
 from chat_model import TRAINED_LENGTH, build_tokenizer, save_model
 
 from lmi_cli.native import cpu
-from lmi_cli.tasks.passkey import QUESTION
+from lmi_cli.tasks.needles import QUESTION
 from lmi_cli.text.tokenizer import Tokenizer
 
 Run = Callable[..., Any]

@@ -1,4 +1,4 @@
-"""``perplexity``, ``passkey``, ``bench``: their text, their files, their codes."""
+"""``perplexity``, ``bench``: their text, their files, their codes."""
 
 import json
 import socket
@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tokenizers
 import torch
 from chat_model import TRAINED_LENGTH, save_model
 from safetensors.torch import load_file, save_file
 from sources.documents import make_pdf
-
-from lmi_cli.tasks.passkey import QUESTION
 
 Run = Callable[..., Any]
 
@@ -66,26 +63,6 @@ def test_losses_that_cannot_be_written_are_refused_before_reading(
     for target, code in ((tmp_path, 2), (tmp_path / "absent" / "x.npy", 2)):
         result = lmi("perplexity", document, "-m", "nonesuch", "--nll-out", target)
         assert result.code == code and str(target) in result.err
-
-
-def test_passkey_as_a_table_and_as_json(lmi: Run, model: str) -> None:
-    grid = ["--lengths", "150,0.3k", "--depths", "0, 50%,100", "--trials", 2]
-    result = lmi("passkey", *grid, "-m", model, "-v")
-    assert result.code == 0
-    lines = result.out.splitlines()
-    assert lines[0].split() == ["depth", "150", "300"]
-    assert [line.split("%")[0].strip() for line in lines[1:4]] == ["0", "50", "100"]
-    assert lines[4].split()[0] == "all" and len({len(line) for line in lines}) == 1
-    assert "150 tokens, key at 0 %: " in result.err
-    report = json.loads(lmi("passkey", *grid, "-m", model, "--json").out)
-    places = [(cell["length"], cell["depth"]) for cell in report["cells"]]
-    assert places == [(length, depth) for length in (150, 300) for depth in (0, 50, 100)]
-    for cell in report["cells"]:
-        right = sum(trial["correct"] for trial in cell["answers"])
-        assert cell["trials"] == 2 and cell["accuracy"] == right / 2
-    backend = tokenizers.Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
-    question = len(backend.encode(QUESTION, add_special_tokens=False).ids)
-    assert report["tokens"]["read"] == 2 * 3 * (150 + 300 - 2 * question)
 
 
 def test_bench_as_a_table_with_ratios_and_bars(lmi: Run, model: str) -> None:
