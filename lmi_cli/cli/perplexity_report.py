@@ -20,7 +20,9 @@ _LEAST_POINTS = 3
 _MOST_STEPS = 40
 _MOST_SOURCES = 20
 _CELL = 12
-_HEADERS = "lines that name files"
+_PLACE = 19
+_LEAST_NAME = 24
+_HEADERS = "(names of files)"
 
 
 def scores_as_text(
@@ -104,24 +106,28 @@ def _single(report: "PerplexityReport") -> str:
 
 def _comparison(report: "PerplexityReport", width: int) -> str:
     """A column for each method, in blocks of as many as fit the width."""
-    first = 19
     cells = [max(_CELL, len(score.method["name"]) + 2) for score in report.methods]
-    blocks: list[list[int]] = []
-    for number, cell in enumerate(cells):
-        if not blocks or first + sum(cells[n] for n in blocks[-1]) + cell > width:
-            blocks.append([])
-        blocks[-1].append(number)
     texts = []
-    for block in blocks:
-        methods, sizes = [report.methods[n] for n in block], [cells[n] for n in block]
-        rows = list(_compared_rows(report, methods))
-        texts.append(
-            "".join(
-                f"{title:<{first}}" + "".join(map(str.rjust, row, sizes)) + "\n"
-                for title, row in rows
-            )
-        )
+    for block in _blocks(cells, width - _PLACE):
+        rows = _compared_rows(report, report.methods[block])
+        lines = (_row(title, row, _PLACE, cells[block]) for title, row in rows)
+        texts.append("".join(f"{line}\n" for line in lines))
     return "\n".join(texts)
+
+
+def _blocks(cells: Sequence[int], width: int) -> Iterator[slice]:
+    """Columns of a table in blocks, each of as many as fit a width, and of one at least."""
+    first = used = 0
+    for number, cell in enumerate(cells):
+        if number > first and used + cell > width:
+            yield slice(first, number)
+            first, used = number, 0
+        used += cell
+    yield slice(first, len(cells))
+
+
+def _row(title: str, row: Sequence[str], first: int, cells: Sequence[int]) -> str:
+    return (f"{title:<{first}}" + "".join(map(str.rjust, row, cells))).rstrip()
 
 
 def _compared_rows(
@@ -137,6 +143,7 @@ def _compared_rows(
             _place(bucket, report),
             ["-" if bucket is None else f"{bucket.nll:.4f}" for bucket in row],
         )
+    yield "", []
     scores = [score.score for score in methods]
     yield "nats/token", [f"{score.nll:.4f}" for score in scores]
     yield "perplexity", [_number(score.ppl) for score in scores]
@@ -169,17 +176,20 @@ def _sources(report: "PerplexityReport", width: int) -> str:
         if alone is not None:
             cells = ["-"] * 3 if known is None else _figures(known)
         rows.append((name, [f"{known.tokens:,}" if known is not None else "0", *cells]))
-    sizes = [max(len(title), *(len(row[n]) for _, row in rows)) + 2
-             for n, title in enumerate(titles)]  # fmt: skip
-    room = max(12, width - sum(sizes))
-    label = min(room, max(len("source"), *(len(name) for name, _ in rows)))
-    lines = [f"{'source':<{label}}" + "".join(map(str.rjust, titles, sizes))]
-    for name, row in rows:
-        shown = name if len(name) <= label else "..." + name[3 - label :]
-        lines.append(f"{shown:<{label}}" + "".join(map(str.rjust, row, sizes)))
-    if left:
-        lines.append(f"... and {left:,} more sources (see --csv and --json)")
-    return "\n".join(lines) + "\n"
+    sizes = [
+        max(len(title), *(len(row[n]) for _, row in rows)) + 2 for n, title in enumerate(titles)
+    ]
+    longest = max(len("source"), *(len(name) for name, _ in rows))
+    label = min(longest, max(_LEAST_NAME, width - sum(sizes)))
+    texts = []
+    for block in _blocks(sizes, width - label):
+        lines = [_row("source", titles[block], label, sizes[block])]
+        for name, row in rows:
+            shown = name if len(name) <= label else "..." + name[3 - label :]
+            lines.append(_row(shown, row[block], label, sizes[block]))
+        texts.append("".join(f"{line}\n" for line in lines))
+    more = f"... and {left:,} more sources (see --csv and --json)\n" if left else ""
+    return "\n".join(texts) + more
 
 
 def _figures(score: "Score") -> list[str]:

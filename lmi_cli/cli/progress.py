@@ -21,10 +21,16 @@ from rich.text import Text
 from lmi_cli.cli.console import mebibytes, message, one_line
 
 _LINE_EVERY_S = 5.0
+_SPEED_FROM, _BAR_FROM, _MEMORY_FROM = 70, 90, 100
+"""Columns of a terminal from which on there is room for more than what is done and left."""
 
 
 class _Tokens(ProgressColumn):
     """Such as ``42 % of 29,000 tok  410 tok/s``, or ``12,288 tok  410 tok/s``."""
+
+    def __init__(self, *, speed: bool) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._speed = speed
 
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
@@ -33,7 +39,7 @@ class _Tokens(ProgressColumn):
         done = f"{int(task.completed):,}"
         if task.total is not None:
             done = f"{task.percentage:.0f} % of {int(task.total):,}"
-        speed = f"  {task.speed:,.0f} {unit}/s" if task.speed else ""
+        speed = f"  {task.speed:,.0f} {unit}/s" if task.speed and self._speed else ""
         return Text(f"{done} {unit}{speed}", style="progress.data.speed")
 
 
@@ -60,15 +66,16 @@ class ProgressDisplay:
         terminal = _is_terminal()
         self._bar: Progress | None = None
         if terminal and not quiet:
+            console = Console(stderr=True)
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=16),
-                _Tokens(table_column=Column(no_wrap=True)),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                _Memory(),
+                *([BarColumn(bar_width=16)] if console.width >= _BAR_FROM else []),
+                _Tokens(speed=console.width >= _SPEED_FROM),
+                TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+                *([_Memory()] if console.width >= _MEMORY_FROM else []),
                 TextColumn("{task.fields[note]}", markup=False),
-                console=Console(stderr=True),
+                console=console,
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,

@@ -131,16 +131,17 @@ def score_stream(
         yield note
     lead, before, resumed = len(plan.prefix), state.tokens, state.tokens > 0
     position = max(0, state.tokens - lead)
-    number, behind = divmod(position, PIECE_TOKENS)
+    resumed_in, behind = divmod(position, PIECE_TOKENS)
+    number = resumed_in
     taken: list[TokenPiece] = []
 
     def ids() -> Iterator[Ids]:
         if not resumed:
             yield np.array(plan.prefix, dtype=np.int32)
         for place, piece in enumerate(text.pieces):
-            if place >= number:
+            if place >= resumed_in:
                 taken.append(piece)
-                yield piece.ids[behind if place == number else 0 :]
+                yield piece.ids[behind if place == resumed_in else 0 :]
 
     # What stands before the resumed position in its piece is in results that are kept already.
     held: NDArray[np.float32] = np.full(behind if resumed else 0, np.nan, dtype=np.float32)

@@ -115,11 +115,11 @@ class ScoringWork:
 
     @property
     def estimate(self) -> str:
-        """The method, and its perplexity so far."""
-        name = self.method.choice.name
+        """The perplexity so far, with the method if there are several."""
+        name = self.method.choice.name if len(self._request.methods) > 1 else ""
         if not self._tokens:
             return name
-        return f"{name}: ppl {perplexity_of(self._sum / self._tokens):.2f} so far"
+        return f"{name} ppl {perplexity_of(self._sum / self._tokens):.2f}".strip()
 
     def score(self, job: ScoringJob, journal: Journal) -> Iterator[ScoredPart | Note]:
         """Do a job, and add its results to the journal."""

@@ -325,4 +325,4 @@ def test_verbose_progress_off_a_terminal(
         "scoring: 40/100 tok", "scoring: 80/100 tok", "scoring: 100/100 tok",
     ]  # fmt: skip
     last = result.out.partition("perplexity ")[2].split()[0]
-    assert lines[-1].endswith(f", lm-infinite: ppl {float(last):.2f} so far")
+    assert lines[-1].endswith(f", ppl {float(last):.2f}")

@@ -137,7 +137,7 @@ def test_progress_and_warnings(loaded: Loaded, corpus: Corpora) -> None:
     shown = [event for event in events if isinstance(event, Progress)]
     assert [(event.done, event.total) for event in shown] == [(40, 80), (80, 80)]
     (found,) = report.methods
-    assert shown[-1].note == f"lm-infinite: ppl {found.score.ppl:.2f} so far"
+    assert shown[-1].note == f"ppl {found.score.ppl:.2f}"
     (note,) = [event for event in events if isinstance(event, Note)]
     assert "beyond the trained length" in note.text
     assert found.nll is None
