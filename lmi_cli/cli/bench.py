@@ -1,6 +1,7 @@
 """``lmi bench``: how fast this machine reads and answers, and how close that is to its limits."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import envelope
@@ -9,6 +10,7 @@ from lmi_cli.cli.choices import method_choice
 from lmi_cli.cli.console import Output, mebibytes
 from lmi_cli.cli.dry_run import method_text
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, Request
+from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
 from lmi_cli.cli.session import Opened, Session
 from lmi_cli.methods.base import named_parameters
 
@@ -33,12 +35,15 @@ class BenchRequest(Request):
     against: str = MEASUREMENT(
         "--against NAME", "What to compare with: stock, full or none.", "stock"
     )
+    csv: Path | None = csv_option(MEASUREMENT, "a row for each depth and runner")
+    jsonl: Path | None = jsonl_option(MEASUREMENT, "a row for each depth and runner")
 
 
 def command(request: BenchRequest) -> None:
     """Measure prefill, decode and memory, and compare with the stock model and machine limits."""
     depths = counts(request.depths)
     sink = Output(request.output)
+    require_row_files(request.csv, request.jsonl)
     choice = method_choice(request)
     with Session(request) as session:
         opened = session.load()
@@ -62,6 +67,7 @@ def command(request: BenchRequest) -> None:
         )
     sink.write(_as_json(opened, report) if request.json else _as_table(report))
     sink.close()
+    write_row_files(request.csv, request.jsonl, [asdict(row) for row in report.rows])
     machine = report.machine
     session.say(
         f"this machine: {machine.gemm_flops / 1e9:,.0f} GFLOP/s in matrix products "

@@ -270,6 +270,7 @@ def read_options(request: Request) -> "ReadOptions":
         include=tuple(request.include or ()),
         exclude=tuple(request.exclude or ()),
         gitignore=not request.no_gitignore,
+        include_secrets=request.include_secrets,
         max_file_size=ReadOptions().max_file_size if size is None else size,
         password=password,
     )

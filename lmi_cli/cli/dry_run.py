@@ -21,6 +21,7 @@ from lmi_cli.cli.tree import tree_lines
 from lmi_cli.engine import CHUNK
 from lmi_cli.memory import peak_rss_bytes
 from lmi_cli.methods.base import named_parameters
+from lmi_cli.sources.reasons import SECRET
 
 if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
@@ -52,15 +53,15 @@ def dry_run(
     *,
     label: str | None = None,
     keep: str | None = None,
-) -> None:
+) -> "InspectReport | None":
     """Report on ``paths`` as a command would read them, or on the contents of a state file.
 
     ``label`` is as for :func:`lmi_cli.cli.choices.prompts_of`, and ``keep`` as for
-    :func:`lmi_cli.cli.choices.memory_choice`.
+    :func:`lmi_cli.cli.choices.memory_choice`. Returns what was found, None of a state file.
     """
     if (path := state_file(paths)) is not None:
         _show_state_file(path, request)
-        return
+        return None
     from lmi_cli.tasks.plan import plan_reading
 
     def planned(known: "KnownModel", tokens: int) -> "Plan":
@@ -70,7 +71,7 @@ def dry_run(
 
     memory_choice(request, keep)  # checked before anything is read
     require_no_method(request)
-    _report(command, request, paths, planned)
+    return _report(command, request, paths, planned)
 
 
 def dry_run_of_scoring(
@@ -132,7 +133,7 @@ def _report(
     others: Sequence[Planner] = (),
     *,
     longest: bool = False,
-) -> None:
+) -> "InspectReport":
     """Report on ``paths``, as planned, and as ``others`` plan it beside.
 
     With ``longest``, plans are of the longest source.
@@ -168,6 +169,7 @@ def _report(
             session.say(note)
         for line in closing.issue_lines(report.sources):
             session.say(line)
+    return report
 
 
 def _show_state_file(path: Path, request: Request) -> None:
@@ -302,6 +304,8 @@ def _contents(report: "InspectReport") -> Iterator[str]:
             yield one_line(f"         {item.origin}: {item.reason}")
         if len(report.skipped) > _NAMED_SKIPS:
             yield f"         {len(report.skipped) - _NAMED_SKIPS:,} more (see --json)"
+        if any(reason.startswith(SECRET) for reason, _ in reasons):
+            yield f"         --include-secrets also reads what {SECRET}"
 
 
 def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport") -> Iterator[str]:

@@ -20,7 +20,7 @@ from lmi_cli.cli.choices import (
 )
 from lmi_cli.cli.console import Output, require_writable, write_file
 from lmi_cli.cli.eval_files import record_files
-from lmi_cli.cli.eval_table import results_table, tasks_json, tasks_table
+from lmi_cli.cli.eval_table import results_rows, results_table, tasks_json, tasks_table
 from lmi_cli.cli.request import (
     GENERATION,
     MEMORY,
@@ -32,6 +32,7 @@ from lmi_cli.cli.request import (
     SOURCES,
     Request,
 )
+from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
 from lmi_cli.cli.session import Opened, Session, open_sources, require_whole_input
 from lmi_cli.cli.sharing import done_by_others, joined, require_files
 from lmi_cli.engine import ANSWER_TOKENS
@@ -57,7 +58,8 @@ class EvalCommandRequest(Request):
         SOURCES, MODEL, METHOD, MEMORY, GENERATION, PROCESSES, OUTPUT, MESSAGES
     )  # fmt: skip
     omitted: ClassVar[tuple[str, ...]] = (
-        "include", "exclude", "no_gitignore", "max_file_size", "show_prompt", "no_stream"
+        "include", "exclude", "no_gitignore", "include_secrets", "max_file_size", "show_prompt",
+        "no_stream",
     )  # fmt: skip
 
     arguments: list[str] | None = argument(
@@ -84,6 +86,8 @@ class EvalCommandRequest(Request):
         "--predictions FOLDER",
         "Keep each answer there, and the results; an interrupted run goes on from it.",
     )
+    csv: Path | None = csv_option(RECORDS, "a row for each task, method and metric")
+    jsonl: Path | None = jsonl_option(RECORDS, "a row for each task, method and metric")
     max_new_tokens: int = RECORDS(
         "--max-new-tokens -n N", "Longest answer, in tokens; 0 is that of the data set.", 0
     )
@@ -105,6 +109,7 @@ def _evaluate(request: EvalCommandRequest, processes: Processes) -> None:
         require_no_method(each)
     sampling_of(requests[0])
     sink = Output(request.output)
+    require_row_files(request.csv, request.jsonl)
     _require_no_file(request.predictions)
     require_files(request, request.arguments or [])
     files = record_files(request.arguments or [], request.data, request.named)
@@ -145,6 +150,7 @@ def _evaluate(request: EvalCommandRequest, processes: Processes) -> None:
     else:
         sink.write(results_table(tasks, figures))
     sink.close()
+    write_row_files(request.csv, request.jsonl, results_rows(tasks, figures))
 
 
 def _require_no_file(folder: Path | None) -> None:

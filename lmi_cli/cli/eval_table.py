@@ -45,6 +45,27 @@ def results_table(
     return rendered(shown)
 
 
+def results_rows(
+    tasks: "Sequence[EvalTask]", figures: "Mapping[str, Mapping[str, TaskFigures]]"
+) -> list[dict[str, object]]:
+    """The same means, a row for each task, group, metric and method; shares from 0 to 1."""
+    return [
+        {
+            "task": task.name,
+            "group": group or None,
+            "method": method,
+            "metric": metric,
+            "n": figure.count,
+            "mean": figure.mean,
+            "standard_error": figure.error,
+        }
+        for task in tasks
+        for method, of_method in figures.items()
+        for group, of_group in of_method[task.name].items()
+        for metric, figure in of_group.items()
+    ]
+
+
 def tasks_table(tasks: "Sequence[EvalTask]", limit: int | None) -> str:
     """What would be asked."""
     from lmi_cli.tasks.evaluate import limited

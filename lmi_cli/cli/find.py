@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import closing, envelope
@@ -11,6 +12,7 @@ from lmi_cli.cli.console import Output
 from lmi_cli.cli.dry_run import dry_run
 from lmi_cli.cli.qa import split_arguments
 from lmi_cli.cli.request import GENERATION, READS, REREADING, Request
+from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
 from lmi_cli.cli.session import Session
 from lmi_cli.errors import UsageError
 
@@ -42,6 +44,8 @@ class FindRequest(Request):
         "--context -C N", "Show each passage whole, with N more on either side.", -1
     )
     files: bool = PLACES("--files", "One line a place, as editors read it: PATH:LINE: TEXT.", False)
+    csv: Path | None = csv_option(PLACES, "the places")
+    jsonl: Path | None = jsonl_option(PLACES, "the places")
 
 
 def command(request: FindRequest) -> None:
@@ -54,6 +58,7 @@ def command(request: FindRequest) -> None:
     if request.dry_run:
         dry_run("find", request, paths, [query])
         return
+    require_row_files(request.csv, request.jsonl)
     sink = Output(request.output)
     with Session(request) as session:
         opened, reading, options = session.open_reading(paths, [query], evidence=True)
@@ -79,8 +84,17 @@ def command(request: FindRequest) -> None:
             else:
                 sink.write_marked(_shown(item, report, whole=request.context >= 0))
         sink.close()
+        rows = [_row(rank, item) for rank, item in enumerate(found, 1)]
+        write_row_files(request.csv, request.jsonl, rows)
         for line in closing.work_lines(opened, report, reading.timing()):
             session.say(line)
+
+
+def _row(rank: int, item: "Evidence") -> dict[str, object]:
+    """A place as a row: the sentences as one text, and the path of its headings as another."""
+    row = {"rank": rank, **asdict(item)}
+    row["quotes"] = " ... ".join(_one_line(quote.text).strip() for quote in item.quotes)
+    return row | {"headings": " > ".join(item.headings)}
 
 
 def _line(item: "Evidence") -> str:

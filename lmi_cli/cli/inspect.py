@@ -1,7 +1,7 @@
 """``lmi inspect``: a description of documents, of a state file or of a model."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,6 +11,7 @@ from lmi_cli.cli.choices import method_choice, placement_of
 from lmi_cli.cli.console import Output, mebibytes, one_line
 from lmi_cli.cli.dry_run import cache_text, dry_run, method_text, planned_objects
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
+from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
 from lmi_cli.cli.session import Session, piped_source, state_file
 from lmi_cli.engine import CHUNK
 from lmi_cli.errors import UsageError
@@ -19,6 +20,11 @@ from lmi_cli.methods.base import named_parameters
 if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
     from lmi_cli.tasks.plan import Plan
+
+
+_COLUMNS = (
+    "origin", "kind", "bytes", "chars", "pages", "lines", "tokens", "issues", "remarks", "skipped"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,8 @@ class InspectRequest(Request):
         "MODEL | STATE | SOURCE...",
         "Files, folders, - for standard input; a state file; a model's name, folder or .gguf file.",
     )
+    csv: Path | None = csv_option(OUTPUT, "a row for each file, also of those that are skipped,")
+    jsonl: Path | None = jsonl_option(OUTPUT, "the same rows")
 
 
 def command(request: InspectRequest) -> None:
@@ -39,10 +47,19 @@ def command(request: InspectRequest) -> None:
     from lmi_cli.models.facts import names_model
 
     named = request.arguments or []
-    if len(named) == 1 and state_file(named) is None and names_model(named[0]):
+    state = state_file(named)
+    of_model = len(named) == 1 and state is None and names_model(named[0])
+    if (state or of_model) and (request.csv or request.jsonl):
+        raise UsageError(f"{named[0]} has no rows of files for --csv and --jsonl")
+    require_row_files(request.csv, request.jsonl)
+    if of_model:
         _inspect_model(named[0], request)
-    else:
-        dry_run("inspect", request, named or [piped_source()])
+        return
+    report = dry_run("inspect", request, named or [piped_source()])
+    if report is not None:
+        rows = [{**asdict(source), "skipped": None} for source in report.sources]
+        rows += [{"origin": item.origin, "skipped": item.reason} for item in report.skipped]
+        write_row_files(request.csv, request.jsonl, rows, _COLUMNS)
 
 
 def _inspect_model(name: str, request: Request) -> None:

@@ -10,8 +10,17 @@ from lmi_cli import __version__
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import Panel, counts
 from lmi_cli.cli.choices import compared, memory_choice, method_choice, require_reading
-from lmi_cli.cli.console import Output, columns, require_writable, write_file
-from lmi_cli.cli.passkey_table import as_csv, as_json, as_map, as_text, closing, tally, way_names
+from lmi_cli.cli.console import Output, columns, require_writable
+from lmi_cli.cli.passkey_table import (
+    ANSWER_COLUMNS,
+    answer_rows,
+    as_json,
+    as_map,
+    as_text,
+    closing,
+    tally,
+    way_names,
+)
 from lmi_cli.cli.request import (
     MEMORY,
     MESSAGES,
@@ -22,6 +31,7 @@ from lmi_cli.cli.request import (
     REREADING,
     Request,
 )
+from lmi_cli.cli.rows import write_rows
 from lmi_cli.cli.session import Opened, Session, open_sources
 from lmi_cli.cli.sharing import done_by_others, joined, require_files
 from lmi_cli.errors import NoInputError, RequirementError, UsageError
@@ -172,7 +182,7 @@ def _run(request: PasskeyRequest, processes: Processes) -> str | None:
         sink.write(as_text(report, width, colour=sink.coloured), coloured=True)
     sink.close()
     if request.csv is not None:
-        write_file(request.csv, as_csv(report, grid).encode("utf-8", "replace"))
+        write_rows(request.csv, answer_rows(report, grid), columns=ANSWER_COLUMNS)
     if request.plot is not None:
         heat_maps(
             request.plot,

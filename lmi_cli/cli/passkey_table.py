@@ -1,8 +1,5 @@
 """The results of ``lmi passkey`` as text, JSON, CSV and heat maps."""
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -24,7 +21,7 @@ _BASES = {
     "memory": "the store",
     "window": "the window",
 }
-_COLUMNS = (
+ANSWER_COLUMNS = (
     "method", "answer_from", "needle", "values", "haystack", "length", "depth", "trial", "expected",
     "answer", "score", "window_answer", "window_score", "tokens", "answer_s",
 )  # fmt: skip
@@ -110,28 +107,23 @@ def closing(report: "PasskeyReport") -> list[str]:
     return [*lines, f"read {report.read:,} tokens in {seconds:.1f} s ({speed:,.0f} tok/s)"]
 
 
-def as_csv(report: "PasskeyReport", grid: "PasskeyGrid") -> str:
-    """A row for each answer."""
-    file = io.StringIO()
-    table = csv.DictWriter(file, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    table.writeheader()
-    for way in report.ways:
-        for cell in way.cells:
-            for trial in cell.trials:
-                table.writerow(
-                    {
-                        **asdict(trial),
-                        "method": way.way.choice.name,
-                        "answer_from": way.way.name,
-                        "needle": grid.needle.name,
-                        "values": grid.needle.value,
-                        "haystack": grid.haystack.name,
-                        "length": cell.length,
-                        "depth": f"{cell.depth:g}",
-                        "expected": json.dumps(trial.expected),
-                    }
-                )
-    return file.getvalue()
+def answer_rows(report: "PasskeyReport", grid: "PasskeyGrid") -> list[dict[str, object]]:
+    """A row for each answer, of which ``ANSWER_COLUMNS`` are for a table."""
+    return [
+        {
+            "method": way.way.choice.name,
+            "answer_from": way.way.name,
+            "needle": grid.needle.name,
+            "values": grid.needle.value,
+            "haystack": grid.haystack.name,
+            "length": cell.length,
+            "depth": cell.depth,
+            **asdict(trial),
+        }
+        for way in report.ways
+        for cell in way.cells
+        for trial in cell.trials
+    ]
 
 
 def as_json(opened: Opened, report: "PasskeyReport", grid: "PasskeyGrid", request: Request) -> str:

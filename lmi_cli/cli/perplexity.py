@@ -14,8 +14,9 @@ from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import compared, method_choice
 from lmi_cli.cli.console import Output, columns, mebibytes, require_writable, write_file
 from lmi_cli.cli.dry_run import dry_run_of_scoring
-from lmi_cli.cli.perplexity_report import curves, rows_as_csv, scores_as_text
+from lmi_cli.cli.perplexity_report import curves, loss_rows, scores_as_text
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, PROCESSES, SOURCES, Request
+from lmi_cli.cli.rows import write_rows
 from lmi_cli.cli.session import Opened, Session, open_sources, piped_source, require_whole_input
 from lmi_cli.cli.sharing import done_by_others, joined, require_files
 from lmi_cli.errors import PartialError, UsageError
@@ -204,7 +205,7 @@ def _write_files(request: PerplexityRequest, opened: Opened, report: "Perplexity
         np.save(file, np.stack(rows) if request.compare else rows[0], allow_pickle=False)
         write_file(request.nll_out, file.getvalue())
     if request.csv is not None:
-        write_file(request.csv, rows_as_csv(report).encode("utf-8", "replace"))
+        write_rows(request.csv, loss_rows(report))
     if request.plot is not None:
         line_chart(
             request.plot,

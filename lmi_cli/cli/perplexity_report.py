@@ -1,7 +1,5 @@
 """The report of ``lmi perplexity``: tables, a chart in the terminal, rows for other programs."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -65,23 +63,21 @@ def curves(report: "PerplexityReport") -> list[Line]:
     ]
 
 
-def rows_as_csv(report: "PerplexityReport") -> str:
-    """Mean losses in nats per token, by method, source and position.
+def loss_rows(report: "PerplexityReport") -> list[dict[str, object]]:
+    """Mean losses in nats per token, by method, source and position, as rows.
 
     Lines that name files have no source. The mean of the column ``nll`` with the weights ``tokens``
     is the loss of a method, and of a source.
     """
-    file = io.StringIO()
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(("method", "source", "start", "end", "tokens", "nll"))
+    rows: list[dict[str, object]] = []
     for score in report.methods:
-        named = [source.origin for source in report.sources]
-        parts = [*zip(named, score.sources, strict=True), ("", score.headers)]
-        for origin, part in parts:
+        named: list[str | None] = [source.origin for source in report.sources]
+        for origin, part in [*zip(named, score.sources, strict=True), (None, score.headers)]:
             for bucket in () if part is None else part.curve:
-                place = bucket.start, bucket.end, bucket.tokens
-                table.writerow((score.method["name"], origin, *place, repr(bucket.nll)))
-    return file.getvalue()
+                place = {"start": bucket.start, "end": bucket.end, "tokens": bucket.tokens}
+                method = {"method": score.method["name"], "source": origin}
+                rows.append({**method, **place, "nll": bucket.nll})
+    return rows
 
 
 def _single(report: "PerplexityReport") -> str:

@@ -19,7 +19,7 @@ This page is generated from the declarations of the commands: `python -m lmi_cli
 
 `N` is a whole number, which may end in `k` or `m` (thousand, million) or in `K` or `M` (1024, 1024
 squared). An option that is not on the command line is read from its environment variable, if one
-is named.
+is named, or from a configuration file (see [configuration.md](configuration.md)).
 """
 
 

@@ -52,6 +52,9 @@ class Request:
     include: Texts = SOURCES("--include GLOB", "In folders, read only files that match.")
     exclude: Texts = SOURCES("--exclude GLOB", "In folders, skip files that match.")
     no_gitignore: bool = SOURCES("--no-gitignore", "Also read what .gitignore excludes.", False)
+    include_secrets: bool = SOURCES(
+        "--include-secrets", "In folders, also read files that may hold keys or passwords.", False
+    )
     max_file_size: Count = SOURCES("--max-file-size N", "In folders, skip files above N bytes.")
     password_file: File = SOURCES("--password-file FILE", "File with the password for PDFs.")
     dry_run: bool = SOURCES("--dry-run", "Only show what would be read, and its cost.", False)

@@ -1,7 +1,6 @@
 """Rows of figures or places in a file: CSV for spreadsheets, JSON lines for programs.
 
-Every ``--csv FILE`` and ``--jsonl FILE`` is written here. Imports the standard library and
-``console``.
+Every ``--csv FILE`` and ``--jsonl FILE`` is written here.
 """
 
 import csv
@@ -10,10 +9,22 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from lmi_cli.cli.arguments import Panel
 from lmi_cli.cli.console import require_writable, write_file
 
 Row = Mapping[str, object]
+
+
+def csv_option(panel: Panel, what: str) -> Any:
+    """A field for ``--csv FILE``; ``what`` are the rows, in words."""
+    return panel("--csv FILE", f"Also write {what} to this file, as CSV.")
+
+
+def jsonl_option(panel: Panel, what: str) -> Any:
+    """A field for ``--jsonl FILE``."""
+    return panel("--jsonl FILE", f"Also write {what} to this file, as JSON lines.")
 
 
 def require_row_files(*paths: Path | None) -> None:
@@ -40,7 +51,7 @@ def write_rows(
         path: The file.
         rows: Values by column: text, numbers, booleans, None, or lists and dictionaries of these.
         form: ``csv`` (RFC 4180 with a header; None is an empty field, a list or a dictionary is
-            JSON in one field) or ``jsonl`` (one JSON object a line).
+            JSON in one field, or nothing if it is empty) or ``jsonl`` (one JSON object a line).
         columns: The columns of CSV and their order; by default those of the rows, in the order in
             which they first appear. Without rows, only these make a header.
 
@@ -79,7 +90,9 @@ def _csv(rows: Sequence[Row], columns: Sequence[str] | None) -> str:
 def _field(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _json(value) if isinstance(value, Mapping | list | tuple) else value
+    if isinstance(value, Mapping | list | tuple):
+        return _json(value) if value else None
+    return value
 
 
 def _json(value: object) -> str:

@@ -21,8 +21,9 @@ _NO_KEYS = frozenset({"question"})
 """Options that say what a single run is about."""
 _OPEN = frozenset({"include", "exclude", "max-file-size", "dtype", "quantize"})
 """Harmless ones under headings that are closed to the file of a folder."""
-_CLOSED = frozenset({"processes"})
 _PATHS = ("FILE", "FOLDER")
+_PLACEHOLDERS = ("N", "X")
+"""Of numbers."""
 _NUMBERS: dict[str, tuple[type, ...]] = {"int": (int, str), "float": (int, float)}
 
 
@@ -165,7 +166,7 @@ class Settings:
             if name in _NO_KEYS:
                 hint = "it is said anew with each command"
             raise UsageError(f"{where}: {name} is not {what}", hint=hint)
-        if len({(option.metavar, option.is_flag) for option in having.values()}) > 1:
+        if len({_form(option) for option in having.values()}) > 1:
             own = " or ".join(f"[{command.replace(' ', '.')}]" for command in having)
             raise UsageError(
                 f"{where}: {name} means one thing to lmi {' and another to lmi '.join(having)}",
@@ -202,10 +203,15 @@ def closed(option: Any) -> str | None:
         return "must not say what is opened or written"
     if key_of(option) in _OPEN:
         return None
-    if key_of(option) in _CLOSED or option.rich_help_panel is None:
-        return "must not choose what is used of the machine"
-    reason: str | None = getattr(option.rich_help_panel, "closed", None)
+    panel = option.rich_help_panel
+    reason: str | None = getattr(panel, "closed", "must not set what stands under no heading")
     return reason
+
+
+def _form(option: Any) -> tuple[str, bool]:
+    """What an option means, as far as it is seen from outside: one name or several are alike."""
+    form = "FILE" if is_path(option) else (option.metavar or "").removesuffix(",...")
+    return form, bool(option.is_flag)
 
 
 def is_path(option: Any) -> bool:
@@ -242,6 +248,8 @@ def _as_given(option: Any, value: Any, what: str) -> Any:
     if kind in (int, float):
         wanted = 'a whole number, or text such as "4k"' if kind is int else "a number"
         return str(_require(value, _NUMBERS[kind.__name__], wanted, what))
+    if metavar in _PLACEHOLDERS:
+        return str(_require(value, (str, int, float), "a number, or text", what))
     text = _require(value, (str,), 'text, as in "..."', what)
     # The shell would have done it.
     expands = is_path(option) or key_of(option) == "model"

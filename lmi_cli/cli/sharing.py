@@ -38,7 +38,7 @@ def joined(request: Asked) -> Iterator[tuple[Asked, Processes]]:
             )
         yield request, Processes()
         return
-    if count not in (None, here.count):
+    if count not in (None, here.count) and "processes" not in request.standing:
         raise UsageError(
             f"--processes {count}, but the launcher has started {here.count}",
             hint="leave --processes out",

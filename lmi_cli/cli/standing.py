@@ -15,6 +15,7 @@ from lmi_cli.cli.console import message
 from lmi_cli.cli.settings import Setting, Settings
 from lmi_cli.errors import LmiError, ModelError
 from lmi_cli.methods import METHODS, MethodChoice
+from lmi_cli.processes import place
 
 
 class Rank(IntEnum):
@@ -173,6 +174,12 @@ def _reads_parts(basis: str) -> bool:
     return basis in PARTWISE
 
 
+def _is_silent() -> bool:
+    """Whether another process says what there is to say."""
+    here = place.place()
+    return place.is_supervised() or (here is not None and here.rank > 0)
+
+
 def running(run: Callable[[], None], origins: Mapping[str, Origin], *, quiet: bool) -> None:
     """Run a command, and say what it does not have from the command line.
 
@@ -180,7 +187,7 @@ def running(run: Callable[[], None], origins: Mapping[str, Origin], *, quiet: bo
     names an option, the message says where that option is set.
     """
     folder = [origin for origin in origins.values() if origin.rank == Rank.FOLDER_FILE]
-    if folder and not quiet:
+    if folder and not quiet and not _is_silent():
         name = next(origin.setting.file.place.shown for origin in folder if origin.setting)
         flags = ", ".join(origin.flag for origin in folder)
         message(f"{name} in this folder sets {flags} (lmi config says what holds)")

@@ -176,7 +176,10 @@ class _Reading:
         held: list[Piece] = []
         try:
             with target.open() as data:
-                if not target.named and (reason := unwelcome(data.head, data.name)):
+                asked = self._options.include_secrets
+                if not target.named and (
+                    reason := unwelcome(data.head, data.name, include_secrets=asked)
+                ):
                     raise UnreadableError(reason)
                 for piece in _pieces(data, source, self._options):
                     source.size_bytes = data.consumed_bytes

@@ -39,6 +39,7 @@ class ReadOptions:
         gitignore: Whether .gitignore files (and ``.git/info/exclude``) are respected.
         max_file_size: Largest file, in bytes, that is read from a folder; None for no limit. A
             file that the user names is never refused for its size.
+        include_secrets: Whether files of a folder that may hold secrets are read, too.
         password: For encrypted PDF files.
         pdf: Limits on PDF files.
     """
@@ -47,5 +48,6 @@ class ReadOptions:
     exclude: tuple[str, ...] = ()
     gitignore: bool = True
     max_file_size: int | None = 32 * MIB
+    include_secrets: bool = False
     password: str | None = field(default=None, repr=False)
     pdf: PdfLimits = field(default_factory=PdfLimits)

@@ -11,13 +11,18 @@ EXCLUDED = "excluded"
 NOT_INCLUDED = "not included"
 LOCK_FILE = "lock file"
 MINIFIED = "minified"
-PRIVATE_KEY = "private key"
+SECRET = "may hold secrets"
 REPOSITORY = "a repository of its own"
 LINK = "symbolic link"
 RULES = frozenset(
     {EMPTY, BLANK, HIDDEN, IGNORED, EXCLUDED, NOT_INCLUDED}
-    | {LOCK_FILE, MINIFIED, PRIVATE_KEY, REPOSITORY, LINK}
+    | {LOCK_FILE, MINIFIED, SECRET, REPOSITORY, LINK}
 )
+
+
+def secret(kind: str) -> str:
+    """The reason for a file that may hold secrets of some kind."""
+    return f"{SECRET} ({kind})"
 
 
 class UnreadableError(Exception):

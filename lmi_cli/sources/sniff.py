@@ -6,7 +6,7 @@ Imports only the standard library.
 import codecs
 import re
 
-from lmi_cli.sources import reasons
+from lmi_cli.sources import reasons, secret_files
 from lmi_cli.sources.reasons import UnreadableError
 
 # Longest first: the UTF-32 mark begins with the UTF-16 one.
@@ -47,7 +47,6 @@ NOT_WRITTEN = re.compile(rb"[\0-\x08\x0e-\x1a\x7f-\xff]")
 HTML_START = re.compile(
     rb"(?>\s+|<!--.*?-->|<\?xml[^>]*>)*+<(?:!doctype\s+html|html[\s>])", re.I | re.S
 )
-PRIVATE_KEY_START = re.compile(rb"\s*-----BEGIN [A-Z ]*PRIVATE KEY")
 MINIFIED_LINE_BYTES = 1000
 PDF_HEADER = re.compile(rb"^%PDF-\d", re.M)
 SUFFIXES = {
@@ -103,15 +102,16 @@ def kind_of(head: bytes, name: str) -> str:
     return "text"
 
 
-def unwelcome(head: bytes, name: str) -> str | None:
+def unwelcome(head: bytes, name: str, *, include_secrets: bool = False) -> str | None:
     """The reason to leave out a file that the user did not name, by its content; None to read it.
 
     Args:
         head: The first bytes of the file.
         name: The file's name.
+        include_secrets: As in :class:`~lmi_cli.sources.options.ReadOptions`.
     """
-    if PRIVATE_KEY_START.match(head):
-        return reasons.PRIVATE_KEY
+    if not include_secrets and (kind := secret_files.by_content(head, name)):
+        return reasons.secret(kind)
     long_lines = len(head) > MINIFIED_LINE_BYTES * (1 + head.count(b"\n"))
     if long_lines and suffix_of(name) in (".js", ".mjs", ".cjs", ".css"):
         return reasons.MINIFIED

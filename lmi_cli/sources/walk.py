@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
 
-from lmi_cli.sources import git, reasons
+from lmi_cli.sources import git, reasons, secret_files
 from lmi_cli.sources.ignore import IgnoreRules
 from lmi_cli.sources.input import reason_of, require_regular
 from lmi_cli.sources.options import ReadOptions
@@ -133,6 +133,7 @@ class _Rules:
         self._include = _spec(options.include)
         self._exclude = _spec(options.exclude)
         self._max_bytes = options.max_file_size
+        self._include_secrets = options.include_secrets
 
     def closes(self, folder: str) -> bool:
         """Whether a folder, given with a slash at its end, is left out."""
@@ -150,7 +151,12 @@ class _Rules:
     def file_left_out(self, path: Path, relative: str) -> str | None:
         """The reason why a file, or a folder that was not entered, is not read; None to read it."""
         name = path.name
-        if name.startswith("."):
+        kind = secret_files.by_name(name)
+        if kind is not None and not self._include_secrets:
+            return reasons.secret(kind)
+        # Asked for, a secret may be hidden; and a template is there to be read.
+        asked = kind is not None or secret_files.is_environment_template(name)
+        if name.startswith(".") and not asked:
             return reasons.HIDDEN
         if self._exclude is not None and self._exclude.match_file(relative):
             return reasons.EXCLUDED

@@ -263,8 +263,8 @@ def test_a_state_file_and_a_named_model_come_before_what_stands(
 def test_lines_are_those_of_the_keys(user: Path) -> None:
     text = (
         '# window = 0\nsystem = """\nwindow = 1\n[qa] "# \\"" """\nexclude = [\n  "a#b", # c\n'
-        "  '''\nx = 1''',\n]\ninclude = [[1],\n[2]\n]\n\"window\" = 3\r\n[ models . calibrate ] # x\n"
-        "dtype = 'x'\nqa.chunk = 4\n[qa]\nwindow = '['\nchunk=2"
+        "  '''\nx = 1''',\n]\ninclude = [[1],\n[2]\n]\n\"window\" = 3\r\n"
+        "[ models . calibrate ] # x\ndtype = 'x'\nqa.chunk = 4\n[qa]\nwindow = '['\nchunk=2"
     )
     write("lmi.toml", text)
     (file,) = files()

@@ -48,7 +48,11 @@ def test_commands_that_read(
     told = ", ".join(f"{key} {value}" for key, value in named.items())
     assert told in lmi("inspect", model, *given).out
     assert told in lmi("qa", long_document, QUESTION, *given, "-m", model, "--dry-run").out
-    result = lmi("bench", "--depths", "100", "--decode", 2, *given, "-m", model, "--json")
+    target = long_document.with_suffix(".jsonl")
+    bench = ("bench", "--depths", "100", "--decode", 2, *given, "-m", model, "--json")
+    result = lmi(*bench, "--jsonl", target)
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert rows == json.loads(result.out)["rows"]
     assert named.items() <= json.loads(result.out)["method"].items()
     result = lmi(
         "passkey", "--lengths", "600", "--depths", "50", *given, "-m", model, "--no-memory"

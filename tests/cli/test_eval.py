@@ -96,7 +96,13 @@ def test_methods_side_by_side_with_their_files(
     assert pair[0] == "lm-infinite - truncate"
     assert pair[1]["hotpotqa"]["qa_f1,none"] == pytest.approx(means[0] - means[1])
     assert "truncate: texts: 1 truncated, 1 read whole" in result.err
-    again = lmi(*arguments, "--truncation-side", "middle")
+    target = tmp_path / "rows.jsonl"
+    again = lmi(*arguments, "--truncation-side", "middle", "--jsonl", target)
+    f1 = [row for line in target.read_text().splitlines() if (row := json.loads(line))["n"]]
+    assert [(row["task"], row["method"], row["metric"], row["mean"]) for row in f1] == [
+        ("hotpotqa", name, "qa_f1", mean)
+        for name, mean in zip(report["methods"], means, strict=True)
+    ]
     assert again.code == 0 and "truncate: all questions had been answered before" in again.err
     assert _without_time(json.loads(again.out)) == _without_time(report)
     other = lmi(*arguments)

@@ -127,7 +127,7 @@ def test_f03_missing_and_without_text(
     assert lmi("inspect", root / "absent", "-m", model).code == 2
     result = lmi("inspect", root, "-m", model)
     assert result.code == 3
-    assert "skipped: 2 unsupported: PNG image, 1 hidden, 1 private key" in result.err
+    assert "skipped: 2 unsupported: PNG image, 1 hidden, 1 may hold secrets" in result.err
 
 
 def test_f04_unreadable_alone_in_a_set_and_strict(
@@ -247,7 +247,7 @@ def test_f15_f16_ignored_hidden_and_secret_files(
     assert [str(path) for path in read] == ["a.txt", "sib/c.log", "sub/keep.log"]
     reasons = {Path(item["origin"]).name: item["reason"] for item in report["skipped"]}
     assert reasons[".env"] == "hidden"
-    assert reasons["id_rsa"] == "private key"
+    assert reasons["id_rsa"] == "may hold secrets (private key)"
     assert reasons["b.log"] == "ignored by .gitignore"
 
 

@@ -1,5 +1,6 @@
 """``lmi find``: places and sentences, forms of output, state files, what is refused."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +30,17 @@ def _heads(lmi: Run, model: str, cache_with_heads: Path, monkeypatch: pytest.Mon
     )
 
 
-def test_places_and_sentences(lmi: Run, model: str, long_document: Path) -> None:
-    result = lmi("find", long_document, QUERY, "-m", model, "-n", 3)
+def test_places_and_sentences(lmi: Run, model: str, long_document: Path, tmp_path: Path) -> None:
+    files = ("--csv", tmp_path / "p.csv", "--jsonl", tmp_path / "p.jsonl")
+    result = lmi("find", long_document, QUERY, "-m", model, "-n", 3, *files)
     assert result.code == 0, result.err
     lines = result.out.splitlines()
+    with (tmp_path / "p.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    objects = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+    assert [row["text"] for row in rows] == [item["text"] for item in objects]
+    assert ["  " + item["quotes"] for item in objects] == lines[1::2]
     assert len(lines) == 6
     assert all(line.startswith("line") for line in lines[::2])
     text = " ".join(long_document.read_text().split())

@@ -1,5 +1,6 @@
 """``lmi inspect`` and ``--dry-run``."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -25,9 +26,17 @@ def test_a_tree_with_tokens_totals_and_the_forecast(
         (tmp_path / name).write_text(text)
     (tmp_path / "x.png").write_bytes(b"\x89PNG\x00")
     # No other test reads with this window, so no speed of it is known.
-    result = lmi("inspect", tmp_path, "-m", model, "--window", 61)
+    target = tmp_path.with_name("rows.csv")
+    result = lmi("inspect", tmp_path, "-m", model, "--window", 61, "--csv", target)
     assert result.code == 0, result.err
     counts = {name: _totals(Path(model), text) for name, text in texts.items()}
+    with target.open(newline="") as file:
+        rows = {str(Path(row["origin"]).relative_to(tmp_path)): row for row in csv.DictReader(file)}
+    skipped = rows.pop("x.png")
+    assert skipped["skipped"].startswith("unsupported") and skipped["tokens"] == ""
+    assert {name: int(row["tokens"]) for name, row in rows.items()} == counts
+    refused = lmi("inspect", model, "--csv", target)
+    assert refused.code == 2 and "has no rows" in refused.err
     for name, count in counts.items():
         assert f"{count:>13,}  " in result.out and Path(name).name in result.out
     inner = counts["a/b/one.md"] + counts["a/b/two.md"]

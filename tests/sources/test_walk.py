@@ -43,10 +43,10 @@ def test_what_is_left_out(tmp_path):
     assert result.bodies == ["hello\n"]
     skipped = {origin.removeprefix(f"{tmp_path}/"): why for origin, why in result.skipped.items()}
     assert skipped == {
-        ".env": "hidden",
+        ".env": "may hold secrets (environment file)",
         ".hidden": "hidden",
         ".svn": "hidden",
-        "id_rsa": "private key",
+        "id_rsa": "may hold secrets (private key)",
         "uv.lock": "lock file",
         "web/jquery.min.js": "minified",
         "web/app.css.map": "minified",
