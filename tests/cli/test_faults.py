@@ -246,7 +246,7 @@ def test_f15_f16_ignored_hidden_and_secret_files(
     read = [Path(item["origin"]).relative_to(root) for item in report["sources"]]
     assert [str(path) for path in read] == ["a.txt", "sib/c.log", "sub/keep.log"]
     reasons = {Path(item["origin"]).name: item["reason"] for item in report["skipped"]}
-    assert reasons[".env"] == "hidden"
+    assert reasons[".env"] == "may hold secrets (environment file)"
     assert reasons["id_rsa"] == "may hold secrets (private key)"
     assert reasons["b.log"] == "ignored by .gitignore"
 
