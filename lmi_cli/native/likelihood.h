@@ -20,9 +20,9 @@ typedef struct {
 
 /* What is known of a token after some of its logits. */
 typedef struct {
-    floats sum;    /* of exp(logit - peak), in LANES partial sums */
-    floats spread; /* of exp(logit - peak) * (logit - peak) */
-    float peak, logit; /* logit of the target; 0 while it is not known */
+    _Alignas(64) floats sum; /* of exp(logit - peak), in LANES partial sums */
+    floats spread;           /* of exp(logit - peak) * (logit - peak) */
+    float peak, logit;       /* logit of the target; 0 while it is not known */
     int64_t target;
 } Running;
 
