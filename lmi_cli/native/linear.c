@@ -383,9 +383,7 @@ static int multiplied(Product all, const bf16 *x) {
 }
 
 /* A linear layer for x[count, columns]; see Ending for out, whose rows are out_row bytes apart.
- *
- * Returns 1 if memory ran out.
- */
+ * Returns 1 if memory ran out. */
 int lmi_linear(const Linear *linear, int64_t ending, const bf16 *x, int64_t count, void *out,
                int64_t out_row) {
     const Product all = {.linear = linear, .ending = (Ending)ending, .count = count,
