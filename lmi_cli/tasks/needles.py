@@ -8,7 +8,7 @@ and ``evaluation``.
 
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lmi_cli.errors import UsageError
@@ -191,7 +191,7 @@ class Needle:
         else:
             draws = random.Random(f"{place}/{self.name}/{self.value}")
             keys = [""] if kind.key is None else _distinct(draws, kind.key, kind.keys)
-            values = _distinct(draws, self.value, kind.keys * kind.per_key)
+            values = _distinct(draws, self.value, kind.keys * kind.per_key, keys)
         needles = tuple(
             kind.gap + self._said(kind.needle, key=keys[at // kind.per_key], value=value)
             for at, value in enumerate(values)
@@ -232,11 +232,12 @@ def key_for(seed: int, length: int, depth: float, trial: int) -> str:
     return str(random.Random(f"{seed}/{length}/{depth:g}/{trial}").randint(10_000, 99_999))
 
 
-def _distinct(draws: random.Random, kind: str, count: int) -> list[str]:
-    found: dict[str, None] = {}
-    while len(found) < count:
+def _distinct(draws: random.Random, kind: str, count: int, others: Sequence[str] = ()) -> list[str]:
+    """So many values that differ from each other and from ``others``."""
+    found = dict.fromkeys(others)
+    while len(found) < count + len(others):
         found[_DRAW[kind](draws, True)] = None
-    return list(found)
+    return list(found)[len(others) :]
 
 
 def _number(draws: random.Random, asked: bool) -> str:
