@@ -11,6 +11,8 @@ from typing import Any
 from lmi_cli.disk import appending
 from lmi_cli.errors import ResourceError, UsageError
 
+_BEGINNING = b'{"run": {'
+
 Unit = Mapping[str, Any]
 """What tells one piece of work from the others of its run: a JSON object, as in
 ``{"length": 4096, "depth": 50.0, "trial": 0}``."""
@@ -56,13 +58,14 @@ class Journal:
         if self._path is None:
             return
         try:
-            lines = [line for line in self._path.read_bytes().split(b"\n") if line.strip()]
+            content = self._path.read_bytes()
         except FileNotFoundError:
             return
         except OSError as error:
             raise ResourceError(
                 f"{self._path} cannot be read: {error.strerror or error}", hint="name another file"
             ) from None
+        lines = [line for line in content.split(b"\n") if line.strip()]
         self.damaged = 0
         for line in lines:
             try:
@@ -73,7 +76,9 @@ class Journal:
                 continue
             if run == self._run:
                 self.results[key(unit)] = result
-        if lines and self.damaged == len(lines):
+        # The very first line may have been torn.
+        begun = content.startswith(_BEGINNING) or _BEGINNING.startswith(content)
+        if lines and self.damaged == len(lines) and not begun:
             raise UsageError(f"{self._path} is not a file of results", hint="name another file")
 
     def __contains__(self, unit: Unit) -> bool:

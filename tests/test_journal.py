@@ -53,6 +53,17 @@ def test_a_torn_line_is_done_again_and_spoils_no_other(tmp_path: Path, cut: int)
     assert {"n": 1} in Journal(path, RUN)
 
 
+@pytest.mark.parametrize("left", [1, 8, 9, 30])
+def test_the_only_line_may_be_torn(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "results.jsonl"
+    Journal(path, RUN).add({"n": 1}, {"is": 1})
+    path.write_bytes(path.read_bytes()[:left])
+    later = Journal(path, RUN)
+    assert not later.results and later.damaged == 1
+    later.add({"n": 2}, {"is": 2})
+    assert Journal(path, RUN).result({"n": 2}) == {"is": 2}
+
+
 @pytest.mark.parametrize("content", [b"notes\n", b"\xff\xfe", b"[1]\n", b"{}\n", b"[" * 99_999])
 def test_another_file_is_refused_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
