@@ -6,7 +6,8 @@
 For each row, these parts are measured, each by a command of ``lmi``:
 
 * ``loss``: mean loss of each piece of 4,096 tokens of the beginning of a novel;
-* ``passkey``: one passkey at each of five depths of texts of several lengths, without an index;
+* ``passkey``: one passkey at each of five depths of texts of several lengths, without an index; of
+  a text, what stands before the key is read once for all depths;
 * ``questions``: right answers about the document that stands beside the questions, from passages,
   and how often the right page is first or among the first five of the evidence;
 * ``own``: right answers from what the method itself sees (``--answer-from window``);
@@ -88,11 +89,12 @@ def losses(novel: str, length: int, options: Options) -> list[float]:
     return [round(part["nll"], 4) for part in curve if part["tokens"] > 1]
 
 
-def passkey(length: str, depth: int, options: Options) -> int:
-    """1 if the key is found, otherwise 0."""
+def passkey(length: str, options: Options) -> list[int]:
+    """By depth, 1 if the key is found, otherwise 0."""
     plain = () if "--answer-from" in options else ("--no-memory",)
-    report = lmi("passkey", "--lengths", length, "--depths", depth, *plain, *options)
-    return int(report["cells"][0]["accuracy"])
+    depths = ",".join(map(str, DEPTHS))
+    report = lmi("passkey", "--lengths", length, "--depths", depths, *plain, *options)
+    return [int(cell["accuracy"]) for cell in report["cells"]]
 
 
 def pages_of(document: Path, patterns: Sequence[str]) -> list[set[int | None]]:
@@ -149,8 +151,7 @@ def cells_of(options: Options, given: argparse.Namespace) -> Iterator[Cell]:
         yield f"loss {given.length}", partial(losses, given.novel, given.length, options)
     if "passkey" in given.parts:
         for length in given.lengths:
-            for depth in DEPTHS:
-                yield f"passkey {length} {depth}", partial(passkey, length, depth, options)
+            yield f"passkey {length}", partial(passkey, length, options)
     if "questions" in given.parts:
         yield "questions", partial(questions, given.questions, options)
     if "own" in given.parts and not answers:
@@ -221,8 +222,8 @@ def table(results: Results, given: argparse.Namespace) -> str:
         loss = values.get(f"loss {given.length}") or []
         line = [f"{each:.4f}" for each in loss] + ["-"] * (pieces - len(loss))
         for length in given.lengths:
-            found = [values.get(f"passkey {length} {depth}") for depth in DEPTHS]
-            line.append("-" if None in found else str(sum(each or 0 for each in found)))
+            found = values.get(f"passkey {length}")
+            line.append("-" if found is None else str(sum(found)))
         first.append([name, *line])
         asked, own = values.get("questions") or {}, values.get("own") or {}
         line = [str(asked.get(key, "-")) for key in ("right", "first", "among five")]
