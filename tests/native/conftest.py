@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from slips import SlipCompiler
 
 from lmi_cli.native import cpu, library, variants
 from lmi_cli.native.variants import Variant
@@ -48,3 +49,9 @@ def each_unit(request: pytest.FixtureRequest, built_libraries: Path) -> Iterator
         pytest.skip("this processor has no matrix unit (AMX), or the system does not allow it")
     yield variant
     library.use(None)
+
+
+@pytest.fixture(scope="session")
+def slip_compiler(tmp_path_factory: pytest.TempPathFactory) -> SlipCompiler:
+    """Compiles what a slip cannot change once for all tests."""
+    return SlipCompiler(tmp_path_factory.mktemp("objects"))

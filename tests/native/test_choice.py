@@ -1,12 +1,12 @@
 """Which of C and torch computes, by which instructions, and what the user is told about it."""
 
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from compilers import needs_gcc
+from slips import Slip, SlipCompiler
 
 from lmi_cli.native import choice, compiling, cpu, library, selfcheck, variants
 from lmi_cli.native.variants import Variant
@@ -235,21 +235,21 @@ OF_TILES = ("_tile_loadd(7, row + 32,", "weight + 2 * column,", "size, true, til
 @needs_gcc
 @pytest.mark.parametrize(("name", "file", "old", "new", "kernel"), SLIPS)
 def test_a_slip_in_any_kernel_is_found(
-    built_library: Path, tmp_path: Path, name: str, file: str, old: str, new: str, kernel: str
+    built_library: Path,
+    slip_compiler: SlipCompiler,
+    tmp_path: Path,
+    name: str,
+    file: str,
+    old: str,
+    new: str,
+    kernel: str,
 ) -> None:
     able = {variant.name: variant for variant in variants.runnable()}
     variant = able.get(name) if name else variants.runnable()[0]
     if variant is None:
         pytest.skip(f"this processor cannot run the kernels for {name}")
-    for path in (*compiling.FOLDER.glob("*.c"), *compiling.FOLDER.glob("*.h")):
-        text = path.read_text()
-        if path.name == file:
-            assert old in text
-            text = text.replace(old, new)
-        (tmp_path / path.name).write_text(text)
     flags = ("-O1", *compiling.FLAGS[1:], *variant.flags)
-    sources = map(str, tmp_path.glob("*.c"))
-    subprocess.run(["gcc", *flags, *sources, "-o", str(tmp_path / "slip.so"), "-lm"], check=True)
+    slip_compiler.build(Slip(file, old, new), tmp_path / "slip.so", ["gcc"], flags)
     library.use(tmp_path / "slip.so")
     if old in OF_TILES and not library.uses_tiles():
         pytest.skip("this processor has no matrix unit (AMX)")

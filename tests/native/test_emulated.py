@@ -9,6 +9,7 @@ from pathlib import Path
 
 import compilers
 import pytest
+from slips import Slip, SlipCompiler
 
 from lmi_cli.native import compiling, cpu, variants
 from lmi_cli.native.variants import Variant
@@ -81,16 +82,19 @@ def commands(name: str) -> tuple[Variant, tuple[str, ...], tuple[str, ...]]:
     return found
 
 
-def run(
-    name: str, sources: Path, program: Path, *, flags: tuple[str, ...] = (), tiles: bool = False
-) -> tuple[int, list[str]]:
+def run(name: str, program: Path, *, tiles: bool = False) -> tuple[int, list[str]]:
     """Compile and run the program; return its exit status and what it says of each check."""
     variant, compiler, emulator = commands(name)
-    files = map(str, (PROGRAM, *sorted(sources.glob("*.c"))))
-    flags = (*FLAGS, *variant.flags, *flags, f"-I{sources}")
+    flags = (*FLAGS, *variant.flags, f"-I{compiling.FOLDER}")
+    files = map(str, (PROGRAM, *compiling.SOURCES))
     subprocess.run([*compiler, *flags, *files, "-o", str(program), "-lm"], check=True, timeout=300)
+    return checked(emulator, program, *(["tiles"] if tiles else []))
+
+
+def checked(emulator: tuple[str, ...], *program: Path | str) -> tuple[int, list[str]]:
+    """Run a program; return its exit status and what it says of each check."""
     done = subprocess.run(
-        [*emulator, str(program), *(["tiles"] if tiles else [])],
+        [*emulator, *map(str, program)],
         stdout=subprocess.PIPE,
         text=True,
         timeout=300,
@@ -106,7 +110,7 @@ def test_each_kernel_computes_what_plain_code_does(name: str, tmp_path: Path) ->
     variant, tiles = name.removesuffix(" tiles"), name.endswith(" tiles")
     if tiles and not cpu.features() >= TILES:
         pytest.skip("this processor has no matrix unit (AMX)")
-    status, said = run(variant, compiling.FOLDER, tmp_path / "program", tiles=tiles)
+    status, said = run(variant, tmp_path / "program", tiles=tiles)
     if status == NOT_ALLOWED:
         pytest.skip("the system does not allow the matrix unit (AMX)")
     assert [line for line in said if not line.startswith("ok ")] == []
@@ -115,14 +119,17 @@ def test_each_kernel_computes_what_plain_code_does(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("name", "file", "old", "new", "kernel"), SLIPS)
 def test_a_slip_in_any_kernel_is_found(
-    name: str, file: str, old: str, new: str, kernel: str, tmp_path: Path
+    slip_compiler: SlipCompiler,
+    name: str,
+    file: str,
+    old: str,
+    new: str,
+    kernel: str,
+    tmp_path: Path,
 ) -> None:
-    for path in (*compiling.FOLDER.glob("*.c"), *compiling.FOLDER.glob("*.h")):
-        text = path.read_text()
-        if path.name == file:
-            assert old in text
-            text = text.replace(old, new)
-        (tmp_path / path.name).write_text(text)
-    status, said = run(name, tmp_path, tmp_path / "program", flags=("-O1",))
+    variant, compiler, emulator = commands(name)
+    flags = (*FLAGS, *variant.flags, "-O1")
+    slip_compiler.build(Slip(file, old, new), tmp_path / "program", compiler, flags, [PROGRAM])
+    status, said = checked(emulator, tmp_path / "program")
     assert status == 1
     assert any(line.startswith(f"WRONG {kernel}") for line in said), said
