@@ -124,7 +124,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Bits per UTF-8 byte of the scored tokens; None if no character begins in them."""
+        """Bits per UTF-8 byte of the scored tokens; None if no character ends in them."""
         return self.total / math.log(2) / self.utf8_bytes if self.utf8_bytes else None
 
 

@@ -184,7 +184,7 @@ def _score(
             partial = result.get("documented", (0.0, 0))
             weighted, weights = weighted + partial[0], weights + partial[1]
     score = Score.of(rows)
-    if score.tokens == 0 or score.utf8_bytes == 0:
+    if score.tokens == 0:
         raise NoInputError("the text has fewer than two tokens, so none can be scored")
     by_source: dict[int, list[LossRow]] = {}
     for row in rows:

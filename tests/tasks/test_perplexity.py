@@ -114,6 +114,12 @@ def test_too_little_to_score(loaded: Loaded, corpus: Corpora, text: str) -> None
         score(loaded, corpus(text))
 
 
+def test_a_text_may_end_within_a_character(loaded: Loaded, corpus: Corpora) -> None:
+    (found,) = report_of(loaded, corpus("\N{CUNEIFORM SIGN A}"), length=2).methods
+    assert found.score.tokens == 1 and found.score.nll > 0
+    assert found.score.utf8_bytes == 0 and found.score.bits_per_byte is None
+
+
 def test_tokens_of_each_source_and_of_the_headers(loaded: Loaded, corpus: Corpora) -> None:
     report = report_of(loaded, corpus("The grass.", "The sky is blue."))
     counts = [source.tokens for source in report.sources]
