@@ -116,11 +116,16 @@ class Score:
 
     @property
     def ppl_se(self) -> float | None:
-        """Standard error of the perplexity, with the tokens taken as independent."""
-        if self.tokens < 2 or math.isinf(self.ppl):
+        """Standard error of the perplexity, with the tokens taken as independent.
+
+        That of the mean loss times the perplexity (delta method); None for one token, and beyond
+        the range of a float.
+        """
+        if self.tokens < 2:
             return None
         variance = max(0.0, self.squares / self.tokens - self.nll**2)
-        return self.ppl * math.sqrt(variance / (self.tokens - 1))
+        error = self.ppl * math.sqrt(variance / (self.tokens - 1))
+        return error if math.isfinite(error) else None
 
     @property
     def bits_per_byte(self) -> float | None:

@@ -195,3 +195,12 @@ def test_sums_are_exact(size: int) -> None:
 def test_a_perplexity_beyond_all_floats() -> None:
     total = Score.of(rows_of(np.array([900.0, 901.0], dtype=np.float32), [2]))
     assert total.ppl == math.inf and total.ppl_se is None
+    spread = Score.of(rows_of(np.array([400.0, 1018.0], dtype=np.float32), [2]))
+    assert math.isfinite(spread.ppl) and spread.ppl_se is None
+
+
+def test_the_standard_error_is_that_of_the_mean_times_the_perplexity() -> None:
+    losses = np.array([1.0, 2.0, 4.0, 0.5, 3.5], dtype=np.float32)
+    total = Score.of(rows_of(losses, [2, 3]))
+    error = losses.std(ddof=1) / math.sqrt(len(losses))
+    assert total.ppl_se == pytest.approx(math.exp(losses.mean()) * error, rel=1e-6)
