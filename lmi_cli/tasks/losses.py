@@ -1,7 +1,7 @@
 """Sums of losses by place and source, and the figures that follow from them. Imports numpy."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,8 +86,9 @@ class Score:
     curve: list[Bucket]
 
     @classmethod
-    def of(cls, rows: Sequence[LossRow]) -> "Score":
+    def of(cls, rows: Iterable[LossRow]) -> "Score":
         """The sums of rows, in whatever order they are."""
+        rows = list(rows)
         by_step: dict[int, list[LossRow]] = {}
         for row in rows:
             by_step.setdefault(row.step, []).append(row)
@@ -139,9 +140,3 @@ def perplexity_of(nll: float) -> float:
         return math.exp(nll)
     except OverflowError:
         return math.inf
-
-
-def mean_of(rows: Iterable[LossRow]) -> tuple[int, float]:
-    """Number of scored tokens, and the sum of their losses."""
-    taken = list(rows)
-    return sum(row.tokens for row in taken), math.fsum(row.nll for row in taken)

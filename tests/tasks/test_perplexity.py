@@ -114,6 +114,11 @@ def test_too_little_to_score(loaded: Loaded, corpus: Corpora, text: str) -> None
         score(loaded, corpus(text))
 
 
+def test_too_little_in_each_source(loaded: Loaded, corpus: Corpora) -> None:
+    with pytest.raises(NoInputError, match="each text has fewer"):
+        report_of(loaded, corpus("x", "x"), each=True)
+
+
 def test_a_text_may_end_within_a_character(loaded: Loaded, corpus: Corpora) -> None:
     (found,) = report_of(loaded, corpus("\N{CUNEIFORM SIGN A}"), length=2).methods
     assert found.score.tokens == 1 and found.score.nll > 0
