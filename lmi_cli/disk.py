@@ -101,14 +101,14 @@ def appending(path: Path) -> Iterator[BinaryIO]:
     """
     from filelock import FileLock
 
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with contextlib.suppress(NotImplementedError):
-        lock.acquire()
-    try:
-        with path.open("a+b") as file:
+    with path.open("a+b") as file:  # first, as a lock in a folder that is gone waits for ever
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        with contextlib.suppress(NotImplementedError):
+            lock.acquire()
+        try:
             yield file
-    finally:
-        lock.release()
+        finally:
+            lock.release()
 
 
 def sync_folder(folder: Path) -> None:

@@ -82,6 +82,12 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Journal(tmp_path / "results.jsonl", RUN)
 
 
+def test_a_folder_that_is_gone_is_an_error_at_once(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "gone" / "results.jsonl", RUN)
+    with pytest.raises(ResourceError, match="cannot be written: No such file"):
+        journal.add({"n": 1}, {})
+
+
 def test_without_a_file_results_are_in_memory() -> None:
     journal = Journal(None, RUN)
     journal.add({"n": 1}, {"is": 1})

@@ -196,6 +196,21 @@ def require_writable(path: Path) -> None:
         raise ResourceError(f"{path} cannot be written: {folder} is read-only")
 
 
+def require_apart(*paths: Path | None) -> None:
+    """Refuse to write two things to one file, of which the first would be lost.
+
+    Raises:
+        UsageError: Two of the paths are the same file, and no device.
+    """
+    seen = set[str]()
+    for path in paths:
+        if path is None or is_special(path):
+            continue
+        if (real := os.path.realpath(path)) in seen:
+            raise UsageError(f"{path} is to be written twice", hint="give each option its own file")
+        seen.add(real)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 

@@ -12,7 +12,14 @@ from lmi_cli import __version__
 from lmi_cli.cli import closing, envelope
 from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import compared, method_choice
-from lmi_cli.cli.console import Output, columns, mebibytes, require_writable, write_file
+from lmi_cli.cli.console import (
+    Output,
+    columns,
+    mebibytes,
+    require_apart,
+    require_writable,
+    write_file,
+)
 from lmi_cli.cli.dry_run import dry_run_of_scoring
 from lmi_cli.cli.perplexity_report import curves, loss_rows, scores_as_text
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, PROCESSES, SOURCES, Request
@@ -177,7 +184,9 @@ def _strides(requests: Sequence[Request], stride: int | None) -> list[int | None
 
 def _require_writable(request: PerplexityRequest) -> None:
     """Check, before any work is done, that files can be written afterwards."""
-    for path in (request.nll_out, request.csv, request.plot, request.results):
+    written = (request.nll_out, request.csv, request.plot, request.results)
+    require_apart(request.output, *written)
+    for path in written:
         if path is not None:
             require_writable(path)
     if request.plot is not None:

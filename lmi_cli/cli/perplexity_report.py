@@ -89,9 +89,9 @@ def _single(report: "PerplexityReport") -> str:
         lines.append(f"{place}  {bucket.nll:>10.4f}  {bucket.tokens:>9,}")
     error = ""
     if score.ppl_se is not None:
-        error = f" ± {score.ppl_se:.4f} (standard error, tokens taken as independent)"
+        error = f" ± {_number(score.ppl_se)} (standard error, tokens taken as independent)"
     lines += [
-        f"perplexity    {score.ppl:.4f}{error}",
+        f"perplexity    {_number(score.ppl)}{error}",
         f"nats/token    {score.nll:.4f}",
         f"bits/byte     {_number(score.bits_per_byte)}",
         f"tokens        {score.tokens:,} scored of {report.tokens:,} read",

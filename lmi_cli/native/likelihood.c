@@ -43,7 +43,8 @@ static void merge_rows(const void *work, int64_t piece, int64_t thread) {
 int lmi_likelihood(const Linear *linear, const bf16 *x, int64_t count, const int64_t *targets,
                    float factor, float softcap, float *losses, float *entropies) {
     const int64_t groups = groups_of(linear);
-    Running *running = aligned_alloc(64, (size_t)(pool_threads() * count) * sizeof *running);
+    const size_t bytes = (size_t)(pool_threads() * count) * sizeof(Running);
+    Running *running = aligned_alloc(64, (bytes + 63) / 64 * 64); /* other sizes may be refused */
     Weighed *pieces = malloc((size_t)(count * groups) * sizeof *pieces);
     const Scoring scoring = {{factor, softcap, entropies != NULL}, targets, running, pieces};
     const int failed =

@@ -1,7 +1,7 @@
 """Sums of losses by place and source, and the figures that follow from them. Imports numpy."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,8 +86,9 @@ class Score:
     curve: list[Bucket]
 
     @classmethod
-    def of(cls, rows: Sequence[LossRow]) -> "Score":
+    def of(cls, rows: Iterable[LossRow]) -> "Score":
         """The sums of rows, in whatever order they are."""
+        rows = list(rows)
         by_step: dict[int, list[LossRow]] = {}
         for row in rows:
             by_step.setdefault(row.step, []).append(row)
@@ -116,15 +117,20 @@ class Score:
 
     @property
     def ppl_se(self) -> float | None:
-        """Standard error of the perplexity, with the tokens taken as independent."""
-        if self.tokens < 2 or math.isinf(self.ppl):
+        """Standard error of the perplexity, with the tokens taken as independent.
+
+        That of the mean loss times the perplexity (delta method); None for one token, and beyond
+        the range of a float.
+        """
+        if self.tokens < 2:
             return None
         variance = max(0.0, self.squares / self.tokens - self.nll**2)
-        return self.ppl * math.sqrt(variance / (self.tokens - 1))
+        error = self.ppl * math.sqrt(variance / (self.tokens - 1))
+        return error if math.isfinite(error) else None
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Bits per UTF-8 byte of the scored tokens; None if no character begins in them."""
+        """Bits per UTF-8 byte of the scored tokens; None if no character ends in them."""
         return self.total / math.log(2) / self.utf8_bytes if self.utf8_bytes else None
 
 
@@ -134,9 +140,3 @@ def perplexity_of(nll: float) -> float:
         return math.exp(nll)
     except OverflowError:
         return math.inf
-
-
-def mean_of(rows: Iterable[LossRow]) -> tuple[int, float]:
-    """Number of scored tokens, and the sum of their losses."""
-    taken = list(rows)
-    return sum(row.tokens for row in taken), math.fsum(row.nll for row in taken)

@@ -184,8 +184,9 @@ def _score(
             partial = result.get("documented", (0.0, 0))
             weighted, weights = weighted + partial[0], weights + partial[1]
     score = Score.of(rows)
-    if score.tokens == 0 or score.utf8_bytes == 0:
-        raise NoInputError("the text has fewer than two tokens, so none can be scored")
+    if score.tokens == 0:
+        texts_have = "each text has" if request.each else "the text has"
+        raise NoInputError(f"{texts_have} fewer than two tokens, so none can be scored")
     by_source: dict[int, list[LossRow]] = {}
     for row in rows:
         by_source.setdefault(row.source, []).append(row)

@@ -21,7 +21,7 @@ class TokenPiece:
     Attributes:
         ids: int32, ``[tokens]``.
         sources: Number of the source of each token, int32; -1 for one of a line that names a file.
-        utf8_bytes: UTF-8 bytes of the characters that begin in each token, int32.
+        utf8_bytes: UTF-8 bytes of the characters that end in each token, int32.
     """
 
     ids: NDArray[np.int32]

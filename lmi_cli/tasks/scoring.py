@@ -139,7 +139,8 @@ class ScoredPart(NamedTuple):
     Attributes:
         done: Tokens of the job that have been read by now, in earlier runs included.
         read: Tokens that this run has read for the job.
-        start: Position in the text of the first token that has been scored.
+        start: Position of the first token that has been scored: in the text, or of windows in
+            their sequence.
         nll: Losses, float32, ``[tokens]``.
     """
 

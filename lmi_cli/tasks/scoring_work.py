@@ -11,7 +11,7 @@ from lmi_cli.engine.engine import Engine
 from lmi_cli.journal import Journal, Unit, key
 from lmi_cli.models.load import Loaded
 from lmi_cli.tasks.events import Note
-from lmi_cli.tasks.losses import LossRow, mean_of, perplexity_of
+from lmi_cli.tasks.losses import LossRow, Score, perplexity_of
 from lmi_cli.tasks.plan import Plan, plan_scoring
 from lmi_cli.tasks.reading import engine_of
 from lmi_cli.tasks.scored_stream import StateBeside, pieces_in, score_stream
@@ -110,8 +110,8 @@ class ScoringWork:
                 if unit not in journal:
                     continue
                 self._before.add(key(unit))
-                tokens, total = mean_of(LossRow(*row) for row in journal.result(unit)["rows"])
-                self._tokens, self._sum = self._tokens + tokens, self._sum + total
+                score = Score.of(map(LossRow._make, journal.result(unit)["rows"]))
+                self._tokens, self._sum = self._tokens + score.tokens, self._sum + score.total
 
     @property
     def estimate(self) -> str:

@@ -51,7 +51,7 @@ class TokenBlock:
     offset: int
 
     def utf8_bytes(self) -> NDArray[np.int32]:
-        """UTF-8 bytes of the characters that begin in each token, ``[tokens]``."""
+        """UTF-8 bytes of the characters that end in each token, ``[tokens]``."""
         codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
         sizes[(codes >= 0xD800) & (codes < 0xE000)] = 1  # such a one is written as "?"

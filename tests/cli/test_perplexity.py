@@ -139,6 +139,8 @@ def test_a_stride_is_that_of_truncate(lmi: Run, model: str, long_document: Path)
         (("--plot", "x.gif"), "x.gif"),
         (("--theme", "pink"), "pink"),
         (("--csv", "absent/x.csv"), "absent"),
+        (("--csv", "x.svg", "--plot", "./x.svg"), "written twice"),
+        (("--results", "x.jsonl", "-o", "x.jsonl"), "written twice"),
         (("--results", "{document}"), "not a file of results"),
     ],
 )

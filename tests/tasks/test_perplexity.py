@@ -114,6 +114,17 @@ def test_too_little_to_score(loaded: Loaded, corpus: Corpora, text: str) -> None
         score(loaded, corpus(text))
 
 
+def test_too_little_in_each_source(loaded: Loaded, corpus: Corpora) -> None:
+    with pytest.raises(NoInputError, match="each text has fewer"):
+        report_of(loaded, corpus("x", "x"), each=True)
+
+
+def test_a_text_may_end_within_a_character(loaded: Loaded, corpus: Corpora) -> None:
+    (found,) = report_of(loaded, corpus("\N{CUNEIFORM SIGN A}"), length=2).methods
+    assert found.score.tokens == 1 and found.score.nll > 0
+    assert found.score.utf8_bytes == 0 and found.score.bits_per_byte is None
+
+
 def test_tokens_of_each_source_and_of_the_headers(loaded: Loaded, corpus: Corpora) -> None:
     report = report_of(loaded, corpus("The grass.", "The sky is blue."))
     counts = [source.tokens for source in report.sources]
@@ -189,3 +200,12 @@ def test_sums_are_exact(size: int) -> None:
 def test_a_perplexity_beyond_all_floats() -> None:
     total = Score.of(rows_of(np.array([900.0, 901.0], dtype=np.float32), [2]))
     assert total.ppl == math.inf and total.ppl_se is None
+    spread = Score.of(rows_of(np.array([400.0, 1018.0], dtype=np.float32), [2]))
+    assert math.isfinite(spread.ppl) and spread.ppl_se is None
+
+
+def test_the_standard_error_is_that_of_the_mean_times_the_perplexity() -> None:
+    losses = np.array([1.0, 2.0, 4.0, 0.5, 3.5], dtype=np.float32)
+    total = Score.of(rows_of(losses, [2, 3]))
+    error = losses.std(ddof=1) / math.sqrt(len(losses))
+    assert total.ppl_se == pytest.approx(math.exp(losses.mean()) * error, rel=1e-6)
