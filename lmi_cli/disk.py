@@ -101,6 +101,7 @@ def appending(path: Path) -> Iterator[BinaryIO]:
     """
     from filelock import FileLock
 
+    path.open("ab").close()  # where there is no folder, the lock would be waited for without end
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     with contextlib.suppress(NotImplementedError):
         lock.acquire()

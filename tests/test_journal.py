@@ -1,5 +1,6 @@
 """The file of results by which an interrupted run goes on."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,21 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").mkdir()
     with pytest.raises(ResourceError, match="cannot be written"):
         journal.add({"n": 1}, {})
-    with pytest.raises(ResourceError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is not a file of results"):
         Journal(tmp_path / "results.jsonl", RUN)
+
+
+def test_a_folder_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "gone" / "results.jsonl", RUN)
+    with pytest.raises(ResourceError, match="cannot be written"):
+        journal.add({"n": 1}, {})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices of POSIX")
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/full"])
+def test_a_device_is_refused(device: str) -> None:
+    with pytest.raises(UsageError, match="is not a file of results"):
+        Journal(Path(device), RUN)
 
 
 def test_without_a_file_results_are_in_memory() -> None:
