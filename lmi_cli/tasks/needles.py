@@ -8,7 +8,7 @@ and ``evaluation``.
 
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lmi_cli.errors import UsageError
@@ -191,7 +191,8 @@ class Needle:
         else:
             draws = random.Random(f"{place}/{self.name}/{self.value}")
             keys = [""] if kind.key is None else _distinct(draws, kind.key, kind.keys)
-            values = _distinct(draws, self.value, kind.keys * kind.per_key)
+            # A value that is also a name would be in the question, and right by chance.
+            values = _distinct(draws, self.value, kind.keys * kind.per_key, keys)
         needles = tuple(
             kind.gap + self._said(kind.needle, key=keys[at // kind.per_key], value=value)
             for at, value in enumerate(values)
@@ -232,10 +233,13 @@ def key_for(seed: int, length: int, depth: float, trial: int) -> str:
     return str(random.Random(f"{seed}/{length}/{depth:g}/{trial}").randint(10_000, 99_999))
 
 
-def _distinct(draws: random.Random, kind: str, count: int) -> list[str]:
+def _distinct(draws: random.Random, kind: str, count: int, others: Sequence[str] = ()) -> list[str]:
+    """Some of a kind that differ from each other and from ``others``."""
     found: dict[str, None] = {}
     while len(found) < count:
-        found[_DRAW[kind](draws, True)] = None
+        drawn = _DRAW[kind](draws, True)
+        if drawn not in others:
+            found[drawn] = None
     return list(found)
 
 
