@@ -55,9 +55,9 @@ class Journal:
         """
         if self._path is None:
             return
-        if self._path.exists() and not self._path.is_file():  # a device may have no end
-            raise UsageError(f"{self._path} is not a file of results", hint="name another file")
         try:
+            if self._path.exists() and not self._path.is_file():  # a device may have no end
+                raise UsageError(f"{self._path} is not a file of results", hint="name another file")
             lines = [line for line in self._path.read_bytes().split(b"\n") if line.strip()]
         except FileNotFoundError:
             return

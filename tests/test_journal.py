@@ -78,6 +78,17 @@ def test_a_folder_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
         journal.add({"n": 1}, {})
 
 
+def test_a_file_that_may_not_be_looked_at_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path, **options: bool) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    with pytest.raises(ResourceError, match="cannot be read: Permission denied"):
+        Journal(tmp_path / "results.jsonl", RUN)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="devices of POSIX")
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/full"])
 def test_a_device_is_refused(device: str) -> None:
