@@ -58,6 +58,8 @@ class Journal:
         if self._path is None:
             return
         try:
+            if self._path.exists() and not self._path.is_file():  # a device may have no end
+                raise UsageError(f"{self._path} is not a file of results", hint="name another file")
             content = self._path.read_bytes()
         except FileNotFoundError:
             return

@@ -1,5 +1,6 @@
 """The file of results by which an interrupted run goes on."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").mkdir()
     with pytest.raises(ResourceError, match="cannot be written"):
         journal.add({"n": 1}, {})
-    with pytest.raises(ResourceError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is not a file of results"):
         Journal(tmp_path / "results.jsonl", RUN)
 
 
@@ -86,6 +87,24 @@ def test_a_folder_that_is_gone_is_an_error_at_once(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "gone" / "results.jsonl", RUN)
     with pytest.raises(ResourceError, match="cannot be written: No such file"):
         journal.add({"n": 1}, {})
+
+
+def test_a_file_that_may_not_be_looked_at_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path, **options: bool) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    with pytest.raises(ResourceError, match="cannot be read: Permission denied"):
+        Journal(tmp_path / "results.jsonl", RUN)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices of POSIX")
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/full"])
+def test_a_device_is_refused(device: str) -> None:
+    with pytest.raises(UsageError, match="is not a file of results"):
+        Journal(Path(device), RUN)
 
 
 def test_without_a_file_results_are_in_memory() -> None:

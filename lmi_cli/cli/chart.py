@@ -109,7 +109,7 @@ def heat_map_text(
     columns = [_fitted(name, _NAME_CHARS) for name in map_.columns]
     label = _fitted(row_label, _NAME_CHARS)
     margin = max(map(_width, (label, *rows)))
-    cell = max(5, *(_width(name) + 1 for name in columns))
+    cell = max(5, *(_width(name) + 2 for name in columns))
     most = max(1, (width - margin) // cell)
     text = [_fitted(map_.title, width)]
     for first in range(0, len(columns), most):

@@ -223,10 +223,16 @@ def _required(text: str | None) -> float | None:
 def _ways(request: PasskeyRequest) -> "list[PasskeyWay]":
     """Each method with each basis of answers; of several bases, only the memory is searched."""
     from lmi_cli.tasks.passkey_report import PasskeyWay
+    from lmi_cli.tasks.plan import PARTWISE
 
     bases = [name.strip() for name in request.answer_from.split(",") if name.strip()]
     if not bases or len(set(bases)) < len(bases):
         raise UsageError("--answer-from needs bases of answers, each once", hint=", ".join(_BASES))
+    for name in bases:
+        if name not in (*_BASES, *PARTWISE):
+            raise UsageError(
+                f"unknown value {name!r} for --answer-from", hint="one of " + ", ".join(_BASES)
+            )
     methods: list[Request] = [request]
     if request.compare is not None:
         names = [name.strip() for name in request.compare.split(",") if name.strip()]

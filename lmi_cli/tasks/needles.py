@@ -191,6 +191,7 @@ class Needle:
         else:
             draws = random.Random(f"{place}/{self.name}/{self.value}")
             keys = [""] if kind.key is None else _distinct(draws, kind.key, kind.keys)
+            # A value that is also a name would be in the question, and right by chance.
             values = _distinct(draws, self.value, kind.keys * kind.per_key, keys)
         needles = tuple(
             kind.gap + self._said(kind.needle, key=keys[at // kind.per_key], value=value)

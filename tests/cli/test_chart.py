@@ -29,6 +29,11 @@ def heat(width: int = 60, *, colour: bool = False, grid: HeatMap = GRID) -> str:
     return heat_map_text(grid, width=width, colour=colour, **names)
 
 
+def test_names_of_columns_do_not_touch_that_of_the_rows() -> None:
+    grid = HeatMap("passages", ["0 %"], ["16,384", "32,768"], [[1, 0]])
+    assert heat(grid=grid).splitlines()[2].split() == ["depth", "16,384", "32,768"]
+
+
 def test_a_chart_as_it_is_shown() -> None:
     line = Line("full", [0, 10_000, 20_000, 30_000, 40_000], [3, 3, 4, 6, 6])
     text = line_chart_text(

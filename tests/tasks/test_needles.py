@@ -38,6 +38,16 @@ def test_what_is_expected_is_hidden_once_and_asked_for_by_name(needle: Needle, t
         assert "{kind" not in text and "{key" not in text
 
 
+@pytest.mark.parametrize("name", list(NEEDLES))
+def test_no_value_is_also_a_name(name: str) -> None:
+    needle = Needle(name, "words")
+    for trial in range(200):
+        quiz = needle.quiz(0, 4000, 50.0, trial)
+        for value in quiz.expected:
+            assert sum(value in text for text in quiz.needles) == 1
+            assert value not in quiz.question
+
+
 def test_the_words_of_ruler() -> None:
     one = Needle("multi-key").quiz(0, 1, 0, 0)
     assert len(one.needles) == 4 and len(one.expected) == 1
