@@ -1,7 +1,6 @@
 """What is drawn, in a file or in a terminal, and what both show beside it."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,6 +113,8 @@ def y_extent(lines: Sequence[Line], limits: tuple[float, float] | None = None) -
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"limits {low}, {high}: expected a lower and an upper one")
         return Extent(low, high)
+    import statistics  # takes long, and every command imports this module
+
     values = [y for line in lines for _, y in line.points() if math.isfinite(y)]
     middle = statistics.median(values) if values else 0.0
     if middle > 0 and max(values) > _EXPLODED * middle:
