@@ -26,6 +26,8 @@ _TEXTS = re.compile(
     re.DOTALL,
 )
 """Comments and texts of a valid file."""
+_DEEP = re.compile(r"""(?:\.[ \t]*+(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+){16}""")
+"""A key of so many parts that tomllib would need time and memory by the square of their number."""
 _INSIDE = "\n\0"
 _AT = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")
 
@@ -136,6 +138,8 @@ def files() -> Iterator[ConfigFile]:
         try:
             text = _text(place)
             if text is not None:
+                if _DEEP.search(text):
+                    raise RecursionError
                 yield ConfigFile(place, text, tomllib.loads(text))
         except RecursionError:
             raise UsageError(f"{place.shown}: nested too deeply") from None
@@ -166,7 +170,8 @@ def _text(place: ConfigPlace) -> str | None:
             ) from None
         return None
     if not (stat.S_ISREG(status.st_mode) or (place.named and not path.is_dir())):
-        raise UsageError(f"{shown} is not a regular file")
+        names = f"{VARIABLE} names {shown}, which" if place.named else shown
+        raise UsageError(f"{names} is not a regular file")
     try:
         with path.open("rb") as file:
             data = file.read(_LIMIT_BYTES + 1)

@@ -124,11 +124,16 @@ def test_values_are_what_the_command_line_would_say(user: Path, seen: Runner) ->
         ("[qaa]\nwindow = 1", "lmi.toml:1: [qaa] is not a command with options; did you mean qa?"),
         ("[window]\nx = 1", "lmi.toml:1: window is an option, not a table"),
         ("[qa]\n\ntrials = 4", "lmi.toml:3: trials is not an option of lmi qa; lmi passkey has it"),
+        ("[qa]\nresults = 'x'\n", "lmi perplexity and passkey have it"),
+        ("[[qa]]\nwindow = 1", "options of a command stand in a table, as in [qa]"),
+        ("models = 1", "stand in a table, as in [models.list]"),
         ("[models]\njson = true", "as in [models.list]"),
         ("length = 5", "set it in the table [summarize] or [perplexity]"),
         ("a = = 3", "lmi.toml:1:5: not valid TOML"),
         ("a = [", "not valid TOML"),
         ("a = " + "[" * 100_000, "lmi.toml: nested too deeply"),
+        ("a." * 100_000 + "b = 1", "lmi.toml: nested too deeply"),
+        ("x = { " + '"\\"" . ' * 20_000 + "b = 1 }", "lmi.toml: nested too deeply"),
         ("a = " + "1" * 5_000, "lmi.toml: "),
         ("#" * 300_000, "lmi.toml is too large for a configuration file"),
         (b"\xff", "lmi.toml: not UTF-8 text (byte 0)"),
@@ -174,6 +179,12 @@ def test_only_a_regular_file_of_a_folder_is_opened(user: Path) -> None:
         list(files())
 
 
+def test_a_folder_in_place_of_the_named_file(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMI_CONFIG", ".")
+    with pytest.raises(UsageError, match=r"LMI_CONFIG names [.], which is not a regular file"):
+        list(files())
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -181,7 +192,7 @@ def test_only_a_regular_file_of_a_folder_is_opened(user: Path) -> None:
         "device-map = 'auto'", "threads = 1", "output = 'x'", "password-file = 'x'",
         "no-gitignore = true", "json = true", "quiet = true", "strict = false",
         "[qa]\nquestions = 'x'", "[eval]\nprompts = '/etc/passwd'", "[eval]\npredictions = 'x'",
-        "[perplexity]\nnll-out = 'x'", "[read]\nappend = 'x'",
+        "[perplexity]\nnll-out = 'x'", "min-accuracy = 0", "[read]\nappend = 'x'",
     ],
 )  # fmt: skip
 def test_the_file_of_a_folder_must_not_set_everything(user: Path, lmi: Runner, text: str) -> None:
