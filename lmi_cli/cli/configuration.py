@@ -119,9 +119,11 @@ def places() -> list[ConfigPlace]:
     here = ConfigPlace(Path(NAME), own=False)
     if not user.is_absolute():  # without a home folder, a literal "~" is left in the path
         return [here]
-    if os.path.realpath(NAME) == os.path.realpath(user):
-        return [ConfigPlace(user, own=True)]
-    return [here, ConfigPlace(user, own=True)]
+    try:
+        same = os.path.realpath(NAME) == os.path.realpath(user)
+    except OSError:  # the folder was deleted
+        same = True
+    return [ConfigPlace(user, own=True)] if same else [here, ConfigPlace(user, own=True)]
 
 
 def _expanded(text: str) -> Path:

@@ -13,7 +13,7 @@ from rich import cells
 
 from lmi_cli.cli import config as command_module
 from lmi_cli.cli.app import build
-from lmi_cli.cli.configuration import files
+from lmi_cli.cli.configuration import files, places
 from lmi_cli.cli.request import MESSAGES, MODEL, OUTPUT, SOURCES
 from lmi_cli.cli.settings import Settings, closed, is_path
 from lmi_cli.errors import UsageError
@@ -163,6 +163,19 @@ def test_a_message_says_where_a_value_out_of_range_is_from(
     write("a.txt", "text")
     result = lmi("inspect", "a.txt")
     assert result.code == 2 and message in result.err, result.err
+
+
+def test_a_message_says_which_variable_is_wrong(
+    user: Path, lmi: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMI_WINDOW", "4x")
+    assert "(--window is from LMI_WINDOW)" in lmi("inspect", "a.txt").err
+    assert "LMI_WINDOW" not in lmi("inspect", "a.txt", "--window", "5x").err
+
+
+def test_in_a_folder_that_was_deleted_there_is_the_users_file(user: Path) -> None:
+    Path.cwd().rmdir()
+    assert [place.path for place in places()] == [user]
 
 
 def test_help_and_paths_are_shown_all_the_same(user: Path, lmi: Runner) -> None:
