@@ -142,6 +142,8 @@ def label_of(line: Line, shown: Extent) -> str:
 def axis_texts(ticks: Sequence[float], *, thousands: bool = False) -> list[str]:
     """The numbers beside an axis, with commas between thousands and equally many decimals.
 
+    Perplexities of a model that fails may have hundreds of digits; such are in powers of ten.
+
     Args:
         ticks: The numbers.
         thousands: Write them in thousands (k) if the largest has five digits or more, as is usual
@@ -150,6 +152,8 @@ def axis_texts(ticks: Sequence[float], *, thousands: bool = False) -> list[str]:
     largest = max(map(abs, ticks), default=0.0)
     if thousands and largest >= 10_000:
         return [f"{tick / 1000:,.6g}k" if tick else "0" for tick in ticks]
+    if largest >= 1e10:
+        return [f"{tick:.3g}" for tick in ticks]
     scale = largest or 1.0
     for decimals in range(7):
         if all(abs(round(tick, decimals) - tick) < 1e-6 * scale for tick in ticks):
