@@ -84,6 +84,15 @@ def test_the_reference_of_the_commands_is_that_of_the_program() -> None:
     assert written == reference.reference(), "run: python -m lmi_cli.cli.reference"
 
 
+def test_rows_of_a_table_have_as_many_cells_as_its_head() -> None:
+    for page in (*DOCS.glob("*.md"), ROOT.parent / "README.md"):
+        cells = 0
+        for line in page.read_text(encoding="utf-8").splitlines():
+            count = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+            assert not cells or count in (0, cells), f"{page.name}: {line}"
+            cells = count
+
+
 def test_the_table_of_imports_is_the_one_that_is_enforced() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", page, flags=re.MULTILINE)

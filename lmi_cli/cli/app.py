@@ -81,9 +81,14 @@ def run() -> None:
     try:
         job = program(prog_name="lmi", standalone_mode=False, obj=Settings(program))
     except typer.TyperException as error:  # usage errors of the parser itself
-        context = getattr(error, "ctx", None)
+        context, option = getattr(error, "ctx", None), getattr(error, "param", None)
         path = "lmi" if context is None else context.command_path
-        message(f"lmi: {error.format_message()}")
+        place = ""
+        if context is not None and option is not None:
+            source = context.get_parameter_source(option.name)
+            if source is not None and source.name == "ENVIRONMENT":
+                place = f" ({option.opts[0]} is from {option.envvar})"
+        message(f"lmi: {error.format_message()}{place}")
         message(f"     hint: {path} --help")
         raise SystemExit(error.exit_code) from None
     except SystemExit as end:

@@ -26,6 +26,8 @@ _TEXTS = re.compile(
     re.DOTALL,
 )
 """Comments and texts of a valid file."""
+_DEEP = re.compile(r"""(?:\.[ \t]*+(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+){16}""")
+"""A key of so many parts that tomllib would need time and memory by the square of their number."""
 _INSIDE = "\n\0"
 _AT = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")
 
@@ -117,9 +119,11 @@ def places() -> list[ConfigPlace]:
     here = ConfigPlace(Path(NAME), own=False)
     if not user.is_absolute():  # without a home folder, a literal "~" is left in the path
         return [here]
-    if os.path.realpath(NAME) == os.path.realpath(user):
-        return [ConfigPlace(user, own=True)]
-    return [here, ConfigPlace(user, own=True)]
+    try:
+        same = os.path.realpath(NAME) == os.path.realpath(user)
+    except OSError:  # the folder was deleted
+        same = True
+    return [ConfigPlace(user, own=True)] if same else [here, ConfigPlace(user, own=True)]
 
 
 def _expanded(text: str) -> Path:
@@ -136,6 +140,8 @@ def files() -> Iterator[ConfigFile]:
         try:
             text = _text(place)
             if text is not None:
+                if _DEEP.search(text):
+                    raise RecursionError
                 yield ConfigFile(place, text, tomllib.loads(text))
         except RecursionError:
             raise UsageError(f"{place.shown}: nested too deeply") from None
@@ -166,7 +172,8 @@ def _text(place: ConfigPlace) -> str | None:
             ) from None
         return None
     if not (stat.S_ISREG(status.st_mode) or (place.named and not path.is_dir())):
-        raise UsageError(f"{shown} is not a regular file")
+        names = f"{VARIABLE} names {shown}, which" if place.named else shown
+        raise UsageError(f"{names} is not a regular file")
     try:
         with path.open("rb") as file:
             data = file.read(_LIMIT_BYTES + 1)

@@ -21,7 +21,6 @@ from lmi_cli.cli.tree import tree_lines
 from lmi_cli.engine import CHUNK
 from lmi_cli.memory import peak_rss_bytes
 from lmi_cli.methods.base import named_parameters
-from lmi_cli.sources.reasons import SECRET
 
 if TYPE_CHECKING:
     from lmi_cli.models.known import KnownModel
@@ -287,6 +286,8 @@ def _as_json(
 
 
 def _contents(report: "InspectReport") -> Iterator[str]:
+    from lmi_cli.sources.reasons import SECRET
+
     yield from tree_lines(report.sources)
     inside, files = sum(item.tokens for item in report.sources), len(report.sources)
     headers = report.tokens - inside

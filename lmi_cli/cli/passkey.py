@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.passkey import CellDone
     from lmi_cli.tasks.passkey_report import PasskeyReport, PasskeyWay
 
-GRID, RESULTS = Panel("Grid"), Panel("Results")
+GRID = Panel("Grid")
+RESULTS = Panel("Results", closed=OUTPUT.closed)
 _BASES = ("auto", "passages", "memory", "window")
 _WIDTH = 100
 """Columns of a table that is not printed to a terminal."""

@@ -57,7 +57,8 @@ def _rows(options: list[Any]) -> Iterator[str]:
         form = f"`{names}`" if item.is_flag else f"`{names} {item.metavar}`"
         default = "" if item.default is None or item.is_flag else f"`{item.default}`"
         variable = f"`{item.envvar}`" if item.envvar else ""
-        yield f"| {form} | {default} | {variable} | {item.help} |"
+        cells = (cell.replace("|", "\\|") for cell in (form, default, variable, item.help))
+        yield f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

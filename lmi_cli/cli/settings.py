@@ -19,7 +19,7 @@ from lmi_cli.errors import UsageError
 
 _NO_KEYS = frozenset({"question"})
 """Options that say what a single run is about."""
-_OPEN = frozenset({"include", "exclude", "max-file-size", "dtype", "quantize"})
+_OPEN = frozenset({"include", "exclude", "max-file-size", "dtype", "quantize", "theme"})
 """Harmless ones under headings that are closed to the file of a folder."""
 _PATHS = ("FILE", "FOLDER")
 _PLACEHOLDERS = ("N", "X")
@@ -162,7 +162,11 @@ class Settings:
             tables = list(self.options) if len(key) == 1 else [" ".join(key[:-1])]
             known = {name for command in tables for name in self.options[command]}
             others = [command for command, options in self.options.items() if name in options]
-            hint = f"lmi {' and '.join(others)} has it" if others else _nearest(name, known)
+            have = "has" if len(others) == 1 else "have"
+            hint = f"lmi {' and '.join(others)} {have} it" if others else _nearest(name, known)
+            first = next((name for name in self.options if name.partition(" ")[0] == key[0]), None)
+            if first is not None and len(key) == 1:
+                hint = f"options of a command stand in a table, as in [{first.replace(' ', '.')}]"
             if name in _NO_KEYS:
                 hint = "it is said anew with each command"
             raise UsageError(f"{where}: {name} is not {what}", hint=hint)
@@ -173,7 +177,8 @@ class Settings:
                 hint=f"set it in the table {own}",
             )
         option = next(iter(having.values()))
-        if not file.place.own and (reason := closed(option)):
+        reason = next(filter(None, map(closed, having.values())), None)
+        if reason is not None and not file.place.own:
             user = f"your own {NAME} (lmi config shows where that is)"
             raise UsageError(
                 f"{where}: {name} cannot be set by the file of a folder, which {reason}",

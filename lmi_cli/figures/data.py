@@ -1,7 +1,6 @@
 """What is drawn, in a file or in a terminal, and what both show beside it."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,6 +113,8 @@ def y_extent(lines: Sequence[Line], limits: tuple[float, float] | None = None) -
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"limits {low}, {high}: expected a lower and an upper one")
         return Extent(low, high)
+    import statistics  # takes long, and every command imports this module
+
     values = [y for line in lines for _, y in line.points() if math.isfinite(y)]
     middle = statistics.median(values) if values else 0.0
     if middle > 0 and max(values) > _EXPLODED * middle:
@@ -141,6 +142,8 @@ def label_of(line: Line, shown: Extent) -> str:
 def axis_texts(ticks: Sequence[float], *, thousands: bool = False) -> list[str]:
     """The numbers beside an axis, with commas between thousands and equally many decimals.
 
+    Perplexities of a model that fails may have hundreds of digits; such are in powers of ten.
+
     Args:
         ticks: The numbers.
         thousands: Write them in thousands (k) if the largest has five digits or more, as is usual
@@ -149,6 +152,8 @@ def axis_texts(ticks: Sequence[float], *, thousands: bool = False) -> list[str]:
     largest = max(map(abs, ticks), default=0.0)
     if thousands and largest >= 10_000:
         return [f"{tick / 1000:,.6g}k" if tick else "0" for tick in ticks]
+    if largest >= 1e10:
+        return [f"{tick:.3g}" for tick in ticks]
     scale = largest or 1.0
     for decimals in range(7):
         if all(abs(round(tick, decimals) - tick) < 1e-6 * scale for tick in ticks):

@@ -32,20 +32,29 @@ _NAMES = {
 _ENDINGS = {
     "private key": (".ppk", ".p12", ".pfx", ".pkcs12", ".jks", ".keystore"),
     "password store": (".kdbx", ".kdb", ".psafe3", ".agilekeychain", ".opvault"),
-    "passwords or tokens": (".kubeconfig", ".tfstate", ".tfstate.backup", ".tfvars"),
+    "passwords or tokens": (
+        ".kubeconfig", ".tfstate", ".tfstate.backup", ".tfvars", ".tfvars.json",
+    ),
     "environment file": (".env",),
-}
+}  # fmt: skip
 _ENVIRONMENT = re.compile(r"\.env[._-].+")
 _OAUTH_CLIENT = re.compile(r"client_secret_?.*\.json")
 _TEMPLATE = re.compile(r"(?:^|[._-])(?:example|sample|template|tmpl|dist|defaults?)(?:[._-]|$)")
 """A word in the name of a file that shows how another one is written, without its secrets."""
 
-_PRIVATE_KEY = re.compile(rb"^[ \t]*-----BEGIN [A-Z0-9 ]*PRIVATE KEY", re.MULTILINE)
+_PRIVATE_KEY = re.compile(
+    rb"^[ \t\xef\xbb\xbf\xff\xfe]*-----BEGIN [A-Z0-9 ]*PRIVATE KEY", re.MULTILINE
+)
 _KEY_ENDINGS = (".pem", ".key", ".crt", ".cer", ".cert", ".p8", ".pk8", ".ovpn", ".asc", ".gpg")
 """Of files in which a key may stand behind certificates or settings."""
-_BLANK = b" \t\r\n\xef\xbb\xbf"
+_BLANK = b" \t\r\n\xef\xbb\xbf\xff\xfe"
+"""Also byte order marks."""
 _SERVICE_ACCOUNT = re.compile(rb'"type"\s*:\s*"service_account"')
-_AWS_KEY = re.compile(rb"^[ \t]*aws_secret_access_key[ \t]*=[ \t]*\S", re.MULTILINE | re.IGNORECASE)
+_AWS_KEY = re.compile(
+    rb"^[ \t]*aws_secret_access_key[ \t]*=[ \t]*[\"']?[A-Za-z0-9/+]{40}(?![\w/+=])",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""With a key of the length that they have, not with what stands for one in instructions."""
 _AGE_KEY = re.compile(rb"^AGE-SECRET-KEY-1", re.MULTILINE)
 
 
@@ -80,6 +89,7 @@ def by_content(head: bytes, name: str) -> str | None:
     A text that shows such a thing, as a manual or a program does, is none: it must begin with it,
     or the file's name must be that of files which contain such things.
     """
+    head = head.replace(b"\0", b"")  # of UTF-16
     plain = name.lower()
     bare = "." not in plain.strip(".")
     key = _PRIVATE_KEY.search(head)

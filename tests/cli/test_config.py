@@ -13,7 +13,7 @@ from rich import cells
 
 from lmi_cli.cli import config as command_module
 from lmi_cli.cli.app import build
-from lmi_cli.cli.configuration import files
+from lmi_cli.cli.configuration import files, places
 from lmi_cli.cli.request import MESSAGES, MODEL, OUTPUT, SOURCES
 from lmi_cli.cli.settings import Settings, closed, is_path
 from lmi_cli.errors import UsageError
@@ -124,11 +124,16 @@ def test_values_are_what_the_command_line_would_say(user: Path, seen: Runner) ->
         ("[qaa]\nwindow = 1", "lmi.toml:1: [qaa] is not a command with options; did you mean qa?"),
         ("[window]\nx = 1", "lmi.toml:1: window is an option, not a table"),
         ("[qa]\n\ntrials = 4", "lmi.toml:3: trials is not an option of lmi qa; lmi passkey has it"),
+        ("[qa]\nresults = 'x'\n", "lmi perplexity and passkey have it"),
+        ("[[qa]]\nwindow = 1", "options of a command stand in a table, as in [qa]"),
+        ("models = 1", "stand in a table, as in [models.list]"),
         ("[models]\njson = true", "as in [models.list]"),
         ("length = 5", "set it in the table [summarize] or [perplexity]"),
         ("a = = 3", "lmi.toml:1:5: not valid TOML"),
         ("a = [", "not valid TOML"),
         ("a = " + "[" * 100_000, "lmi.toml: nested too deeply"),
+        ("a." * 100_000 + "b = 1", "lmi.toml: nested too deeply"),
+        ("x = { " + '"\\"" . ' * 20_000 + "b = 1 }", "lmi.toml: nested too deeply"),
         ("a = " + "1" * 5_000, "lmi.toml: "),
         ("#" * 300_000, "lmi.toml is too large for a configuration file"),
         (b"\xff", "lmi.toml: not UTF-8 text (byte 0)"),
@@ -160,6 +165,19 @@ def test_a_message_says_where_a_value_out_of_range_is_from(
     assert result.code == 2 and message in result.err, result.err
 
 
+def test_a_message_says_which_variable_is_wrong(
+    user: Path, lmi: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMI_WINDOW", "4x")
+    assert "(--window is from LMI_WINDOW)" in lmi("inspect", "a.txt").err
+    assert "LMI_WINDOW" not in lmi("inspect", "a.txt", "--window", "5x").err
+
+
+def test_in_a_folder_that_was_deleted_there_is_the_users_file(user: Path) -> None:
+    Path.cwd().rmdir()
+    assert [place.path for place in places()] == [user]
+
+
 def test_help_and_paths_are_shown_all_the_same(user: Path, lmi: Runner) -> None:
     write("lmi.toml", "windw = 3")
     result = lmi("inspect", "a.txt")
@@ -174,6 +192,12 @@ def test_only_a_regular_file_of_a_folder_is_opened(user: Path) -> None:
         list(files())
 
 
+def test_a_folder_in_place_of_the_named_file(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMI_CONFIG", ".")
+    with pytest.raises(UsageError, match=r"LMI_CONFIG names [.], which is not a regular file"):
+        list(files())
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -181,7 +205,7 @@ def test_only_a_regular_file_of_a_folder_is_opened(user: Path) -> None:
         "device-map = 'auto'", "threads = 1", "output = 'x'", "password-file = 'x'",
         "no-gitignore = true", "json = true", "quiet = true", "strict = false",
         "[qa]\nquestions = 'x'", "[eval]\nprompts = '/etc/passwd'", "[eval]\npredictions = 'x'",
-        "[perplexity]\nnll-out = 'x'", "[read]\nappend = 'x'",
+        "[perplexity]\nnll-out = 'x'", "min-accuracy = 0", "[read]\nappend = 'x'",
     ],
 )  # fmt: skip
 def test_the_file_of_a_folder_must_not_set_everything(user: Path, lmi: Runner, text: str) -> None:

@@ -48,6 +48,17 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_what_reads_sources_is_not_imported_for_help() -> None:
+    code = (
+        "import sys, lmi_cli.cli.app as a; sys.argv = ['lmi', '--help']\n"
+        "try: a.run()\nexcept SystemExit: pass\n"
+        "unused = {'lmi_cli.sources', 'pathspec', 'statistics'}\n"
+        "sys.exit(' '.join(unused & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_help_into_a_pipe_that_closes(start: Start) -> None:
     process = start("--help")
     assert process.stdout is not None and process.stderr is not None

@@ -55,3 +55,5 @@ def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> 
     require_row_files(None, tmp_path / "r.csv")
     with pytest.raises(UsageError, match="there is no folder"):
         require_row_files(None, tmp_path / "none" / "r.csv")
+    with pytest.raises(UsageError, match="cannot be CSV and JSON lines at once"):
+        require_row_files(tmp_path / "r", tmp_path / "." / "r")

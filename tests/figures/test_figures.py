@@ -134,6 +134,7 @@ def test_numbers_beside_axes() -> None:
     assert axis_texts([0, 4096, 8192], thousands=True) == ["0", "4,096", "8,192"]
     assert axis_texts([0, 12_500]) == ["0", "12,500"]
     assert axis_texts([3.0, 3.25, 3.5]) == ["3.00", "3.25", "3.50"]
+    assert axis_texts([0, 5e300, 1e301]) == ["0", "5e+300", "1e+301"]
     assert Extent(0, 100_000).ticks(8) == [0, 20_000, 40_000, 60_000, 80_000, 100_000]
     assert Extent(-1, 1).ticks(5) == [-1, -0.5, 0, 0.5, 1]
     assert x_extent(LINES) == Extent(0, 100_000)

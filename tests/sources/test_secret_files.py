@@ -13,7 +13,7 @@ KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----\n"
 PUBLIC = "-----BEGIN PUBLIC KEY-----\nMIIE\n-----END PUBLIC KEY-----\n"
 ACCOUNT = '{\n  "type": "service_account",\n  "private_key_id": "1",\n  "private_key": "x"\n}\n'
-AWS = "[default]\naws_access_key_id = A\naws_secret_access_key = B\n"
+AWS = "[default]\naws_access_key_id = A\naws_secret_access_key = " + "aB/+" * 10 + "\n"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ AWS = "[default]\naws_access_key_id = A\naws_secret_access_key = B\n"
         ".netrc", "_netrc", ".npmrc", ".pypirc", ".git-credentials", ".pgpass", ".htpasswd",
         "credentials", "credentials.json", "secrets.yml", "Passwords.kdbx", "key.p12", "a.pfx",
         "a.jks", "putty.ppk", "terraform.tfstate", "prod.tfvars", "kubeconfig", "master.key",
-        "client_secret_12-ab.json", "application_default_credentials.json",
+        "client_secret_12-ab.json", "application_default_credentials.json", "x.auto.tfvars.json",
     ],
 )  # fmt: skip
 def test_names_that_tell(name):
@@ -63,11 +63,17 @@ def test_names_that_are_harmless(name):
         ("test_tls.py", f'KEY = """\n{KEY}"""\n', None),
         ("aws.md", "Write this:\n\n" + AWS, None),
         ("schema.json", '{"type": "service_account", "private": true}', None),
-        ("aws.ini", AWS.replace("= B", "="), None),
+        ("aws.ini", AWS.replace("aB/+", ""), None),
+        ("METADATA", AWS.replace("aB/+" * 10, "YOUR_SECRET"), None),
     ],
 )
 def test_contents_that_tell_and_that_do_not(name, text, kind):
     assert by_content(text.encode(), name) == kind
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+def test_a_private_key_in_another_encoding(encoding):
+    assert by_content(KEY.encode(encoding), "key.txt") == "private key"
 
 
 def test_they_are_left_out_of_a_folder_unless_asked_for(tmp_path):
