@@ -125,10 +125,3 @@ def test_unknown_names(name: str, values: str | None) -> None:
 )
 def test_values_are_those_of_any_machine(name: str, values: str | None, expected: str) -> None:
     assert Needle(name, values).quiz(0, 4000, 50.0, 0).expected == (expected,)
-
-
-@pytest.mark.parametrize("name", ["passkeys", "multi-query"])
-def test_no_value_is_also_a_name(name: str) -> None:
-    for trial in range(300):
-        quiz = Needle(name, "words").quiz(0, 4000, 50.0, trial)
-        assert not any(value in quiz.question for value in quiz.expected)
