@@ -88,7 +88,8 @@ def python(library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_is_read_or_written_out_of_bounds(sanitized: Path) -> None:
     paths = [str(TESTS / name) for name in SANITIZED]
     # Slips in the kernels are compiled without sanitizers, which also take memory of their own.
-    chosen = "not slip and not allocated"
+    # What compares whole models with transformers takes long, and touches no other memory.
+    chosen = "not slip and not allocated and not as_near_to_the_truth and not of_transformers"
     options = ("-n", "0", "-q", "-rfE", "-p", "no:cacheprovider", "-k", chosen)
     done = python(sanitized, "-m", "pytest", *options, *paths)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
