@@ -10,7 +10,7 @@ from lmi_cli import __version__
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import Panel, counts
 from lmi_cli.cli.choices import compared, memory_choice, method_choice, require_reading
-from lmi_cli.cli.console import Output, columns, require_writable
+from lmi_cli.cli.console import Output, columns, require_apart, require_writable
 from lmi_cli.cli.passkey_table import (
     ANSWER_COLUMNS,
     answer_rows,
@@ -49,6 +49,7 @@ RESULTS = Panel("Results", closed=OUTPUT.closed)
 _BASES = ("auto", "passages", "memory", "window")
 _WIDTH = 100
 """Columns of a table that is not printed to a terminal."""
+_MOST_TOKENS = 10**8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,8 @@ def _run(request: PasskeyRequest, processes: Processes) -> str | None:
     depths = _percentages(request.depths)
     if not lengths or not depths or request.trials < 1:
         raise UsageError("the grid is empty: lengths, depths and --trials start at 1")
+    if (longest := max(lengths)) > _MOST_TOKENS:
+        raise UsageError(f"--lengths {longest:,}: the largest is {_MOST_TOKENS:,} tokens")
     if request.max_new_tokens < 0:
         raise UsageError(f"--max-new-tokens {request.max_new_tokens}: the smallest is 0")
     least, ways = _required(request.min_accuracy), _ways(request)
@@ -257,6 +260,8 @@ def _own_text(request: PasskeyRequest, needle: "Needle") -> str | None:
     require_haystack(needle, request.haystack)
     if request.haystack is None or request.haystack in HAYSTACKS:
         return None
+    if Path(request.haystack).is_dir():
+        raise UsageError(f"--haystack {request.haystack} is a folder", hint="name a file")
     require_files(request, [request.haystack])
     corpus = open_sources([request.haystack], request)
     text = "".join(block.text for block in corpus.blocks)
@@ -268,7 +273,9 @@ def _own_text(request: PasskeyRequest, needle: "Needle") -> str | None:
 
 def _require_files(request: PasskeyRequest) -> None:
     """Refuse files that cannot be written, before anything is computed."""
-    for path in (request.results, request.csv, request.plot):
+    written = (request.results, request.csv, request.plot)
+    require_apart(request.output, *written)
+    for path in written:
         if path is not None:
             require_writable(path)
     if request.plot is not None:

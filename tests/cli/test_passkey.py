@@ -179,6 +179,23 @@ def test_what_is_refused_before_a_model_is_loaded(
     assert (result.code, result.out) == (2, "") and said in result.err
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--results", "a", "--csv", "a"], "is to be written twice"),
+        (["-o", "a", "--plot", "a"], "is to be written twice"),
+        (["--haystack", "."], "is a folder"),
+        (["--lengths", "4k,200000000"], "the largest is 100,000,000 tokens"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    lmi: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = lmi("passkey", "-m", "/no/model/here", *given)
+    assert result.code == 2 and said in result.err
+
+
 def test_a_file_that_holds_no_results_is_refused(lmi: Run, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("dear diary\n")
