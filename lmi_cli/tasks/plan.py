@@ -274,7 +274,7 @@ def plan_reading(
     indexed = wants_index and heads is not None and bool(heads.heads)
     embedded = wants_index and (memory.embeddings or not indexed)
     searching = None
-    if memory.store and not fits:
+    if memory.store and not (fits and sees_everything(method, layers)):
         searching = request.method.searching(method, len(layers))
         if searching is None:
             raise UsageError(

@@ -184,3 +184,17 @@ def test_where_all_layers_see_everything_nothing_is_searched(
     assert report["answers"][0]["answered_from"] == "whole"
     assert report["answers"][0]["visible"]["partly"] == 0
     assert report["tokens"]["stored"] == 0
+
+
+def test_a_short_text_beyond_a_small_window_is_answered_from_memory(
+    lmi: Run, model: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("The sky is blue and the grass is green. " * 10)
+    asked = ("qa", path, QUESTION, "-m", model, "-n", 3, "--answer-from", "memory", "--json")
+    beyond, whole = (
+        json.loads(lmi(*asked, *window).out) for window in (["--window", 40, "--sinks", 2], [])
+    )
+    assert beyond["method"]["form"] == "fits"
+    assert beyond["answers"][0]["answered_from"] == "memory"
+    assert whole["answers"][0]["answered_from"] == "whole"

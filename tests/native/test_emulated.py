@@ -37,7 +37,7 @@ SLIPS = [
     (EMULATED, "isa_neon.h", "vcvt_f16_f32(vdupq_n_f32(x))", "vcvt_f16_f32(vdupq_n_f32(x / 2))",
      "quantize 8"),
     ("", "linear.c", "all->out + (row + t) * all->out_row",
-     "all->out + (row + t) * 140", "linear Q4_1"),
+     "all->out + (row + t) / 2 * all->out_row", "linear Q4_1"),
     ("", "linear.h", "part->rows / 2 - first", "64", "linear bfloat16 swiglu"),
     ("", "linear.c", "[scale]) : 0.0f", "[scale]) / 2 : 0.0f", "embed Q4_K"),
     ("", "blocks.h", "offset * sum", "(offset + 1) * sum", "linear Q6_K"),

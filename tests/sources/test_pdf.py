@@ -79,7 +79,7 @@ def test_missing_library_for_decryption_is_named(tmp_path, book, monkeypatch):
 
 
 def test_password_does_not_show(tmp_path):
-    assert "secret" not in repr(ReadOptions(password="secret"))
+    assert "hunter2" not in repr(ReadOptions(password="hunter2"))
 
 
 def test_scanned(tmp_path):
