@@ -11,12 +11,13 @@ EXCLUDED = "excluded"
 NOT_INCLUDED = "not included"
 LOCK_FILE = "lock file"
 MINIFIED = "minified"
+DRAWING = "SVG drawing"
 SECRET = "may hold secrets"
 REPOSITORY = "a repository of its own"
 LINK = "symbolic link"
 RULES = frozenset(
     {EMPTY, BLANK, HIDDEN, IGNORED, EXCLUDED, NOT_INCLUDED}
-    | {LOCK_FILE, MINIFIED, SECRET, REPOSITORY, LINK}
+    | {LOCK_FILE, MINIFIED, DRAWING, SECRET, REPOSITORY, LINK}
 )
 
 

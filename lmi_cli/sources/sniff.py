@@ -115,6 +115,8 @@ def unwelcome(head: bytes, name: str, *, include_secrets: bool = False) -> str |
     long_lines = len(head) > MINIFIED_LINE_BYTES * (1 + head.count(b"\n"))
     if long_lines and suffix_of(name) in (".js", ".mjs", ".cjs", ".css"):
         return reasons.MINIFIED
+    if suffix_of(name) == ".svg" and b"<svg" in head:
+        return reasons.DRAWING
     return None
 
 

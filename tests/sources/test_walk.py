@@ -59,6 +59,15 @@ def test_what_is_left_out(tmp_path):
     assert failures == {str(tmp_path / name) for name in ("big", "data.bin", "logo.png")}
 
 
+def test_a_drawing_is_read_only_if_it_is_named(tmp_path):
+    drawing = tmp_path / "a.svg"
+    drawing.write_text('<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>\n')
+    (tmp_path / "b.txt").write_text("word")
+    result = read_all(tmp_path)
+    assert result.skipped == {str(drawing): "SVG drawing"}
+    assert "<svg" in read_all(drawing).text
+
+
 def test_minified_by_its_lines(tmp_path):
     fill(tmp_path, {"a.js": "var a=1;" * 1000, "b.js": "var a = 1;\n" * 1000})
     assert read_all(tmp_path).skipped == {str(tmp_path / "a.js"): "minified"}
