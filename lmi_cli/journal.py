@@ -83,6 +83,14 @@ class Journal:
         if lines and self.damaged == len(lines) and not begun:
             raise UsageError(f"{self._path} is not a file of results", hint="name another file")
 
+    @property
+    def damage(self) -> str | None:
+        """What the user should know about damaged lines; None if there are none."""
+        if not self.damaged:
+            return None
+        lines = "line" if self.damaged == 1 else "lines"
+        return f"{self.damaged:,} damaged {lines} of {self._path} left out"
+
     def __contains__(self, unit: Unit) -> bool:
         return key(unit) in self.results
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import Panel, counts
 from lmi_cli.cli.choices import method_choice
-from lmi_cli.cli.console import Output, mebibytes
+from lmi_cli.cli.console import Output, mebibytes, require_writable
 from lmi_cli.cli.dry_run import method_text
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, Request
-from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
+from lmi_cli.cli.rows import csv_option, jsonl_option, write_row_files
 from lmi_cli.cli.session import Opened, Session
 from lmi_cli.methods.base import named_parameters
 
@@ -43,7 +43,7 @@ def command(request: BenchRequest) -> None:
     """Measure prefill, decode and memory, and compare with the stock model and machine limits."""
     depths = counts(request.depths)
     sink = Output(request.output)
-    require_row_files(request.csv, request.jsonl)
+    require_writable(request.output, request.csv, request.jsonl)
     choice = method_choice(request)
     with Session(request) as session:
         opened = session.load()

@@ -4,12 +4,12 @@ All functions raise a UsageError if a value is unknown or out of range, or if op
 each other.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lmi_cli.cli.request import Request
+from lmi_cli.cli.values import REREADING_BASES, names
 from lmi_cli.engine import MEASURES, MOST_CHUNK, SPECULATE
 from lmi_cli.errors import UsageError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.asking import AnswerOptions
     from lmi_cli.tasks.plan import MemoryChoice, ReadingRequest
     from lmi_cli.text.prompts import Prompts
+
+Asked = TypeVar("Asked", bound=Request)
 
 _LARGEST_CONTRAST = 10.0
 
@@ -40,16 +42,17 @@ def method_choice(request: Request) -> "MethodChoice":
     return MethodChoice(request.method, request.given)
 
 
-def compared(request: Request, names: Sequence[str]) -> list[Request]:
-    """The request for each of several methods, with those of the given options that it has."""
+def compared(request: Asked, text: str) -> list[Asked]:
+    """The request for each method of a list, with those of the given options that it has."""
     from lmi_cli.methods import METHODS
 
+    methods = names(text)
     if request.method is not None:
         raise UsageError("--method cannot be combined with --compare")
-    if len(set(names)) != len(names) or not names:
+    if len(set(methods)) != len(methods) or not methods:
         raise UsageError("--compare needs methods, each once", hint="one of " + ", ".join(METHODS))
     requests, used = [], set[str]()
-    for name in names:
+    for name in methods:
         options = {option.name for option in METHODS[name].options} if name in METHODS else set()
         given = {key: value for key, value in request.given.items() if key in options}
         used |= given.keys()
@@ -152,15 +155,16 @@ def _require_rereading(request: Request) -> None:
     asked = request.answer_from
     if request.passages is not None and request.passages < 1:
         raise UsageError(f"--passages {request.passages}: the smallest is 1")
-    for flag, used, bases in (
-        ("--passages", request.passages is not None, ("auto", "passages", "xl3m")),
-        ("--passage-order", request.passage_order != "document", ("auto", "passages")),
-        ("--segment-score", request.segment_score != MEASURES[0], ("xl3m",)),
+    for name, used in (
+        ("passages", request.passages is not None),
+        ("passage_order", request.passage_order != "document"),
+        ("segment_score", request.segment_score != MEASURES[0]),
     ):
+        bases = REREADING_BASES[name]
         if used and (asked not in bases or request.no_memory):
             basis = "--no-memory" if request.no_memory else f"--answer-from {asked}"
             raise UsageError(
-                f"{flag} cannot be combined with {basis}",
+                f"{_flag(name)} cannot be combined with {basis}",
                 hint="it is an option of --answer-from " + " and ".join(bases[-2:]),
             )
 

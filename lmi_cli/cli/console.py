@@ -180,35 +180,34 @@ def _write_whole(stream: TextIO, text: str) -> None:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def require_writable(path: Path) -> None:
-    """Check, before any work is done, that a file can be written afterwards.
+def require_writable(*paths: Path | None) -> None:
+    """Check, before any work is done, that files can be written afterwards; None is no file.
 
     Raises:
-        UsageError: The path names a folder, or a file in a folder that does not exist.
-        ResourceError: There is no permission to write it.
-    """
-    folder = Path(os.path.realpath(path)).parent
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="name a file to write")
-    if not is_special(path) and not folder.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no folder {folder}")
-    if not os.access(path if is_special(path) else folder, os.W_OK):
-        raise ResourceError(f"{path} cannot be written: {folder} is read-only")
-
-
-def require_apart(*paths: Path | None) -> None:
-    """Refuse to write two things to one file, of which the first would be lost.
-
-    Raises:
-        UsageError: Two of the paths are the same file, and no device.
+        UsageError: A path names a folder, or a file in a folder that does not exist; or two are the
+            same file, of which what is written first would be lost.
+        ResourceError: There is no permission to write one.
     """
     seen = set[str]()
     for path in paths:
-        if path is None or is_special(path):
+        if path is None:
             continue
-        if (real := os.path.realpath(path)) in seen:
-            raise UsageError(f"{path} is to be written twice", hint="give each option its own file")
-        seen.add(real)
+        real = Path(os.path.realpath(path))
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", hint="name a file to write")
+        if is_special(path):
+            place = path
+        else:
+            place = real.parent
+            if not place.is_dir():
+                raise UsageError(f"{path} cannot be written: there is no folder {place}")
+            if str(real) in seen:
+                raise UsageError(
+                    f"{path} is to be written twice", hint="give each option its own file"
+                )
+            seen.add(str(real))
+        if not os.access(place, os.W_OK):
+            raise ResourceError(f"{path} cannot be written: {real.parent} is read-only")
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -32,7 +32,7 @@ from lmi_cli.cli.request import (
     SOURCES,
     Request,
 )
-from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
+from lmi_cli.cli.rows import csv_option, jsonl_option, write_row_files
 from lmi_cli.cli.session import Opened, Session, open_sources, require_whole_input
 from lmi_cli.cli.sharing import done_by_others, joined, require_files
 from lmi_cli.engine import ANSWER_TOKENS
@@ -109,7 +109,7 @@ def _evaluate(request: EvalCommandRequest, processes: Processes) -> None:
         require_no_method(each)
     sampling_of(requests[0])
     sink = Output(request.output)
-    require_row_files(request.csv, request.jsonl)
+    require_writable(request.output, request.csv, request.jsonl)
     _require_no_file(request.predictions)
     require_files(request, request.arguments or [])
     files = record_files(request.arguments or [], request.data, request.named)
@@ -166,8 +166,7 @@ def _requests(request: EvalCommandRequest) -> list[EvalCommandRequest]:
     usual = replace(request, max_new_tokens=request.max_new_tokens or ANSWER_TOKENS)
     if request.compare is None:
         return [usual]
-    names = [name.strip() for name in request.compare.split(",") if name.strip()]
-    return [replace(usual, method=m.method, given=m.given) for m in compared(usual, names)]
+    return compared(usual, request.compare)
 
 
 def _words(prompts: str | None, tasks: "Sequence[EvalTask]") -> "WordsFile | None":

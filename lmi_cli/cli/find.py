@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmi_cli.cli import closing, envelope
 from lmi_cli.cli.arguments import Panel, argument
-from lmi_cli.cli.console import Output
+from lmi_cli.cli.console import Output, require_writable
 from lmi_cli.cli.dry_run import dry_run
 from lmi_cli.cli.qa import split_arguments
 from lmi_cli.cli.request import GENERATION, READS, REREADING, Request
-from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
+from lmi_cli.cli.rows import csv_option, jsonl_option, write_row_files
 from lmi_cli.cli.session import Session
 from lmi_cli.errors import UsageError
 
@@ -58,7 +58,7 @@ def command(request: FindRequest) -> None:
     if request.dry_run:
         dry_run("find", request, paths, [query])
         return
-    require_row_files(request.csv, request.jsonl)
+    require_writable(request.output, request.csv, request.jsonl)
     sink = Output(request.output)
     with Session(request) as session:
         opened, reading, options = session.open_reading(paths, [query], evidence=True)

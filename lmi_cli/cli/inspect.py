@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.choices import method_choice, placement_of
-from lmi_cli.cli.console import Output, mebibytes, one_line
+from lmi_cli.cli.console import Output, mebibytes, one_line, require_writable
 from lmi_cli.cli.dry_run import cache_text, dry_run, method_text, planned_objects
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
-from lmi_cli.cli.rows import csv_option, jsonl_option, require_row_files, write_row_files
+from lmi_cli.cli.rows import csv_option, jsonl_option, write_row_files
 from lmi_cli.cli.session import Session, piped_source, state_file
 from lmi_cli.engine import CHUNK
 from lmi_cli.errors import UsageError
@@ -51,7 +51,7 @@ def command(request: InspectRequest) -> None:
     of_model = len(named) == 1 and state is None and names_model(named[0])
     if (state or of_model) and (request.csv or request.jsonl):
         raise UsageError(f"{named[0]} has no rows of files for --csv and --jsonl")
-    require_row_files(request.csv, request.jsonl)
+    require_writable(request.output, request.csv, request.jsonl)
     if of_model:
         _inspect_model(named[0], request)
         return

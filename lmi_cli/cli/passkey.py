@@ -10,7 +10,7 @@ from lmi_cli import __version__
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import Panel, counts
 from lmi_cli.cli.choices import compared, memory_choice, method_choice, require_reading
-from lmi_cli.cli.console import Output, columns, require_apart, require_writable
+from lmi_cli.cli.console import Output, columns, require_writable
 from lmi_cli.cli.passkey_table import (
     ANSWER_COLUMNS,
     answer_rows,
@@ -34,6 +34,7 @@ from lmi_cli.cli.request import (
 from lmi_cli.cli.rows import write_rows
 from lmi_cli.cli.session import Opened, Session, open_sources
 from lmi_cli.cli.sharing import done_by_others, joined, require_files
+from lmi_cli.cli.values import names
 from lmi_cli.errors import NoInputError, RequirementError, UsageError
 from lmi_cli.figures import THEMES, heat_maps, require_figure
 from lmi_cli.journal import Journal
@@ -133,7 +134,9 @@ def _run(request: PasskeyRequest, processes: Processes) -> str | None:
     needle = Needle(request.needle, request.values)
     request = replace(request, max_new_tokens=request.max_new_tokens or needle.answer_tokens)
     sink = Output(request.output)
-    _require_files(request)
+    require_writable(request.output, request.results, request.csv, request.plot)
+    require_figure(request.plot, request.theme)
+    Journal(request.results, {})  # another kind of file is refused before a model is loaded
     own_text = _own_text(request, needle)
     if done_by_others(request):
         return None
@@ -145,9 +148,8 @@ def _run(request: PasskeyRequest, processes: Processes) -> str | None:
 
         with processes.first():  # all begin with the same results
             journal = Journal(request.results, _identity(session, request, opened))
-        if journal.damaged:
-            lines = "line" if journal.damaged == 1 else "lines"
-            session.say(f"{journal.damaged} damaged {lines} of {request.results} left out")
+        if journal.damage is not None:
+            session.say(journal.damage)
         tokenizer = opened.loaded.tokenizer
         grid = PasskeyGrid(
             lengths,
@@ -229,7 +231,7 @@ def _ways(request: PasskeyRequest) -> "list[PasskeyWay]":
     from lmi_cli.tasks.passkey_report import PasskeyWay
     from lmi_cli.tasks.plan import PARTWISE
 
-    bases = [name.strip() for name in request.answer_from.split(",") if name.strip()]
+    bases = names(request.answer_from)
     if not bases or len(set(bases)) < len(bases):
         raise UsageError("--answer-from needs bases of answers, each once", hint=", ".join(_BASES))
     for name in bases:
@@ -237,10 +239,7 @@ def _ways(request: PasskeyRequest) -> "list[PasskeyWay]":
             raise UsageError(
                 f"unknown value {name!r} for --answer-from", hint="one of " + ", ".join(_BASES)
             )
-    methods: list[Request] = [request]
-    if request.compare is not None:
-        names = [name.strip() for name in request.compare.split(",") if name.strip()]
-        methods = compared(request, names)
+    methods = [request] if request.compare is None else compared(request, request.compare)
     ways = []
     for method in methods:
         for basis in bases:
@@ -269,22 +268,6 @@ def _own_text(request: PasskeyRequest, needle: "Needle") -> str | None:
         reason = corpus.skipped[0].reason if corpus.skipped else "it has no text"
         raise NoInputError(f"--haystack {request.haystack}: {reason}")
     return text
-
-
-def _require_files(request: PasskeyRequest) -> None:
-    """Refuse files that cannot be written, before anything is computed."""
-    written = (request.results, request.csv, request.plot)
-    require_apart(request.output, *written)
-    for path in written:
-        if path is not None:
-            require_writable(path)
-    if request.plot is not None:
-        require_figure(request.plot)
-    if request.theme not in THEMES:
-        raise UsageError(
-            f"unknown value {request.theme!r} for --theme", hint="one of " + ", ".join(THEMES)
-        )
-    Journal(request.results, {})
 
 
 def _identity(session: Session, request: PasskeyRequest, opened: Opened) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from lmi_cli.cli.console import (
     Output,
     columns,
     mebibytes,
-    require_apart,
     require_writable,
     write_file,
 )
@@ -102,7 +101,9 @@ def _score(request: PerplexityRequest, processes: Processes) -> None:
     require_files(request, paths)
     corpus = open_sources(paths, request)
     sink = Output(request.output)
-    _require_writable(request)
+    require_writable(request.output, request.results, request.csv, request.plot, request.nll_out)
+    require_figure(request.plot, request.theme)
+    Journal(request.results, {})  # another kind of file is refused before a model is loaded
     choices = [method_choice(each) for each in requests]
     if done_by_others(request):
         return
@@ -149,8 +150,7 @@ def _score(request: PerplexityRequest, processes: Processes) -> None:
 def _requests(request: PerplexityRequest) -> list[PerplexityRequest]:
     """The request for each method."""
     if request.compare is not None:
-        names = [name.strip() for name in request.compare.split(",") if name.strip()]
-        return [replace(request, method=m.method, given=m.given) for m in compared(request, names)]
+        return compared(request, request.compare)
     if request.stride is not None and request.method is None:
         request = replace(request, method=_TRUNCATING)
     method_choice(request)
@@ -161,12 +161,10 @@ def _strides(requests: Sequence[Request], stride: int | None) -> list[int | None
     """The stride of each method: of those that truncate, if one was given.
 
     Raises:
-        UsageError: No method has a use for it, or it is less than one.
+        UsageError: No method has a use for it, or it is out of range.
     """
     if stride is None:
         return [None] * len(requests)
-    if stride < 1:
-        raise UsageError(f"--stride {stride}: the smallest is 1")
     cuts = [method_choice(each).truncation(_ANY_LENGTH) for each in requests]
     if not any(cut is not None for cut in cuts):
         raise UsageError(
@@ -174,28 +172,9 @@ def _strides(requests: Sequence[Request], stride: int | None) -> list[int | None
             hint="leave --method out, or compare with truncate",
         )
     for cut in cuts:
-        if cut is not None and stride > cut.length:
-            raise UsageError(
-                f"--stride {stride:,} is beyond the window of {cut.length:,}, so tokens between "
-                "two windows would be left out"
-            )
+        if cut is not None:
+            cut.require_stride(stride)
     return [None if cut is None else stride for cut in cuts]
-
-
-def _require_writable(request: PerplexityRequest) -> None:
-    """Check, before any work is done, that files can be written afterwards."""
-    written = (request.nll_out, request.csv, request.plot, request.results)
-    require_apart(request.output, *written)
-    for path in written:
-        if path is not None:
-            require_writable(path)
-    if request.plot is not None:
-        require_figure(request.plot)
-    if request.theme not in THEMES:
-        raise UsageError(
-            f"unknown value {request.theme!r} for --theme", hint="one of " + ", ".join(THEMES)
-        )
-    Journal(request.results, {})
 
 
 def _identity(opened: Opened, chunk: int) -> dict[str, Any]:
@@ -246,10 +225,8 @@ def _as_json(opened: Opened, report: "PerplexityReport") -> str:
     from lmi_cli.tasks.report import Timing
 
     lm, total = opened.loaded.lm, Timing()
-    for score in report.methods:
-        read = (score.timing.prefill_tok_per_s or 0.0) * score.timing.prefill_s
-        before = (total.prefill_tok_per_s or 0.0) * total.prefill_s
-        total.add_prefill(round(before + read), score.timing.prefill_s)
+    seconds = sum(score.timing.prefill_s for score in report.methods)
+    total.add_prefill(report.read, seconds)
     methods = [_method_object(report, score) for score in report.methods]
     alone = methods[0] if len(methods) == 1 else {}
     return envelope.dump(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from lmi_cli.cli.arguments import Panel, method_options
+from lmi_cli.cli.values import REREADING_BASES
 from lmi_cli.engine import ANSWER_TOKENS, CONTRAST, MEASURES, SPECULATE
 from lmi_cli.methods import METHODS, Parameter
 
@@ -26,7 +27,7 @@ PROCESSES = Panel("Processes", closed="must not choose what is used of the machi
 READS = (SOURCES, MODEL, METHOD, MEMORY, GENERATION, OUTPUT, MESSAGES)
 """Panels of a command that reads documents and answers questions."""
 
-REREADING = ("passages", "passage_order", "segment_score")
+REREADING = tuple(REREADING_BASES)
 """Options under ``MEMORY`` of commands that answer questions."""
 
 # Types of options; None means that the option is not used.

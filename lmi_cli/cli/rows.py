@@ -7,14 +7,12 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmi_cli.cli.arguments import Panel
-from lmi_cli.cli.console import is_special, require_writable, write_file
-from lmi_cli.errors import UsageError
+from lmi_cli.cli.console import write_file
 
 Row = Mapping[str, object]
 
@@ -27,22 +25,6 @@ def csv_option(panel: Panel, what: str) -> Any:
 def jsonl_option(panel: Panel, what: str) -> Any:
     """A field for ``--jsonl FILE``."""
     return panel("--jsonl FILE", f"Also write {what} to this file, as JSON lines.")
-
-
-def require_row_files(*paths: Path | None) -> None:
-    """Check, before any work is done, that files of rows can be written; None is no file.
-
-    Raises:
-        UsageError: A path names a folder, or a file in a folder that does not exist, or two name
-            the same file.
-        ResourceError: There is no permission to write it.
-    """
-    files = [path for path in paths if path is not None]
-    for path in files:
-        require_writable(path)
-    regular = [os.path.realpath(path) for path in files if not is_special(path)]
-    if len(set(regular)) < len(regular):
-        raise UsageError(f"{files[-1]} cannot be CSV and JSON lines at once")
 
 
 def write_rows(

@@ -13,6 +13,7 @@ import typer
 
 from lmi_cli.cli.console import message
 from lmi_cli.cli.settings import Setting, Settings
+from lmi_cli.cli.values import REREADING_BASES, names
 from lmi_cli.errors import LmiError, ModelError
 from lmi_cli.methods import METHODS, MethodChoice
 from lmi_cli.processes import place
@@ -125,7 +126,7 @@ def _foreign(values: Mapping[str, Any], used: Callable[[str], bool]) -> Iterator
     """Options of methods that are not the chosen ones."""
     chosen = [values["method"]] if used("method") else [MethodChoice().name]
     if used("compare"):
-        chosen = [name.strip() for name in values["compare"].split(",")]
+        chosen = names(values["compare"])
     known = {option.name for name in chosen if name in METHODS for option in METHODS[name].options}
     return (name for name in _names_of_methods() - known if used(name))
 
@@ -143,15 +144,12 @@ def _contradictions(
     if values.get("strategy") not in (None, "auto", "extract"):
         pairs.append(("focus", "strategy"))
     pairs += [("focus", "no_memory"), *(("no_memory", name) for name in searching)]
-    rereading = {
-        "passages": ("auto", "passages", "xl3m"),
-        "passage_order": ("auto", "passages"),
-        "segment_score": ("xl3m",),
-    }
-    pairs += [("no_memory", name) for name in rereading]
+    pairs += [("no_memory", name) for name in REREADING_BASES]
     if used("answer_from"):
         basis = values["answer_from"]
-        pairs += [("answer_from", name) for name, bases in rereading.items() if basis not in bases]
+        pairs += [
+            ("answer_from", name) for name, bases in REREADING_BASES.items() if basis not in bases
+        ]
         if basis not in ("auto", "window"):
             pairs.append(("answer_from", "no_memory"))
         if basis in ("passages", "window"):

@@ -26,14 +26,16 @@ _METADATA: dict[str, dict[str, str | None]] = {
 }
 
 
-def require_figure(path: Path, theme: str = "light") -> None:
-    """Check, before anything is computed, that a figure can be drawn for a path.
+def require_figure(path: Path | None, theme: str = "light") -> None:
+    """Check, before anything is computed, that a figure can be drawn; without a path, the theme.
 
     Raises:
         UsageError: The name has another ending than those known, there is no such theme, or
             matplotlib is not installed.
     """
     theme_named(theme)
+    if path is None:
+        return
     if path.suffix.lower() not in _METADATA:
         raise UsageError(
             f"{path} is not the name of a figure", hint="use one of " + ", ".join(_METADATA)

@@ -92,7 +92,7 @@ def theme_named(name: str) -> Theme:
         UsageError: There is none of that name.
     """
     if name not in THEMES:
-        raise UsageError(f"unknown theme {name!r}", hint="one of " + ", ".join(THEMES))
+        raise UsageError(f"unknown value {name!r} for --theme", hint="one of " + ", ".join(THEMES))
     return THEMES[name]
 
 

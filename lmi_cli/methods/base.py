@@ -111,6 +111,20 @@ class Truncation:
         first = room // 2 if self.middle else 0
         return first, room - first
 
+    def require_stride(self, stride: int) -> None:
+        """Refuse a stride by which windows do not advance, or leave out tokens between them.
+
+        Raises:
+            UsageError: It is less than one, or beyond the window.
+        """
+        if stride < 1:
+            raise UsageError(f"--stride {stride}: the smallest is 1")
+        if stride > self.length:
+            raise UsageError(
+                f"--stride {stride:,} is beyond the window of {self.length:,}, so tokens between "
+                "two windows would be left out"
+            )
+
     def stride(self, prefix_tokens: int) -> int:
         """Tokens that are scored at a time, behind at least as many: half of the room for text.
 

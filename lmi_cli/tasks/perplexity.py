@@ -62,12 +62,14 @@ class PerplexityReport:
     Attributes:
         methods: Scores in the order that was asked for.
         tokens: Tokens of all texts, whether scored or not.
+        read: Tokens that this run has read, by all methods and in all processes.
         requested: Number of tokens asked for; None for all.
         each: Whether sources were scored by themselves.
     """
 
     methods: list[MethodScore]
     tokens: int
+    read: int
     requested: int | None
     each: bool
     sources: list[SourceReport]
@@ -114,8 +116,8 @@ def perplexity(
         require_memory(model, plan)
     with processes.first():  # all begin with the same results
         journal = Journal(request.results, {**request.run, "losses": request.keep_nll})
-    if journal.damaged:
-        yield Note(f"{request.results}: damaged lines ({journal.damaged:,}) are done again")
+    if journal.damage is not None:
+        yield Note(journal.damage)
     jobs = {key(job.unit): job for work in works for job in work.jobs}
     left = [job for job in jobs.values() if not job.done(journal)]
     if processes.count > 1:
@@ -144,9 +146,14 @@ def perplexity(
     processes.gather(journal)
     for note in stream.notes:
         yield Note(note)
+    spent = [processes.collect((work.read, work.seconds)) for work in works]
     return PerplexityReport(
-        methods=[_score(model, request, work, texts, journal, processes) for work in works],
+        methods=[
+            _score(model, request, work, texts, journal, each)
+            for work, each in zip(works, spent, strict=True)
+        ],
         tokens=texts.tokens,
+        read=sum(read for each in spent for read, _ in each),
         requested=request.length,
         each=request.each,
         sources=source_reports(stream.corpus.sources, texts.counts),
@@ -167,9 +174,12 @@ def _score(
     work: ScoringWork,
     texts: ScoredTexts,
     journal: Journal,
-    processes: Processes,
+    spent: list[tuple[int, float]],
 ) -> MethodScore:
-    """The score by one method, from the results in a journal."""
+    """The score by one method, from the results in a journal.
+
+    ``spent`` are the tokens that each process has read for it, and the seconds that this took.
+    """
     rows: list[LossRow] = []
     losses: list[NDArray[np.float32]] = []
     cache, weighted, weights = 0, 0.0, 0
@@ -198,9 +208,8 @@ def _score(
     if work.method.stride is not None:
         named["stride"] = work.method.stride
     timing = Timing()
-    spent = processes.collect((work.read, work.seconds))
     timing.add_prefill(sum(read for read, _ in spent), max(seconds for _, seconds in spent))
-    if processes.count == 1 and work.method.stride is None and work.seconds:
+    if len(spent) == 1 and work.method.stride is None and work.seconds:
         remember_speed(model, plan, "score", work.scored, work.seconds)
     return MethodScore(
         method=named,

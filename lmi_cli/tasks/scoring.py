@@ -54,10 +54,7 @@ class ScoringMethod:
                 f"--stride is for windows that are read anew, which {self.choice.name} has not",
                 hint="use --method truncate",
             )
-        if not 1 <= self.stride <= truncation.length:
-            raise UsageError(
-                f"--stride {self.stride:,}: the range is 1 to the window, {truncation.length:,}"
-            )
+        truncation.require_stride(self.stride)
 
 
 @dataclass(frozen=True, slots=True)

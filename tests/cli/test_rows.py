@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lmi_cli.cli.rows import require_row_files, write_row_files, write_rows
+from lmi_cli.cli.console import require_writable
+from lmi_cli.cli.rows import write_row_files, write_rows
 from lmi_cli.errors import UsageError
 
 ROWS = [
@@ -52,8 +53,8 @@ def test_text_that_is_not_unicode_is_written_all_the_same(tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
-    require_row_files(None, tmp_path / "r.csv")
+    require_writable(None, tmp_path / "r.csv")
     with pytest.raises(UsageError, match="there is no folder"):
-        require_row_files(None, tmp_path / "none" / "r.csv")
-    with pytest.raises(UsageError, match="cannot be CSV and JSON lines at once"):
-        require_row_files(tmp_path / "r", tmp_path / "." / "r")
+        require_writable(None, tmp_path / "none" / "r.csv")
+    with pytest.raises(UsageError, match="is to be written twice"):
+        require_writable(tmp_path / "r", tmp_path / "." / "r")

@@ -107,7 +107,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
             require_figure(tmp_path / name)
         assert caught.value.hint == "use one of .png, .svg, .pdf"
     require_figure(tmp_path / "A.PNG")
-    with pytest.raises(UsageError, match="unknown theme 'blue'") as caught:
+    with pytest.raises(UsageError, match="unknown value 'blue' for --theme") as caught:
         require_figure(tmp_path / "a.png", "blue")
     assert caught.value.hint == "one of light, dark"
     with pytest.raises(ResourceError, match="cannot be written: No such file or directory"):
