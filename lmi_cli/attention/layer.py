@@ -34,9 +34,13 @@ class LayerSpec:
         native_window: The layer's own sliding window in tokens, the query included; None if it
             sees everything.
         key_heads: Number of its key heads.
+        slopes: ALiBi (Press et al. 2022, arXiv 2108.12409): of each query head, what is taken off a
+            score for each token of distance between the assigned positions of query and key; None
+            for a layer without it.
     """
 
     index: int
     rotary: "Rotary | None" = None
     native_window: int | None = None
     key_heads: int = 1
+    slopes: tuple[float, ...] | None = None

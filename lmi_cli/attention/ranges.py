@@ -17,6 +17,8 @@ class QKV(NamedTuple):
         value: ``[B, Hkv, Q, Dv]``.
         scale: Factor on each score.
         softcap: See :func:`lmi_cli.attention.kernel.attend`.
+        sinks: Learned sinks: of each query head, ``[H]``, a score that joins the softmax and has no
+            value; None for a layer without them.
     """
 
     query: Tensor
@@ -24,6 +26,7 @@ class QKV(NamedTuple):
     value: Tensor
     scale: float
     softcap: float | None = None
+    sinks: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

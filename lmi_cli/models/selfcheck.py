@@ -195,7 +195,7 @@ class _Dense(Attention):
 
     def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, n, Dv]`` of the whole text."""
-        query, key, value, scale, softcap = qkv
+        query, key, value, scale, softcap, _ = qkv
         spec, method = self._layers[layer], self._method
         folds = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(folds, dim=1).double() for x in (key, value))
