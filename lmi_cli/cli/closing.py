@@ -149,7 +149,11 @@ def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS].rstrip() + " ..."
+    """The text, or as many of its words as are shown."""
+    if len(text) <= _SHOWN_CHARS:
+        return text
+    cut = text[: _SHOWN_CHARS + 1]
+    return (cut.rpartition(" ")[0] or cut[:_SHOWN_CHARS]).rstrip() + _GAP.rstrip()
 
 
 def prompt_lines(answer: "Answer") -> list[str]:

@@ -150,6 +150,11 @@ class Output:
         """Whether what is written appears on a terminal that shows colours."""
         return self._path is None and has_colours()
 
+    @property
+    def columns(self) -> int | None:
+        """Width of the terminal on which what is written appears; None if it is none."""
+        return columns(sys.stdout) if self._path is None else None
+
     def write_marked(self, pieces: Iterable[tuple[str, bool]]) -> None:
         """Add pieces of text; on a terminal with colours, those with True are set off in bold."""
         bold = self.coloured

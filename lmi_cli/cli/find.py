@@ -1,7 +1,7 @@
 """``lmi find``: the places that a question is about, without a word of the model."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -82,7 +82,8 @@ def command(request: FindRequest) -> None:
             if request.files:
                 sink.write(_line(item))
             else:
-                sink.write_marked(_shown(item, report, whole=request.context >= 0))
+                shown = _shown(item, report, whole=request.context >= 0)
+                sink.write_marked(shown if sink.columns is None else wrapped(shown, sink.columns))
         sink.close()
         rows = [_row(rank, item) for rank, item in enumerate(found, 1)]
         write_row_files(request.csv, request.jsonl, rows)
@@ -122,6 +123,46 @@ def _shown(item: "Evidence", report: "ReadingReport", *, whole: bool) -> Iterato
             at = end
         yield _one_line(quote.text[at:]), False
     yield "\n", False
+
+
+def wrapped(pieces: Iterable[tuple[str, bool]], width: int) -> Iterator[tuple[str, bool]]:
+    """The same for a terminal of ``width`` columns: lines end between words and stay indented."""
+    from rich.cells import cell_len
+
+    column, indent, space = 0, "", ""
+    for word in _words(pieces):
+        text = "".join(part for part, _ in word)
+        if text.isspace():
+            if text == "\n":
+                yield text, False
+                column, indent = 0, ""
+            space = "" if text == "\n" else text
+            continue
+        if column == 0:
+            indent = space
+        elif column + len(space) + cell_len(text) >= width:
+            space = f"\n{indent}"
+            column = -1
+        yield space, False
+        yield from word
+        column += len(space) + cell_len(text)
+        space = ""
+
+
+def _words(pieces: Iterable[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
+    """Words, of which parts may be set off, and what is between: spaces, or one line feed."""
+    word: list[tuple[str, bool]] = []
+    for text, marked in pieces:
+        for part in re.findall(r"\n|[^\S\n]+|\S+", text):
+            if not part.isspace():
+                word.append((part, marked))
+                continue
+            if word:
+                yield word
+                word = []
+            yield [(part, False)]
+    if word:
+        yield word
 
 
 def _one_line(text: str) -> str:

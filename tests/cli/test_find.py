@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmi_cli.checkpoints.resolve import resolve
+from lmi_cli.cli.find import wrapped
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.models.heads import remember_heads
 
@@ -64,6 +65,16 @@ def test_words_are_set_off_on_a_terminal(
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert lmi(*asked, terminal=True).out == plain
+
+
+def test_lines_of_a_terminal_end_between_words() -> None:
+    """However wide characters are; a word of which a part is set off stays whole."""
+    pieces = [("lines 1-2\n", False), ("  One small ", False), ("Highbury", True)]
+    pieces += [(", \u6f22\u5b57 end\n", False)]
+    text = "".join(part for part, _ in wrapped(pieces, 20))
+    assert text == "lines 1-2\n  One small\n  Highbury, \u6f22\u5b57\n  end\n"
+    assert ("Highbury", True) in list(wrapped(pieces, 20))
+    assert "".join(part for part, _ in wrapped([("  x" * 40, False)], 1)).count("x") == 40
 
 
 def test_json(lmi: Run, model: str, long_document: Path) -> None:
