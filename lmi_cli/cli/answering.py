@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lmi_cli.cli import closing, envelope
-from lmi_cli.cli.console import Output
+from lmi_cli.cli.console import Output, require_writable
 from lmi_cli.cli.dry_run import dry_run
 from lmi_cli.cli.request import Request
 from lmi_cli.cli.session import Opened, Session
@@ -29,6 +29,7 @@ def answer_and_print(
     if request.dry_run:
         dry_run(command, request, paths, questions, label=label)
         return
+    require_writable(request.output, sources=paths)
     sink = Output(request.output)
     streaming = not (request.json or request.no_stream or request.output)
     with Session(request) as session:

@@ -60,7 +60,7 @@ class _Held:
 def command(request: ConfigRequest) -> None:
     """Show which options hold and why: by a variable, by a configuration file, or by default."""
     if request.paths:
-        paths = [str(place.path.absolute()) for place in places()]
+        paths = [_absolute(place.path) for place in places()]
         sink = Output(None)
         sink.write(envelope.dump("config", paths=paths) if request.json else _lines(paths))
         return
@@ -131,6 +131,14 @@ def _files(settings: Settings) -> str:
         whose = "" if place.own else " of this folder, which may not set everything"
         lines.append(one_line(f"{state:<9}  {place.shown}{whose}"))
     return _lines(lines or [f"no file is looked for, as {VARIABLE} is empty"]) + "\n"
+
+
+def _absolute(path: Path) -> str:
+    """The absolute path; a relative one stays as it is where the current folder was deleted."""
+    try:
+        return str(path.absolute())
+    except FileNotFoundError:
+        return str(path)
 
 
 def _lines(lines: Sequence[str]) -> str:

@@ -185,14 +185,19 @@ def _write_whole(stream: TextIO, text: str) -> None:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def require_writable(*paths: Path | None) -> None:
+def require_writable(*paths: Path | None, sources: Iterable[str] = ()) -> None:
     """Check, before any work is done, that files can be written afterwards; None is no file.
+
+    Args:
+        paths: The files.
+        sources: What is read, and so must not be replaced.
 
     Raises:
         UsageError: A path names a folder, or a file in a folder that does not exist; or two are the
-            same file, of which what is written first would be lost.
+            same file, of which what is written first would be lost; or one is a source.
         ResourceError: There is no permission to write one.
     """
+    read = {os.path.realpath(source) for source in sources}
     seen = set[str]()
     for path in paths:
         if path is None:
@@ -209,6 +214,11 @@ def require_writable(*paths: Path | None) -> None:
             if str(real) in seen:
                 raise UsageError(
                     f"{path} is to be written twice", hint="give each option its own file"
+                )
+            if str(real) in read:
+                raise UsageError(
+                    f"{path} is read, so nothing else can be written there",
+                    hint="name another file for the result",
                 )
             seen.add(str(real))
         if not os.access(place, os.W_OK):

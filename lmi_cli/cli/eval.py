@@ -109,7 +109,7 @@ def _evaluate(request: EvalCommandRequest, processes: Processes) -> None:
         require_no_method(each)
     sampling_of(requests[0])
     sink = Output(request.output)
-    require_writable(request.output, request.csv, request.jsonl)
+    require_writable(request.output, request.csv, request.jsonl, sources=request.arguments or [])
     _require_no_file(request.predictions)
     require_files(request, request.arguments or [])
     files = record_files(request.arguments or [], request.data, request.named)

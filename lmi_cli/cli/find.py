@@ -58,7 +58,7 @@ def command(request: FindRequest) -> None:
     if request.dry_run:
         dry_run("find", request, paths, [query])
         return
-    require_writable(request.output, request.csv, request.jsonl)
+    require_writable(request.output, request.csv, request.jsonl, sources=paths)
     sink = Output(request.output)
     with Session(request) as session:
         opened, reading, options = session.open_reading(paths, [query], evidence=True)

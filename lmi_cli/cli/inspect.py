@@ -51,7 +51,7 @@ def command(request: InspectRequest) -> None:
     of_model = len(named) == 1 and state is None and names_model(named[0])
     if (state or of_model) and (request.csv or request.jsonl):
         raise UsageError(f"{named[0]} has no rows of files for --csv and --jsonl")
-    require_writable(request.output, request.csv, request.jsonl)
+    require_writable(request.output, request.csv, request.jsonl, sources=request.arguments or [])
     if of_model:
         _inspect_model(named[0], request)
         return

@@ -101,7 +101,8 @@ def _score(request: PerplexityRequest, processes: Processes) -> None:
     require_files(request, paths)
     corpus = open_sources(paths, request)
     sink = Output(request.output)
-    require_writable(request.output, request.results, request.csv, request.plot, request.nll_out)
+    written = (request.output, request.results, request.csv, request.plot, request.nll_out)
+    require_writable(*written, sources=paths)
     require_figure(request.plot, request.theme)
     Journal(request.results, {})  # another kind of file is refused before a model is loaded
     choices = [method_choice(each) for each in requests]

@@ -10,7 +10,7 @@ from lmi_cli.cli import closing, envelope, outline
 from lmi_cli.cli.answering import answer_and_print
 from lmi_cli.cli.arguments import Panel, argument
 from lmi_cli.cli.choices import memory_choice, prompts_of, sampling_of
-from lmi_cli.cli.console import Output, is_special, mebibytes
+from lmi_cli.cli.console import Output, is_special, mebibytes, require_writable
 from lmi_cli.cli.dry_run import dry_run, dry_run_of_parts
 from lmi_cli.cli.request import READS, REREADING, Request
 from lmi_cli.cli.session import (
@@ -118,6 +118,7 @@ class _Summarizing:
 
     def __init__(self, request: SummarizeRequest, paths: Sequence[str]) -> None:
         self._request, self._paths = request, paths
+        require_writable(request.output, sources=paths)
         self._sink = Output(request.output)
         self._opened: Opened | None = None
         self._model: dict[str, Any] = {}

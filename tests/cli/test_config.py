@@ -178,6 +178,15 @@ def test_in_a_folder_that_was_deleted_there_is_the_users_file(user: Path) -> Non
     assert [place.path for place in places()] == [user]
 
 
+def test_a_relative_path_is_shown_as_it_is_in_a_folder_that_was_deleted(
+    user: Path, lmi: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMI_CONFIG", "my.toml")
+    Path.cwd().rmdir()
+    result = lmi("config", "--paths")
+    assert (result.code, result.out) == (0, "my.toml\n")
+
+
 def test_help_and_paths_are_shown_all_the_same(user: Path, lmi: Runner) -> None:
     write("lmi.toml", "windw = 3")
     result = lmi("inspect", "a.txt")

@@ -3,13 +3,17 @@
 import csv
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lmi_cli.cli.console import require_writable
 from lmi_cli.cli.rows import write_row_files, write_rows
 from lmi_cli.errors import UsageError
+
+Run = Callable[..., Any]
 
 ROWS = [
     {"source": "a, b.txt", "text": 'He said "no".\r\n=1+1', "score": 0.1 + 0.2, "page": None},
@@ -50,6 +54,27 @@ def test_without_rows_there_is_a_header_and_nothing_else(tmp_path: Path) -> None
 def test_text_that_is_not_unicode_is_written_all_the_same(tmp_path: Path) -> None:
     write_row_files(tmp_path / "r.csv", tmp_path / "r.jsonl", [{"source": "\udcff"}])
     assert (tmp_path / "r.csv").read_bytes() == b"source\r\n?\r\n"
+
+
+def test_no_result_replaces_what_is_read(
+    lmi: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the two are called, and before anything is computed."""
+    monkeypatch.chdir(tmp_path)
+    text = Path("text.csv")
+    text.write_text("a\n")
+    Path("link").symlink_to(text)
+    for command in (
+        ["inspect", "text.csv", "--csv", "link"],
+        ["find", text, "Why?", "-m", model, "--jsonl", tmp_path / "text.csv"],
+        ["qa", text, "Why?", "-m", model, "-o", "link"],
+        ["summarize", text, "-m", model, "-o", text],
+        ["perplexity", text, "-m", model, "--csv", text],
+        ["eval", text, "-m", model, "--csv", text],
+    ):
+        result = lmi(*command)
+        assert result.code == 2 and "is read, so nothing else can be written there" in result.err
+    assert text.read_text() == "a\n"
 
 
 def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
