@@ -84,8 +84,12 @@ class Placement:
 
     @property
     def is_spread(self) -> bool:
-        """Whether weights may lie on several devices."""
-        return self.device_map is not None or self.max_memory is not None
+        """Whether weights may lie on several devices; without accelerators that takes a limit."""
+        if self.max_memory is not None:
+            return True
+        return self.device_map is not None and (
+            self.offload_folder is not None or has_accelerator()
+        )
 
     def resolved_device(self) -> str:
         """The device, ``auto`` resolved to what this machine has.

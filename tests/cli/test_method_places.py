@@ -62,7 +62,7 @@ def places(tmp_path: Path) -> dict[str, Options]:
     offloaded = ("--max-memory", "cpu=30KB", "--offload-folder", tmp_path / "offload")
     return {
         "lmi": (*float32, "--device", "cpu"),
-        "transformers": (*float32, "--device-map", "auto"),
+        "transformers": (*float32, "--max-memory", "cpu=8GiB"),
         "offloaded": (*float32, "--device-map", "auto", *offloaded),
     }
 
@@ -150,7 +150,11 @@ def test_bench_says_who_computed(
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (("--device-map", "auto", "--quantize", "int8"), 2, "weights of few bits are for models"),
+        (
+            ("--max-memory", "cpu=8GiB", "--quantize", "int8"),
+            2,
+            "weights of few bits are for models",
+        ),
         (("--device-map", "everywhere"), 2, "device map 'everywhere' is not known"),
         (("--device", "cuda:99"), 2, "device 'cuda:99' cannot be used"),
         (("--window", 0), 2, "--window"),

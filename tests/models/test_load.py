@@ -36,7 +36,7 @@ def test_a_placement_that_cannot_be(placement: dict[str, Any], message: str) -> 
     [
         Placement(quantize="int8", dtype="float32", device="cpu"),
         Placement(quantize="int8", dtype="bfloat16", device="cpu"),
-        Placement(quantize="int8", device_map="auto"),
+        Placement(quantize="int8", max_memory={"cpu": "8GiB"}),
     ],
     ids=["float32", "no library", "spread"],
 )

@@ -293,7 +293,9 @@ def test_weights_on_several_devices_are_not_computed_in_c(
     monkeypatch.setattr("lmi_cli.models.placement.has_accelerator", lambda: False)
     for placement, expected in (
         (Placement(), "bfloat16+blocks"),
-        (Placement(device_map="auto"), "float32"),
+        (Placement(max_memory={"cpu": "8GiB"}), "float32"),
+        (Placement(device_map="auto", offload_folder=Path("there")), "float32"),
+        (Placement(device_map="auto"), "bfloat16+blocks"),  # there is but one device
         (Placement(dtype="float32"), "float32"),
         (Placement(quantize="none"), "bfloat16"),
     ):
