@@ -18,6 +18,7 @@ from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.errors import ModelError
 from lmi_cli.models.blueprint import Blueprint, LayerLayout
+from lmi_cli.models.trained_length import trained_length
 from lmi_cli.native.linear import GATES
 
 
@@ -206,18 +207,6 @@ def _plain_frequencies(
         arguments = {} if kind is None else {"layer_type": kind}
         inv_freq = ROPE_INIT_FUNCTIONS[rope_type](config, device="cpu", **arguments)[0].float()
     return tuple(inv_freq.tolist())
-
-
-def trained_length(config: PretrainedConfig) -> int:
-    """The length of text, in tokens, that the model was trained for.
-
-    Raises:
-        ModelError: The configuration does not give it.
-    """
-    length = getattr(config, "max_position_embeddings", None)
-    if not isinstance(length, int) or length < 1:
-        raise ModelError(f"{config.model_type}: the configuration gives no trained length")
-    return length
 
 
 def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
