@@ -19,8 +19,10 @@ from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
-from lmi_cli.models.families import family_of, native_window, plain_shape, trained_length
+from lmi_cli.models.families import family_of, native_window, plain_shape
+from lmi_cli.models.layer_facts import layers_of
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
+from lmi_cli.models.trained_length import trained_length_of
 
 _SENTINEL = "\ue000answer\ue000"
 _LARGEST_ID = 2**22
@@ -54,10 +56,11 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
     """
     heads = config.num_attention_heads
     weights, blocks = count_weights(folder)
+    length = trained_length_of(config)
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return ModelFacts(
         family=config.model_type,
-        trained_length=trained_length(config),
+        trained_length=length.tokens,
         native_windows=tuple(native_window(config, at) for at in range(config.num_hidden_layers)),
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
@@ -68,6 +71,8 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
         weights=weights,
         tied=bool(getattr(config, "tie_word_embeddings", False)),
         block_bytes=blocks,
+        length=length,
+        all_layers=layers_of(config, stored_tensors(folder)),
     )
 
 

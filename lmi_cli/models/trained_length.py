@@ -112,8 +112,9 @@ def trained_length_of(config: Any) -> TrainedLength:
         or _length(_get(config, "initial_context_length"))
     )
     factor = rope.get("factor")
-    known = isinstance(factor, (int, float)) and 1 < factor < _LARGEST
-    promised = round((original or stated) * float(factor)) if known else stated
+    if not isinstance(factor, (int, float)) or not 1 < factor < _LARGEST:
+        factor = 1.0
+    promised = round((original or stated) * factor)
     if kind == _NEVER_TRAINED:
         tokens = min(original or stated, stated)
     elif original is None or (kind in _MADE_BY_TRAINING and stated > original):
