@@ -33,7 +33,8 @@ class LayerFacts:
     """What one layer of a model is.
 
     Attributes:
-        positions: One of ``POSITIONS``; None for a layer without attention.
+        positions: One of ``POSITIONS``; None for a layer without attention, or where the header of
+            a GGUF file does not say it.
         window: Its own sliding window in tokens; None if it sees everything.
         sinks: Whether its softmax has a learned sink in each head.
         recurrent: Whether it carries a state of constant size from token to token.
@@ -43,6 +44,11 @@ class LayerFacts:
     window: int | None = None
     sinks: bool = False
     recurrent: bool = False
+
+    @property
+    def attends(self) -> bool:
+        """Whether the layer has attention."""
+        return self.positions is not None or not self.recurrent
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +70,7 @@ class ModelFacts:
         block_bytes: Bytes of all weights where those in blocks of a GGUF file stay in blocks; 0 if
             there are none.
         length: The trained length, and where it comes from; None for what is only a length.
-        all_layers: Every layer, those without attention included; empty where the header of a GGUF
-            file is all that has been read.
+        all_layers: See :attr:`every_layer`; empty where only the header of a GGUF file was read.
     """
 
     family: str
@@ -97,6 +102,11 @@ class ModelFacts:
             "all_layers": tuple(LayerFacts(**layer) for layer in stored["all_layers"]),
         }
         return cls(**{**stored, **changed})
+
+    @property
+    def every_layer(self) -> tuple[LayerFacts, ...]:
+        """All layers in order, those without attention included."""
+        return self.all_layers or tuple(LayerFacts(None, at) for at in self.native_windows)
 
     @property
     def layers(self) -> list[LayerSpec]:
