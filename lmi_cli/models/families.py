@@ -16,6 +16,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
+from lmi_cli.checkpoints.model_types import LEARNED_POSITIONS
 from lmi_cli.errors import ModelError
 from lmi_cli.models.blueprint import Blueprint, LayerLayout
 from lmi_cli.models.trained_length import trained_length
@@ -107,8 +108,6 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": _HALVES,
 }
 
-_LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt", "gpt_neo"}
-
 
 def family_of(config: PretrainedConfig) -> Family:
     """The family of a configuration.
@@ -119,7 +118,7 @@ def family_of(config: PretrainedConfig) -> Family:
     name = config.model_type
     if name in FAMILIES:
         return FAMILIES[name]
-    if name in _LEARNED_POSITIONS:
+    if name in LEARNED_POSITIONS:
         reason = "learned absolute positions end at the trained length; use a rotary model"
     else:
         reason = "this family is not supported"
