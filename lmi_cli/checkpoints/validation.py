@@ -62,7 +62,7 @@ def check(folder: Path) -> None:
         ModelError: Something is missing, damaged or refused; the message names the file.
     """
     try:
-        _check_config(folder)
+        check_config(folder)
         _check_tokenizer(folder)
         _check_weights(folder)
     except OSError as error:
@@ -97,7 +97,13 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_config(folder: Path) -> None:
+def check_config(folder: Path) -> None:
+    """The same for the configuration alone, which may be all that has been downloaded.
+
+    Raises:
+        ModelError: It is missing, damaged or refused.
+        OSError: It cannot be read.
+    """
     path = folder / CONFIG
     if not path.is_file():
         raise ModelError(
