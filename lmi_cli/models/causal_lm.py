@@ -18,7 +18,7 @@ from lmi_cli.checkpoints.tensors import StoredTensor, stored_tensors, wrong_shap
 from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.engine.language_model import Attention, LanguageModel, Losses
 from lmi_cli.errors import ModelError
-from lmi_cli.models import hook
+from lmi_cli.models import hook, recurrent
 from lmi_cli.models.families import family_of, layer_specs, trained_length
 from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.losses import by_vocabulary, losses_of
@@ -50,22 +50,34 @@ class CausalLM(LanguageModel):
         self.vocab_size = len(embedding)
         self.device = embedding.device  # where token ids go
         self.dtype = model.dtype
-        heads = config.num_attention_heads
-        self.attention_heads = (heads, getattr(config, "num_key_value_heads", None) or heads)
-        self.head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        self.is_recurrent = recurrent.is_recurrent(config)
+        self._attending = recurrent.attention_layers(config)
+        shape = recurrent.attention_shape(config)
+        self.attention_heads, self.head_size = shape[:2], shape[2]
         placed = getattr(model, "hf_device_map", None) or {"": self.device}
         self.device_map = {name: str(device) for name, device in placed.items()}
         self._output = OutputHead(model)
+        self._devices = {at: self._device_of(at) for at in recurrent.recurrent_layers(config)}
+        self._closed = False
         self._open = ExitStack()
-        self._open.enter_context(hook.installed(model))
+        if self._attending:
+            self._open.enter_context(hook.installed(model))
+        if self.is_recurrent:
+            self._open.enter_context(recurrent.installed(model))
 
     def close(self) -> None:
         """Give the model its own attention back."""
+        self._closed = True
         self._open.close()
 
     def layer_device(self, index: int) -> torch.device:
-        """The device on which a layer runs."""
-        layer: Any = self.model.base_model.layers[index]
+        """The device on which an attention layer runs."""
+        return self._device_of(self._attending[index])
+
+    def _device_of(self, index: int) -> torch.device:
+        """The device on which a layer runs, counted among all layers."""
+        base: Any = self.model.base_model
+        layer = base.layers[index]
         placed = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
         return torch.device(next(layer.parameters()).device if placed is None else placed)
 
@@ -107,18 +119,18 @@ class CausalLM(LanguageModel):
         Raises:
             RuntimeError: This object is closed; the model's own attention would see no positions.
         """
-        if self.config._attn_implementation != hook.IMPLEMENTATION:
+        if self._closed:
             raise RuntimeError("this model has been closed")
-        arguments: dict[str, Any] = {hook.ARGUMENT: attention}
         device = self.device
         ids = ids.to("cpu" if device.type == "meta" else device)
-        with onednn.linear_layers(ids.numel(), ids.device), self._only(depth):
-            output = self.model.base_model(
-                input_ids=ids,
-                position_ids=torch.zeros_like(ids),
-                use_cache=False,
-                **arguments,
-            )
+        with (
+            self._carried(attention) as arguments,
+            onednn.linear_layers(ids.numel(), ids.device),
+            self._only(depth),
+        ):
+            if self._attending:
+                arguments["position_ids"] = torch.zeros_like(ids)
+            output = self.model.base_model(input_ids=ids, use_cache=False, **arguments)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
@@ -135,12 +147,24 @@ class CausalLM(LanguageModel):
         return self._output.rows(first, stop)
 
     @contextmanager
+    def _carried(self, attention: Attention) -> Iterator[dict[str, Any]]:
+        """Arguments of a pass: our attention, and the state of recurrent layers if there are any."""
+        if not self.is_recurrent:
+            yield {hook.ARGUMENT: attention}
+            return
+        places = {layer: place for place, layer in enumerate(self._attending)}
+        with recurrent.carried(self.model, attention, places, self._devices) as (more, numbered):
+            yield more | ({hook.ARGUMENT: numbered} if self._attending else {})
+
+    @contextmanager
     def _only(self, depth: int | None) -> Iterator[None]:
-        """Leave the model its first ``depth`` layers for a while; None leaves it all of them."""
+        """Leave the model its layers up to attention layer number ``depth``; None leaves all."""
+        if depth is None:
+            yield
+            return
         base: Any = self.model.base_model
         layers = base.layers
-        if depth is not None:
-            base.layers = layers[:depth]
+        base.layers = layers[: self._attending[depth - 1] + 1]
         try:
             yield
         finally:

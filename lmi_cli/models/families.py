@@ -18,6 +18,7 @@ from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.errors import ModelError
 from lmi_cli.models.blueprint import Blueprint, LayerLayout
+from lmi_cli.models.recurrent import attention_layers, attention_shape
 from lmi_cli.native.linear import GATES
 
 
@@ -104,6 +105,40 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _LLAMA,
     "smollm3": Family(has_rotary=_listed_layers, layout=LayerLayout()),
     "starcoder2": _HALVES,
+}
+
+
+def _no_layers(config: PretrainedConfig, layer: int) -> bool:
+    return False
+
+
+def _if_rope(config: PretrainedConfig, layer: int) -> bool:
+    return config.position_embedding_type == "rope"
+
+
+def _if_mem_rope(config: PretrainedConfig, layer: int) -> bool:
+    return bool(config.use_mem_rope)
+
+
+def _if_parameters(config: PretrainedConfig, layer: int) -> bool:
+    return bool(config.rope_parameters)
+
+
+# Models with recurrent layers; see :mod:`lmi_cli.models.recurrent`.
+FAMILIES |= {
+    "bamba": _HALVES,
+    "falcon_h1": _HALVES,
+    "falcon_mamba": Family(has_rotary=_no_layers),
+    "granitemoehybrid": Family(has_rotary=_if_rope),
+    "jamba": Family(has_rotary=_no_layers),
+    "lfm2": _HALVES,
+    "mamba": Family(has_rotary=_no_layers),
+    "mamba2": Family(has_rotary=_no_layers),
+    "nemotron_h": Family(has_rotary=_no_layers),
+    "olmo_hybrid": Family(has_rotary=_if_parameters),
+    "qwen3_next": _HALVES,
+    "rwkv": Family(has_rotary=_no_layers),
+    "zamba2": Family(has_rotary=_if_mem_rope),
 }
 
 _LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt", "gpt_neo"}
@@ -208,13 +243,23 @@ def _plain_frequencies(
     return tuple(inv_freq.tolist())
 
 
+_READ_LENGTHS = {"mamba": 2048, "mamba2": 2048, "falcon_mamba": 8192}
+"""Tokens of the texts that these were trained on, which their configurations do not say.
+
+Gu and Dao 2023, arXiv 2312.00752, section 4.2.1; Dao and Gu 2024, arXiv 2405.21060, section 9.2;
+Zuo et al. 2024, "Falcon Mamba: The First Competitive Attention-free 7B Language Model", arXiv
+2410.05355, section 3.1.
+"""
+
+
 def trained_length(config: PretrainedConfig) -> int:
     """The length of text, in tokens, that the model was trained for.
 
     Raises:
         ModelError: The configuration does not give it.
     """
-    length = getattr(config, "max_position_embeddings", None)
+    length = _READ_LENGTHS.get(config.model_type)
+    length = length or getattr(config, "max_position_embeddings", None)
     if not isinstance(length, int) or length < 1:
         raise ModelError(f"{config.model_type}: the configuration gives no trained length")
     return length
@@ -230,18 +275,19 @@ def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
     """
     config = model.config
     family = family_of(config)
-    key_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    module = _rotary_module(model)
+    _, key_heads, _ = attention_shape(config)
+    module = None
     sets: dict[str | None, Rotary] = {}
     specs: list[LayerSpec] = []
-    for layer in range(config.num_hidden_layers):
+    for index, layer in enumerate(attention_layers(config)):
         rotary = None
         if family.has_rotary(config, layer):
+            module = module or _rotary_module(model)
             kind = _frequency_set(module, config, layer)
             if kind not in sets:
                 sets[kind] = Rotary(_inv_freq(module, config, kind, horizon), family.interleaved)
             rotary = sets[kind]
-        specs.append(LayerSpec(layer, rotary, native_window(config, layer), key_heads))
+        specs.append(LayerSpec(index, rotary, native_window(config, layer), key_heads))
     return specs
 
 
