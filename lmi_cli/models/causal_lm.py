@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
@@ -19,20 +19,20 @@ from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.engine.language_model import Attention, LanguageModel, Losses
 from lmi_cli.errors import ModelError
 from lmi_cli.models import hook
-from lmi_cli.models.families import family_of, layer_specs, trained_length
+from lmi_cli.models.families import Family, family_of, layer_specs, trained_length
 from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.losses import by_vocabulary, losses_of
+from lmi_cli.models.shape import decoder_layers, shape_of
 from lmi_cli.models.weights import require_finite
 from lmi_cli.native import onednn
-
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 class CausalLM(LanguageModel):
     """A transformers model whose attention is replaced by ours while this object is open.
 
     Args:
-        model: A loaded model in evaluation mode, of a supported family.
+        model: A loaded model in evaluation mode.
+        family: What is known of its family; None for what the table says.
 
     Raises:
         ModelError: The family is unknown, or its attention cannot be replaced.
@@ -40,8 +40,8 @@ class CausalLM(LanguageModel):
 
     computed_by = "transformers"
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        family_of(model.config)
+    def __init__(self, model: PreTrainedModel, family: Family | None = None) -> None:
+        self._family = family = family or family_of(model.config)
         self.model = model
         self.config = config = model.config
         self.family = config.model_type
@@ -50,14 +50,16 @@ class CausalLM(LanguageModel):
         self.vocab_size = len(embedding)
         self.device = embedding.device  # where token ids go
         self.dtype = model.dtype
-        heads = config.num_attention_heads
-        self.attention_heads = (heads, getattr(config, "num_key_value_heads", None) or heads)
-        self.head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        shape = shape_of(config)
+        self.attention_heads = (shape.heads, shape.key_heads)
+        self.head_size = shape.head_size
         placed = getattr(model, "hf_device_map", None) or {"": self.device}
         self.device_map = {name: str(device) for name, device in placed.items()}
+        self._arguments = {} if family.adapter is None else family.adapter.arguments
+        self._layers_name, _ = decoder_layers(model)
         self._output = OutputHead(model)
         self._open = ExitStack()
-        self._open.enter_context(hook.installed(model))
+        self._open.enter_context(hook.installed(model, family.adapter))
 
     def close(self) -> None:
         """Give the model its own attention back."""
@@ -65,7 +67,7 @@ class CausalLM(LanguageModel):
 
     def layer_device(self, index: int) -> torch.device:
         """The device on which a layer runs."""
-        layer: Any = self.model.base_model.layers[index]
+        layer: Any = getattr(self.model.base_model, self._layers_name)[index]
         placed = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
         return torch.device(next(layer.parameters()).device if placed is None else placed)
 
@@ -98,7 +100,7 @@ class CausalLM(LanguageModel):
 
     def layers(self, horizon: int) -> list[LayerSpec]:
         """See :func:`lmi_cli.models.families.layer_specs`."""
-        return layer_specs(self.model, horizon)
+        return layer_specs(self.model, horizon, self._family)
 
     @torch.inference_mode()
     def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
@@ -109,15 +111,18 @@ class CausalLM(LanguageModel):
         """
         if self.config._attn_implementation != hook.IMPLEMENTATION:
             raise RuntimeError("this model has been closed")
-        arguments: dict[str, Any] = {hook.ARGUMENT: attention}
         device = self.device
         ids = ids.to("cpu" if device.type == "meta" else device)
-        with onednn.linear_layers(ids.numel(), ids.device), self._only(depth):
+        with (
+            onednn.linear_layers(ids.numel(), ids.device),
+            self._only(depth),
+            hook.passing(attention),
+        ):
             output = self.model.base_model(
                 input_ids=ids,
                 position_ids=torch.zeros_like(ids),
                 use_cache=False,
-                **arguments,
+                **self._arguments,
             )
         hidden: Tensor = output.last_hidden_state
         return hidden
@@ -138,13 +143,13 @@ class CausalLM(LanguageModel):
     def _only(self, depth: int | None) -> Iterator[None]:
         """Leave the model its first ``depth`` layers for a while; None leaves it all of them."""
         base: Any = self.model.base_model
-        layers = base.layers
+        layers = getattr(base, self._layers_name)
         if depth is not None:
-            base.layers = layers[:depth]
+            setattr(base, self._layers_name, layers[:depth])
         try:
             yield
         finally:
-            base.layers = layers
+            setattr(base, self._layers_name, layers)
 
 
 class OutputHead:
@@ -199,13 +204,19 @@ class OutputHead:
                 offload.post_forward(self._projection, hidden)
 
 
-def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -> CausalLM:
+def load_pretrained(
+    folder: Path,
+    dtype: torch.dtype,
+    devices: dict[str, Any],
+    family_for: Callable[[PretrainedConfig], Family] = family_of,
+) -> CausalLM:
     """Load the weights of a checked folder that has passed the self-check.
 
     Args:
         folder: The model.
         dtype: The dtype in which it computes.
         devices: Where the weights go, as arguments of ``from_pretrained``.
+        family_for: What is known of the family of a configuration.
 
     Raises:
         ModelError: A tensor is missing, has another shape than the configuration implies, or
@@ -216,6 +227,7 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    family = family_for(config)
     _require_as_many(config, stored_tensors(folder))
     # By default transformers fills in what is missing with random numbers.
     model, found = AutoModelForCausalLM.from_pretrained(
@@ -233,8 +245,9 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
         raise wrong_shape(name, stored, expected)
     for name in sorted(found["missing_keys"]):
         raise ModelError(f"there is no tensor {name}")
+    numbered = re.compile(rf"\.{decoder_layers(model)[0]}\.(\d+)\.")
     for name in sorted(found["unexpected_keys"]):
-        if (layer := _LAYER.search(name)) and int(layer[1]) >= config.num_hidden_layers:
+        if (layer := numbered.search(name)) and int(layer[1]) >= config.num_hidden_layers:
             raise ModelError(
                 f"there is a tensor {name}, but by the configuration there are "
                 f"{config.num_hidden_layers:,} layers"
@@ -242,7 +255,7 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
     for name, weight in model.named_parameters():
         if weight.device.type != "meta":
             require_finite(name, weight)
-    return CausalLM(model.eval())
+    return CausalLM(model.eval(), family)
 
 
 def _require_as_many(config: PretrainedConfig, stored: Mapping[str, StoredTensor]) -> None:

@@ -25,7 +25,8 @@ from lmi_cli.methods import LMInfinite, Method
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import family_of, layer_specs, layer_type, plain_shape
+from lmi_cli.models.families import Family, family_of, layer_specs, plain_shape
+from lmi_cli.models.shape import shape_of
 
 TOLERANCE = 1e-4
 """Largest accepted difference between logits of order one.
@@ -36,6 +37,17 @@ float32, attention that is nearly one-hot turns the order of a sum into differen
 
 _MOST_WEIGHTS = 2**24
 """Real configurations need a few million."""
+
+_SMALL = {
+    "vocab_size": 64,
+    "intermediate_size": 64,
+    "ffn_hidden_size": 64,
+    "n_inner": 64,
+    "sliding_window": 7,
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token"), 2),
+}
 
 _TOKENS = 48
 _WINDOW = LMInfinite(window=_TOKENS, sinks=3, ceiling=_TOKENS)
@@ -106,38 +118,48 @@ def differences(config: PretrainedConfig) -> tuple[float, float]:
     return _distance(ours, stock), _distance(ours_beyond, beyond)
 
 
-def shrink(config: PretrainedConfig) -> PretrainedConfig:
-    """The configuration with two small layers; everything about positions stays as it is."""
+def shrink(config: PretrainedConfig, family: Family | None = None) -> PretrainedConfig:
+    """The configuration with a small layer of each kind; nothing about positions changes.
+
+    Args:
+        config: The configuration.
+        family: What is known of its family; None for what the table says.
+    """
     small = copy.deepcopy(config)
-    family, kinds = family_of(config), getattr(config, "layer_types", None)
-    layers = range(config.num_hidden_layers)
-    kept = _two_layers([(layer_type(config, i), family.has_rotary(config, i)) for i in layers])
-    heads = config.num_attention_heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    folds = max(1, min(2, heads // key_heads))
+    family, shape = family or family_of(config), shape_of(config)
+    layers = range(shape.layers)
+    listed = {
+        name: value
+        for name, value in vars(config).items()
+        if isinstance(value, list) and len(value) == shape.layers
+    }
+    kept = _one_of_each(
+        [(family.has_rotary(config, i), *(value[i] for value in listed.values())) for i in layers]
+    )
     small.num_hidden_layers = len(kept)
-    if kinds is not None:
-        small.layer_types = [kinds[layer] for layer in kept]
-    if isinstance(getattr(config, "no_rope_layers", None), list):
-        small.no_rope_layers = [config.no_rope_layers[layer] for layer in kept]
-    if getattr(config, "num_key_value_heads", None) is not None:
-        small.num_key_value_heads = min(2, key_heads)
-    small.num_attention_heads = min(2, key_heads) * folds
-    small.hidden_size = small.num_attention_heads * head_size
-    small.intermediate_size = 64
-    small.vocab_size = 64
-    if getattr(config, "sliding_window", None) is not None:
-        small.sliding_window = 7
+    for name, value in listed.items():
+        setattr(small, name, [value[layer] for layer in kept])
+    folds = max(1, min(2, shape.heads // shape.key_heads))
+    # Slopes are a sequence of another kind where the number of heads is no power of two.
+    key_heads = 3 if family.slopes(config) and shape.heads & (shape.heads - 1) else 2
+    heads = min(key_heads, shape.key_heads) * folds
+    for name in ("num_key_value_heads", "num_kv_heads"):
+        if getattr(config, name, None) is not None:
+            setattr(small, name, heads // folds)
+    small.num_attention_heads = heads
+    small.hidden_size = heads * shape.head_size
+    for name, value in _SMALL.items():
+        if isinstance(getattr(config, name, None), int):
+            setattr(small, name, value)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(small, name, None)
     return small
 
 
-def _two_layers(kinds: list[Any]) -> list[int]:
-    """Indices of two layers, of different kinds where there are any."""
-    second = next((index for index, kind in enumerate(kinds) if kind != kinds[0]), 1)
-    return [0, second] if second < len(kinds) else [0]
+def _one_of_each(kinds: list[Any]) -> list[int]:
+    """Indices of the first layer of each kind; of two layers if all are of one kind."""
+    first = sorted({repr(kind): index for index, kind in reversed(list(enumerate(kinds)))}.values())
+    return first if len(first) > 1 else [0, 1][: len(kinds)]
 
 
 def _small_model_and_ids(config: PretrainedConfig) -> tuple[PreTrainedModel, Tensor]:
@@ -153,6 +175,7 @@ def _small_model(config: PretrainedConfig) -> PreTrainedModel:
             shrink(config),
             dtype=torch.float64,
             attn_implementation="eager",
+            experts_implementation="eager",  # others have no float64
             trust_remote_code=False,
         )
         return model.eval()
@@ -195,7 +218,7 @@ class _Dense(Attention):
 
     def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, n, Dv]`` of the whole text."""
-        query, key, value, scale, softcap, _ = qkv
+        query, key, value, scale, softcap, sinks = qkv
         spec, method = self._layers[layer], self._method
         folds = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(folds, dim=1).double() for x in (key, value))
@@ -206,6 +229,9 @@ class _Dense(Attention):
         far = _rotated(query, capped, spec) @ key.mT * scale
         if softcap is not None:
             near, far = (softcap * (x / softcap).tanh() for x in (near, far))
+        if spec.slopes is not None:
+            slopes = torch.tensor(spec.slopes, dtype=torch.float64)[:, None, None]
+            near, far = near - slopes * distance, far - slopes * method.ceiling
         native = spec.native_window
         window = method.window if native is None else min(native, method.window)
         in_window = (distance >= 0) & (distance < window)
@@ -213,7 +239,10 @@ class _Dense(Attention):
         if native is not None and native <= method.window:
             is_sink = torch.zeros_like(is_sink)
         scores = torch.where(in_window, near, torch.where(is_sink, far, -math.inf))
-        return (scores.softmax(-1) @ value).to(query.dtype)
+        if sinks is not None:  # one more column, which has no value
+            column = sinks.double()[None, :, None, None].expand(*scores.shape[:-1], 1)
+            scores = torch.cat((scores, column), -1)
+        return (scores.softmax(-1)[..., : len(position)] @ value).to(query.dtype)
 
 
 def _rotated(x: Tensor, position: Tensor, spec: LayerSpec) -> Tensor:
