@@ -63,6 +63,9 @@ class ForwardPass(Attention):
 
     def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, Q, Dv]`` of layer number ``layer``, counted from zero."""
+        if (growth := self._layers[layer].growth) is not None:
+            factors = growth.factors(self._positions - self._state.origin)[:, None]
+            qkv = qkv._replace(query=qkv.query * factors.to(qkv.query))
         for store in self._state.recording:
             store.append(layer, qkv.key, qkv.value, self.position)
         if self._observe is not None:

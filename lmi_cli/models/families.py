@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from lmi_cli.attention.growth import QueryGrowth
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
 from lmi_cli.errors import ModelError
@@ -52,10 +53,21 @@ def _in_the_model(config: PretrainedConfig) -> None:
     """Frequencies are a buffer of the model's rotary module."""
 
 
+def _no_growth(config: PretrainedConfig) -> None:
+    """Queries are what the projections make of them."""
+
+
+def _ministral3_growth(config: PretrainedConfig) -> QueryGrowth | None:
+    rope = config.rope_parameters
+    rate, every = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
+    return QueryGrowth(rate, every, trained_length(config) - 1) if rate else None
+
+
 def _gptj_frequencies(config: PretrainedConfig) -> Tensor:
     """Those of Su et al. 2021 (arXiv 2104.09864), section 3.2.2, as the model's table has them."""
     size = config.rotary_dim or config.hidden_size
-    return 1.0 / 10000 ** (torch.arange(0, size, 2) / size)
+    exponents = torch.arange(0, size, 2) / size
+    return torch.pow(10000.0, exponents).reciprocal()
 
 
 def _unscaled(config: PretrainedConfig) -> float:
@@ -80,6 +92,7 @@ class Family:
         frequencies: Inverse rotary frequencies of a configuration where the model has only a table
             of cosines; None where it has them.
         slopes: Those of ALiBi, of the heads of a configuration.
+        growth: How queries of a configuration grow with their position.
         adapter: How attention modules call ours that do not look it up.
         layout: How its layers are put together; None where our own decoder cannot run them.
         embedding_scale: Factor on the embeddings of a configuration.
@@ -89,6 +102,7 @@ class Family:
     has_rotary: Callable[[PretrainedConfig, int], bool] = _all_layers
     frequencies: Callable[[PretrainedConfig], Tensor | None] = _in_the_model
     slopes: Slopes = no_slopes
+    growth: Callable[[PretrainedConfig], QueryGrowth | None] = _no_growth
     adapter: Adapter | None = None
     layout: LayerLayout | None = None
     embedding_scale: Callable[[PretrainedConfig], float] = _unscaled
@@ -135,6 +149,7 @@ FAMILIES: dict[str, Family] = {
     "helium": _PAIRS,
     "llama": _LLAMA,
     "ministral": _HALVES,
+    "ministral3": Family(growth=_ministral3_growth),
     "mistral": _LLAMA,
     "mixtral": _HALVES,
     "mpt": Family(has_rotary=_no_layer, slopes=mpt_slopes, adapter=MPT),
@@ -282,6 +297,7 @@ def layer_specs(
     config = model.config
     family, shape = family or family_of(config), shape_of(config)
     slopes, table = family.slopes(config), family.frequencies(config)
+    growth = family.growth(config)
     sets: dict[str | None, Rotary] = {}
     specs: list[LayerSpec] = []
     for layer in range(shape.layers):
@@ -293,7 +309,7 @@ def layer_specs(
                 sets[kind] = Rotary(frequencies, family.interleaved)
             rotary = sets[kind]
         window = native_window(config, layer)
-        specs.append(LayerSpec(layer, rotary, window, shape.key_heads, slopes))
+        specs.append(LayerSpec(layer, rotary, window, shape.key_heads, slopes, growth))
     return specs
 
 

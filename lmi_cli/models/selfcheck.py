@@ -148,18 +148,23 @@ def shrink(config: PretrainedConfig, family: Family | None = None) -> Pretrained
             setattr(small, name, heads // folds)
     small.num_attention_heads = heads
     small.hidden_size = heads * shape.head_size
-    for name, value in _SMALL.items():
+    for name, size in _SMALL.items():
         if isinstance(getattr(config, name, None), int):
-            setattr(small, name, value)
+            setattr(small, name, size)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(small, name, None)
+    rope = getattr(small, "rope_parameters", None) or {}
+    if rope.get("llama_4_scaling_beta"):  # queries grow within the few tokens of the check
+        rope["original_max_position_embeddings"] = 16
     return small
 
 
 def _one_of_each(kinds: list[Any]) -> list[int]:
     """Indices of the first layer of each kind; of two layers if all are of one kind."""
-    first = sorted({repr(kind): index for index, kind in reversed(list(enumerate(kinds)))}.values())
-    return first if len(first) > 1 else [0, 1][: len(kinds)]
+    first: dict[str, int] = {}
+    for index, kind in enumerate(kinds):
+        first.setdefault(repr(kind), index)
+    return list(first.values()) if len(first) > 1 else list(range(min(2, len(kinds))))
 
 
 def _small_model_and_ids(config: PretrainedConfig) -> tuple[PreTrainedModel, Tensor]:
@@ -221,6 +226,8 @@ class _Dense(Attention):
         query, key, value, scale, softcap, sinks = qkv
         spec, method = self._layers[layer], self._method
         folds = query.shape[1] // key.shape[1]
+        if spec.growth is not None:
+            query = query * spec.growth.factors(torch.arange(query.shape[2]))[:, None]
         key, value = (x.repeat_interleave(folds, dim=1).double() for x in (key, value))
         position = torch.arange(query.shape[2])
         distance = position[:, None] - position
