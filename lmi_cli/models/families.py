@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lmi_cli.attention.growth import QueryGrowth
 from lmi_cli.attention.layer import LayerSpec
@@ -173,10 +174,10 @@ _LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt",
 
 
 def family_of(config: PretrainedConfig) -> Family:
-    """The family of a configuration.
+    """The family of a configuration, by the table.
 
     Raises:
-        ModelError: The family is not supported; the hint lists those that are.
+        ModelError: It has no row; the hint lists those that have one.
     """
     name = config.model_type
     if name in FAMILIES:
@@ -186,6 +187,26 @@ def family_of(config: PretrainedConfig) -> Family:
     else:
         reason = "this family is not supported"
     raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(FAMILIES)))
+
+
+def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
+    """What a configuration may be, for the self-check to choose from.
+
+    That is its row, and without one either layout of rotary pairs, where transformers has such a
+    decoder and the configuration gives rotary parameters.
+
+    Raises:
+        ModelError: It can be nothing that is supported.
+    """
+    known = config.model_type in FAMILIES or config.model_type in _LEARNED_POSITIONS
+    rotary = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and bool(
+        getattr(config, "rope_parameters", None)
+    )
+    if known or not rotary or config.is_encoder_decoder:
+        return (family_of(config),)
+    listed = isinstance(getattr(config, "no_rope_layers", None), list)
+    halves = Family(has_rotary=_listed_layers if listed else _all_layers)
+    return halves, replace(halves, interleaved=True)
 
 
 _PLAIN_ROPE = ("default", "linear", "llama3")  # one set of frequencies, and no factor on scores

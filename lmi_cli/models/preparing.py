@@ -19,7 +19,7 @@ from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
-from lmi_cli.models.families import family_of, native_window, plain_shape, trained_length
+from lmi_cli.models.families import native_window, plain_shape, trained_length
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
 from lmi_cli.models.shape import shape_of
 
@@ -38,7 +38,6 @@ def prepare(folder: Path) -> Prepared:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a file makes transformers raise
         raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
-    family_of(config)
     selfcheck.check(config)
     return Prepared(facts_of(folder, config), prepare_tokenizer(folder), _blueprint(folder, config))
 

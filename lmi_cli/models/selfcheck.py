@@ -25,7 +25,14 @@ from lmi_cli.methods import LMInfinite, Method
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import Family, family_of, layer_specs, plain_shape
+from lmi_cli.models.families import (
+    FAMILIES,
+    Family,
+    candidates,
+    family_of,
+    layer_specs,
+    plain_shape,
+)
 from lmi_cli.models.shape import shape_of
 
 TOLERANCE = 1e-4
@@ -54,27 +61,50 @@ _WINDOW = LMInfinite(window=_TOKENS, sinks=3, ceiling=_TOKENS)
 _LAMBDA = LMInfinite(window=9, sinks=3, ceiling=13)
 
 
-def check(config: PretrainedConfig) -> None:
+def check(config: PretrainedConfig) -> Family:
     """Compare our attention with the stock attention on a small model of ``config``.
+
+    Returns:
+        What is known of its family: its row, or what was found by trying where it has none.
 
     Raises:
         ModelError: They differ, or the model cannot be built.
     """
-    try:
-        against_stock, against_formula = differences(config)
-    except ModelError:
-        raise
-    except Exception as error:  # whatever an unknown configuration makes transformers raise
-        raise ModelError(
-            f"{config.model_type}: a small model of this configuration cannot be checked: {error}"
-        ) from error
-    # Written so that nan, which compares as false, does not pass.
-    if not (against_stock <= TOLERANCE and against_formula <= TOLERANCE):
-        raise ModelError(
-            f"{config.model_type}: self-check failed, logits differ by {against_stock:.2g} from "
-            f"the stock model and by {against_formula:.2g} from the formula (limit {TOLERANCE:g})",
-            hint="this configuration is not supported; please report it",
-        )
+    found: list[tuple[float, float]] = []
+    families = candidates(config)
+    for family in families:
+        try:
+            found.append(differences(config, family))
+        except ModelError:
+            raise
+        except Exception as error:  # whatever an unknown configuration makes transformers raise
+            raise ModelError(
+                f"{config.model_type}: a small model of this configuration cannot be checked: "
+                f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+            ) from error
+        # Written so that nan, which compares as false, does not pass.
+        if all(difference <= TOLERANCE for difference in found[-1]):
+            return family
+    against_stock, against_formula = min(found)
+    raise ModelError(
+        f"{config.model_type}: self-check failed, logits differ by {against_stock:.2g} from "
+        f"the stock model and by {against_formula:.2g} from the formula (limit {TOLERANCE:g})",
+        hint="this configuration is not supported; please report it"
+        if len(families) == 1
+        else "lmi knows nothing of this family, and neither layout of rotary pairs fits it",
+    )
+
+
+def family_by_trying(config: PretrainedConfig) -> Family:
+    """What is known of the family of a configuration that has passed: see :func:`check`.
+
+    Without a row it is tried again, which takes a second.
+
+    Raises:
+        ModelError: It does not pass.
+    """
+    known = FAMILIES.get(config.model_type)
+    return check(config) if known is None else known
 
 
 def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
@@ -84,7 +114,7 @@ def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
         config: The configuration, as transformers understands it.
         blueprint: The shape of the same model.
     """
-    model, ids = _small_model_and_ids(config)
+    model, ids = _small_model_and_ids(config, family_of(config))
     small = plain_shape(model.config)
     if small is None or set(small.frequencies) != set(blueprint.frequencies):
         return False
@@ -105,12 +135,18 @@ def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
     return _distance(ours, stock) <= TOLERANCE and _distance(beyond, expected) <= TOLERANCE
 
 
-def differences(config: PretrainedConfig) -> tuple[float, float]:
-    """Largest differences of logits: from stock in the window, from the formula beyond it."""
-    model, ids = _small_model_and_ids(config)
+def differences(config: PretrainedConfig, family: Family | None = None) -> tuple[float, float]:
+    """Largest differences of logits: from stock in the window, from the formula beyond it.
+
+    Args:
+        config: The configuration.
+        family: What is known of its family; None for what the table says.
+    """
+    family = family or family_of(config)
+    model, ids = _small_model_and_ids(config, family)
     with torch.inference_mode():
         stock = model(input_ids=ids, use_cache=False).logits[0]
-    with CausalLM(model) as lm:
+    with CausalLM(model, family) as lm:
         ours = _logits(lm, _WINDOW, ids)
         ours_beyond = _logits(lm, _LAMBDA, ids)
         dense = _Dense(lm.layers(_LAMBDA.window), _LAMBDA)
@@ -118,15 +154,14 @@ def differences(config: PretrainedConfig) -> tuple[float, float]:
     return _distance(ours, stock), _distance(ours_beyond, beyond)
 
 
-def shrink(config: PretrainedConfig, family: Family | None = None) -> PretrainedConfig:
+def shrink(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     """The configuration with a small layer of each kind; nothing about positions changes.
 
     Args:
         config: The configuration.
-        family: What is known of its family; None for what the table says.
+        family: What is known of its family.
     """
-    small = copy.deepcopy(config)
-    family, shape = family or family_of(config), shape_of(config)
+    small, shape = copy.deepcopy(config), shape_of(config)
     layers = range(shape.layers)
     listed = {
         name: value
@@ -167,17 +202,19 @@ def _one_of_each(kinds: list[Any]) -> list[int]:
     return list(first.values()) if len(first) > 1 else list(range(min(2, len(kinds))))
 
 
-def _small_model_and_ids(config: PretrainedConfig) -> tuple[PreTrainedModel, Tensor]:
+def _small_model_and_ids(
+    config: PretrainedConfig, family: Family
+) -> tuple[PreTrainedModel, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _small_model(config)
+        model = _small_model(config, family)
         return model, torch.randint(0, model.config.vocab_size, (1, _TOKENS))
 
 
-def _small_model(config: PretrainedConfig) -> PreTrainedModel:
+def _small_model(config: PretrainedConfig, family: Family) -> PreTrainedModel:
     def build() -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            shrink(config),
+            shrink(config, family),
             dtype=torch.float64,
             attn_implementation="eager",
             experts_implementation="eager",  # others have no float64
