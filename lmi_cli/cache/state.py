@@ -109,7 +109,10 @@ class StreamState:
         self._torn = True
 
     def end_pass(self, count: int, recurrent: Mapping[str, Tensor] | None = None) -> None:
-        """Mark the end of a pass over ``count`` tokens, behind which recurrent layers carry that."""
+        """Mark the end of a pass over ``count`` tokens.
+
+        Recurrent layers carry ``recurrent`` behind it; None is what they carried before.
+        """
         self._torn = False
         if recurrent is not None:
             self.recurrent = recurrent

@@ -19,8 +19,9 @@ from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
-from lmi_cli.models.families import family_of, native_window, plain_shape, trained_length
+from lmi_cli.models.families import native_window, plain_shape, trained_length
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
+from lmi_cli.models.shape import shape_of
 
 _SENTINEL = "\ue000answer\ue000"
 _LARGEST_ID = 2**22
@@ -37,7 +38,6 @@ def prepare(folder: Path) -> Prepared:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a file makes transformers raise
         raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
-    family_of(config)
     selfcheck.check(config)
     return Prepared(facts_of(folder, config), prepare_tokenizer(folder), _blueprint(folder, config))
 
@@ -52,18 +52,18 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
     Raises:
         ModelError: The configuration gives no trained length.
     """
-    heads = config.num_attention_heads
+    shape = shape_of(config)
     weights, blocks = count_weights(folder)
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return ModelFacts(
         family=config.model_type,
         trained_length=trained_length(config),
-        native_windows=tuple(native_window(config, at) for at in range(config.num_hidden_layers)),
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        hidden=config.hidden_size,
-        vocabulary=config.vocab_size,
+        native_windows=tuple(native_window(config, at) for at in range(shape.layers)),
+        heads=shape.heads,
+        kv_heads=shape.key_heads,
+        head_dim=shape.head_size,
+        hidden=shape.hidden,
+        vocabulary=shape.vocabulary,
         dtype=dtype if dtype in DTYPE_BYTES else "float32",
         weights=weights,
         tied=bool(getattr(config, "tie_word_embeddings", False)),

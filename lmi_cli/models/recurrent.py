@@ -41,7 +41,7 @@ _open: Counter[str] = Counter()  # modules whose functions are ours, by how many
 _theirs: dict[tuple[str, str], Any] = {}
 
 
-class StateCache(Cache):
+class StateCache(Cache):  # type: ignore[misc]
     """The states of recurrent layers during one pass, as transformers asks for them.
 
     Args:
@@ -166,15 +166,6 @@ def attention_layers(config: PretrainedConfig) -> list[int]:
         return list(range(config.num_hidden_layers))
     layers = DynamicCache(config=config).layers
     return [at for at, each in enumerate(layers) if isinstance(each, CacheLayerMixin)]
-
-
-def attention_shape(config: PretrainedConfig) -> tuple[int, int, int]:
-    """Query heads, key heads and the size of a key; zeros for a model without attention layers."""
-    if not attention_layers(config):
-        return 0, 0, 0
-    heads = config.num_attention_heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    return heads, key_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
 
 
 @contextmanager
