@@ -24,6 +24,7 @@ from lmi_cli.models.alibi import Slopes, bloom_slopes, falcon_slopes, mpt_slopes
 from lmi_cli.models.blueprint import Blueprint, LayerLayout
 from lmi_cli.models.recurrent import attention_layers, is_recurrent
 from lmi_cli.models.shape import shape_of
+from lmi_cli.models.trained_length import trained_length
 from lmi_cli.native.linear import GATES
 
 
@@ -321,29 +322,6 @@ def _plain_frequencies(
         arguments = {} if kind is None else {"layer_type": kind}
         inv_freq = ROPE_INIT_FUNCTIONS[rope_type](config, device="cpu", **arguments)[0].float()
     return tuple(inv_freq.tolist())
-
-
-_READ_LENGTHS = {"mamba": 2048, "mamba2": 2048, "falcon_mamba": 8192}
-"""Tokens of the texts that these were trained on, which their configurations do not say.
-
-Gu and Dao 2023, arXiv 2312.00752, section 4.2.1; Dao and Gu 2024, arXiv 2405.21060, section 9.2;
-Zuo et al. 2024, "Falcon Mamba: The First Competitive Attention-free 7B Language Model", arXiv
-2410.05355, section 3.1.
-"""
-
-
-def trained_length(config: PretrainedConfig) -> int:
-    """The length of text, in tokens, that the model was trained for.
-
-    Raises:
-        ModelError: The configuration does not give it.
-    """
-    names = ("max_position_embeddings", "max_seq_len", "seq_length")
-    length = next((at for name in names if (at := getattr(config, name, None)) is not None), None)
-    length = _READ_LENGTHS.get(config.model_type, length)
-    if not isinstance(length, int) or length < 1:
-        raise ModelError(f"{config.model_type}: the configuration gives no trained length")
-    return length
 
 
 def layer_specs(

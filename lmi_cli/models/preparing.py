@@ -19,9 +19,13 @@ from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
-from lmi_cli.models.families import native_window, plain_shape, trained_length
+from lmi_cli.models.families import native_window, plain_shape
+from lmi_cli.models.layer_facts import layers_of
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
+from lmi_cli.models.recurrent import attention_layers
+from lmi_cli.models.recurrent_small import state_bytes
 from lmi_cli.models.shape import shape_of
+from lmi_cli.models.trained_length import trained_length_of
 
 _SENTINEL = "\ue000answer\ue000"
 _LARGEST_ID = 2**22
@@ -54,20 +58,24 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
     """
     shape = shape_of(config)
     weights, blocks = count_weights(folder)
+    length = trained_length_of(config)
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return ModelFacts(
         family=config.model_type,
-        trained_length=trained_length(config),
-        native_windows=tuple(native_window(config, at) for at in range(shape.layers)),
+        trained_length=length.tokens,
+        native_windows=tuple(native_window(config, at) for at in attention_layers(config)),
         heads=shape.heads,
         kv_heads=shape.key_heads,
         head_dim=shape.head_size,
         hidden=shape.hidden,
         vocabulary=shape.vocabulary,
+        recurrent_bytes=state_bytes(config),
         dtype=dtype if dtype in DTYPE_BYTES else "float32",
         weights=weights,
         tied=bool(getattr(config, "tie_word_embeddings", False)),
         block_bytes=blocks,
+        length=length,
+        all_layers=layers_of(config, stored_tensors(folder)),
     )
 
 
