@@ -13,7 +13,8 @@ from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.methods import Method
 
-_RECURRENT = "recurrent."
+RECURRENT = "recurrent."
+"""Beginning of the names of what recurrent layers carry."""
 
 
 class StreamState:
@@ -173,7 +174,7 @@ class StreamState:
         }
         if self.last_hidden is not None:
             saved["last_hidden"] = self.last_hidden
-        saved |= {f"{_RECURRENT}{name}": tensor for name, tensor in self.recurrent.items()}
+        saved |= {f"{RECURRENT}{name}": tensor for name, tensor in self.recurrent.items()}
         return saved | {"position": torch.tensor(self.position)}
 
     def restore(self, tensors: Mapping[str, Tensor], devices: Sequence[torch.device]) -> None:
@@ -194,7 +195,7 @@ class StreamState:
         recurrent: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             layer, _, place = name.partition(".")
-            if name.startswith(_RECURRENT):
+            if name.startswith(RECURRENT):
                 recurrent[place] = tensor
             elif place:
                 by_layer[int(layer)][place] = tensor.to(devices[int(layer)])

@@ -115,6 +115,11 @@ class ModelFacts:
         return self.all_layers or tuple(LayerFacts(None, at) for at in self.native_windows)
 
     @property
+    def is_recurrent(self) -> bool:
+        """Whether some layers carry a state from token to token."""
+        return any(layer.recurrent for layer in self.all_layers)
+
+    @property
     def layers(self) -> list[LayerSpec]:
         """The attention layers, without their frequencies, counted among themselves."""
         return [
