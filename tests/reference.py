@@ -225,7 +225,10 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
 def growth(config: PretrainedConfig, count: int) -> Tensor:
     """The factor of Ministral 3 on the queries of ``count`` tokens, ``[count, 1]``."""
     rope = getattr(config, "rope_parameters", None) or {}
-    rate, every = rope.get("llama_4_scaling_beta", 0.0), rope.get("original_max_position_embeddings")
+    rate, every = (
+        rope.get("llama_4_scaling_beta", 0.0),
+        rope.get("original_max_position_embeddings"),
+    )
     turns = torch.arange(count) // (every or count)
     return (1 + rate * (1 + turns.double()).log())[:, None]
 
@@ -236,7 +239,10 @@ def _frequencies(model: PreTrainedModel, layer: int, window: int) -> Tensor | No
         return 1.0 / 10000.0 ** (torch.arange(0, config.rotary_dim, 2) / config.rotary_dim)
     if config.model_type == "smollm3" and not config.no_rope_layers[layer]:
         return None
-    if config.model_type in ("cohere2", "exaone4") and config.layer_types[layer] == "full_attention":
+    if (
+        config.model_type in ("cohere2", "exaone4")
+        and config.layer_types[layer] == "full_attention"
+    ):
         return None
     if config.model_type in ("gemma3_text", "olmo3"):
         return getattr(rotary, f"{config.layer_types[layer]}_inv_freq")

@@ -229,6 +229,7 @@ def planned_objects(known: "KnownModel", plan: "Plan") -> dict[str, Any]:
         "identity": files.identity,
         "family": facts.family,
         "trained_length": facts.trained_length,
+        "length": None if facts.length is None else asdict(facts.length),
         "dtype": dtype,
         "quantize": known.precision.quantize,
         "device_map": None,

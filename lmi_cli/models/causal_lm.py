@@ -19,10 +19,11 @@ from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.engine.language_model import Attention, LanguageModel, Losses
 from lmi_cli.errors import ModelError
 from lmi_cli.models import hook
-from lmi_cli.models.families import Family, family_of, layer_specs, trained_length
+from lmi_cli.models.families import Family, family_of, layer_specs
 from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.losses import by_vocabulary, losses_of
 from lmi_cli.models.shape import decoder_layers, shape_of
+from lmi_cli.models.trained_length import trained_length
 from lmi_cli.models.weights import require_finite
 from lmi_cli.native import onednn
 

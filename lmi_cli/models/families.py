@@ -23,6 +23,7 @@ from lmi_cli.models.adapters import BLOOM, FALCON, MPT, Adapter
 from lmi_cli.models.alibi import Slopes, bloom_slopes, falcon_slopes, mpt_slopes, no_slopes
 from lmi_cli.models.blueprint import Blueprint, LayerLayout
 from lmi_cli.models.shape import shape_of
+from lmi_cli.models.trained_length import trained_length
 from lmi_cli.native.linear import GATES
 
 
@@ -289,19 +290,6 @@ def _plain_frequencies(
         arguments = {} if kind is None else {"layer_type": kind}
         inv_freq = ROPE_INIT_FUNCTIONS[rope_type](config, device="cpu", **arguments)[0].float()
     return tuple(inv_freq.tolist())
-
-
-def trained_length(config: PretrainedConfig) -> int:
-    """The length of text, in tokens, that the model was trained for.
-
-    Raises:
-        ModelError: The configuration does not give it.
-    """
-    names = ("max_position_embeddings", "max_seq_len", "seq_length")
-    length = next((at for name in names if (at := getattr(config, name, None)) is not None), None)
-    if not isinstance(length, int) or length < 1:
-        raise ModelError(f"{config.model_type}: the configuration gives no trained length")
-    return length
 
 
 def layer_specs(

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lmi_cli.errors import ModelError
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
-from lmi_cli.models.families import FAMILIES, family_of, layer_specs, trained_length
+from lmi_cli.models.families import FAMILIES, family_of, layer_specs
 
 COUNT = 60
 
@@ -92,11 +92,3 @@ def test_learned_positions_are_refused(name: str) -> None:
 def test_other_families_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match="not supported"):
         family_of(AutoConfig.for_model(name))
-
-
-@pytest.mark.parametrize("length", [None, 0, "4096"])
-def test_a_configuration_without_a_length_is_refused(length: object) -> None:
-    config = tiny_model("llama").config
-    object.__setattr__(config, "max_position_embeddings", length)
-    with pytest.raises(ModelError, match="trained length"):
-        trained_length(config)
