@@ -63,6 +63,7 @@ def facts_of(folder: Path, config: PretrainedConfig, family: Family | None = Non
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return ModelFacts(
         family=config.model_type,
+        trained_length=length.tokens,
         native_windows=tuple(native_window(config, at) for at in range(shape.layers)),
         heads=shape.heads,
         kv_heads=shape.key_heads,
