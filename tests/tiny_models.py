@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lmi_cli.engine.engine import Engine
 from lmi_cli.methods.base import Method
@@ -58,6 +60,8 @@ _LONGROPE = {
 def _rope(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"model_type": "llama", "rope_parameters": parameters}
 
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_state_dict_hooks")
 
 _LAYER_TYPES = ["sliding_attention", "full_attention"] * 2
 _SLIDING = {"sliding_window": 12, "layer_types": _LAYER_TYPES[:2]}
@@ -181,6 +185,26 @@ def our_logits(
         state = engine.start(origin=origin)
         passes = [engine.forward(state, ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
         return lm.logits(torch.cat(passes))
+
+
+def trace(model: PreTrainedModel) -> dict[str, Any]:
+    """Everything in which a patched model could differ from an untouched one."""
+    return {
+        "functions": dict(ALL_ATTENTION_FUNCTIONS),
+        "own functions": dict(ALL_ATTENTION_FUNCTIONS._local_mapping),
+        "masks": dict(ALL_MASK_ATTENTION_FUNCTIONS),
+        "config": model.config.to_dict(),
+        "implementation": model.config._attn_implementation,
+        "config attributes": sorted(vars(model.config)),
+        "classes": {name: type(module) for name, module in model.named_modules()},
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "hooks": {
+            name: [len(getattr(module, kind)) for kind in _HOOKS]
+            for name, module in model.named_modules()
+        },
+        "forwards": {name: module.forward for name, module in model.named_modules()},
+        "buffers": {name: id(buffer) for name, buffer in model.named_buffers()},
+    }
 
 
 def precisely(model: PreTrainedModel) -> AbstractContextManager[Any]:

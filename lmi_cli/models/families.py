@@ -95,6 +95,7 @@ class Family:
             of cosines; None where it has them.
         slopes: Those of ALiBi, of the heads of a configuration.
         growth: How queries of a configuration grow with their position.
+        stock: The attention of transformers with which ours is compared.
         adapter: How attention modules call ours that do not look it up.
         layout: How its layers are put together; None where our own decoder cannot run them.
         embedding_scale: Factor on the embeddings of a configuration.
@@ -105,6 +106,7 @@ class Family:
     frequencies: Callable[[PretrainedConfig], Tensor | None] = _in_the_model
     slopes: Slopes = no_slopes
     growth: Callable[[PretrainedConfig], QueryGrowth | None] = _no_growth
+    stock: str = "eager"
     adapter: Adapter | None = None
     layout: LayerLayout | None = None
     embedding_scale: Callable[[PretrainedConfig], float] = _unscaled
@@ -136,7 +138,8 @@ FAMILIES: dict[str, Family] = {
     "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
     "ernie4_5": _PAIRS,
     "exaone4": Family(has_rotary=_sliding_layers_if_any),
-    "falcon": Family(has_rotary=_unless_alibi, slopes=falcon_slopes, adapter=FALCON),
+    # Its plain attention adds the biases of ALiBi twice.
+    "falcon": Family(has_rotary=_unless_alibi, slopes=falcon_slopes, stock="sdpa", adapter=FALCON),
     "gemma": Family(layout=_GEMMA, embedding_scale=_root_of_hidden),
     "gemma2": Family(layout=_GEMMA_2, embedding_scale=_root_of_hidden),
     "gemma3_text": Family(layout=_GEMMA_2, embedding_scale=_root_of_hidden),
@@ -170,6 +173,9 @@ FAMILIES: dict[str, Family] = {
     "stablelm": _HALVES,
     "starcoder2": _HALVES,
 }
+
+# Of a family without a row, what no short text shows: keys chosen by an index, chunks, growth.
+_SEEN_IN_LONG_TEXTS = ("index_topk", "index_topk_blocks", "attention_chunk_size", "floor_scale")
 
 _LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt", "gpt_neo"}
 
@@ -205,6 +211,12 @@ def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
     )
     if known or not rotary or config.is_encoder_decoder:
         return (family_of(config),)
+    for name in _SEEN_IN_LONG_TEXTS:
+        if getattr(config, name, None) is not None:
+            raise ModelError(
+                f"{config.model_type}: this family is not supported, as its attention depends on "
+                f"{name} in long texts only"
+            )
     listed = isinstance(getattr(config, "no_rope_layers", None), list)
     halves = Family(has_rotary=_listed_layers if listed else _all_layers)
     return halves, replace(halves, interleaved=True)
