@@ -75,10 +75,14 @@ class Lambda:
         native: int | None = None,
         layer: int = 0,
         folds: int = 1,
+        slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates.
 
-        ``folds`` heads after each other have the same keys and values.
+        ``folds`` heads after each other have the same keys and values. Of each head, ``slopes[h]``
+        is taken off a score for each token of distance, and ``sinks[h]`` is one more score, without
+        a value.
         """
         count = query.shape[1]
         own, ceiling = torch.arange(count), torch.full((count,), self.ceiling)
@@ -86,6 +90,8 @@ class Lambda:
         far = turn(query, ceiling) @ key.mT * scale
         if softcap is not None:
             true, far = softcap * (true / softcap).tanh(), softcap * (far / softcap).tanh()
+        i, j = torch.arange(count)[:, None], torch.arange(count)[None]
+        true, far = lowered(true, slopes, i - j), lowered(far, slopes, self.ceiling)
         near_mask, far_mask = self.masks(count, native)
         scores = torch.where(near_mask, true, torch.where(far_mask, far, -math.inf))
         middle = self.middle
@@ -94,15 +100,28 @@ class Lambda:
             stored = turn(query, torch.full((count,), middle.distance)) @ key.mT * scale
             if softcap is not None:
                 stored = softcap * (stored / softcap).tanh()
-            i, j = torch.arange(count)[:, None], torch.arange(count)[None]
+            stored = lowered(stored, slopes, middle.distance)
             seen = (i >= middle.document) & (j < middle.document)
             seen = seen & (j >= self.sinks) & (i - j >= self.window)
             stored = stored.masked_fill(~seen, -math.inf)
             order = stored.sort(dim=-1, descending=True, stable=True).indices
             rank = order.sort(-1).indices
             scores = torch.where(seen & (rank < middle.topk), stored, scores)
+        return weights_of(scores, sinks) @ value
+
+
+def lowered(scores: Tensor, slopes: Tensor | None, distance: Tensor | int) -> Tensor:
+    """ALiBi, of scores ``[H, n, n]`` at a distance, or at ``[n, n]`` of them."""
+    return scores if slopes is None else scores - slopes[:, None, None] * distance
+
+
+def weights_of(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax of scores ``[H, n, n]``, with one more of each head that has no value."""
+    if sinks is None:
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
-        return weights / weights.sum(-1, keepdim=True) @ value
+        return weights / weights.sum(-1, keepdim=True)
+    more = sinks[:, None, None].expand(-1, scores.shape[1], 1)
+    return torch.cat((scores, more), -1).softmax(-1)[..., :-1]
 
 
 def turning(frequencies: Tensor | None, neighbours: bool) -> Callable[[Tensor, Tensor], Tensor]:
@@ -142,6 +161,8 @@ class Reference(Protocol):
         native: int | None = None,
         layer: int = 0,
         folds: int = 1,
+        slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor: ...
 
 
