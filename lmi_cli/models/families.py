@@ -22,7 +22,7 @@ from lmi_cli.errors import ModelError
 from lmi_cli.models.adapters import BLOOM, FALCON, MPT, Adapter
 from lmi_cli.models.alibi import Slopes, bloom_slopes, falcon_slopes, mpt_slopes, no_slopes
 from lmi_cli.models.blueprint import Blueprint, LayerLayout
-from lmi_cli.models.recurrent import attention_layers, is_recurrent
+from lmi_cli.models.recurrent import ROTATED, attention_layers, is_recurrent
 from lmi_cli.models.shape import shape_of
 from lmi_cli.models.trained_length import trained_length
 from lmi_cli.native.linear import GATES
@@ -96,6 +96,7 @@ class Family:
             of cosines; None where it has them.
         slopes: Those of ALiBi, of the heads of a configuration.
         growth: How queries of a configuration grow with their position.
+        stock: The attention of transformers with which ours is compared.
         adapter: How attention modules call ours that do not look it up.
         layout: How its layers are put together; None where our own decoder cannot run them.
         embedding_scale: Factor on the embeddings of a configuration.
@@ -106,6 +107,7 @@ class Family:
     frequencies: Callable[[PretrainedConfig], Tensor | None] = _in_the_model
     slopes: Slopes = no_slopes
     growth: Callable[[PretrainedConfig], QueryGrowth | None] = _no_growth
+    stock: str = "eager"
     adapter: Adapter | None = None
     layout: LayerLayout | None = None
     embedding_scale: Callable[[PretrainedConfig], float] = _unscaled
@@ -137,7 +139,8 @@ FAMILIES: dict[str, Family] = {
     "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
     "ernie4_5": _PAIRS,
     "exaone4": Family(has_rotary=_sliding_layers_if_any),
-    "falcon": Family(has_rotary=_unless_alibi, slopes=falcon_slopes, adapter=FALCON),
+    # Its plain attention adds the biases of ALiBi twice.
+    "falcon": Family(has_rotary=_unless_alibi, slopes=falcon_slopes, stock="sdpa", adapter=FALCON),
     "gemma": Family(layout=_GEMMA, embedding_scale=_root_of_hidden),
     "gemma2": Family(layout=_GEMMA_2, embedding_scale=_root_of_hidden),
     "gemma3_text": Family(layout=_GEMMA_2, embedding_scale=_root_of_hidden),
@@ -172,35 +175,11 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": _HALVES,
 }
 
-
-def _if_rope(config: PretrainedConfig, layer: int) -> bool:
-    return str(config.position_embedding_type) == "rope"
-
-
-def _if_mem_rope(config: PretrainedConfig, layer: int) -> bool:
-    return bool(config.use_mem_rope)
-
-
-def _if_parameters(config: PretrainedConfig, layer: int) -> bool:
-    return bool(config.rope_parameters)
-
-
-RECURRENT: dict[str, Family] = {
-    "bamba": _HALVES,
-    "falcon_h1": _HALVES,
-    "falcon_mamba": Family(has_rotary=_no_layer),
-    "granitemoehybrid": Family(has_rotary=_if_rope),
-    "jamba": Family(has_rotary=_no_layer),
-    "lfm2": _HALVES,
-    "mamba": Family(has_rotary=_no_layer),
-    "mamba2": Family(has_rotary=_no_layer),
-    "nemotron_h": Family(has_rotary=_no_layer),
-    "olmo_hybrid": Family(has_rotary=_if_parameters),
-    "qwen3_next": _HALVES,
-    "rwkv": Family(has_rotary=_no_layer),
-    "zamba2": Family(has_rotary=_if_mem_rope),
-}
+RECURRENT = {name: Family(has_rotary=rotated) for name, rotated in ROTATED.items()}
 """Families with recurrent layers; see :mod:`lmi_cli.models.recurrent`."""
+
+# Of a family without a row, what no short text shows: keys chosen by an index, chunks, growth.
+_SEEN_IN_LONG_TEXTS = ("index_topk", "index_topk_blocks", "attention_chunk_size", "floor_scale")
 
 _LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt", "gpt_neo"}
 
@@ -237,6 +216,12 @@ def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
     )
     if known or not rotary or config.is_encoder_decoder:
         return (family_of(config),)
+    for name in _SEEN_IN_LONG_TEXTS:
+        if getattr(config, name, None) is not None:
+            raise ModelError(
+                f"{config.model_type}: this family is not supported, as its attention depends on "
+                f"{name} in long texts only"
+            )
     listed = isinstance(getattr(config, "no_rope_layers", None), list)
     halves = Family(has_rotary=_listed_layers if listed else _all_layers)
     return halves, replace(halves, interleaved=True)

@@ -23,22 +23,22 @@ def layers_of(
         family: What is known of its family; None for what the table says.
     """
     family = family or family_of(config)
+    falls = family.slopes(config) is not None
     with_sinks = {int(found[1]) for name in tensors if (found := _SINKS.search(name))}
     attending, recurrent = set(attention_layers(config)), set(recurrent_layers(config))
-    positions = "none" if family.slopes(config) is None else "alibi"
     layers = []
     for layer in range(config.num_hidden_layers):
         carries = layer in recurrent or config.model_type == RWKV
         if layer in attending:
-            rotated = family.has_rotary(config, layer)
-            layers.append(
-                LayerFacts(
-                    positions="rope" if rotated else positions,
-                    window=native_window(config, layer),
-                    sinks=layer in with_sinks,
-                    recurrent=carries,
-                )
-            )
+            positions = _positions(family.has_rotary(config, layer), falls)
+            window, sinks = native_window(config, layer), layer in with_sinks
+            layers.append(LayerFacts(positions, window, sinks, recurrent=carries))
         else:
             layers.append(LayerFacts(None, recurrent=carries, passive=not carries))
     return tuple(layers)
+
+
+def _positions(rotary: bool, falls: bool) -> str:
+    if rotary:
+        return "rope"
+    return "alibi" if falls else "none"

@@ -19,7 +19,7 @@ from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
-from lmi_cli.models.families import native_window, plain_shape
+from lmi_cli.models.families import Family, native_window, plain_shape
 from lmi_cli.models.layer_facts import layers_of
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
 from lmi_cli.models.recurrent import attention_layers
@@ -42,16 +42,19 @@ def prepare(folder: Path) -> Prepared:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a file makes transformers raise
         raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
-    selfcheck.check(config)
-    return Prepared(facts_of(folder, config), prepare_tokenizer(folder), _blueprint(folder, config))
+    family = selfcheck.check(config)
+    return Prepared(
+        facts_of(folder, config, family), prepare_tokenizer(folder), _blueprint(folder, config)
+    )
 
 
-def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
+def facts_of(folder: Path, config: PretrainedConfig, family: Family | None = None) -> ModelFacts:
     """The shape of the model in a checked folder.
 
     Args:
         folder: Holds the weights, of which only the headers are read.
-        config: A configuration of a supported family, including the defaults of that family.
+        config: Its configuration, including the defaults of its family.
+        family: What is known of its family; None for what the table says.
 
     Raises:
         ModelError: The configuration gives no trained length.
@@ -75,7 +78,7 @@ def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
         tied=bool(getattr(config, "tie_word_embeddings", False)),
         block_bytes=blocks,
         length=length,
-        all_layers=layers_of(config, stored_tensors(folder)),
+        all_layers=layers_of(config, stored_tensors(folder), family),
     )
 
 

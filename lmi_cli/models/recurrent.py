@@ -13,7 +13,7 @@ and its step for one token, which rounds a float64 state to float32.
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -29,6 +29,44 @@ from lmi_cli.models.scan import selective_scan
 
 RWKV = "rwkv"
 """The family whose state is a list of five tensors, where others have a cache of transformers."""
+
+
+def _everywhere(config: PretrainedConfig, layer: int) -> bool:
+    return True
+
+
+def _nowhere(config: PretrainedConfig, layer: int) -> bool:
+    return False
+
+
+def _if_rope(config: PretrainedConfig, layer: int) -> bool:
+    return str(config.position_embedding_type) == "rope"
+
+
+def _if_mem_rope(config: PretrainedConfig, layer: int) -> bool:
+    return bool(config.use_mem_rope)
+
+
+def _if_theta(config: PretrainedConfig, layer: int) -> bool:
+    return (config.rope_parameters or {}).get("rope_theta") is not None
+
+
+ROTATED: dict[str, Callable[[PretrainedConfig, int], bool]] = {
+    "bamba": _everywhere,
+    "falcon_h1": _everywhere,
+    "falcon_mamba": _nowhere,
+    "granitemoehybrid": _if_rope,
+    "jamba": _nowhere,
+    "lfm2": _everywhere,
+    "mamba": _nowhere,
+    "mamba2": _nowhere,
+    "nemotron_h": _nowhere,
+    "olmo_hybrid": _if_theta,
+    "qwen3_next": _everywhere,
+    "rwkv": _nowhere,
+    "zamba2": _if_mem_rope,
+}
+"""The supported families, and whether an attention layer of a configuration is rotated."""
 
 _RWKV_STATE = ("feed_forward", "attention", "numerator", "denominator", "maximum")
 _RWKV_LEAST = -1e30

@@ -221,7 +221,7 @@ def _small_model(config: PretrainedConfig, family: Family) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             shrink(config, family),
             dtype=torch.float64,
-            attn_implementation="eager",
+            attn_implementation=family.stock,
             experts_implementation="eager",  # others have no float64
             trust_remote_code=False,
         )
