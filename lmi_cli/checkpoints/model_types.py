@@ -126,7 +126,7 @@ def _fault(name: str, config: Mapping[str, Any], tables: _Tables) -> tuple[str, 
         return f"{name} is no language model", _READABLE
     return (
         f"the model type {name[:80]!r} is not known to transformers {version('transformers')}",
-        "a newer version may know it: pip install --upgrade transformers",
+        "a newer version may know it: pip install -U transformers",
     )
 
 

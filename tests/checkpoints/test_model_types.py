@@ -73,7 +73,7 @@ def test_what_the_user_can_do(tmp_path: Path) -> None:
     text = {"model_type": "qwen3", "hidden_size": 64}
     error = refusal(only_config(tmp_path, model_type="llama", text_config=text))
     assert "more than text" in error.message and ".gguf" in str(error.hint)
-    assert "upgrade transformers" in str(refusal(only_config(tmp_path, model_type="new")).hint)
+    assert "install -U transformers" in str(refusal(only_config(tmp_path, model_type="new")).hint)
     flagged = only_config(tmp_path, model_type="llama", is_encoder_decoder=True)
     assert "encoder-decoder" in refusal(flagged).message
     reward = ["LlamaForSequenceClassification"]
