@@ -40,8 +40,8 @@ _CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuest
 
 _READABLE = "lmi reads decoder-only language models; docs/models.md lists the families"
 _TEXT_PART = (
-    "use a model of text alone, or a GGUF file of this one (ORG/NAME:FILE.gguf), which holds only "
-    "its text part"
+    "use a model of text alone, or a GGUF file of this one (ORG/NAME:FILE.gguf), which usually has "
+    "the text part alone"
 )
 
 
@@ -113,8 +113,14 @@ def _fault(name: str, config: Mapping[str, Any], tables: _Tables) -> tuple[str, 
         return _encoder_decoder(name)
     if is_in(_MASKED):
         return f"{name} is an encoder, which does not write text", _READABLE
-    if is_in(*_OF_SEVERAL_INPUTS) or config.get("text_config") is not None:
-        return f"{name} reads more than text (images or sound), which lmi does not", _TEXT_PART
+    text = config.get("text_config")
+    if is_in(*_OF_SEVERAL_INPUTS) or text is not None:
+        part = text.get("model_type") if isinstance(text, Mapping) else None
+        named = f" ({part[:80]})" if isinstance(part, str) else ""
+        reason = (
+            f"{name} reads images or sound besides text; lmi does not take its text part{named}"
+        )
+        return f"{reason} out of it", _TEXT_PART
     if is_in(_SOUND):
         return f"{name} writes sound, not text", _READABLE
     if is_in(_CAUSAL):
