@@ -31,6 +31,12 @@ ADDED_POSITIONS = frozenset(("ctrl", "xglm"))
 OWN_ATTENTION = frozenset(("cpmant", "gpt_neox_japanese", "reformer", "xlm", "xlnet"))
 """Decoders whose attention is neither looked up by transformers nor known to lmi."""
 
+TEXT_PARTS = {"gemma3": ("gemma3_text",), "mistral3": ("mistral", "ministral3")}
+"""Models of images and text whose text part is a model of its own, by its possible types.
+
+Their text is read causally, with the same attention as that of the text model.
+"""
+
 _CAUSAL, _MASKED = "FOR_CAUSAL_LM", "FOR_MASKED_LM"
 _ENCODER_DECODERS = ("FOR_SEQ_TO_SEQ_CAUSAL_LM", "FOR_SPEECH_SEQ_2_SEQ")
 _OF_SEVERAL_INPUTS = ("FOR_IMAGE_TEXT_TO_TEXT", "FOR_MULTIMODAL_LM")
@@ -89,6 +95,16 @@ def has_class(config: Mapping[str, Any]) -> bool:
     )
 
 
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The configuration of the text part of a model that reads images as well.
+
+    None if it is no such model, or if its text part is no model alone.
+    """
+    text = config.get("text_config")
+    parts = TEXT_PARTS.get(str(config.get("model_type")), ())
+    return text if isinstance(text, Mapping) and text.get("model_type") in parts else None
+
+
 def _own_fault(name: str, config: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with a type by the lists of this module, and what to do."""
     rotary = "use a model with rotary positions or ALiBi"
@@ -114,7 +130,7 @@ def _fault(name: str, config: Mapping[str, Any], tables: _Tables) -> tuple[str, 
     if is_in(_MASKED):
         return f"{name} is an encoder, which does not write text", _READABLE
     text = config.get("text_config")
-    if is_in(*_OF_SEVERAL_INPUTS) or text is not None:
+    if (is_in(*_OF_SEVERAL_INPUTS) or text is not None) and text_part(config) is None:
         part = text.get("model_type") if isinstance(text, Mapping) else None
         named = f" ({part[:80]})" if isinstance(part, str) else ""
         reason = (
@@ -123,7 +139,7 @@ def _fault(name: str, config: Mapping[str, Any], tables: _Tables) -> tuple[str, 
         return f"{reason} out of it", _TEXT_PART
     if is_in(_SOUND):
         return f"{name} writes sound, not text", _READABLE
-    if is_in(_CAUSAL):
+    if is_in(_CAUSAL, *_OF_SEVERAL_INPUTS):
         heads = config.get("architectures")
         if isinstance(heads, list) and heads and str(heads[0]).endswith(_CLASSIFIERS):
             return f"{str(heads[0])[:80]} sorts texts into classes and does not write", _READABLE

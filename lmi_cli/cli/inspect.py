@@ -10,7 +10,7 @@ from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.choices import method_choice, placement_of
 from lmi_cli.cli.console import Output, columns, mebibytes, one_line, require_writable
 from lmi_cli.cli.dry_run import cache_text, dry_run, method_text, planned_objects
-from lmi_cli.cli.layers import drawn_layers, layer_lines, layer_objects
+from lmi_cli.cli.layers import layer_lines, layer_objects
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
 from lmi_cli.cli.rows import csv_option, jsonl_option, write_row_files
 from lmi_cli.cli.session import Session, piped_source, state_file
@@ -72,6 +72,7 @@ def _inspect_model(name: str, request: Request) -> None:
     sink = Output(request.output)
     with Session(request) as session:
         known = _gguf(name, session) if name.endswith(".gguf") else session.known_model(name)
+    from lmi_cli.tasks.layers import drawn_layers
     from lmi_cli.tasks.plan import plan_long_text
 
     plan = plan_long_text(known, choice, request.chunk or CHUNK)

@@ -2,57 +2,22 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from string import digits
 from typing import TYPE_CHECKING, Any
 
-from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.attention.segment import Blocks, First, Recent, Surprising, Track
-from lmi_cli.methods.base import Method
-
 if TYPE_CHECKING:
-    from lmi_cli.models.facts import LayerFacts, ModelFacts
+    from lmi_cli.tasks.layers import DrawnLayer
 
 _POSITIONS = {"rope": "rope", "alibi": "ALiBi", "none": "no positions"}
 _LONGEST_PATTERN = 16
 _GROUP = 8
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnLayer:
-    """A layer under a method; two are of one kind if they are equal.
-
-    Attributes:
-        facts: What it is.
-        tracks: What its cache keeps; empty for a layer without attention.
-        untouched: Whether the method leaves it the window that it was trained with, and no more.
-    """
-
-    facts: "LayerFacts"
-    tracks: tuple[Track, ...]
-    untouched: bool
-
-
-def drawn_layers(facts: "ModelFacts", method: Method) -> list[DrawnLayer]:
-    """All layers of a model in order, under a method."""
-    attending = iter(facts.layers)
-    return [
-        _drawn(layer, next(attending), method) if layer.attends else DrawnLayer(layer, (), True)
-        for layer in facts.every_layer
-    ]
-
-
-def _drawn(facts: "LayerFacts", spec: LayerSpec, method: Method) -> DrawnLayer:
-    tracks = method.tracks(spec)
-    kept = [track.retention for track in tracks]
-    return DrawnLayer(facts, tracks, facts.window is not None and kept == [Recent(facts.window)])
-
-
-def layer_lines(layers: Sequence[DrawnLayer], method: str, width: int) -> list[str]:
+def layer_lines(layers: Sequence["DrawnLayer"], method: str, width: int) -> list[str]:
     """The drawing, if there are several kinds of layers, and its legend.
 
     Args:
-        layers: What :func:`drawn_layers` returned, at least one.
+        layers: What :func:`lmi_cli.tasks.layers.drawn_layers` returned, at least one.
         method: Name of the method.
         width: Columns of a line, at least 20.
     """
@@ -71,27 +36,12 @@ def layer_lines(layers: Sequence[DrawnLayer], method: str, width: int) -> list[s
     return lines
 
 
-def layer_objects(layers: Sequence[DrawnLayer]) -> list[dict[str, Any]]:
+def layer_objects(layers: Sequence["DrawnLayer"]) -> list[dict[str, Any]]:
     """The same for ``--json``."""
-    return [
-        {
-            "index": index,
-            "attention": layer.facts.attends,
-            "positions": layer.facts.positions,
-            "native_window": layer.facts.window,
-            "learned_sinks": layer.facts.sinks,
-            "recurrent": layer.facts.recurrent,
-            "as_trained": layer.untouched,
-            "keeps": [
-                {"track": track.name, "tokens": _tokens(track), "key_heads": track.heads}
-                for track in layer.tracks
-            ],
-        }
-        for index, layer in enumerate(layers)
-    ]
+    return [{"index": index, **layer.described()} for index, layer in enumerate(layers)]
 
 
-def _letters(layers: Sequence[DrawnLayer]) -> dict[DrawnLayer, str]:
+def _letters(layers: Sequence["DrawnLayer"]) -> dict["DrawnLayer", str]:
     """A character for each kind of layer, in order of appearance."""
     letters: dict[DrawnLayer, str] = {}
     for layer in dict.fromkeys(layers):
@@ -141,7 +91,7 @@ def _period(characters: Sequence[str]) -> int | None:
     return None
 
 
-def _described(layer: DrawnLayer, method: str) -> str:
+def _described(layer: "DrawnLayer", method: str) -> str:
     """What a layer is, and what the method does there."""
     facts = layer.facts
     if not facts.attends:
@@ -156,27 +106,4 @@ def _described(layer: DrawnLayer, method: str) -> str:
         return f"{', '.join(parts)}: keeps its own window of {facts.window:,}"
     if facts.window is not None:
         parts.append(f"own window of {facts.window:,}")
-    return f"{', '.join(parts)}: {method}, {' + '.join(map(_kept_text, layer.tracks))}"
-
-
-def _tokens(track: Track) -> int | None:
-    """Tokens that a track keeps; None if they grow with the text."""
-    return None if isinstance(track.retention, Blocks) else track.retention.tokens
-
-
-def _kept_text(track: Track) -> str:
-    kept = track.retention
-    match kept:
-        case First():
-            text = f"{kept.tokens:,} starting tokens"
-        case Recent(tokens=None):
-            text = "every token"
-        case Recent():
-            text = f"window {kept.tokens:,}"
-        case Surprising():
-            text = f"{kept.tokens:,} unlikely tokens, window {kept.recent:,}"
-        case Blocks():
-            text = "blocks of every token"
-    if track.heads is None:
-        return text
-    return f"{text} in {len(track.heads)} key {'head' if len(track.heads) == 1 else 'heads'}"
+    return f"{', '.join(parts)}: {method}, {' + '.join(kept.text for kept in layer.kept)}"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from lmi_cli.cli.layers import drawn_layers, layer_lines, layer_objects
+from lmi_cli.cli.layers import layer_lines, layer_objects
 from lmi_cli.methods import METHODS, Method, MethodChoice
 from lmi_cli.models.facts import LayerFacts, ModelFacts
+from lmi_cli.tasks.layers import drawn_layers
 
 ROPE, NONE, ALIBI = LayerFacts(), LayerFacts("none"), LayerFacts("alibi")
 OWN = LayerFacts("rope", 512)

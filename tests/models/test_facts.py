@@ -12,8 +12,9 @@ from lmi_cli.checkpoints import resolve
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError
 from lmi_cli.models import families
-from lmi_cli.models.facts import facts_of_gguf, names_model
+from lmi_cli.models.facts import LayerFacts, facts_of_gguf, names_model
 from lmi_cli.models.known import known_gguf, known_model
+from lmi_cli.models.layer_facts import layers_of
 from lmi_cli.models.preparing import facts_of
 
 
@@ -71,3 +72,16 @@ def test_what_names_a_model(tmp_path: Path) -> None:
     assert names_model(str(save_model(tmp_path / "m")))
     for other in (str(tmp_path), str(tmp_path / "no.gguf"), "-", "", "a\0b", "x" * 5000):
         assert not names_model(other)
+
+
+def test_what_each_layer_is() -> None:
+    def described(name: str, *tensors: str) -> list[LayerFacts]:
+        return list(layers_of(tiny_model(name).config, tensors))
+
+    assert described("mpt") == [LayerFacts("alibi")] * 2
+    assert described("smollm3") == [LayerFacts("rope"), LayerFacts("none")]
+    assert described("mistral-sliding") == [LayerFacts("rope", 12)] * 2
+    sinks = [f"model.layers.{layer}.self_attn.sinks" for layer in range(2)]
+    assert [layer.sinks for layer in described("gpt_oss", *sinks)] == [True, True]
+    assert [layer.sinks for layer in described("llama", sinks[1])] == [False, True]
+    assert all(layer.recurrent and layer.attends for layer in described("falcon_h1"))
