@@ -138,11 +138,13 @@ def tiny_model(name: str, dtype: torch.dtype = torch.float64, **changes: Any) ->
     config = AutoConfig.for_model(kind, **values)
     # Capped scores, and what is joined to them, stock attention can only do in its plain form.
     plain = kind in ("bloom", "gemma2", "gpt_oss", "mpt")
-    model = AutoModelForCausalLM.from_config(
-        config,
-        attn_implementation="eager" if plain else "sdpa",
-        experts_implementation="eager",  # others have no float64
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(
+            config,
+            attn_implementation="eager" if plain else "sdpa",
+            experts_implementation="eager",  # others have no float64
+        )
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
