@@ -233,11 +233,12 @@ def planned_objects(known: "KnownModel", plan: "Plan") -> dict[str, Any]:
         "dtype": dtype,
         "quantize": known.precision.quantize,
         "device_map": None,
-        "layers": len(facts.layers),
+        "layers": len(facts.every_layer),
         "native_windows": list(facts.native_windows),
         "vocabulary": facts.vocabulary,
         "weights": facts.weights,
         "cache_bytes_per_token": len(facts.layers) * facts.layer_bytes_per_token(dtype),
+        "recurrent_bytes": facts.recurrent_bytes,
     }
     method = named_parameters(plan.reported_method)
     method |= {"bound_tokens": plan.bound_tokens, "form": plan.form}

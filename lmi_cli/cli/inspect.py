@@ -103,12 +103,14 @@ def _lines(known: "KnownModel", plan: "Plan") -> dict[str, str]:
     facts, dtype = known.facts, plan.precision.dtype
     length = facts.length or TrainedLength(facts.trained_length)
     per_token = len(facts.layers) * facts.layer_bytes_per_token(dtype)
+    state = {"state": f"{facts.recurrent_bytes:,} bytes in recurrent layers (float32)"}
     return {
         "model": one_line(known.files.id),
         "family": f"{facts.family}, {len(facts.every_layer)} layers",
         "trained length": str(length),
         "window": method_text(named_parameters(plan.method)) + " beyond the trained length",
         "cache": f"{per_token:,} bytes/token, {cache_text(plan)} ({dtype})",
+        **(state if facts.recurrent_bytes else {}),
         "weights": f"{facts.weights:,}, {mebibytes(plan.weights_bytes)} ({plan.precision.name})",
         "stored as": f"blocks and {facts.dtype}" if facts.block_bytes else facts.dtype,
         "vocabulary": f"{facts.vocabulary:,} tokens",

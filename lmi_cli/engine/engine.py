@@ -185,7 +185,7 @@ class Engine:
             most = torch.finfo(torch.float32).max
             state.weigh(torch.from_numpy(np.nan_to_num(nll, nan=most)))
             state.last_hidden = hidden[0, -1].clone()
-        state.end_pass(len(ids))
+        state.end_pass(len(ids), attention.recurrent)
         return _Pass(ids, hidden[0], nll)
 
     def _room(self, state: StreamState, count: int) -> int:

@@ -55,6 +55,7 @@ class ForwardPass(Attention):
         self._layers = layers
         self._observe = observe
         self.position = state.position
+        self.recurrent = state.recurrent
         self._last = state.position + count - 1
         self._positions = torch.arange(state.position, state.position + count)
         self._rotations: dict[

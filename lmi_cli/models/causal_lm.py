@@ -18,7 +18,7 @@ from lmi_cli.checkpoints.tensors import StoredTensor, stored_tensors, wrong_shap
 from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.engine.language_model import Attention, LanguageModel, Losses
 from lmi_cli.errors import ModelError
-from lmi_cli.models import hook
+from lmi_cli.models import hook, recurrent
 from lmi_cli.models.families import Family, family_of, layer_specs
 from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.losses import by_vocabulary, losses_of
@@ -51,6 +51,8 @@ class CausalLM(LanguageModel):
         self.vocab_size = len(embedding)
         self.device = embedding.device  # where token ids go
         self.dtype = model.dtype
+        self.is_recurrent = recurrent.is_recurrent(config)
+        self._attending = recurrent.attention_layers(config)
         shape = shape_of(config)
         self.attention_heads = (shape.heads, shape.key_heads)
         self.head_size = shape.head_size
@@ -59,11 +61,17 @@ class CausalLM(LanguageModel):
         self._arguments = {} if family.adapter is None else family.adapter.arguments
         self._layers_name, _ = decoder_layers(model)
         self._output = OutputHead(model)
+        self._devices = {at: self._device_of(at) for at in recurrent.recurrent_layers(config)}
+        self._closed = False
         self._open = ExitStack()
-        self._open.enter_context(hook.installed(model, family.adapter))
+        if self._attending:
+            self._open.enter_context(hook.installed(model, family.adapter))
+        if self.is_recurrent:
+            self._open.enter_context(recurrent.installed(model))
 
     def close(self) -> None:
         """Give the model its own attention back."""
+        self._closed = True
         self._open.close()
 
     @contextmanager
@@ -81,7 +89,11 @@ class CausalLM(LanguageModel):
             self._open.enter_context(hook.installed(self.model, self._family.adapter))
 
     def layer_device(self, index: int) -> torch.device:
-        """The device on which a layer runs."""
+        """The device on which an attention layer runs."""
+        return self._device_of(self._attending[index])
+
+    def _device_of(self, index: int) -> torch.device:
+        """The device on which a layer runs, counted among all layers."""
         layer: Any = getattr(self.model.base_model, self._layers_name)[index]
         placed = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
         return torch.device(next(layer.parameters()).device if placed is None else placed)
@@ -124,20 +136,19 @@ class CausalLM(LanguageModel):
         Raises:
             RuntimeError: This object is closed; the model's own attention would see no positions.
         """
-        if self.config._attn_implementation != hook.IMPLEMENTATION:
+        if self._closed:
             raise RuntimeError("this model has been closed")
         device = self.device
         ids = ids.to("cpu" if device.type == "meta" else device)
         with (
+            self._carried(attention) as arguments,
             onednn.linear_layers(ids.numel(), ids.device),
             self._only(depth),
-            hook.passing(attention),
         ):
+            if self._attending:
+                arguments["position_ids"] = torch.zeros_like(ids)
             output = self.model.base_model(
-                input_ids=ids,
-                position_ids=torch.zeros_like(ids),
-                use_cache=False,
-                **self._arguments,
+                input_ids=ids, use_cache=False, **arguments, **self._arguments
             )
         hidden: Tensor = output.last_hidden_state
         return hidden
@@ -155,12 +166,28 @@ class CausalLM(LanguageModel):
         return self._output.rows(first, stop)
 
     @contextmanager
+    def _carried(self, attention: Attention) -> Iterator[dict[str, Any]]:
+        """Let the layers of one pass attend and carry; yields arguments of the model."""
+        if not self.is_recurrent:
+            with hook.passing(attention):
+                yield {}
+            return
+        places = {layer: place for place, layer in enumerate(self._attending)}
+        with (
+            recurrent.carried(self.model, attention, places, self._devices) as (more, numbered),
+            hook.passing(numbered),
+        ):
+            yield more
+
+    @contextmanager
     def _only(self, depth: int | None) -> Iterator[None]:
-        """Leave the model its first ``depth`` layers for a while; None leaves it all of them."""
+        """Leave the model its layers up to attention layer number ``depth``; None leaves all."""
+        if depth is None:
+            yield
+            return
         base: Any = self.model.base_model
         layers = getattr(base, self._layers_name)
-        if depth is not None:
-            setattr(base, self._layers_name, layers[:depth])
+        setattr(base, self._layers_name, layers[: self._attending[depth - 1] + 1])
         try:
             yield
         finally:

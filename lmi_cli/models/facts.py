@@ -38,17 +38,19 @@ class LayerFacts:
         window: Its own sliding window in tokens; None if it sees everything.
         sinks: Whether its softmax has a learned sink in each head.
         recurrent: Whether it carries a state of constant size from token to token.
+        passive: Whether it has neither attention nor a state, as a layer that is an MLP alone.
     """
 
     positions: str | None = "rope"
     window: int | None = None
     sinks: bool = False
     recurrent: bool = False
+    passive: bool = False
 
     @property
     def attends(self) -> bool:
         """Whether the layer has attention."""
-        return self.positions is not None or not self.recurrent
+        return self.positions is not None or not (self.recurrent or self.passive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class ModelFacts:
     Attributes:
         family: Model type, such as 'llama'.
         trained_length: Tokens.
-        native_windows: By layer, its own sliding window in tokens; None for one that sees all.
+        native_windows: By attention layer, its own sliding window in tokens; None for one that sees
+            all.
         heads: Query heads of a layer.
         kv_heads: Key and value heads of a layer.
         head_dim: Components of a key.
@@ -71,6 +74,8 @@ class ModelFacts:
             there are none.
         length: The trained length, and where it comes from; None for what is only a length.
         all_layers: See :attr:`every_layer`; empty where only the header of a GGUF file was read.
+        recurrent_bytes: Bytes that all recurrent layers carry from token to token, in float32; 0
+            for a model without such layers.
     """
 
     family: str
@@ -87,6 +92,7 @@ class ModelFacts:
     block_bytes: int = 0
     length: TrainedLength | None = None
     all_layers: tuple[LayerFacts, ...] = ()
+    recurrent_bytes: int = 0
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -109,8 +115,13 @@ class ModelFacts:
         return self.all_layers or tuple(LayerFacts(None, at) for at in self.native_windows)
 
     @property
+    def is_recurrent(self) -> bool:
+        """Whether some layers carry a state from token to token."""
+        return any(layer.recurrent for layer in self.all_layers)
+
+    @property
     def layers(self) -> list[LayerSpec]:
-        """The attention layers, without their frequencies."""
+        """The attention layers, without their frequencies, counted among themselves."""
         return [
             LayerSpec(index, None, window, self.kv_heads)
             for index, window in enumerate(self.native_windows)

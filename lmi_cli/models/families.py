@@ -18,10 +18,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from lmi_cli.attention.growth import QueryGrowth
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
+from lmi_cli.checkpoints.model_types import LEARNED_POSITIONS
 from lmi_cli.errors import ModelError
 from lmi_cli.models.adapters import BLOOM, FALCON, MPT, Adapter
 from lmi_cli.models.alibi import Slopes, bloom_slopes, falcon_slopes, mpt_slopes, no_slopes
 from lmi_cli.models.blueprint import Blueprint, LayerLayout
+from lmi_cli.models.recurrent import ROTATED, attention_layers, is_recurrent
 from lmi_cli.models.shape import shape_of
 from lmi_cli.models.trained_length import trained_length
 from lmi_cli.native.linear import GATES
@@ -177,10 +179,11 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": _HALVES,
 }
 
+RECURRENT = {name: Family(has_rotary=rotated) for name, rotated in ROTATED.items()}
+"""Families with recurrent layers; see :mod:`lmi_cli.models.recurrent`."""
+
 # Of a family without a row, what no short text shows: keys chosen by an index, chunks, growth.
 _SEEN_IN_LONG_TEXTS = ("index_topk", "index_topk_blocks", "attention_chunk_size", "floor_scale")
-
-_LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt", "gpt_neo"}
 
 
 def family_of(config: PretrainedConfig) -> Family:
@@ -189,14 +192,14 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises:
         ModelError: It has no row; the hint lists those that have one.
     """
-    name = config.model_type
-    if name in FAMILIES:
-        return FAMILIES[name]
-    if name in _LEARNED_POSITIONS:
+    name, families = config.model_type, FAMILIES | RECURRENT
+    if name in families:
+        return families[name]
+    if name in LEARNED_POSITIONS:
         reason = "learned absolute positions end at the trained length; use a rotary model"
     else:
         reason = "this family is not supported"
-    raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(FAMILIES)))
+    raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(families)))
 
 
 def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
@@ -208,7 +211,8 @@ def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
     Raises:
         ModelError: It can be nothing that is supported.
     """
-    known = config.model_type in FAMILIES or config.model_type in _LEARNED_POSITIONS
+    named = config.model_type in FAMILIES or config.model_type in LEARNED_POSITIONS
+    known = named or is_recurrent(config)
     rotary = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and bool(
         getattr(config, "rope_parameters", None)
     )
@@ -324,7 +328,7 @@ def layer_specs(
     growth = family.growth(config)
     sets: dict[str | None, Rotary] = {}
     specs: list[LayerSpec] = []
-    for layer in range(shape.layers):
+    for index, layer in enumerate(attention_layers(config)):
         rotary = None
         if family.has_rotary(config, layer):
             kind = None if table is not None else _frequency_set(model, layer)
@@ -333,7 +337,7 @@ def layer_specs(
                 sets[kind] = Rotary(frequencies, family.interleaved)
             rotary = sets[kind]
         window = native_window(config, layer)
-        specs.append(LayerSpec(layer, rotary, window, shape.key_heads, slopes, growth))
+        specs.append(LayerSpec(index, rotary, window, shape.key_heads, slopes, growth))
     return specs
 
 

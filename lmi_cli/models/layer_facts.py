@@ -7,6 +7,7 @@ from transformers import PretrainedConfig
 
 from lmi_cli.models.facts import LayerFacts
 from lmi_cli.models.families import Family, family_of, native_window
+from lmi_cli.models.recurrent import RWKV, attention_layers, recurrent_layers
 
 _SINKS = re.compile(r"\.(\d+)\.(?:\w+\.)?(?:sinks|attention_sink_bias)$")
 
@@ -24,14 +25,17 @@ def layers_of(
     family = family or family_of(config)
     falls = family.slopes(config) is not None
     with_sinks = {int(found[1]) for name in tensors if (found := _SINKS.search(name))}
-    return tuple(
-        LayerFacts(
-            positions=_positions(family.has_rotary(config, layer), falls),
-            window=native_window(config, layer),
-            sinks=layer in with_sinks,
-        )
-        for layer in range(config.num_hidden_layers)
-    )
+    attending, recurrent = set(attention_layers(config)), set(recurrent_layers(config))
+    layers = []
+    for layer in range(config.num_hidden_layers):
+        carries = layer in recurrent or config.model_type == RWKV
+        if layer in attending:
+            positions = _positions(family.has_rotary(config, layer), falls)
+            window, sinks = native_window(config, layer), layer in with_sinks
+            layers.append(LayerFacts(positions, window, sinks, recurrent=carries))
+        else:
+            layers.append(LayerFacts(None, recurrent=carries, passive=not carries))
+    return tuple(layers)
 
 
 def _positions(rotary: bool, falls: bool) -> str:

@@ -23,6 +23,8 @@ from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
 from lmi_cli.models.families import Family, native_window, plain_shape
 from lmi_cli.models.layer_facts import layers_of
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
+from lmi_cli.models.recurrent import attention_layers
+from lmi_cli.models.recurrent_small import state_bytes
 from lmi_cli.models.shape import shape_of
 from lmi_cli.models.trained_length import trained_length_of
 
@@ -66,12 +68,13 @@ def facts_of(folder: Path, config: PretrainedConfig, family: Family | None = Non
     return ModelFacts(
         family=config.model_type,
         trained_length=length.tokens,
-        native_windows=tuple(native_window(config, at) for at in range(shape.layers)),
+        native_windows=tuple(native_window(config, at) for at in attention_layers(config)),
         heads=shape.heads,
         kv_heads=shape.key_heads,
         head_dim=shape.head_size,
         hidden=shape.hidden,
         vocabulary=shape.vocabulary,
+        recurrent_bytes=state_bytes(config),
         dtype=dtype if dtype in DTYPE_BYTES else "float32",
         weights=weights,
         tied=bool(getattr(config, "tie_word_embeddings", False)),

@@ -27,12 +27,15 @@ from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
 from lmi_cli.models.families import (
     FAMILIES,
+    RECURRENT,
     Family,
     candidates,
     family_of,
     layer_specs,
     plain_shape,
 )
+from lmi_cli.models.recurrent import is_recurrent
+from lmi_cli.models.recurrent_small import shrink_recurrent
 from lmi_cli.models.shape import shape_of
 
 TOLERANCE = 1e-4
@@ -106,7 +109,7 @@ def family_by_trying(config: PretrainedConfig) -> Family:
     Raises:
         ModelError: It does not pass.
     """
-    known = FAMILIES.get(config.model_type)
+    known = (FAMILIES | RECURRENT).get(config.model_type)
     return check(config) if known is None else known
 
 
@@ -165,6 +168,8 @@ def shrink(config: PretrainedConfig, family: Family) -> PretrainedConfig:
         family: What is known of its family.
     """
     small, shape = copy.deepcopy(config), shape_of(config)
+    if is_recurrent(config):
+        return shrink_recurrent(config, shape.heads)
     layers = range(shape.layers)
     listed = {
         name: value

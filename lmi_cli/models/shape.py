@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lmi_cli.errors import ModelError
+from lmi_cli.models.recurrent import attention_layers
 
 _A_KEY_HEAD_EACH = ("bloom", "gpt_neox", "gptj", "mpt")
 """Families whose query heads all have a key head of their own, whatever is configured."""
@@ -23,9 +24,9 @@ class Shape:
     """Sizes of a decoder.
 
     Attributes:
-        layers: Number of layers.
-        heads: Number of query heads in a layer.
-        key_heads: Number of key and value heads in a layer.
+        layers: Number of all layers.
+        heads: Number of query heads in an attention layer; 0 without such layers.
+        key_heads: Number of its key and value heads.
         head_size: Number of components of a key.
         hidden: Number of components of an embedding.
         inner: Number of components inside the MLP.
@@ -48,7 +49,9 @@ def shape_of(config: PretrainedConfig) -> Shape:
         ModelError: It gives no number of layers, heads or components.
     """
     try:
-        heads, hidden = config.num_attention_heads, config.hidden_size
+        heads, hidden = 0, config.hidden_size
+        if attention_layers(config):
+            heads = config.num_attention_heads
         layers, vocabulary = config.num_hidden_layers, config.vocab_size
     except AttributeError as error:
         raise ModelError(f"{config.model_type}: the configuration gives no {error.name}") from None
@@ -57,7 +60,7 @@ def shape_of(config: PretrainedConfig) -> Shape:
         layers=layers,
         heads=heads,
         key_heads=_key_heads(config, heads),
-        head_size=getattr(config, "head_dim", None) or hidden // heads,
+        head_size=(getattr(config, "head_dim", None) or hidden // heads) if heads else 0,
         hidden=hidden,
         inner=inner,
         vocabulary=vocabulary,
@@ -65,6 +68,8 @@ def shape_of(config: PretrainedConfig) -> Shape:
 
 
 def _key_heads(config: PretrainedConfig, heads: int) -> int:
+    if not heads:
+        return 0
     if config.model_type == "falcon":
         if config.multi_query and not config.new_decoder_architecture:
             return 1

@@ -4,8 +4,8 @@ Imports neither torch nor transformers.
 """
 
 from lmi_cli.engine.heads import key_heads_of
-from lmi_cli.errors import ModelError
-from lmi_cli.methods import KeyHead, Method, MethodChoice
+from lmi_cli.errors import ModelError, UsageError
+from lmi_cli.methods import KeyHead, Method, MethodChoice, Native
 from lmi_cli.models.known import KnownModel
 
 
@@ -18,11 +18,21 @@ def method_for(
 ) -> Method:
     """The method; for the arguments see :class:`lmi_cli.methods.Circumstances`.
 
+    By default it is ``native`` for a model without attention layers.
+
     Raises:
         ModelError: The method needs retrieval heads, and none of the model are known.
         UsageError: Parameters contradict each other, or name what the model does not have.
     """
     facts, heads = known.facts, known.heads
+    if not facts.layers and choice == MethodChoice():
+        choice = MethodChoice(Native.name)
+    if not facts.layers and choice.name != Native.name:
+        raise UsageError(
+            f"{known.files.id} has no attention layers, so there is nothing that --method "
+            f"{choice.name} could change",
+            hint="--method native reads with its recurrent state, as it does by default",
+        )
     retrieval: tuple[KeyHead, ...] = ()
     if choice.needs_retrieval_heads:
         if heads is None:
@@ -44,5 +54,6 @@ def method_for(
         trained_length=facts.trained_length,
         tokens=tokens,
         layers=len(facts.layers),
+        recurrent=facts.is_recurrent,
         retrieval=retrieval,
     )
