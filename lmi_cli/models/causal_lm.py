@@ -74,6 +74,20 @@ class CausalLM(LanguageModel):
         self._closed = True
         self._open.close()
 
+    @contextmanager
+    def with_own_attention(self, implementation: str) -> Iterator[PreTrainedModel]:
+        """The model with one of transformers' own attentions for a while, where it has several."""
+        self.close()
+        before = self.config._attn_implementation
+        try:
+            if self._family.adapter is None:
+                self.model.set_attn_implementation(implementation)
+            yield self.model
+        finally:
+            if self._family.adapter is None:
+                self.model.set_attn_implementation(before)
+            self._open.enter_context(hook.installed(self.model, self._family.adapter))
+
     def layer_device(self, index: int) -> torch.device:
         """The device on which an attention layer runs."""
         return self._device_of(self._attending[index])
@@ -263,7 +277,7 @@ def load_pretrained(
         ignore_mismatched_sizes=True,
         output_loading_info=True,
         dtype=dtype,
-        attn_implementation="eager",
+        attn_implementation=family.stock,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,

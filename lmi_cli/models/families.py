@@ -134,12 +134,15 @@ _OLMO_2 = LayerLayout(
 )
 
 FAMILIES: dict[str, Family] = {
+    "afmoe": Family(has_rotary=_sliding_layers),
     "arcee": _HALVES,
     "bloom": Family(has_rotary=_no_layer, slopes=bloom_slopes, adapter=BLOOM),
     "cohere": _PAIRS,
     "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
+    "cohere2_moe": Family(interleaved=True, has_rotary=_sliding_layers),
     "ernie4_5": _PAIRS,
     "exaone4": Family(has_rotary=_sliding_layers_if_any),
+    "exaone_moe": Family(has_rotary=_sliding_layers_if_any),
     # Its plain attention adds the biases of ALiBi twice.
     "falcon": Family(has_rotary=_unless_alibi, slopes=falcon_slopes, stock="sdpa", adapter=FALCON),
     "gemma": Family(layout=_GEMMA, embedding_scale=_root_of_hidden),

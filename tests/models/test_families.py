@@ -231,6 +231,11 @@ class TestFamiliesWithoutARow:
         with pytest.raises(ModelError, match="index_topk"):
             check(config)
 
+    def test_another_number_of_heads_than_is_configured_is_refused(self) -> None:
+        """Its query heads share no keys, whatever it says."""
+        with pytest.raises(ModelError, match=r"jetmoe: query heads, .* \(4, 4, 128\), not"):
+            check(CONFIG_MAPPING["jetmoe"]())
+
     def test_a_row_is_not_tried(self) -> None:
         assert family_by_trying(CONFIG_MAPPING["llama"]()) is FAMILIES["llama"]
 
