@@ -15,7 +15,7 @@ from lmi_cli.checkpoints import catalog, conversion, gguf, validation
 from lmi_cli.checkpoints.gguf_settings import native_windows
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
-from lmi_cli.models.trained_length import TrainedLength
+from lmi_cli.models.trained_length import TrainedLength, trained_length_of
 from lmi_cli.native.kinds import GGUF_KINDS, ROUNDED
 
 QUANTIZE = ("auto", "none", "blocks", "int8", "int4")
@@ -183,9 +183,10 @@ def facts_of_gguf(path: Path) -> ModelFacts:
         return value
 
     heads = number("attention.head_count")
+    length = length_in_header(header, number("context_length"))
     return ModelFacts(
         family=header.architecture,
-        trained_length=number("context_length"),
+        trained_length=length.tokens,
         native_windows=native_windows(path, header, number("block_count")),
         heads=heads,
         kv_heads=number("attention.head_count_kv", heads),
@@ -200,7 +201,24 @@ def facts_of_gguf(path: Path) -> ModelFacts:
         )
         if conversion.keeps_blocks(header)
         else 0,
+        length=length,
     )
+
+
+def length_in_header(header: gguf.GgufHeader, stated: int) -> TrainedLength:
+    """The trained length by the header of a GGUF file, by the rule for configurations.
+
+    Args:
+        header: The header; its ``rope.scaling`` has names of its own.
+        stated: Its ``context_length``, in tokens.
+    """
+    of_header = {"type": "rope_type", "factor": "factor",
+                 "original_context_length": "original_max_position_embeddings"}  # fmt: skip
+    prefix = f"{header.architecture}.rope.scaling."
+    rope = {ours: header.values.get(prefix + name) for name, ours in of_header.items()}
+    if rope["rope_type"] == "none":
+        rope = {}
+    return trained_length_of({"max_position_embeddings": stated, "rope_parameters": rope})
 
 
 def count_weights(folder: Path) -> tuple[int, int]:
