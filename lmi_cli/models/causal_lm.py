@@ -136,7 +136,8 @@ class CausalLM(LanguageModel):
             output = self.model.base_model(
                 input_ids=ids, use_cache=False, **arguments, **self._arguments
             )
-        hidden: Tensor = output.last_hidden_state
+        # Mamba keeps the sum of its layers in float32.
+        hidden: Tensor = output.last_hidden_state.to(self.dtype)
         return hidden
 
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
