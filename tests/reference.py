@@ -28,7 +28,17 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_NEIGHBOURS = {"cohere", "cohere2", "cohere2_moe", "ernie4_5", "glm", "glm4", "gptj", "helium"}
+_NEIGHBOURS = {
+    "codegen",
+    "cohere",
+    "cohere2",
+    "cohere2_moe",
+    "ernie4_5",
+    "glm",
+    "glm4",
+    "gptj",
+    "helium",
+}
 _ONLY_SLIDING_ROTATED = {"afmoe", "cohere2", "cohere2_moe", "exaone4", "exaone_moe"}
 
 
@@ -236,7 +246,7 @@ def growth(config: PretrainedConfig, count: int) -> Tensor:
 
 def _frequencies(model: PreTrainedModel, layer: int, window: int) -> Tensor | None:
     config, rotary = model.config, model.base_model.rotary_emb
-    if config.model_type == "gptj":
+    if config.model_type in ("codegen", "gptj"):
         return 1.0 / 10000.0 ** (torch.arange(0, config.rotary_dim, 2) / config.rotary_dim)
     if config.model_type == "smollm3" and not config.no_rope_layers[layer]:
         return None

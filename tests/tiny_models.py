@@ -92,6 +92,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "afmoe": _SLIDING | _EXPERTS,
     "bloom": {"seq_length": 128},
     "bloom-6-heads": {"model_type": "bloom", "seq_length": 128} | _SIX_HEADS,
+    "codegen": {"rotary_dim": 4},
     "cohere": {"logit_scale": 0.25},
     "cohere2": _SLIDING,
     "cohere2_moe": _SLIDING | _EXPERTS,
@@ -156,7 +157,7 @@ def tiny_model(name: str, dtype: torch.dtype = torch.float64, **changes: Any) ->
         else:
             parameter.data = 1.5 * noise / parameter.shape[-1] ** 0.5
     model = model.to(dtype).eval()
-    if kind == "gptj":  # whose table of float32 would hide differences below 1e-7
+    if kind in ("codegen", "gptj"):  # whose table of float32 would hide differences below 1e-7
         frequencies = 1.0 / 10000.0 ** (torch.arange(0, 4, 2) / 4)
         angles = torch.arange(128)[:, None] * frequencies.double()
         table = torch.cat((angles.sin(), angles.cos()), 1).to(dtype)

@@ -64,10 +64,13 @@ class CausalLM(LanguageModel):
         self._devices = {at: self._device_of(at) for at in recurrent.recurrent_layers(config)}
         self._closed = False
         self._open = ExitStack()
+        self._install()
+
+    def _install(self) -> None:
         if self._attending:
-            self._open.enter_context(hook.installed(model, family.adapter))
+            self._open.enter_context(hook.installed(self.model, self._family.adapter))
         if self.is_recurrent:
-            self._open.enter_context(recurrent.installed(model))
+            self._open.enter_context(recurrent.installed(self.model))
 
     def close(self) -> None:
         """Give the model its own attention back."""
@@ -77,16 +80,17 @@ class CausalLM(LanguageModel):
     @contextmanager
     def with_own_attention(self, implementation: str) -> Iterator[PreTrainedModel]:
         """The model with one of transformers' own attentions for a while, where it has several."""
-        self.close()
+        self._open.close()
+        several = bool(self._attending) and self._family.adapter is None
         before = self.config._attn_implementation
         try:
-            if self._family.adapter is None:
+            if several:
                 self.model.set_attn_implementation(implementation)
             yield self.model
         finally:
-            if self._family.adapter is None:
+            if several:
                 self.model.set_attn_implementation(before)
-            self._open.enter_context(hook.installed(self.model, self._family.adapter))
+            self._install()
 
     def layer_device(self, index: int) -> torch.device:
         """The device on which an attention layer runs."""
@@ -150,7 +154,8 @@ class CausalLM(LanguageModel):
             output = self.model.base_model(
                 input_ids=ids, use_cache=False, **arguments, **self._arguments
             )
-        hidden: Tensor = output.last_hidden_state
+        # Mamba keeps the sum of its layers in float32.
+        hidden: Tensor = output.last_hidden_state.to(self.dtype)
         return hidden
 
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:

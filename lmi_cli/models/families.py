@@ -137,6 +137,7 @@ FAMILIES: dict[str, Family] = {
     "afmoe": Family(has_rotary=_sliding_layers),
     "arcee": _HALVES,
     "bloom": Family(has_rotary=_no_layer, slopes=bloom_slopes, adapter=BLOOM),
+    "codegen": Family(interleaved=True, frequencies=_gptj_frequencies),
     "cohere": _PAIRS,
     "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
     "cohere2_moe": Family(interleaved=True, has_rotary=_sliding_layers),

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -271,8 +272,8 @@ def installed(model: PreTrainedModel) -> Iterator[None]:
     _open[name] += 1
     if _open[name] == 1:
         for each, function in ours.items():
-            _theirs[name, each] = getattr(module, each)
-            setattr(module, each, function)
+            _theirs[name, each] = theirs = getattr(module, each)
+            setattr(module, each, partial(function, theirs))
     try:
         yield
     finally:
@@ -283,6 +284,7 @@ def installed(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _scan(
+    theirs: Callable[..., Any],
     hidden_states: Tensor,
     dt: Tensor,
     A: Tensor,  # noqa: N803 - transformers gives it by these names
@@ -293,23 +295,30 @@ def _scan(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
-    **_: Any,
+    **more: Any,
 ) -> Any:
-    """Stands for the scan of transformers over several tokens, from the state of the layer."""
+    """Stands for the scan of transformers over several tokens, from the state of the layer.
+
+    Where no state of ours is read, as by a stock model, it is ``theirs``.
+    """
     cache = _reading.get()
+    if cache is None:
+        given = (hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+        return theirs(*given, **more)
     output, state = selective_scan(
         hidden_states,
         _step_size(dt, None if delta_bias is None else delta_bias[:, None], delta_softplus),
         A,
         B,
         C,
-        None if cache is None else cache.initial,
+        cache.initial,
     )
     output = _gated(output, hidden_states, None if D is None else D[:, None], z)
     return (output, state) if return_last_state else output
 
 
 def _step(
+    theirs: Callable[..., Any],
     state: Tensor,
     hidden_states: Tensor,
     dt: Tensor,
@@ -320,9 +329,12 @@ def _step(
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    **_: Any,
-) -> Tensor:
+    **more: Any,
+) -> Any:
     """Stands for the step of transformers, which changes the state of the layer."""
+    if _reading.get() is None:
+        given = (state, hidden_states, dt, A, B, C, D, z, dt_bias, dt_softplus)
+        return theirs(*given, **more)
     output, new = selective_scan(
         hidden_states[..., None],
         _step_size(dt, dt_bias, dt_softplus)[..., None],
@@ -332,8 +344,8 @@ def _step(
         state,
     )
     state.copy_(new)
-    output = _gated(output[..., 0], hidden_states, None if D is None else D.float(), z)
-    return output.to(hidden_states.dtype)
+    skip = None if D is None else D.to(torch.promote_types(D.dtype, torch.float32))
+    return _gated(output[..., 0], hidden_states, skip, z).to(hidden_states.dtype)
 
 
 def _step_size(dt: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:

@@ -16,8 +16,8 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """Read tokens, and return what each gives and the state behind them.
 
-    Rounds where transformers does: B and x to float32 before their product, the states to the dtype
-    of x before C. A state has the dtype of the products, which is float32 or wider.
+    States and what is added to them are float32 or wider; like transformers, this rounds a state to
+    the dtype of ``x`` before its product with ``c``.
 
     Args:
         x: ``[batch, channels, tokens]``.
@@ -31,7 +31,7 @@ def selective_scan(
         ``[batch, channels, tokens]`` in the dtype of ``x``, and the new state.
     """
     tokens, first = x.shape[-1], dt.permute(2, 0, 1)[..., None]
-    wide = torch.promote_types(torch.promote_types(a.dtype, dt.dtype), torch.float32)
+    wide = torch.promote_types(torch.promote_types(a.dtype, x.dtype), torch.float32)
     numbers = x.shape[0] * a.numel()
     state = x.new_zeros((x.shape[0], *a.shape), dtype=wide) if state is None else state.to(wide)
     block, output = max(16, _BLOCK_NUMBERS // numbers), []
@@ -39,9 +39,9 @@ def selective_scan(
         # Tokens come first, so that the states of one lie side by side.
         part = slice(start, start + block)
         step = first[part]
-        decay = torch.exp(a * step)
-        added = b[..., part].permute(2, 0, 1)[:, :, None].float() * step
-        states = added * x[..., part].permute(2, 0, 1)[..., None].float()
+        decay = torch.exp(a.to(wide) * step)
+        added = b[..., part].permute(2, 0, 1)[:, :, None].to(wide) * step
+        states = added * x[..., part].permute(2, 0, 1)[..., None].to(wide)
         for at in range(len(states)):
             state = torch.addcmul(states[at], decay[at], state, out=states[at])
         seen = c[..., part].permute(2, 0, 1)[..., None]

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from lmi_cli.errors import ModelError
 from lmi_cli.models.recurrent import attention_layers
 
-_A_KEY_HEAD_EACH = ("bloom", "gpt_neox", "gptj", "mpt")
+_A_KEY_HEAD_EACH = ("bloom", "codegen", "gpt_neox", "gptj", "mpt")
 """Families whose query heads all have a key head of their own, whatever is configured."""
 
 _INNER = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")

@@ -9,6 +9,13 @@ from lmi_cli.methods import KeyHead, Method, MethodChoice, Native
 from lmi_cli.models.known import KnownModel
 
 
+def chosen(known: KnownModel, choice: MethodChoice) -> MethodChoice:
+    """The choice, which by default is ``native`` for a model without attention layers."""
+    if known.facts.layers or choice != MethodChoice():
+        return choice
+    return MethodChoice(Native.name)
+
+
 def method_for(
     known: KnownModel,
     choice: MethodChoice,
@@ -18,15 +25,12 @@ def method_for(
 ) -> Method:
     """The method; for the arguments see :class:`lmi_cli.methods.Circumstances`.
 
-    By default it is ``native`` for a model without attention layers.
-
     Raises:
         ModelError: The method needs retrieval heads, and none of the model are known.
         UsageError: Parameters contradict each other, or name what the model does not have.
     """
     facts, heads = known.facts, known.heads
-    if not facts.layers and choice == MethodChoice():
-        choice = MethodChoice(Native.name)
+    choice = chosen(known, choice)
     if not facts.layers and choice.name != Native.name:
         raise UsageError(
             f"{known.files.id} has no attention layers, so there is nothing that --method "

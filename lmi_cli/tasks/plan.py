@@ -283,9 +283,10 @@ def plan_reading(
     if memory.store and not (fits and sees_everything(method, layers)):
         searching = request.method.searching(method, len(layers))
         if searching is None:
+            other = ", or read with --method lm-infinite" if layers else ""
             raise UsageError(
                 f"{method.name} searches no store, so none can be kept",
-                hint="leave --keep and --answer-from out, or read with --method lm-infinite",
+                hint=f"leave --keep and --answer-from out{other}",
             )
         if not any(map(method.may_search, layers)):
             searching = None

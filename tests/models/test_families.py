@@ -209,6 +209,11 @@ def test_mpt_without_alibi_is_refused() -> None:
         check(CONFIG_MAPPING["mpt"](attn_config={"alibi": False}))
 
 
+def test_the_page_of_models_has_every_family() -> None:
+    page = Path("docs/models.md").read_text(encoding="utf-8")
+    assert [name for name in FAMILIES if f"`{name}`" not in page] == []
+
+
 class TestFamiliesWithoutARow:
     @pytest.mark.parametrize(
         ("name", "interleaved"), [("apertus", False), ("ernie4_5_moe", True), ("persimmon", False)]
