@@ -3,12 +3,13 @@
 Loads torch, transformers and huggingface_hub only if a model has to be converted or fetched.
 """
 
+import hashlib
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lmi_cli.checkpoints import conversion, entries, gguf, hub, validation
+from lmi_cli.checkpoints import conversion, entries, gguf, hub, text_part, validation
 from lmi_cli.checkpoints.catalog import CATALOG, DEFAULT_MODEL, CatalogModel
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.disk import Record, cache_folder
@@ -106,7 +107,8 @@ def _resolve(
         return _from_catalog(known, offline, progress)
     if path is not None and path.is_dir():
         validation.check(path)
-        return ModelFiles(name, path, validation.fingerprint(path), "folder")
+        files = ModelFiles(name, path, validation.fingerprint(path), "folder")
+        return _text_alone(files, progress)
     if path is not None:
         return _from_gguf(name, path, progress)
     if on_hub is None or on_hub["repo"].endswith(".gguf"):
@@ -119,7 +121,29 @@ def _resolve(
         found = hub.fetch_file(wanted, file, offline=offline, refresh=refresh, progress=progress)
         return _from_gguf(name, found, progress)
     folder = hub.fetch(wanted, offline=offline, refresh=refresh, progress=progress)
-    return ModelFiles(name, folder, folder.name, "hub")
+    return _text_alone(ModelFiles(name, folder, folder.name, "hub"), progress)
+
+
+def _text_alone(files: ModelFiles, progress: ReportBytes) -> ModelFiles:
+    """The text part of a model that reads more than text, from the cache; others as they are."""
+    if not text_part.has_text_part(files.folder):
+        return files
+    identity, notes = f"text of {files.identity}", files.notes
+    entry = entry_name(f"text-{files.identity[:12]}", hashlib.sha256(identity.encode()).hexdigest())
+    folder = cached_entry(entry, identity)
+    if folder is None:
+        root = entries.writable_root()
+        folder, notes = root.folder / entry, (*notes, *root.notes)
+        require_disk(root.folder, text_part.text_bytes(files.folder) + 2**26)
+        entries.build(
+            folder,
+            identity,
+            lambda fresh, _: text_part.extract(files.folder, fresh, progress),
+            source=f"text part of {files.id}",
+            progress=progress,
+        )
+        notes = (*notes, f"only the text part of {files.id} is read")
+    return replace(files, folder=folder, identity=identity, notes=notes)
 
 
 def _existing_path(name: str) -> Path | None:

@@ -9,12 +9,15 @@ from model_builders import tiny_gguf
 from tiny_models import tiny_model
 
 from lmi_cli.checkpoints import resolve
+from lmi_cli.checkpoints.gguf import GgufHeader
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError
 from lmi_cli.models import families
-from lmi_cli.models.facts import facts_of_gguf, names_model
+from lmi_cli.models.facts import LayerFacts, facts_of_gguf, length_in_header, names_model
 from lmi_cli.models.known import known_gguf, known_model
+from lmi_cli.models.layer_facts import layers_of
 from lmi_cli.models.preparing import facts_of
+from lmi_cli.models.trained_length import TrainedLength
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-mqa", "gemma2", "gemma3_text", "mistral", "phi"])
@@ -71,3 +74,30 @@ def test_what_names_a_model(tmp_path: Path) -> None:
     assert names_model(str(save_model(tmp_path / "m")))
     for other in (str(tmp_path), str(tmp_path / "no.gguf"), "-", "", "a\0b", "x" * 5000):
         assert not names_model(other)
+
+
+def test_what_each_layer_is() -> None:
+    def described(name: str, *tensors: str) -> list[LayerFacts]:
+        return list(layers_of(tiny_model(name).config, tensors))
+
+    assert described("mpt") == [LayerFacts("alibi")] * 2
+    assert described("smollm3") == [LayerFacts("rope"), LayerFacts("none")]
+    assert described("mistral-sliding") == [LayerFacts("rope", 12)] * 2
+    sinks = [f"model.layers.{layer}.self_attn.sinks" for layer in range(2)]
+    assert [layer.sinks for layer in described("gpt_oss", *sinks)] == [True, True]
+    assert [layer.sinks for layer in described("llama", sinks[1])] == [False, True]
+    assert all(layer.recurrent and layer.attends for layer in described("falcon_h1"))
+
+
+def test_scaling_in_the_header_of_a_gguf_file() -> None:
+    def length(**scaling: str | int | float) -> TrainedLength:
+        values: dict[str, Any] = {
+            f"qwen2.rope.scaling.{name}": value for name, value in scaling.items()
+        }
+        return length_in_header(GgufHeader("qwen2", values, {}, {}), 32768)
+
+    assert length() == length(type="none") == TrainedLength(32768)
+    added = length(type="yarn", factor=4.0, original_context_length=32768)
+    assert added == TrainedLength(32768, 32768, "yarn", 131072)
+    trained = length(type="yarn", factor=4.0, original_context_length=8192)
+    assert trained == TrainedLength(32768, 8192, "yarn")
