@@ -28,7 +28,18 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_NEIGHBOURS = {"cohere", "cohere2", "ernie4_5", "glm", "glm4", "gptj", "helium"}
+_NEIGHBOURS = {
+    "codegen",
+    "cohere",
+    "cohere2",
+    "cohere2_moe",
+    "ernie4_5",
+    "glm",
+    "glm4",
+    "gptj",
+    "helium",
+}
+_ONLY_SLIDING_ROTATED = {"afmoe", "cohere2", "cohere2_moe", "exaone4", "exaone_moe"}
 
 
 @dataclass(frozen=True)
@@ -207,7 +218,7 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
             folds=folds,
             **({} if s_aux is None else {"sinks": s_aux}),
         )
-        return output.transpose(0, 1)[None], None
+        return output.transpose(0, 1)[None].contiguous(), None
 
     ALL_ATTENTION_FUNCTIONS["reference"] = attend
     try:
@@ -235,14 +246,11 @@ def growth(config: PretrainedConfig, count: int) -> Tensor:
 
 def _frequencies(model: PreTrainedModel, layer: int, window: int) -> Tensor | None:
     config, rotary = model.config, model.base_model.rotary_emb
-    if config.model_type == "gptj":
+    if config.model_type in ("codegen", "gptj"):
         return 1.0 / 10000.0 ** (torch.arange(0, config.rotary_dim, 2) / config.rotary_dim)
     if config.model_type == "smollm3" and not config.no_rope_layers[layer]:
         return None
-    if (
-        config.model_type in ("cohere2", "exaone4")
-        and config.layer_types[layer] == "full_attention"
-    ):
+    if config.model_type in _ONLY_SLIDING_ROTATED and config.layer_types[layer] == "full_attention":
         return None
     if config.model_type in ("gemma3_text", "olmo3"):
         return getattr(rotary, f"{config.layer_types[layer]}_inv_freq")

@@ -89,11 +89,15 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "llama-llama3": _rope(_LLAMA3),
     "llama-yarn": _rope(_YARN),
     "llama-dynamic": _rope({"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}),
+    "afmoe": _SLIDING | _EXPERTS,
     "bloom": {"seq_length": 128},
     "bloom-6-heads": {"model_type": "bloom", "seq_length": 128} | _SIX_HEADS,
+    "codegen": {"rotary_dim": 4},
     "cohere": {"logit_scale": 0.25},
     "cohere2": _SLIDING,
+    "cohere2_moe": _SLIDING | _EXPERTS,
     "exaone4": _SLIDING,
+    "exaone_moe": _SLIDING | _EXPERTS,
     "falcon": _FALCON,
     "falcon-new": _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2},
     "falcon-alibi": _FALCON | {"alibi": True, "multi_query": False, "parallel_attn": False},
@@ -138,11 +142,13 @@ def tiny_model(name: str, dtype: torch.dtype = torch.float64, **changes: Any) ->
     config = AutoConfig.for_model(kind, **values)
     # Capped scores, and what is joined to them, stock attention can only do in its plain form.
     plain = kind in ("bloom", "gemma2", "gpt_oss", "mpt")
-    model = AutoModelForCausalLM.from_config(
-        config,
-        attn_implementation="eager" if plain else "sdpa",
-        experts_implementation="eager",  # others have no float64
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(
+            config,
+            attn_implementation="eager" if plain else "sdpa",
+            experts_implementation="eager",  # others have no float64
+        )
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -151,7 +157,7 @@ def tiny_model(name: str, dtype: torch.dtype = torch.float64, **changes: Any) ->
         else:
             parameter.data = 1.5 * noise / parameter.shape[-1] ** 0.5
     model = model.to(dtype).eval()
-    if kind == "gptj":  # whose table of float32 would hide differences below 1e-7
+    if kind in ("codegen", "gptj"):  # whose table of float32 would hide differences below 1e-7
         frequencies = 1.0 / 10000.0 ** (torch.arange(0, 4, 2) / 4)
         angles = torch.arange(128)[:, None] * frequencies.double()
         table = torch.cat((angles.sin(), angles.cos()), 1).to(dtype)

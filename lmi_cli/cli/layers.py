@@ -96,7 +96,9 @@ def _letters(layers: Sequence[DrawnLayer]) -> dict[DrawnLayer, str]:
     letters: dict[DrawnLayer, str] = {}
     for layer in dict.fromkeys(layers):
         facts = layer.facts
-        if facts.recurrent:
+        if facts.passive:
+            base = "m"
+        elif facts.recurrent:
             base = "b" if facts.attends else "r"
         elif facts.window is not None:
             base = "w"
@@ -144,7 +146,7 @@ def _described(layer: DrawnLayer, method: str) -> str:
     facts = layer.facts
     if not facts.attends:
         if facts.passive:
-            return "neither attention nor a state"
+            return "an MLP alone: neither attention nor a state"
         return "recurrent, no attention: carries a state of constant size"
     parts = ["recurrent and attention"] if facts.recurrent else []
     parts.append(_POSITIONS.get(facts.positions or "", "attention"))

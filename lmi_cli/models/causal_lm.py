@@ -64,15 +64,33 @@ class CausalLM(LanguageModel):
         self._devices = {at: self._device_of(at) for at in recurrent.recurrent_layers(config)}
         self._closed = False
         self._open = ExitStack()
+        self._install()
+
+    def _install(self) -> None:
         if self._attending:
-            self._open.enter_context(hook.installed(model, family.adapter))
+            self._open.enter_context(hook.installed(self.model, self._family.adapter))
         if self.is_recurrent:
-            self._open.enter_context(recurrent.installed(model))
+            self._open.enter_context(recurrent.installed(self.model))
 
     def close(self) -> None:
         """Give the model its own attention back."""
         self._closed = True
         self._open.close()
+
+    @contextmanager
+    def with_own_attention(self, implementation: str) -> Iterator[PreTrainedModel]:
+        """The model with one of transformers' own attentions for a while, where it has several."""
+        self._open.close()
+        several = bool(self._attending) and self._family.adapter is None
+        before = self.config._attn_implementation
+        try:
+            if several:
+                self.model.set_attn_implementation(implementation)
+            yield self.model
+        finally:
+            if several:
+                self.model.set_attn_implementation(before)
+            self._install()
 
     def layer_device(self, index: int) -> torch.device:
         """The device on which an attention layer runs."""
@@ -264,7 +282,7 @@ def load_pretrained(
         ignore_mismatched_sizes=True,
         output_loading_info=True,
         dtype=dtype,
-        attn_implementation="eager",
+        attn_implementation=family.stock,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,

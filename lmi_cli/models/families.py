@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from lmi_cli.attention.growth import QueryGrowth
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
+from lmi_cli.checkpoints.model_types import LEARNED_POSITIONS
 from lmi_cli.errors import ModelError
 from lmi_cli.models.adapters import BLOOM, FALCON, MPT, Adapter
 from lmi_cli.models.alibi import Slopes, bloom_slopes, falcon_slopes, mpt_slopes, no_slopes
@@ -133,12 +134,16 @@ _OLMO_2 = LayerLayout(
 )
 
 FAMILIES: dict[str, Family] = {
+    "afmoe": Family(has_rotary=_sliding_layers),
     "arcee": _HALVES,
     "bloom": Family(has_rotary=_no_layer, slopes=bloom_slopes, adapter=BLOOM),
+    "codegen": Family(interleaved=True, frequencies=_gptj_frequencies),
     "cohere": _PAIRS,
     "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
+    "cohere2_moe": Family(interleaved=True, has_rotary=_sliding_layers),
     "ernie4_5": _PAIRS,
     "exaone4": Family(has_rotary=_sliding_layers_if_any),
+    "exaone_moe": Family(has_rotary=_sliding_layers_if_any),
     # Its plain attention adds the biases of ALiBi twice.
     "falcon": Family(has_rotary=_unless_alibi, slopes=falcon_slopes, stock="sdpa", adapter=FALCON),
     "gemma": Family(layout=_GEMMA, embedding_scale=_root_of_hidden),
@@ -181,8 +186,6 @@ RECURRENT = {name: Family(has_rotary=rotated) for name, rotated in ROTATED.items
 # Of a family without a row, what no short text shows: keys chosen by an index, chunks, growth.
 _SEEN_IN_LONG_TEXTS = ("index_topk", "index_topk_blocks", "attention_chunk_size", "floor_scale")
 
-_LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt", "gpt_neo"}
-
 
 def family_of(config: PretrainedConfig) -> Family:
     """The family of a configuration, by the table.
@@ -193,7 +196,7 @@ def family_of(config: PretrainedConfig) -> Family:
     name, families = config.model_type, FAMILIES | RECURRENT
     if name in families:
         return families[name]
-    if name in _LEARNED_POSITIONS:
+    if name in LEARNED_POSITIONS:
         reason = "learned absolute positions end at the trained length; use a rotary model"
     else:
         reason = "this family is not supported"
@@ -209,7 +212,7 @@ def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
     Raises:
         ModelError: It can be nothing that is supported.
     """
-    named = config.model_type in FAMILIES or config.model_type in _LEARNED_POSITIONS
+    named = config.model_type in FAMILIES or config.model_type in LEARNED_POSITIONS
     known = named or is_recurrent(config)
     rotary = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and bool(
         getattr(config, "rope_parameters", None)

@@ -12,6 +12,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
@@ -38,6 +39,7 @@ def prepare(folder: Path) -> Prepared:
     Raises:
         ModelError: The family is not supported, the self-check fails, or a file cannot be read.
     """
+    logging.set_verbosity_error()  # what it says about configurations a user cannot change
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a file makes transformers raise

@@ -78,8 +78,11 @@ def check(config: PretrainedConfig) -> Family:
     for family in families:
         try:
             found.append(differences(config, family))
-        except ModelError:
-            raise
+        except ModelError as error:
+            raise ModelError(
+                f"{config.model_type}: {error.message.removeprefix(f'{config.model_type}: ')}",
+                hint=error.hint,
+            ) from error
         except Exception as error:  # whatever an unknown configuration makes transformers raise
             raise ModelError(
                 f"{config.model_type}: a small model of this configuration cannot be checked: "
@@ -152,7 +155,7 @@ def differences(config: PretrainedConfig, family: Family | None = None) -> tuple
     with CausalLM(model, family) as lm:
         ours = _logits(lm, _WINDOW, ids)
         ours_beyond = _logits(lm, _LAMBDA, ids)
-        dense = _Dense(lm.layers(_LAMBDA.window), _LAMBDA)
+        dense = _Dense(lm, _LAMBDA)
         beyond = lm.logits(lm.hidden(ids, dense))[0]
     return _distance(ours, stock), _distance(ours_beyond, beyond)
 
@@ -259,13 +262,19 @@ def _distance(first: Tensor, second: Tensor) -> float:
 class _Dense(Attention):
     """LM-Infinite as one matrix per layer, in complex numbers and float64, all tokens at once."""
 
-    def __init__(self, layers: list[LayerSpec], method: LMInfinite) -> None:
-        self._layers = layers
+    def __init__(self, lm: CausalLM, method: LMInfinite) -> None:
+        self._layers = lm.layers(method.window)
+        self._sizes = (*lm.attention_heads, lm.head_size)
         self._method = method
 
     def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, n, Dv]`` of the whole text."""
         query, key, value, scale, softcap, sinks = qkv
+        sizes = (query.shape[1], key.shape[1], key.shape[3])
+        if sizes != self._sizes:
+            raise ModelError(
+                f"query heads, key heads and components of a key are {sizes}, not {self._sizes}"
+            )
         spec, method = self._layers[layer], self._method
         folds = query.shape[1] // key.shape[1]
         if spec.growth is not None:

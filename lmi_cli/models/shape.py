@@ -13,6 +13,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from lmi_cli.errors import ModelError
 from lmi_cli.models.recurrent import attention_layers
 
+_A_KEY_HEAD_EACH = ("bloom", "codegen", "gpt_neox", "gptj", "mpt")
+"""Families whose query heads all have a key head of their own, whatever is configured."""
+
 _INNER = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
 
 
@@ -73,6 +76,8 @@ def _key_heads(config: PretrainedConfig, heads: int) -> int:
         return int(config.num_kv_heads)
     if config.model_type == "dbrx":
         return int(config.attn_config.kv_n_heads)
+    if config.model_type in _A_KEY_HEAD_EACH:
+        return heads
     return getattr(config, "num_key_value_heads", None) or heads
 
 

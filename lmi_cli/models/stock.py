@@ -11,7 +11,6 @@ from transformers import DynamicCache, PreTrainedModel
 
 from lmi_cli.models.causal_lm import CausalLM, load_pretrained
 from lmi_cli.models.dequantized import dequantized
-from lmi_cli.models.hook import IMPLEMENTATION
 from lmi_cli.models.load import Loaded
 from lmi_cli.models.recurrent import RWKV
 from lmi_cli.native.choice import torch_dtype
@@ -90,11 +89,5 @@ def stock(loaded: Loaded) -> Iterator[StockModel]:
                 )
             )
             again = lm.weights_bytes
-        if not loaded.known.facts.layers:  # nothing has been replaced that it would call
-            yield StockModel(lm.model, again)
-            return
-        lm.model.set_attn_implementation(ATTENTION)
-        try:
-            yield StockModel(lm.model, again)
-        finally:
-            lm.model.set_attn_implementation(IMPLEMENTATION)
+        model = stack.enter_context(lm.with_own_attention(ATTENTION))
+        yield StockModel(model, again)

@@ -23,6 +23,7 @@ MODELS = {
     "jamba": ([STATE] * 4 + [NONE] + [STATE] * 3) * 4,
     "falcon-h1": [BOTH] * 36,
     "mpt": [ALIBI] * 32,
+    "nemotron-h": [STATE, LayerFacts(None, passive=True), ROPE] * 4,
     "irregular": [ROPE, OWN, OWN, ROPE, NONE] + [OWN] * 30 + [STATE] * 5,
 }
 

@@ -198,7 +198,7 @@ def test_learned_positions_are_refused(name: str) -> None:
     assert "llama" in refusal.value.hint
 
 
-@pytest.mark.parametrize("name", ["bert", "mamba", "t5"])
+@pytest.mark.parametrize("name", ["bert", "codegen", "t5"])
 def test_other_families_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match="not supported"):
         candidates(AutoConfig.for_model(name))
@@ -207,6 +207,11 @@ def test_other_families_are_refused(name: str) -> None:
 def test_mpt_without_alibi_is_refused() -> None:
     with pytest.raises(ModelError, match="learned absolute positions"):
         check(CONFIG_MAPPING["mpt"](attn_config={"alibi": False}))
+
+
+def test_the_page_of_models_has_every_family() -> None:
+    page = Path("docs/models.md").read_text(encoding="utf-8")
+    assert [name for name in FAMILIES if f"`{name}`" not in page] == []
 
 
 class TestFamiliesWithoutARow:
@@ -230,6 +235,11 @@ class TestFamiliesWithoutARow:
         config.index_topk = 2048
         with pytest.raises(ModelError, match="index_topk"):
             check(config)
+
+    def test_another_number_of_heads_than_is_configured_is_refused(self) -> None:
+        """Its query heads share no keys, whatever it says."""
+        with pytest.raises(ModelError, match=r"jetmoe: query heads, .* \(4, 4, 128\), not"):
+            check(CONFIG_MAPPING["jetmoe"]())
 
     def test_a_row_is_not_tried(self) -> None:
         assert family_by_trying(CONFIG_MAPPING["llama"]()) is FAMILIES["llama"]

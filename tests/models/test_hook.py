@@ -94,6 +94,23 @@ def test_a_model_called_by_others_while_it_is_open(name: str) -> None:
         stock_logits(model, random_ids(5))
 
 
+@pytest.mark.parametrize("name", ["llama", "falcon-alibi", "mpt"])
+def test_a_model_has_its_own_attention_for_a_while(name: str) -> None:
+    model, ids = tiny_model(name, torch.float32), random_ids(12)
+    expected = stock_logits(model, ids)
+    with CausalLM(model) as lm:
+        before = trace(model)
+        with lm.with_own_attention("sdpa") as stock:
+            assert torch.equal(stock_logits(stock, ids), expected)
+        after = trace(model)
+        # Forward methods are replaced by new ones.
+        assert before.pop("forwards").keys() == after.pop("forwards").keys()
+        assert after == before
+        engine = Engine(lm, Full(), 12)
+        hidden = engine.forward(engine.start(), ids)
+        torch.testing.assert_close(lm.logits(hidden), expected, rtol=0, atol=1e-4)
+
+
 def test_two_models_open_at_once_are_closed_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hook, "_open", [])  # other tests may keep a model open
     monkeypatch.delitem(ALL_ATTENTION_FUNCTIONS, hook.IMPLEMENTATION, raising=False)
