@@ -64,7 +64,7 @@ def test_a_state_file_is_small_and_answers_as_a_reading_does(
     assert stored["method"] == direct["method"]
     assert stored["method"]["name"] == "native"
     visible = stored["answers"][0]["visible"]
-    assert visible["carried"] == visible["unseen"] == stored["tokens"]["document"]
+    assert visible["carried"] == visible["unseen"] > 2_048
     said = lmi("qa", path, QUESTION, "-n", 4, "--answer-from", "window").err
     assert "only by its state of constant size, which keeps no text word by word" in said
     found = json.loads(lmi("find", path, QUESTION, "-n", 1, "--json").out)["evidence"]
