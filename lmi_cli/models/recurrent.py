@@ -273,7 +273,7 @@ def installed(model: PreTrainedModel) -> Iterator[None]:
     if _open[name] == 1:
         for each, function in ours.items():
             _theirs[name, each] = theirs = getattr(module, each)
-            setattr(module, each, partial(function, theirs))
+            setattr(module, each, partial(_called, theirs, function))
     try:
         yield
     finally:
@@ -283,8 +283,12 @@ def installed(model: PreTrainedModel) -> Iterator[None]:
                 setattr(module, each, _theirs.pop((name, each)))
 
 
+def _called(theirs: Callable[..., Any], ours: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """Call a function of transformers, or ours where a state of ours is read."""
+    return (theirs if _reading.get() is None else ours)(*given, **named)
+
+
 def _scan(
-    theirs: Callable[..., Any],
     hidden_states: Tensor,
     dt: Tensor,
     A: Tensor,  # noqa: N803 - transformers gives it by these names
@@ -295,30 +299,23 @@ def _scan(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
-    **more: Any,
+    **_: Any,
 ) -> Any:
-    """Stands for the scan of transformers over several tokens, from the state of the layer.
-
-    Where no state of ours is read, as by a stock model, it is ``theirs``.
-    """
+    """Stands for the scan of transformers over several tokens, from the state of the layer."""
     cache = _reading.get()
-    if cache is None:
-        given = (hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
-        return theirs(*given, **more)
     output, state = selective_scan(
         hidden_states,
         _step_size(dt, None if delta_bias is None else delta_bias[:, None], delta_softplus),
         A,
         B,
         C,
-        cache.initial,
+        None if cache is None else cache.initial,
     )
     output = _gated(output, hidden_states, None if D is None else D[:, None], z)
     return (output, state) if return_last_state else output
 
 
 def _step(
-    theirs: Callable[..., Any],
     state: Tensor,
     hidden_states: Tensor,
     dt: Tensor,
@@ -329,12 +326,9 @@ def _step(
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    **more: Any,
-) -> Any:
+    **_: Any,
+) -> Tensor:
     """Stands for the step of transformers, which changes the state of the layer."""
-    if _reading.get() is None:
-        given = (state, hidden_states, dt, A, B, C, D, z, dt_bias, dt_softplus)
-        return theirs(*given, **more)
     output, new = selective_scan(
         hidden_states[..., None],
         _step_size(dt, dt_bias, dt_softplus)[..., None],
