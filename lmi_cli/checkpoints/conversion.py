@@ -16,6 +16,11 @@ from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.checkpoints.gguf import KEPT, GgufHeader, GgufTensor, read_header
 from lmi_cli.checkpoints.gguf_names import IGNORED, halves_of, name_of, norm_offset
 from lmi_cli.checkpoints.gguf_settings import unread_settings
+from lmi_cli.checkpoints.gguf_vocabulary import (
+    read_vocabulary,
+    tokenizer_of,
+    tokenizer_settings,
+)
 from lmi_cli.checkpoints.tensors import BLOCKS, INDEX, WEIGHTS
 from lmi_cli.disk import is_full
 from lmi_cli.errors import ModelError, ResourceError
@@ -28,17 +33,6 @@ _SHARD_BYTES = 2**30
 _BFLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 # What torch and transformers themselves take, and the file's vocabulary as Python objects.
 _OVERHEAD_BYTES = 2**29
-# Byte-level vocabularies whose text llama.cpp splits with the GPT-2 expression, as transformers
-# does with every name it does not know.
-_GPT2_SPLIT = frozenset(
-    ("default", "gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2", "mellum")
-)
-# llama.cpp splits these vocabularies' text at \p{N} first, then with the GPT-2 expression.
-# transformers 5.23 knows none of the names and would use the GPT-2 expression alone, so that two
-# spaces before a digit become other tokens than in training.
-_DIGITS_FIRST = frozenset(
-    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
-)
 
 
 def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) -> None:
@@ -134,55 +128,18 @@ def _one_line(error: BaseException) -> str:
 
 
 def _convert_tokenizer(path: Path, folder: Path, header: GgufHeader) -> None:
-    from transformers import AutoTokenizer
-
-    split = header.values.get("tokenizer.ggml.pre", "default")
-    if header.values.get("tokenizer.ggml.model") == "gpt2":
-        _check_split(path, str(split))
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(path.parent), gguf_file=path.name, trust_remote_code=False
-    )
-    backend = tokenizer.backend_tokenizer
-    if split in _DIGITS_FIRST:
-        from tokenizers import pre_tokenizers
-
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
-    backend.save(str(folder / "tokenizer.json"))
-    settings: dict[str, Any] = {
-        # The class that takes tokenizer.json as it is, whatever the model type.
-        "tokenizer_class": "TokenizersBackend",
-        "add_bos_token": _adds_bos(header),
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 10**30,
-    }
-    for name in ("bos_token", "eos_token", "unk_token", "pad_token", "chat_template"):
-        value = getattr(tokenizer, name, None)
-        if isinstance(value, str):
-            settings[name] = value
+    vocabulary = read_vocabulary(path, header)
+    tokenizer_of(path, header, vocabulary).save(str(folder / "tokenizer.json"))
+    settings = tokenizer_settings(path, header, vocabulary)
     _write_json(folder / "tokenizer_config.json", settings)
-
-
-def _check_split(path: Path, split: str) -> None:
-    """Refuse a vocabulary for which text would silently be split differently than in training."""
-    from transformers.integrations.gguf import gguf_tokenizer_mapping as mapping
-
-    if split not in _DIGITS_FIRST | _GPT2_SPLIT | mapping.GGUF_PRE_TOKENIZER_SPLITS.keys():
-        raise ModelError(
-            f"{path.name}: its tokenizer splits text in an unknown way ({split!r})",
-            hint="use the model's safetensors form, which comes with its own tokenizer.json",
-        )
-
-
-def _adds_bos(header: GgufHeader) -> bool:
-    # With a sentencepiece vocabulary, llama.cpp adds BOS unless the file says otherwise.
-    default = header.values.get("tokenizer.ggml.model") == "llama"
-    return bool(header.values.get("tokenizer.ggml.add_bos_token", default))
+    ids, ends = vocabulary.specials, vocabulary.ends
+    generation = {
+        "bos_token_id": ids.get("bos"),
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "pad_token_id": ids.get("padding"),
+    }
+    known = {name: value for name, value in generation.items() if value is not None}
+    _write_json(folder / "generation_config.json", known)
 
 
 def _empty_model(path: Path, header: GgufHeader) -> Any:
@@ -309,23 +266,6 @@ def _write_settings(path: Path, folder: Path, header: GgufHeader, model: Any) ->
         settings.pop(name, None)
     settings |= {"architectures": [type(model).__name__], "dtype": "bfloat16"} | added
     _write_json(folder / "config.json", settings)
-    _write_json(folder / "generation_config.json", _generation_settings(header))
-
-
-def _generation_settings(header: GgufHeader) -> dict[str, Any]:
-    """Return the ids that begin, end and pad a text; a chat's end of turn ends it too."""
-    ids = {
-        name: header.values.get(f"tokenizer.ggml.{name}_token_id")
-        for name in ("bos", "padding", "eos", "eot", "eom")
-    }
-    ends = [ids[name] for name in ("eos", "eot", "eom") if ids[name] is not None]
-    ends = list(dict.fromkeys(ends))
-    settings = {
-        "bos_token_id": ids["bos"],
-        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
-        "pad_token_id": ids["padding"],
-    }
-    return {name: value for name, value in settings.items() if value is not None}
 
 
 def save_weights(tensors: "Iterable[tuple[str, Tensor]]", folder: Path) -> None:

@@ -294,7 +294,7 @@ def test_an_architecture_transformers_lacks_is_one_line(tmp_path: Path) -> None:
 
 def test_an_unknown_way_to_split_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its tokenizer splits text in an unknown way"):
-        convert_tiny(tmp_path, pre="deepseek-coder")
+        convert_tiny(tmp_path, pre="mine")
 
 
 def test_the_end_of_a_turn_ends_the_text(tmp_path: Path) -> None:
