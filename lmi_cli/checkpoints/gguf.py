@@ -25,7 +25,7 @@ _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 2**16
 _DEFAULT_ALIGNMENT = 32
 
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
     12: "<d",
@@ -149,6 +149,18 @@ def read_numbers(path: Path, array: GgufArray) -> tuple[float, ...]:
         file.seek(array.start)
         raw = file.read(array.length * struct.calcsize(code))
     return struct.unpack(f"<{array.length}{code[1]}", raw)
+
+
+def read_tensor(path: Path, tensor: GgufTensor) -> tuple[float, ...]:
+    """The elements of a tensor of a file whose header has been read.
+
+    Raises:
+        ModelError: They are not in float32.
+        OSError: The file cannot be read.
+    """
+    if tensor.kind != 0:
+        raise ModelError(f"{path.name}: a tensor that should hold numbers in float32 does not")
+    return read_numbers(path, GgufArray(_FLOAT32, tensor.elements, tensor.start))
 
 
 def read_strings(path: Path, array: GgufArray) -> list[str]:
