@@ -1,0 +1,199 @@
+"""A tiny model of every architecture that GGUF files may have, written, converted, compared."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gguf_models import (
+    Kind,
+    every_other,
+    halves,
+    interleaved,
+    plus_one,
+    tiny_model,
+    ungrouped,
+    write_gguf,
+)
+from transformers import AutoModelForCausalLM
+
+from lmi_cli.checkpoints import conversion
+from lmi_cli.checkpoints.gguf_architectures import ARCHITECTURES
+from lmi_cli.checkpoints.resolve import ModelFiles
+from lmi_cli.models.dequantized import dequantized
+
+LAYER_NORM = "attention.layer_norm_epsilon"
+WIDE: dict[str, Any] = {"head_dim": 16}
+PERMUTED = {
+    "q_proj": interleaved("num_attention_heads"),
+    "k_proj": interleaved("num_key_value_heads"),
+}
+EXPERTS = {"expert_count": 4, "expert_used_count": 2}
+SMALL_EXPERTS = EXPERTS | {"expert_feed_forward_length": 24}
+LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
+SMALL = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+ROUTED = {
+    "mlp.gate.weight": "ffn_gate_inp.weight",
+    "mlp.experts.down_proj": "ffn_down_exps.weight",
+}
+GRANITE = {
+    "embedding_multiplier": 3.0, "attention_multiplier": 0.25, "residual_multiplier": 0.5,
+    "logits_scaling": 2.0,
+}  # fmt: skip
+GRANITE_KEYS = {
+    "embedding_scale": 3.0, "attention.scale": 0.25, "residual_scale": 0.5, "logit_scale": 2.0,
+}  # fmt: skip
+WINDOW = {"attention.sliding_window": 12}
+QUARTER = {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.25}}
+BLOOM_HEADS = ungrouped("num_attention_heads")
+
+KINDS = {
+    "arcee": Kind("arcee", "arcee", WIDE, write=PERMUTED),
+    "bloom": Kind(
+        "bloom", "bloom", {"n_layer": 2, "n_head": 4, "num_key_value_heads": 4, "intermediate_size": 128},
+        write={"query_key_value": BLOOM_HEADS}, epsilon=LAYER_NORM,
+    ),
+    "command-r": Kind(
+        "command-r", "cohere", {"logit_scale": 0.5}, {"logit_scale": 0.5}, epsilon=LAYER_NORM,
+    ),
+    "cohere2": Kind(
+        "cohere2", "cohere2", WIDE | {"logit_scale": 0.5, "sliding_window": 12, "num_hidden_layers": 4},
+        {"logit_scale": 0.5} | WINDOW, epsilon=LAYER_NORM,
+    ),
+    "ernie4_5": Kind("ernie4_5", "ernie4_5", WIDE),
+    "falcon 7b": Kind(
+        "falcon", "falcon", {"multi_query": True, "num_kv_heads": 1, "num_key_value_heads": 1, "ffn_hidden_size": 48},
+        write={"query_key_value": ungrouped("num_key_value_heads")}, epsilon=LAYER_NORM,
+    ),
+    "falcon 40b": Kind(
+        "falcon", "falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 48},
+        write={"query_key_value": ungrouped("num_key_value_heads")}, epsilon=LAYER_NORM,
+    ),
+    "falcon 11b": Kind(
+        "falcon", "falcon",
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 48, "num_ln_in_parallel_attn": 1},
+        write={"query_key_value": ungrouped("num_key_value_heads")}, epsilon=LAYER_NORM,
+    ),
+    "gemma": Kind("gemma", "gemma", WIDE, write={"norm": plus_one}),
+    "gemma2": Kind(
+        "gemma2", "gemma2", WIDE | {"query_pre_attn_scalar": 16, "sliding_window": 12},
+        {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0} | WINDOW, write={"norm": plus_one},
+    ),
+    "gemma3": Kind(
+        "gemma3", "gemma3_text", WIDE | {"query_pre_attn_scalar": 16, "sliding_window": 12, "num_hidden_layers": 6},
+        WINDOW | {"rope.freq_base": 1e6}, write={"norm": plus_one},
+    ),
+    "glm4": Kind(
+        "glm4", "glm4", WIDE | {"attention_bias": True} | QUARTER, {"rope.dimension_count": 4},
+        rename={
+            "post_self_attn_layernorm.weight": "post_attention_norm.weight",
+            "post_mlp_layernorm.weight": "post_ffw_norm.weight",
+        },
+    ),
+    "gpt-oss": Kind(
+        "gpt-oss", "gpt_oss", WIDE | LOCAL | {"sliding_window": 12, "rope_parameters": {"rope_type": "yarn", "factor": 4.0,
+            "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 16, "rope_theta": 10_000.0}},
+        EXPERTS | WINDOW | {"expert_feed_forward_length": 48, "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 16},
+        rename={
+            "self_attn.sinks": "attn_sinks.weight",
+            "mlp.router.weight": "ffn_gate_inp.weight",
+            "mlp.router.bias": "ffn_gate_inp.bias",
+            "mlp.experts.down_proj": "ffn_down_exps.weight",
+            "mlp.experts.down_proj_bias": "ffn_down_exps.bias",
+            "post_attention_layernorm.weight": "post_attention_norm.weight",
+        },
+        write={
+            "gate_up_proj_bias": every_other("bias"),
+            "gate_up_proj": every_other("weight"),
+            "down_proj_bias": lambda weight, sizes: weight,
+            "down_proj": lambda weight, sizes: weight.transpose(1, 2),
+        },
+    ),
+    "gptneox": Kind(
+        "gptneox", "gpt_neox", QUARTER | {"num_key_value_heads": 4, "use_parallel_residual": False},
+        {"rope.dimension_count": 2, "use_parallel_residual": False}, write={"query_key_value": BLOOM_HEADS}, epsilon=LAYER_NORM,
+    ),
+    "granite": Kind("granite", "granite", GRANITE, GRANITE_KEYS, write=PERMUTED),
+    "granitemoe": Kind(
+        "granitemoe", "granitemoe", GRANITE | LOCAL, GRANITE_KEYS | EXPERTS,
+        {"block_sparse_moe.router.weight": "ffn_gate_inp.weight", "block_sparse_moe.experts.down_proj": "ffn_down_exps.weight"},
+        PERMUTED | {"gate_up_proj": halves},
+    ),
+    "lfm2": Kind(
+        "lfm2", "lfm2", {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}},
+        {"attention.head_count_kv": [0, 2], "shortconv.l_cache": 3},
+        write={"conv.conv": lambda weight, sizes: weight[:, 0]},
+    ),
+    "llama": Kind("llama", "llama", WIDE | {"attention_bias": True, "tie_word_embeddings": False}, write=PERMUTED),
+    "mixtral": Kind("llama", "mixtral", LOCAL, EXPERTS, ROUTED, PERMUTED | {"gate_up_proj": halves}),
+    "mamba": Kind(
+        "mamba", "mamba", {"state_size": 4, "time_step_rank": 2, "intermediate_size": 64},
+        {"ssm.conv_kernel": 4, "ssm.state_size": 4, "ssm.time_step_rank": 2, "ssm.inner_size": 64},
+        {"mixer.A_log": "ssm_a", "mixer.D": "ssm_d"},
+        {"A_log": lambda weight, sizes: -weight.exp(), "conv1d.weight": lambda weight, sizes: weight[:, 0]},
+    ),
+    "falcon mamba": Kind(
+        "mamba", "falcon_mamba", {"state_size": 4, "time_step_rank": 2, "intermediate_size": 64},
+        {"ssm.conv_kernel": 4, "ssm.state_size": 4, "ssm.time_step_rank": 2, "ssm.inner_size": 64, "ssm.dt_b_c_rms": True},
+        {"mixer.A_log": "ssm_a", "mixer.D": "ssm_d"},
+        {"A_log": lambda weight, sizes: -weight.exp(), "conv1d.weight": lambda weight, sizes: weight[:, 0]},
+    ),
+    "minimax-m2": Kind(
+        "minimax-m2", "minimax_m2", WIDE | LOCAL | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}},
+        EXPERTS | {"expert_feed_forward_length": 48, "rope.dimension_count": 8, "expert_gating_func": 2},
+        ROUTED | {"mlp.e_score_correction_bias": "exp_probs_b.bias"}, {"gate_up_proj": halves},
+    ),
+    "mpt": Kind(
+        "mpt", "mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "expansion_ratio": 2, "intermediate_size": 64, "num_key_value_heads": 4, "max_seq_len": 64},
+        {"attention.max_alibi_bias": 8.0}, epsilon=LAYER_NORM,
+    ),
+    "nemotron": Kind(
+        "nemotron", "nemotron", WIDE | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}},
+        {"rope.dimension_count": 8}, write={"norm.weight": plus_one}, epsilon=LAYER_NORM,
+    ),
+    "olmo": Kind("olmo", "olmo", {"clip_qkv": 2.0}, {"attention.clamp_kqv": 2.0}, write=PERMUTED, epsilon=LAYER_NORM),
+    "olmo2": Kind("olmo2", "olmo2"),
+    "phi2": Kind("phi2", "phi", QUARTER, {"rope.dimension_count": 2}, epsilon=LAYER_NORM),
+    "phi3": Kind("phi3", "phi3", {"sliding_window": 12}, WINDOW),
+    "qwen2": Kind("qwen2", "qwen2"),
+    "qwen2moe": Kind(
+        "qwen2moe", "qwen2_moe", SMALL | {"shared_expert_intermediate_size": 40},
+        SMALL_EXPERTS | {"expert_shared_feed_forward_length": 40},
+        ROUTED, {"gate_up_proj": halves, "shared_expert_gate": lambda weight, sizes: weight[0]},
+    ),
+    "qwen3": Kind("qwen3", "qwen3", WIDE),
+    "qwen3moe": Kind(
+        "qwen3moe", "qwen3_moe", WIDE | SMALL | {"num_local_experts": 4, "norm_topk_prob": True}, SMALL_EXPERTS, ROUTED, {"gate_up_proj": halves},
+    ),
+    "smollm3": Kind("smollm3", "smollm3", {"num_hidden_layers": 4}, write=PERMUTED),
+    "stablelm": Kind(
+        "stablelm", "stablelm", QUARTER | {"use_qkv_bias": True}, {"rope.dimension_count": 2}, epsilon=LAYER_NORM,
+    ),
+    "stablelm 2": Kind(
+        "stablelm", "stablelm", QUARTER | {"use_parallel_residual": True, "qk_layernorm": True}, {"rope.dimension_count": 2}, epsilon=LAYER_NORM,
+    ),
+    "starcoder2": Kind("starcoder2", "starcoder2", epsilon=LAYER_NORM),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_model_comes_back(name: str, tmp_path: Path, cache: Path) -> None:
+    kind = KINDS[name]
+    model = tiny_model(kind)
+    path = write_gguf(tmp_path / "m.gguf", kind, model)
+    (tmp_path / "out").mkdir()
+    conversion.convert(path, tmp_path / "out")
+    folder, _ = dequantized(ModelFiles("tiny", tmp_path / "out", "0", "gguf"))
+    back = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
+    )
+    assert type(back) is type(model)
+    ids = torch.arange(4, 44)[None] * 5 % 256 + 4
+    with torch.inference_mode():
+        expected, found = model(ids).logits, back(ids).logits
+    difference = float((found - expected).abs().max())
+    assert difference == 0
+
+
+def test_every_architecture_is_written() -> None:
+    assert {kind.architecture for kind in KINDS.values()} == set(ARCHITECTURES)
