@@ -112,7 +112,9 @@ def tiny_model(kind: Kind) -> PreTrainedModel:
         drawn = torch.randn(tensor.shape) * scale
         if tensor.dim() == 1:
             drawn = (drawn * 64).round().clamp(-100, 100) / 64  # exact after adding one, too
-            centred = name.endswith("weight") and not any("one" in w.__name__ for w in kind.write.values())
+            centred = name.endswith("weight") and not any(
+                "one" in w.__name__ for w in kind.write.values()
+            )
             drawn = drawn + 1 if centred and "norm" in name or "ln_" in name else drawn
         tensor.copy_(drawn.bfloat16())
     return model
@@ -204,7 +206,9 @@ def _tensors(kind: Kind, model: PreTrainedModel, sizes: dict[str, Any]) -> Weigh
             found[f"blk.{layer}.{renamed}"] = made
         else:
             names = (name, name.removeprefix("transformer."))  # BLOOM's has both
-            there = next(filter(None, (known.get_name(n, (".weight", ".bias")) for n in names)), None)
+            there = next(
+                filter(None, (known.get_name(n, (".weight", ".bias")) for n in names)), None
+            )
             assert there is not None, name
             found[there] = made
     return found

@@ -44,7 +44,9 @@ GRANITE_KEYS = {
     "embedding_scale": 3.0, "attention.scale": 0.25, "residual_scale": 0.5, "logit_scale": 2.0,
 }  # fmt: skip
 WINDOW = {"attention.sliding_window": 12}
-QUARTER = {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.25}}
+PLAIN = {"rope_type": "default", "rope_theta": 10_000.0}
+HALF = {"rope_parameters": PLAIN | {"partial_rotary_factor": 0.5}}
+QUARTER = {"rope_parameters": PLAIN | {"partial_rotary_factor": 0.25}}
 BLOOM_HEADS = ungrouped("num_attention_heads")
 
 KINDS = {
@@ -57,7 +59,7 @@ KINDS = {
         "command-r", "cohere", {"logit_scale": 0.5}, {"logit_scale": 0.5}, epsilon=LAYER_NORM,
     ),
     "cohere2": Kind(
-        "cohere2", "cohere2", WIDE | {"logit_scale": 0.5, "sliding_window": 12, "num_hidden_layers": 4},
+        "cohere2", "cohere2", {"head_dim": 8, "logit_scale": 0.5, "sliding_window": 12, "num_hidden_layers": 4},
         {"logit_scale": 0.5} | WINDOW, epsilon=LAYER_NORM,
     ),
     "ernie4_5": Kind("ernie4_5", "ernie4_5", WIDE),
@@ -120,7 +122,7 @@ KINDS = {
         PERMUTED | {"gate_up_proj": halves},
     ),
     "lfm2": Kind(
-        "lfm2", "lfm2", {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}},
+        "lfm2", "lfm2", {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False, "rope_parameters": PLAIN},
         {"attention.head_count_kv": [0, 2], "shortconv.l_cache": 3},
         write={"conv.conv": lambda weight, sizes: weight[:, 0]},
     ),
@@ -139,17 +141,17 @@ KINDS = {
         {"A_log": lambda weight, sizes: -weight.exp(), "conv1d.weight": lambda weight, sizes: weight[:, 0]},
     ),
     "minimax-m2": Kind(
-        "minimax-m2", "minimax_m2", WIDE | LOCAL | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}},
+        "minimax-m2", "minimax_m2", WIDE | LOCAL | HALF,
         EXPERTS | {"expert_feed_forward_length": 48, "rope.dimension_count": 8, "expert_gating_func": 2},
         ROUTED | {"mlp.e_score_correction_bias": "exp_probs_b.bias"}, {"gate_up_proj": halves},
     ),
     "mpt": Kind(
-        "mpt", "mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "expansion_ratio": 2, "intermediate_size": 64, "num_key_value_heads": 4, "max_seq_len": 64},
+        "mpt", "mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "intermediate_size": 128, "num_key_value_heads": 4, "max_seq_len": 64},
         {"attention.max_alibi_bias": 8.0}, epsilon=LAYER_NORM,
     ),
     "nemotron": Kind(
-        "nemotron", "nemotron", WIDE | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}},
-        {"rope.dimension_count": 8}, write={"norm.weight": plus_one}, epsilon=LAYER_NORM,
+        "nemotron", "nemotron", {"head_dim": 8} | HALF,
+        {"rope.dimension_count": 4}, write={"norm.weight": plus_one}, epsilon=LAYER_NORM,
     ),
     "olmo": Kind("olmo", "olmo", {"clip_qkv": 2.0}, {"attention.clamp_kqv": 2.0}, write=PERMUTED, epsilon=LAYER_NORM),
     "olmo2": Kind("olmo2", "olmo2"),
