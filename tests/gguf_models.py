@@ -112,10 +112,9 @@ def tiny_model(kind: Kind) -> PreTrainedModel:
         drawn = torch.randn(tensor.shape) * scale
         if tensor.dim() == 1:
             drawn = (drawn * 64).round().clamp(-100, 100) / 64  # exact after adding one, too
-            centred = name.endswith("weight") and not any(
-                "one" in w.__name__ for w in kind.write.values()
-            )
-            drawn = drawn + 1 if centred and "norm" in name or "ln_" in name else drawn
+            is_norm = "norm" in name or "ln_" in name
+            if is_norm and name.endswith("weight") and plus_one not in kind.write.values():
+                drawn = drawn + 1
         tensor.copy_(drawn.bfloat16())
     return model
 

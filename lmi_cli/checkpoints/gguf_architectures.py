@@ -12,10 +12,11 @@ from lmi_cli.checkpoints.gguf import GgufHeader
 from lmi_cli.checkpoints.gguf_changes import Change, row, same
 from lmi_cli.checkpoints.gguf_dense import DENSE
 from lmi_cli.checkpoints.gguf_description import Architecture
+from lmi_cli.checkpoints.gguf_linear import LINEAR
 from lmi_cli.checkpoints.gguf_other import OTHER
 from lmi_cli.errors import ModelError
 
-ARCHITECTURES = DENSE | OTHER
+ARCHITECTURES = DENSE | OTHER | LINEAR
 _REASONS = {
     "gpt2": "learned absolute positions end at the trained length",
     "starcoder": "learned absolute positions end at the trained length",
@@ -29,7 +30,7 @@ _REASONS = {
 }
 
 IGNORED = frozenset(("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"))
-"""Tensors that the configuration stands for."""
+"""Tensors that the configuration stands for; layers that only draft tokens are left out too."""
 
 _LAYER = re.compile(r"blk\.(\d{1,4})\.(.+)")
 
@@ -76,10 +77,13 @@ def targets(file: str, architecture: Architecture, header: GgufHeader) -> Iterat
     """
     later = {name for made in architecture.made.values() for name in made.sources[1:]}
     first = {made.sources[0]: target for target, made in architecture.made.items()}
+    layers = header.values.get(f"{header.architecture}.block_count", 0)
+    drafting = header.values.get(f"{header.architecture}.nextn_predict_layers", 0)
     for source, tensor in header.tensors.items():
-        if source in IGNORED:
-            continue
         layer = _LAYER.fullmatch(source)
+        is_draft = layer is not None and drafting and int(layer[1]) >= int(layers) - int(drafting)
+        if source in IGNORED or is_draft:
+            continue
         inside = layer[2] if layer else source
         before = architecture.layer.format(layer[1]) if layer else ""
         if layer and inside in later:

@@ -17,10 +17,16 @@ class Heads(NamedTuple):
     Attributes:
         queries: Number of query heads.
         keys: Number of key heads.
+        linear_keys: Number of key heads of linear attention.
+        linear_values: Number of value heads of linear attention.
+        linear_width: Number of components of all its values.
     """
 
     queries: int
     keys: int
+    linear_keys: int = 0
+    linear_values: int = 0
+    linear_width: int = 0
 
 
 Change = Callable[[Sequence["Tensor"], Heads], "Tensor"]
@@ -98,6 +104,38 @@ def alternating(found: Sequence["Tensor"], heads: Heads) -> "Tensor":
 def alternating_columns(found: Sequence["Tensor"], heads: Heads) -> "Tensor":
     """Likewise as columns of each expert."""
     return alternating(found, heads).transpose(1, 2)
+
+
+def by_key_head(found: Sequence["Tensor"], heads: Heads) -> "Tensor":
+    """Linear attention: value heads, of which a file has one of each key head after another."""
+    rows = found[0]
+    each = heads.linear_values // max(1, heads.linear_keys)
+    tiled = rows.reshape(each, heads.linear_keys, -1, *rows.shape[1:])
+    return tiled.transpose(0, 1).reshape(rows.shape)
+
+
+def values_by_key_head(found: Sequence["Tensor"], heads: Heads) -> "Tensor":
+    """Likewise the last rows, those of values."""
+    import torch
+
+    (rows,) = found
+    values = by_key_head([rows[-heads.linear_width :]], heads)
+    return torch.cat([rows[: -heads.linear_width], values])
+
+
+def filters_by_key_head(found: Sequence["Tensor"], heads: Heads) -> "Tensor":
+    """Likewise for the filters of a convolution."""
+    return values_by_key_head(found, heads).unsqueeze(1)
+
+
+def columns_by_key_head(found: Sequence["Tensor"], heads: Heads) -> "Tensor":
+    """Likewise for what takes the values."""
+    return by_key_head([found[0].T], heads).T
+
+
+def decay_by_key_head(found: Sequence["Tensor"], heads: Heads) -> "Tensor":
+    """Likewise for the decay of each head, stored as Mamba's."""
+    return by_key_head([log_of_decay(found, heads)], heads)
 
 
 def row(number: int, found: Sequence["Tensor"], heads: Heads) -> "Tensor":

@@ -90,10 +90,19 @@ def always(value: Any) -> Callable[[GgufHeader], Any]:
 
 def heads_of(header: GgufHeader) -> Heads:
     """Heads in a layer; zero where the file does not say."""
-    prefix = f"{header.architecture}.attention.head_count"
-    queries = header.values.get(prefix)
-    keys = header.values.get(f"{prefix}_kv", queries)
-    return Heads(*(number if isinstance(number, int) else 0 for number in (queries, keys)))
+
+    def number(name: str, otherwise: int = 0) -> int:
+        value = header.values.get(f"{header.architecture}.{name}")
+        return value if isinstance(value, int) else otherwise
+
+    queries = number("attention.head_count")
+    return Heads(
+        queries,
+        number("attention.head_count_kv", queries),
+        number("ssm.group_count"),
+        number("ssm.time_step_rank"),
+        number("ssm.inner_size"),
+    )
 
 
 SIZES: dict[str, Any] = {
@@ -136,6 +145,11 @@ MLP = {
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+}
+SHARED = {
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
 LLAMA = BEFORE | ATTENTION | MLP
 GEMMA_2 = LLAMA | AFTER | {"ffn_norm": "pre_feedforward_layernorm"}

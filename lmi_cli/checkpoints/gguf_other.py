@@ -1,4 +1,4 @@
-"""Descriptions of architectures with experts, states, or layers of their own.
+"""Descriptions of architectures with experts or layers of their own.
 
 Imports the standard library only.
 """
@@ -9,9 +9,7 @@ from lmi_cli.checkpoints.gguf import GgufHeader
 from lmi_cli.checkpoints.gguf_changes import (
     alternating,
     alternating_columns,
-    filters,
     grouped,
-    log_of_decay,
     one_row,
     same,
     transposed,
@@ -28,6 +26,7 @@ from lmi_cli.checkpoints.gguf_description import (
     LOCAL_EXPERTS,
     RMS,
     ROUTED,
+    SHARED,
     SMALL_EXPERTS,
     Architecture,
     Made,
@@ -177,41 +176,6 @@ OTHER: dict[str, tuple[Architecture, ...]] = {
             changes=HALVES,
         ),
     ),
-    "lfm2": (
-        Architecture(
-            "lfm2",
-            RMS
-            | {
-                "norm_eps": "attention.layer_norm_rms_epsilon",
-                "conv_L_cache": "shortconv.l_cache",
-                "conv_bias": has("shortconv.in_proj.bias"),
-                # What the file gives is not adjusted again.
-                "block_auto_adjust_ff_dim": always(False),
-            },
-            {
-                "attn_norm": "operator_norm",
-                "ffn_norm": "ffn_norm",
-                "attn_q": "self_attn.q_proj",
-                "attn_k": "self_attn.k_proj",
-                "attn_v": "self_attn.v_proj",
-                "attn_output": "self_attn.out_proj",
-                "attn_q_norm": "self_attn.q_layernorm",
-                "attn_k_norm": "self_attn.k_layernorm",
-                "ffn_gate": "feed_forward.w1",
-                "ffn_up": "feed_forward.w3",
-                "ffn_down": "feed_forward.w2",
-                "shortconv.conv": "conv.conv",
-                "shortconv.in_proj": "conv.in_proj",
-                "shortconv.out_proj": "conv.out_proj",
-            },
-            {
-                "token_embd": "model.embed_tokens",
-                "token_embd_norm": "model.embedding_norm",
-                "output": "lm_head",
-            },
-            changes={"shortconv.conv": filters},
-        ),
-    ),
     "llama": (
         Architecture(
             "mixtral",
@@ -228,45 +192,6 @@ OTHER: dict[str, tuple[Architecture, ...]] = {
             changes=HALVES,
             is_plain=True,
         ),
-    ),
-    "mamba": tuple(
-        Architecture(
-            family,
-            {
-                "num_hidden_layers": "block_count",
-                "hidden_size": "embedding_length",
-                "layer_norm_epsilon": "attention.layer_norm_rms_epsilon",
-                "conv_kernel": "ssm.conv_kernel",
-                "state_size": "ssm.state_size",
-                "time_step_rank": "ssm.time_step_rank",
-                "intermediate_size": "ssm.inner_size",
-            },
-            {
-                "attn_norm": "norm",
-                "ssm_in": "mixer.in_proj",
-                "ssm_conv1d": "mixer.conv1d",
-                "ssm_x": "mixer.x_proj",
-                "ssm_dt": "mixer.dt_proj",
-                "ssm_out": "mixer.out_proj",
-            },
-            {
-                "token_embd": "backbone.embeddings",
-                "output_norm": "backbone.norm_f",
-                "output": "lm_head",
-            },
-            made={
-                "mixer.A_log": Made(("ssm_a",), log_of_decay),
-                "mixer.D": Made(("ssm_d",), same),
-            },
-            changes={"ssm_conv1d.weight": filters},
-            turns=False,
-            layer="backbone.layers.{}.",
-            applies=applies,
-        )
-        for family, applies in (
-            ("falcon_mamba", is_set("ssm.dt_b_c_rms")),
-            ("mamba", lambda header: True),
-        )
     ),
     "minimax-m2": (
         Architecture(
@@ -317,12 +242,7 @@ OTHER: dict[str, tuple[Architecture, ...]] = {
             RMS
             | SMALL_EXPERTS
             | {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
-            LLAMA
-            | {
-                "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
-                "ffn_up_shexp": "mlp.shared_expert.up_proj",
-                "ffn_down_shexp": "mlp.shared_expert.down_proj",
-            },
+            LLAMA | SHARED,
             made=ROUTED
             | {"mlp.shared_expert_gate.weight": Made(("ffn_gate_inp_shexp.weight",), one_row)},
         ),

@@ -131,6 +131,10 @@ def _rope(path: Path, header: GgufHeader, architecture: Architecture) -> dict[st
     turned = _number(header, "rope.dimension_count") or size
     if architecture.turns_parts:
         rope["partial_rotary_factor"] = turned / size
+        axes = header.arrays.get(f"{header.architecture}.rope.dimension_sections")
+        if axes is not None:  # of pictures; for text, all axes have the same position
+            sections = [int(number) for number in read_numbers(path, axes) if number]
+            rope |= {"mrope_section": sections, "mrope_interleaved": True}
     elif turned != size:
         raise ModelError(
             f"{path.name} rotates {turned} of {size} components of each head, which a model of the "
