@@ -41,7 +41,7 @@ BLOOM_HEADS = ungrouped("num_attention_heads")
 QWEN_35: dict[str, Any] = WIDE | {
     "num_hidden_layers": 4,
     "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 4,
+    "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 6,
@@ -53,7 +53,7 @@ QWEN_35_KEYS = {
     "rope.dimension_sections": [2, 1, 1, 0],
     "full_attention_interval": 4,
     "ssm.conv_kernel": 4,
-    "ssm.state_size": 4,
+    "ssm.state_size": 8,
     "ssm.group_count": 2,
     "ssm.time_step_rank": 6,
     "ssm.inner_size": 48,
