@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _PREFIX = "tokenizer.ggml"
 _SPACE = "\u2581"
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6  # types of tokens; 1 is a plain one
+# The longest of real vocabularies have 256. There are as many ways to merge a token as it is long.
+_MAX_TOKEN_CHARACTERS = 2**11
 _KINDS = ("gpt2", "llama", "gemma4")
 _HINT = "use the model's safetensors form, which comes with its own tokenizer.json"
 # What ends a turn in files that do not say so: those of converters before 2024.
@@ -75,6 +77,10 @@ def read_vocabulary(path: Path, header: GgufHeader) -> Vocabulary:
     if listed is None:
         raise ModelError(f"{path.name} holds no vocabulary", hint=_HINT)
     tokens = tuple(token or f"[EMPTY_{at}]" for at, token in enumerate(read_strings(path, listed)))
+    longest = max(range(len(tokens)), key=lambda at: len(tokens[at]), default=0)
+    if tokens and len(tokens[longest]) > _MAX_TOKEN_CHARACTERS:
+        length = len(tokens[longest])
+        raise ModelError(f"{path.name}: its token {longest} is {length:,} characters long")
     if len(set(tokens)) < len(tokens):
         first = {token: at for at, token in reversed(list(enumerate(tokens)))}
         again = next(at for at, token in enumerate(tokens) if first[token] != at)

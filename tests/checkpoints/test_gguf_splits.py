@@ -19,6 +19,7 @@ from model_builders import tiny_gguf
 from lmi_cli.checkpoints import gguf
 from lmi_cli.checkpoints.gguf_splits import SPLITS
 from lmi_cli.checkpoints.gguf_vocabulary import read_vocabulary, tokenizer_of, word_splitter
+from lmi_cli.errors import ModelError
 
 TEXTS = (
     "I'm WE'LL don't \u00e9t\u00e9 1234567 x55 a.b!? \n\n  y=$2; 中文。か\r\n\t(z) '99",
@@ -63,7 +64,7 @@ PIECES = {
     "a": -9, "aa": -2, "\u2581": -8, "\u2581a": -1, "\u2581\u2581": -3, "aaa": -4, "c": -9,
     "ca": -5, "ac": -0.5, "\u2581c": -7, "<s": -1, "<": -9, "s": -9, ">": -9,
 }  # fmt: skip
-OTHERS = {"<s>": 3, "  \n": 4, "<|user|>": 3}
+OTHERS = {"<s>": 3, "  \n": 4, "<|user|>": 3, "<|end|>": 3}
 # As llama.cpp encodes them, with a space in front of each text and without.
 ENCODED = {
     "a": ("\u2581a", "a"),
@@ -98,3 +99,50 @@ def test_pieces(prefix: bool, tmp_path: Path) -> None:
     for text, expected in ENCODED.items():
         found = "|".join(encode(text))
         assert found == expected[0 if prefix else 1], text
+
+
+DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
+    "a token twice": ({"more_tokens": ["ab", "ab"]}, "its token 262 is the same as token 261"),
+    "a huge token": ({"more_tokens": ["a" * 3_000]}, "its token 261 is 3,000 characters long"),
+    "a merge of none": (
+        {"extra": lambda writer: writer.add_array("tokenizer.ggml.merges", ["a b"])},
+        "its merge 0 is not one of two of its tokens",
+    ),
+    "merges are numbers": (
+        {"extra": lambda writer: writer.add_array("tokenizer.ggml.merges", [1, 2])},
+        "should hold text",
+    ),
+    "types are text": (
+        {"extra": lambda writer: writer.add_array("tokenizer.ggml.token_type", ["a"] * 261)},
+        "should hold numbers",
+    ),
+    "few types": (
+        {"extra": lambda writer: writer.add_array("tokenizer.ggml.token_type", [1, 1])},
+        "261 tokens but 2 token_types",
+    ),
+    "no such BOS": (
+        {"extra": lambda writer: writer.add_uint32("tokenizer.ggml.bos_token_id", 1_000)},
+        "its bos token, 1000, is none of its tokens",
+    ),
+    "another kind": (
+        {"extra": lambda writer: writer.add_string("tokenizer.ggml.model", "rwkv")},
+        "its tokenizer is of the kind 'rwkv'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_vocabularies_are_refused(name: str, tmp_path: Path) -> None:
+    options, message = DAMAGED[name]
+    with pytest.raises(ModelError, match=message):
+        encoder(tiny_gguf(tmp_path / "m.gguf", **options))
+
+
+def test_the_end_of_a_turn_is_known_by_name(tmp_path: Path) -> None:
+    """A file of an old converter names the end of a text only."""
+    path = pieces_gguf(
+        tmp_path / "m.gguf",
+        extra=lambda writer: writer.add_uint32("tokenizer.ggml.eos_token_id", 1),
+    )
+    vocabulary = read_vocabulary(path, gguf.read_header(path))
+    assert [vocabulary.tokens[end] for end in vocabulary.ends] == ["<s>", "<|end|>"]
