@@ -26,6 +26,9 @@ def dense(
         part = keys.query @ keys.key.repeat_interleave(folds, 1).mT
         if softcap is not None:
             part = softcap * torch.tanh(part / softcap)
+        if keys.alibi is not None:
+            slopes, query_at, key_at = keys.alibi
+            part = part - slopes[:, None, None] * (query_at[:, None] - key_at)
         scores.append(part.masked_fill(~visible(keys, query_start), -math.inf))
         values.append(keys.value.repeat_interleave(folds, 1))
     joint = torch.cat(scores, -1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from reference import Lambda
+from reference import Lambda, lowered, weights_of
 from torch import Tensor
 
 
@@ -46,6 +46,8 @@ class Pairwise(ABC):
         native: int | None = None,
         layer: int = 0,
         folds: int = 1,
+        slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates.
 
@@ -64,9 +66,8 @@ class Pairwise(ABC):
         scores = (turned * key[:, None]).sum(-1) * scale
         if softcap is not None:
             scores = softcap * (scores / softcap).tanh()
-        scores = scores.masked_fill(~seen, -math.inf)
-        weights = (scores - scores.amax(-1, keepdim=True)).exp()
-        return weights / weights.sum(-1, keepdim=True) @ value
+        scores = lowered(scores, slopes, distances).masked_fill(~seen, -math.inf)
+        return weights_of(scores, sinks) @ value
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,8 @@ class Mixed(Lambda):
         *,
         layer: int = 0,
         folds: int = 1,
+        slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
         **how: Any,
     ) -> Tensor:
         """The heads that share a key head, one group after the other."""
@@ -166,7 +169,12 @@ class Mixed(Lambda):
         ):
             dense = layer in self.layers or (layer, head) in self.heads
             attend = Capped(self.window, self.ceiling).attention if dense else super().attention
-            groups.append(attend(*parts, turn, layer=layer, **how))
+            mine = slice(head * folds, (head + 1) * folds)
+            of_heads = {
+                name: None if numbers is None else numbers[mine]
+                for name, numbers in (("slopes", slopes), ("sinks", sinks))
+            }
+            groups.append(attend(*parts, turn, layer=layer, **of_heads, **how))
         return torch.cat(groups)
 
 

@@ -25,10 +25,21 @@ import torch
 from numpy.typing import NDArray
 from tiny_models import Float64Transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_NEIGHBOURS = {"cohere", "cohere2", "ernie4_5", "glm", "glm4", "helium"}
+_NEIGHBOURS = {
+    "codegen",
+    "cohere",
+    "cohere2",
+    "cohere2_moe",
+    "ernie4_5",
+    "glm",
+    "glm4",
+    "gptj",
+    "helium",
+}
+_ONLY_SLIDING_ROTATED = {"afmoe", "cohere2", "cohere2_moe", "exaone4", "exaone_moe"}
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,14 @@ class Lambda:
         native: int | None = None,
         layer: int = 0,
         folds: int = 1,
+        slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates.
 
-        ``folds`` heads after each other have the same keys and values.
+        ``folds`` heads after each other have the same keys and values. Of each head, ``slopes[h]``
+        is taken off a score for each token of distance, and ``sinks[h]`` is one more score, without
+        a value.
         """
         count = query.shape[1]
         own, ceiling = torch.arange(count), torch.full((count,), self.ceiling)
@@ -86,6 +101,8 @@ class Lambda:
         far = turn(query, ceiling) @ key.mT * scale
         if softcap is not None:
             true, far = softcap * (true / softcap).tanh(), softcap * (far / softcap).tanh()
+        i, j = torch.arange(count)[:, None], torch.arange(count)[None]
+        true, far = lowered(true, slopes, i - j), lowered(far, slopes, self.ceiling)
         near_mask, far_mask = self.masks(count, native)
         scores = torch.where(near_mask, true, torch.where(far_mask, far, -math.inf))
         middle = self.middle
@@ -94,15 +111,28 @@ class Lambda:
             stored = turn(query, torch.full((count,), middle.distance)) @ key.mT * scale
             if softcap is not None:
                 stored = softcap * (stored / softcap).tanh()
-            i, j = torch.arange(count)[:, None], torch.arange(count)[None]
+            stored = lowered(stored, slopes, middle.distance)
             seen = (i >= middle.document) & (j < middle.document)
             seen = seen & (j >= self.sinks) & (i - j >= self.window)
             stored = stored.masked_fill(~seen, -math.inf)
             order = stored.sort(dim=-1, descending=True, stable=True).indices
             rank = order.sort(-1).indices
             scores = torch.where(seen & (rank < middle.topk), stored, scores)
+        return weights_of(scores, sinks) @ value
+
+
+def lowered(scores: Tensor, slopes: Tensor | None, distance: Tensor | int) -> Tensor:
+    """ALiBi, of scores ``[H, n, n]`` at a distance, or at ``[n, n]`` of them."""
+    return scores if slopes is None else scores - slopes[:, None, None] * distance
+
+
+def weights_of(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax of scores ``[H, n, n]``, with one more of each head that has no value."""
+    if sinks is None:
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
-        return weights / weights.sum(-1, keepdim=True) @ value
+        return weights / weights.sum(-1, keepdim=True)
+    more = sinks[:, None, None].expand(-1, scores.shape[1], 1)
+    return torch.cat((scores, more), -1).softmax(-1)[..., :-1]
 
 
 def turning(frequencies: Tensor | None, neighbours: bool) -> Callable[[Tensor, Tensor], Tensor]:
@@ -142,6 +172,8 @@ class Reference(Protocol):
         native: int | None = None,
         layer: int = 0,
         folds: int = 1,
+        slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -163,10 +195,12 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
         scaling: float,
         softcap: float | None = None,
         sliding_window: int | None = None,
+        s_aux: Tensor | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
         assert attention_mask is None
         folds = query.shape[1] // key.shape[1]
+        query = query * growth(config, query.shape[2])
         frequencies = _frequencies(model, module.layer_idx, method.window)
         if frequencies is not None:
             frequencies, factor = method.frequencies(frequencies, sliding_window)
@@ -182,8 +216,9 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
             native=sliding_window,
             layer=module.layer_idx,
             folds=folds,
+            **({} if s_aux is None else {"sinks": s_aux}),
         )
-        return output.transpose(0, 1)[None], None
+        return output.transpose(0, 1)[None].contiguous(), None
 
     ALL_ATTENTION_FUNCTIONS["reference"] = attend
     try:
@@ -198,13 +233,26 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
         del ALL_ATTENTION_FUNCTIONS["reference"]
 
 
+def growth(config: PretrainedConfig, count: int) -> Tensor:
+    """The factor of Ministral 3 on the queries of ``count`` tokens, ``[count, 1]``."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    rate, every = (
+        rope.get("llama_4_scaling_beta", 0.0),
+        rope.get("original_max_position_embeddings"),
+    )
+    turns = torch.arange(count) // (every or count)
+    return (1 + rate * (1 + turns.double()).log())[:, None]
+
+
 def _frequencies(model: PreTrainedModel, layer: int, window: int) -> Tensor | None:
     config, rotary = model.config, model.base_model.rotary_emb
+    if config.model_type in ("codegen", "gptj"):
+        return 1.0 / 10000.0 ** (torch.arange(0, config.rotary_dim, 2) / config.rotary_dim)
     if config.model_type == "smollm3" and not config.no_rope_layers[layer]:
         return None
-    if config.model_type == "cohere2" and config.layer_types[layer] == "full_attention":
+    if config.model_type in _ONLY_SLIDING_ROTATED and config.layer_types[layer] == "full_attention":
         return None
-    if config.model_type == "gemma3_text":
+    if config.model_type in ("gemma3_text", "olmo3"):
         return getattr(rotary, f"{config.layer_types[layer]}_inv_freq")
     rope = config.rope_parameters
     if rope["rope_type"] == "longrope":

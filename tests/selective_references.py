@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from method_references import Pairwise
 from numpy.typing import NDArray
+from reference import lowered, weights_of
 from torch import Tensor
 
 
@@ -30,11 +31,15 @@ class Surprise(Pairwise):
 
     def told(self, logits: Tensor, ids: NDArray[np.int32]) -> "Surprise":
         """The same, for tokens with these logits ``[n, vocab]``."""
-        other = Surprise(self._sinks, self._tokens, self._width)
         losses = -logits.log_softmax(-1)
-        other._surprisal = [
+        return self.of([
             math.inf, *(float(losses[at - 1, ids[at]]) for at in range(1, len(ids)))
-        ]  # fmt: skip
+        ])  # fmt: skip
+
+    def of(self, surprisal: list[float]) -> "Surprise":
+        """The same, for tokens that are so surprising."""
+        other = Surprise(self._sinks, self._tokens, self._width)
+        other._surprisal = surprisal
         return other
 
     def distance(self, i: int, j: int, native: int | None) -> int | None:
@@ -84,6 +89,8 @@ class Looking:
         native: int | None = None,
         layer: int = 0,
         folds: int = 1,
+        slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Attention ``[H, n, Dv]`` of un-rotated ``[H, n, D]``; ``turn(x, positions)`` rotates."""
         heads, count, _ = query.shape
@@ -95,6 +102,8 @@ class Looking:
         far = far_query @ key.mT * scale
         if softcap is not None:
             near, far = softcap * (near / softcap).tanh(), softcap * (far / softcap).tanh()
+        near = lowered(near, slopes, own[:, None] - own)
+        far = lowered(far, slopes, self.window - 1)
         mass = [torch.zeros(count, dtype=torch.float64) for _ in groups]
         means: list[list[Tensor]] = [[] for _ in groups]
         chosen: list[int] = []
@@ -120,7 +129,8 @@ class Looking:
                         continue
                     elif j < self._sinks or at >= finished or at in chosen:
                         scores[j] = far[h, i, j]
-                weights = scores.softmax(-1)
+                sink = None if sinks is None else sinks[h : h + 1]
+                weights = weights_of(scores[None, None], sink)[0, 0]
                 output[h, i] = weights @ value[h, : i + 1]
                 group = next(g for g, members in enumerate(groups) if h in members)
                 first = max(0, i - self.window + 1)

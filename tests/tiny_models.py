@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lmi_cli.engine.engine import Engine
 from lmi_cli.methods.base import Method
@@ -59,7 +61,24 @@ def _rope(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"model_type": "llama", "rope_parameters": parameters}
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_state_dict_hooks")
+
 _LAYER_TYPES = ["sliding_attention", "full_attention"] * 2
+_SLIDING = {"sliding_window": 12, "layer_types": _LAYER_TYPES[:2]}
+_EXPERTS = {
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+_SIX_HEADS = {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 6}
+_MPT = {
+    "model_type": "mpt",
+    "max_seq_len": 128,
+    "attn_config": {"softmax_scale": 0.3, "clip_qkv": 2.5, "alibi_bias_max": 8},
+}
+_FALCON = {"model_type": "falcon", "bias": True}
 
 # What a model needs beyond the sizes above; a name that is not here is a plain model type.
 _CHANGES: dict[str, dict[str, Any]] = {
@@ -70,21 +89,46 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "llama-llama3": _rope(_LLAMA3),
     "llama-yarn": _rope(_YARN),
     "llama-dynamic": _rope({"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}),
+    "afmoe": _SLIDING | _EXPERTS,
+    "bloom": {"seq_length": 128},
+    "bloom-6-heads": {"model_type": "bloom", "seq_length": 128} | _SIX_HEADS,
+    "codegen": {"rotary_dim": 4},
     "cohere": {"logit_scale": 0.25},
-    "cohere2": {"sliding_window": 12, "layer_types": _LAYER_TYPES[:2]},
+    "cohere2": _SLIDING,
+    "cohere2_moe": _SLIDING | _EXPERTS,
+    "exaone4": _SLIDING,
+    "exaone_moe": _SLIDING | _EXPERTS,
+    "falcon": _FALCON,
+    "falcon-new": _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2},
+    "falcon-alibi": _FALCON | {"alibi": True, "multi_query": False, "parallel_attn": False},
     "gemma2": {"sliding_window": 12, "final_logit_softcapping": 5.0},
     "gemma3_text": {"sliding_window": 12, "num_hidden_layers": 4, "layer_types": _LAYER_TYPES},
     "gpt_neox": {"rotary_pct": 0.5, "num_key_value_heads": 4},
+    "gpt_oss": _SLIDING | _EXPERTS | {"rope_parameters": _YARN},
+    "gptj": {"rotary_dim": 4},
+    "granitemoe": _EXPERTS | {"attention_multiplier": 0.2},
+    "granitemoeshared": _EXPERTS,
     "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.7},
+    "ministral": _SLIDING,
+    "ministral3": {"rope_parameters": _YARN | {"llama_4_scaling_beta": 0.3}},
     "mistral": {"sliding_window": None},
     "mistral-sliding": {"model_type": "mistral", "sliding_window": 12},
+    "mixtral": _EXPERTS,
+    "mpt": _MPT,
+    "mpt-6-heads": _MPT | _SIX_HEADS,
+    "olmo3": _SLIDING,
+    "olmoe": _EXPERTS,
     "phi": {"partial_rotary_factor": 0.5},
     "phi3-longrope": {
         "model_type": "phi3",
         "rope_parameters": _LONGROPE,
         "original_max_position_embeddings": 32,
     },
+    "phimoe": _EXPERTS,
+    "qwen2_moe": _EXPERTS,
+    "qwen3_moe": _EXPERTS,
     "smollm3": {"no_rope_layers": [1, 0]},
+    "stablelm": {"partial_rotary_factor": 0.5},
     "starcoder2": {"sliding_window": None},
 }
 
@@ -92,10 +136,19 @@ _CHANGES: dict[str, dict[str, Any]] = {
 def tiny_model(name: str, dtype: torch.dtype = torch.float64, **changes: Any) -> PreTrainedModel:
     """A random model by its name, with weights large enough to make attention choose."""
     values = _SIZES | {"model_type": name} | _CHANGES.get(name, {}) | changes
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
-    # Scores of Gemma 2 are capped, which stock attention can only do in its plain form.
-    stock = "eager" if config.model_type == "gemma2" else "sdpa"
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=stock)
+    kind = values.pop("model_type")
+    if kind == "falcon":  # whose configuration computes it
+        del values["head_dim"]
+    config = AutoConfig.for_model(kind, **values)
+    # Capped scores, and what is joined to them, stock attention can only do in its plain form.
+    plain = kind in ("bloom", "gemma2", "gpt_oss", "mpt")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(
+            config,
+            attn_implementation="eager" if plain else "sdpa",
+            experts_implementation="eager",  # others have no float64
+        )
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -103,7 +156,13 @@ def tiny_model(name: str, dtype: torch.dtype = torch.float64, **changes: Any) ->
             parameter.data += 0.1 * noise
         else:
             parameter.data = 1.5 * noise / parameter.shape[-1] ** 0.5
-    return model.to(dtype).eval()
+    model = model.to(dtype).eval()
+    if kind in ("codegen", "gptj"):  # whose table of float32 would hide differences below 1e-7
+        frequencies = 1.0 / 10000.0 ** (torch.arange(0, 4, 2) / 4)
+        angles = torch.arange(128)[:, None] * frequencies.double()
+        table = torch.cat((angles.sin(), angles.cos()), 1).to(dtype)
+        model.transformer.rotary_emb.embed_positions = table
+    return model
 
 
 def random_ids(count: int, seed: int = 0) -> NDArray[np.int32]:
@@ -132,6 +191,26 @@ def our_logits(
         state = engine.start(origin=origin)
         passes = [engine.forward(state, ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
         return lm.logits(torch.cat(passes))
+
+
+def trace(model: PreTrainedModel) -> dict[str, Any]:
+    """Everything in which a patched model could differ from an untouched one."""
+    return {
+        "functions": dict(ALL_ATTENTION_FUNCTIONS),
+        "own functions": dict(ALL_ATTENTION_FUNCTIONS._local_mapping),
+        "masks": dict(ALL_MASK_ATTENTION_FUNCTIONS),
+        "config": model.config.to_dict(),
+        "implementation": model.config._attn_implementation,
+        "config attributes": sorted(vars(model.config)),
+        "classes": {name: type(module) for name, module in model.named_modules()},
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "hooks": {
+            name: [len(getattr(module, kind)) for kind in _HOOKS]
+            for name, module in model.named_modules()
+        },
+        "forwards": {name: module.forward for name, module in model.named_modules()},
+        "buffers": {name: id(buffer) for name, buffer in model.named_buffers()},
+    }
 
 
 def precisely(model: PreTrainedModel) -> AbstractContextManager[Any]:

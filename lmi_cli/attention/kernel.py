@@ -32,8 +32,8 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """One softmax over all the keys that each query sees in ``ranges``.
 
-    Scores are in the dtype of the queries, or in float32 where the library in C computes; the
-    softmax accumulates in float32 or wider.
+    Scores are in the dtype of the queries, or in float32 where the library in C computes or ALiBi
+    takes something off them; the softmax accumulates in float32 or wider.
 
     Args:
         ranges: At least one; their queries have the same shape.
@@ -46,7 +46,12 @@ def attend(
         The output ``[B, H, Q, Dv]`` in the dtype of the queries, and the log-sum-exp of the scores
         ``[B, H, Q]`` in float32 or wider, or None. A query that sees nothing gives zeros and
         ``-inf``.
+
+    Raises:
+        ValueError: Scores are to be capped, and lowered by ALiBi: no order of the two is defined.
     """
+    if softcap is not None and any(keys.alibi is not None for keys in ranges):
+        raise ValueError("scores that are capped cannot be lowered by ALiBi")
     in_c = native.can(ranges)
     if note is not None:
         note("C" if in_c else f"torch, since {native.obstacle(ranges)}")
@@ -107,12 +112,15 @@ def _attend_tile(
     count = rows.stop - rows.start
     shape = (batch, heads, folds, count)
     total = sum(stop - start for start, stop in columns)
+    wide = torch.promote_types(query.dtype, torch.float32)
     if total == 0:
-        wide = torch.promote_types(query.dtype, torch.float32)
         nothing = query.new_zeros(*shape, ranges[0].value.shape[-1])
         return nothing, query.new_full(shape, -math.inf, dtype=wide)
 
-    scores = query.new_empty(batch * heads, folds * count, total)
+    # Far from a query, what ALiBi takes off is large: a bfloat16 would keep nothing of the product.
+    biased = any(keys.alibi is not None for keys in ranges)
+    dtype = wide if biased else query.dtype
+    scores = query.new_empty(batch * heads, folds * count, total, dtype=dtype)
     edge = 0
     for keys, (start, stop) in zip(ranges, columns, strict=True):
         if start == stop:
@@ -120,11 +128,18 @@ def _attend_tile(
         part = scores[:, :, edge : edge + stop - start]
         edge += stop - start
         tile = keys.query.unflatten(1, (key_heads, folds))[:, group, :, rows]
+        product = part if dtype == query.dtype else query.new_empty(part.shape)
         _multiply(
             tile.reshape(batch * heads, folds * count, -1),
             keys.key[:, group, start:stop].flatten(0, 1).transpose(1, 2),
-            part,
+            product,
         )
+        if product is not part:
+            part.copy_(product)
+        if keys.alibi is not None:
+            by_head = part.view(batch, heads * folds, count, -1)
+            members = slice(group.start * folds, group.start * folds + heads * folds)
+            keys.alibi.lower(by_head, members, rows, slice(start, stop))
         if softcap is not None:
             part.div_(softcap).tanh_().mul_(softcap)
         hide_edges(part.unflatten(1, (folds, count)), keys, first, start, stop)
@@ -133,7 +148,9 @@ def _attend_tile(
     blind = _rows_that_see_nothing(ranges, rows, first)
     if blind is not None:
         weights.unflatten(1, (folds, count))[:, :, blind] = 0.0
-    out = scores.new_empty(batch * heads, folds * count, ranges[0].value.shape[-1])
+    lse = _log_sum_exp(scores, weights).view(shape) if with_lse else None
+    weights = weights.to(query.dtype)
+    out = query.new_empty(batch * heads, folds * count, ranges[0].value.shape[-1])
     edge = 0
     for keys, (start, stop) in zip(ranges, columns, strict=True):
         if start == stop:
@@ -142,7 +159,6 @@ def _attend_tile(
         value = keys.value[:, group, start:stop].flatten(0, 1)
         _multiply(share, value, out, add=edge > 0)
         edge += stop - start
-    lse = _log_sum_exp(scores, weights).view(shape) if with_lse else None
     return out.view(*shape, -1), lse
 
 
@@ -241,3 +257,21 @@ def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     floor = lse.masked_fill(lse == -math.inf, 0.0)
     output = sum(out.to(lse.dtype) * (part - floor).exp()[..., None] for out, part in parts)
     return torch.as_tensor(output).to(parts[0][0].dtype), lse
+
+
+def with_sinks(output: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention with one more score in each softmax, which has no value.
+
+    Such learned sinks let a head attend to nothing (gpt-oss, arXiv 2508.10925, section 2).
+
+    Args:
+        output: ``[B, H, Q, Dv]``, attention to everything that a query sees; it is overwritten.
+        lse: ``[B, H, Q]``, the log-sum-exp of the scores.
+        sinks: ``[H]``, the score of each head.
+
+    Returns:
+        Output and log-sum-exp.
+    """
+    sink = sinks.to(lse)[:, None].expand_as(lse)
+    output.mul_((lse - sink).sigmoid()[..., None])
+    return output, torch.logaddexp(lse, sink)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a layer can be described without loading torch
+    from lmi_cli.attention.growth import QueryGrowth
     from lmi_cli.attention.rope import Rotary
 
 
@@ -37,6 +38,7 @@ class LayerSpec:
         slopes: ALiBi (Press et al. 2022, arXiv 2108.12409): of each query head, what is taken off a
             score for each token of distance between the assigned positions of query and key; None
             for a layer without it.
+        growth: How its queries grow with their position; None if they do not.
     """
 
     index: int
@@ -44,3 +46,4 @@ class LayerSpec:
     native_window: int | None = None
     key_heads: int = 1
     slopes: tuple[float, ...] | None = None
+    growth: "QueryGrowth | None" = None

@@ -47,6 +47,9 @@ def key_mass(
                 score.copy_(product)
                 if softcap is not None:
                     score.div_(softcap).tanh_().mul_(softcap)
+                if keys.alibi is not None:
+                    by_head = score.view(folds, -1, shape[1])
+                    keys.alibi.lower(by_head, group, rows, slice(start, stop))
                 hide_edges(score.view(folds, -1, shape[1]), keys, first, start, stop)
                 score.sub_(lse[item, group, rows].reshape(-1, 1)).exp_()
                 mass[item, head, start:stop] += score.sum(0)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lmi_cli.attention.alibi import Alibi
 from lmi_cli.attention.rope import Rotation
 
 
@@ -40,6 +41,7 @@ class KeyRange:
         key_start: True position of the first key.
         nearest: Smallest visible true distance, in tokens.
         farthest: First true distance that is no longer visible; None for no limit.
+        alibi: What is taken off the scores of all heads, queries and keys; None for nothing.
     """
 
     query: Tensor
@@ -48,6 +50,7 @@ class KeyRange:
     key_start: int
     nearest: int = 0
     farthest: int | None = None
+    alibi: Alibi | None = None
 
     def columns(self, first: int, last: int) -> tuple[int, int]:
         """The half-open range of keys that some query at positions ``first..last`` sees."""

@@ -13,6 +13,9 @@ from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.methods import Method
 
+RECURRENT = "recurrent."
+"""Beginning of the names of what recurrent layers carry."""
+
 
 class StreamState:
     """What reading leaves behind: the next position, and a cache for each layer.
@@ -28,6 +31,8 @@ class StreamState:
     Attributes:
         last_hidden: Final hidden state ``[hidden]`` of the newest token, where the method weighs
             tokens by their surprisal.
+        recurrent: What recurrent layers carry, by name: tensors of constant size, which are never
+            changed but replaced, so that forks share them. Empty for a model without such layers.
         recording: Stores that record every token that is read.
         means: Averages the final hidden states of all tokens that are read.
         searched: Stores that segments with a top-k search, by name of the segment's track.
@@ -53,6 +58,7 @@ class StreamState:
         self.means: StateMeans | None = None
         self.searched: Mapping[str, TokenStore] = {}
         self.last_hidden: Tensor | None = None
+        self.recurrent: Mapping[str, Tensor] = {}
         self.caches = [LayerCache(method.tracks(layer), chunk, pool) for layer in layers]
         self._torn = False
         self._layers = tuple(layers)
@@ -91,6 +97,7 @@ class StreamState:
         other.position = self.position
         other.caches = [cache.clone() for cache in self.caches]
         other.last_hidden = self.last_hidden
+        other.recurrent = self.recurrent
         return other
 
     def begin_pass(self) -> None:
@@ -102,9 +109,14 @@ class StreamState:
         self._require_whole()
         self._torn = True
 
-    def end_pass(self, count: int) -> None:
-        """Mark the end of a pass over ``count`` tokens."""
+    def end_pass(self, count: int, recurrent: Mapping[str, Tensor] | None = None) -> None:
+        """Mark the end of a pass over ``count`` tokens.
+
+        Recurrent layers carry ``recurrent`` behind it; None is what they carried before.
+        """
         self._torn = False
+        if recurrent is not None:
+            self.recurrent = recurrent
         self.position += count
 
     def weigh(self, surprisal: Tensor) -> None:
@@ -132,7 +144,7 @@ class StreamState:
 
         Raises:
             RuntimeError: See :meth:`begin_pass`, or the means of the tokens have been recorded, or
-                what is kept depends on all that has been read.
+                what is kept depends on all that has been read, as a recurrent state does.
             ValueError: There are fewer tokens.
         """
         self._require_whole()
@@ -140,6 +152,8 @@ class StreamState:
             raise RuntimeError("means of tokens cannot be taken back")
         if self.method.pass_tokens is not None and position != self.position:
             raise RuntimeError(f"{self.method.name} cannot forget what it has read")
+        if self.recurrent and position != self.position:
+            raise RuntimeError("a recurrent state cannot forget what it has read")
         if not self.origin <= position <= self.position:
             raise ValueError(f"position {position:,} of {self.position:,}")
         if position < self.position:
@@ -160,6 +174,7 @@ class StreamState:
         }
         if self.last_hidden is not None:
             saved["last_hidden"] = self.last_hidden
+        saved |= {f"{RECURRENT}{name}": tensor for name, tensor in self.recurrent.items()}
         return saved | {"position": torch.tensor(self.position)}
 
     def restore(self, tensors: Mapping[str, Tensor], devices: Sequence[torch.device]) -> None:
@@ -174,20 +189,25 @@ class StreamState:
             ValueError: What a layer keeps is not what it keeps at the position of the state.
         """
         self.position = int(tensors["position"])
-        if (last := tensors.get("last_hidden")) is not None and devices:
-            self.last_hidden = last.to(devices[-1])
+        if (last := tensors.get("last_hidden")) is not None:
+            self.last_hidden = last.to(devices[-1]) if devices else last
         by_layer: list[dict[str, Tensor]] = [{} for _ in self.caches]
+        recurrent: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             layer, _, place = name.partition(".")
-            if place:
+            if name.startswith(RECURRENT):
+                recurrent[place] = tensor
+            elif place:
                 by_layer[int(layer)][place] = tensor.to(devices[int(layer)])
         for cache, saved in zip(self.caches, by_layer, strict=True):
             cache.restore(saved, self.position)
+        self.recurrent = recurrent
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all caches."""
-        return sum(cache.nbytes for cache in self.caches)
+        """Bytes of all caches, and of what recurrent layers carry."""
+        carried = sum(tensor.nbytes for tensor in self.recurrent.values())
+        return carried + sum(cache.nbytes for cache in self.caches)
 
     @property
     def cached_tokens(self) -> int:

@@ -4,6 +4,7 @@ The Hub's own client and cache are used, so access tokens, mirrors (``HF_ENDPOIN
 other tools have fetched all work. huggingface_hub is imported only for a Hub model.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 from importlib import import_module
@@ -107,9 +108,25 @@ def _download(wanted: Wanted, file: str | None, progress: ReportBytes) -> Path:
     what = f"downloading {wanted.repository}"
     progress(0, None, what)
     try:
+        if file is None:
+            _require_readable(wanted)
         return Path(_from_hub(wanted, file, _progress_bar(progress, what), local_files_only=False))
     except (OSError, ValueError) as error:
         raise _failure(wanted, file, error) from error
+
+
+def _require_readable(wanted: Wanted) -> None:
+    """Refuse by its configuration what need not be downloaded.
+
+    Raises:
+        ModelError: The model is of no kind that can be read.
+        OSError, ValueError: The Hub cannot be reached, or has no such model.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with contextlib.suppress(EntryNotFoundError):  # what else is missing, the rest shows
+        config = Path(_from_hub(wanted, validation.CONFIG, None, local_files_only=False))
+        validation.check_config(config.parent)
 
 
 def _from_hub(wanted: Wanted, file: str | None, bar: Any, *, local_files_only: bool) -> str:

@@ -1,8 +1,8 @@
 """Checks of a model folder before transformers opens it, and the folder's fingerprint.
 
-A folder is refused if loading it would run code, read a pickle or reach outside it, or if it claims
-sizes that no real model has. Only headers and small files are read, so this takes milliseconds for
-any model. Imports the standard library only.
+A folder is refused if loading it would run code, read a pickle or reach outside it, if it claims
+sizes that no real model has, or if it holds no decoder-only language model. Only headers and small
+files are read, so this takes milliseconds for any model. Imports the standard library only.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lmi_cli.checkpoints import model_types
 from lmi_cli.checkpoints.tensors import (
     HEADER_LIMIT_BYTES,
     INDEX,
@@ -61,7 +62,7 @@ def check(folder: Path) -> None:
         ModelError: Something is missing, damaged or refused; the message names the file.
     """
     try:
-        _check_config(folder)
+        check_config(folder)
         _check_tokenizer(folder)
         _check_weights(folder)
     except OSError as error:
@@ -96,7 +97,13 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_config(folder: Path) -> None:
+def check_config(folder: Path) -> None:
+    """The same for the configuration alone, which may be all that has been downloaded.
+
+    Raises:
+        ModelError: It is missing, damaged or refused.
+        OSError: It cannot be read.
+    """
     path = folder / CONFIG
     if not path.is_file():
         raise ModelError(
@@ -104,7 +111,8 @@ def _check_config(folder: Path) -> None:
             hint="a model folder holds config.json, *.safetensors and tokenizer.json",
         )
     config = read_object(path, CONFIG_LIMIT_BYTES)
-    _refuse_code(path, config)
+    needless = ("auto_map",) if model_types.has_class(config) else ()
+    _refuse_code(path, {key: config[key] for key in config if key not in needless})
     for key, value in walk(path, config):
         if key in _REFUSED_KEYS and value is not None:
             raise ModelError(f"{path}: the key {key!r} is refused, as it can name other files")
@@ -119,6 +127,7 @@ def _check_config(folder: Path) -> None:
                 raise ModelError(f"{path}: {key} {shown} is not between {lowest:,} and {limit:,}")
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{path} names no model_type")
+    model_types.require_readable(path, config)
     if (folder / "adapter_config.json").exists():
         raise ModelError(
             f"{folder} holds an adapter, not a whole model",
@@ -133,8 +142,8 @@ def _refuse_code(path: Path, config: dict[str, Any]) -> None:
     if any(key == "auto_map" and value for key, value in walk(path, config)):
         raise ModelError(
             f"{path} wants to run code that comes with the model (auto_map)",
-            hint="lmi never runs code from a model repository; use a model of a supported family, "
-            "in a form without auto_map",
+            hint="lmi never runs code from a model repository; use a model that transformers "
+            "itself has the code of",
         )
 
 
@@ -182,7 +191,8 @@ def _check_weights(folder: Path) -> None:
             )
         raise ModelError(
             f"{folder} contains no {WEIGHTS}",
-            hint="for a GGUF model, give -m the .gguf file itself",
+            hint="only safetensors files are read, never pickles; for a GGUF model, give -m the "
+            ".gguf file itself",
         )
 
 

@@ -52,7 +52,9 @@ def work_lines(opened: Opened, report: "ReadingReport", timing: "Timing", *more:
     speed = timing.prefill_tok_per_s or 0.0
     fresh, read = round(timing.prefill_s * speed), report.document_tokens - report.unread_tokens
     tokens = f"{read:,} of {report.document_tokens:,}" if report.unread_tokens else f"{read:,}"
-    if report.form == "parts":
+    if report.form == "parts" and report.words:
+        line = f"{tokens} tokens, searched by their words; the model reads only what they find"
+    elif report.form == "parts":
         line = f"{tokens} tokens, read part by part with each question"
         line += f", in {timing.parts_s:.1f} s" if timing.parts_s else ""
     elif not timing.prefill_s:
@@ -94,6 +96,8 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
             f"{visible.window - visible.partly:,} tokens"
         )
         return f"{seen}; of {visible.searched:,} more, {attended}" if visible.searched else seen
+    if visible.unseen == 0 and visible.carried:
+        return "the model read the whole text into its state of constant size"
     if visible.unseen == 0:
         return "the model could see the whole text"
     if visible.noted:
@@ -107,6 +111,12 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
             f"matches in the {visible.searched:,} tokens searched; it did NOT see the rest of the "
             "text when it answered"
         )
+    carried = ", which only its state of constant size has read" if visible.carried else ""
+    if carried and not visible.window:
+        return (
+            f"the model knew the {visible.unseen:,} tokens of the text only by its state of "
+            "constant size, which keeps no text word by word"
+        )
     share = f"{100 * visible.unseen / report.document_tokens:.0f} %"
     if visible.unseen_from is not None and visible.unseen_to is not None:
         share += f": {_point(report, visible.unseen_from)} to {_point(report, visible.unseen_to)}"
@@ -115,7 +125,7 @@ def sight_line(report: "ReadingReport", visible: "Visible") -> str:
     if visible.searched:
         return f"{seen}; of the {visible.searched:,} others ({share}), {attended}"
     place = "between them" if first else "before them"
-    return f"{seen}, but NOT the {visible.unseen:,} tokens {place} ({share})"
+    return f"{seen}, but NOT the {visible.unseen:,} tokens {place} ({share}){carried}"
 
 
 def _point(report: "ReadingReport", place: "Place") -> str:
@@ -145,7 +155,9 @@ def evidence_lines(answer: "Answer", report: "ReadingReport") -> list[str]:
     if answer.answered_from == "chain":
         told = "the notes come from these sentences, the best supported ones first:"
         return [told, *lines] if lines else ["no note was taken that the text supports"]
-    return ["most relevant passages, best first:", *lines] if lines else []
+    told = "most relevant passages, best first"
+    told += " (by shared words alone, as the model has no attention):" if report.words else ":"
+    return [told, *lines] if lines else []
 
 
 def _shortened(text: str) -> str:

@@ -229,14 +229,16 @@ def planned_objects(known: "KnownModel", plan: "Plan") -> dict[str, Any]:
         "identity": files.identity,
         "family": facts.family,
         "trained_length": facts.trained_length,
+        "length": None if facts.length is None else asdict(facts.length),
         "dtype": dtype,
         "quantize": known.precision.quantize,
         "device_map": None,
-        "layers": len(facts.layers),
+        "layers": len(facts.every_layer),
         "native_windows": list(facts.native_windows),
         "vocabulary": facts.vocabulary,
         "weights": facts.weights,
         "cache_bytes_per_token": len(facts.layers) * facts.layer_bytes_per_token(dtype),
+        "recurrent_bytes": facts.recurrent_bytes,
     }
     method = named_parameters(plan.reported_method)
     method |= {"bound_tokens": plan.bound_tokens, "form": plan.form}
@@ -321,6 +323,7 @@ def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
         yield f"fits     yes, within {length}"
     elif plan.excerpt is None:
         how = "read in parts with each question" if plan.only_text else f"read with {used}"
+        how = "searched by its words" if plan.only_text and plan.words else how
         yield f"fits     no, not within {length} (prompt included): {how}"
     else:
         first, last = plan.excerpt
@@ -334,7 +337,9 @@ def _forecast(known: "KnownModel", plan: "Plan | Parts", report: "InspectReport"
         f"memory   weights {mebibytes(plan.weights_bytes)}, cache {cache_text(plan)} ({bound}, "
         f"{per_token:,} bytes per token in all layers, {dtype}){stored}, plus the program itself"
     )
-    if plan.only_text:
+    if plan.only_text and plan.words:
+        yield "time     nothing is read but the passages that are found by words"
+    elif plan.only_text:
         yield "time     nothing is read before a question; each takes the time of a reading or more"
     elif plan.prefill_s is None:
         yield "time     unknown: this model has not yet read with these settings on this machine"

@@ -88,6 +88,8 @@ def command(request: FindRequest) -> None:
         write_row_files(request.csv, request.jsonl, rows)
         for line in closing.work_lines(opened, report, reading.timing()):
             session.say(line)
+        if report.words:
+            session.say("places were found by shared words alone, as the model has no attention")
 
 
 def _row(rank: int, item: "Evidence") -> dict[str, object]:

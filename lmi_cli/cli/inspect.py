@@ -1,6 +1,6 @@
 """``lmi inspect``: a description of documents, of a state file or of a model."""
 
-from collections import Counter
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 from lmi_cli.cli import envelope
 from lmi_cli.cli.arguments import argument
 from lmi_cli.cli.choices import method_choice, placement_of
-from lmi_cli.cli.console import Output, mebibytes, one_line, require_writable
+from lmi_cli.cli.console import Output, columns, mebibytes, one_line, require_writable
 from lmi_cli.cli.dry_run import cache_text, dry_run, method_text, planned_objects
+from lmi_cli.cli.layers import drawn_layers, layer_lines, layer_objects
 from lmi_cli.cli.request import MESSAGES, METHOD, MODEL, OUTPUT, SOURCES, Request
 from lmi_cli.cli.rows import csv_option, jsonl_option, write_row_files
 from lmi_cli.cli.session import Session, piped_source, state_file
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from lmi_cli.tasks.plan import Plan
 
 
+_LABEL = 16
+_USUAL_WIDTH, _LEAST_WIDTH = 80, 40
 _COLUMNS = (
     "origin", "kind", "bytes", "chars", "pages", "lines", "tokens", "issues", "remarks", "skipped"
 )  # fmt: skip
@@ -72,11 +75,16 @@ def _inspect_model(name: str, request: Request) -> None:
     from lmi_cli.tasks.plan import plan_long_text
 
     plan = plan_long_text(known, choice, request.chunk or CHUNK)
+    layers = drawn_layers(known.facts, plan.method)
     if request.json:
-        sink.write(envelope.dump("inspect", **planned_objects(known, plan)))
+        objects = planned_objects(known, plan) | {"layers": layer_objects(layers)}
+        sink.write(envelope.dump("inspect", **objects))
     else:
         for label, text in _lines(known, plan).items():
-            sink.write(f"{label:<16}{text}\n")
+            sink.write(f"{label:<{_LABEL}}{text}\n")
+        width = max(_LEAST_WIDTH, columns(sys.stdout) or _USUAL_WIDTH) - _LABEL
+        for row, line in enumerate(layer_lines(layers, plan.method.name, width)):
+            sink.write(f"{'' if row else 'layers':<{_LABEL}}{line}\n")
     sink.close()
 
 
@@ -90,17 +98,19 @@ def _gguf(name: str, session: Session) -> "KnownModel":
 
 
 def _lines(known: "KnownModel", plan: "Plan") -> dict[str, str]:
+    from lmi_cli.models.trained_length import TrainedLength
+
     facts, dtype = known.facts, plan.precision.dtype
-    windows = Counter(window for window in facts.native_windows if window is not None)
-    native = ", ".join(f"{count} of {window:,}" for window, count in windows.items())
+    length = facts.length or TrainedLength(facts.trained_length)
     per_token = len(facts.layers) * facts.layer_bytes_per_token(dtype)
+    state = {"state": f"{facts.recurrent_bytes:,} bytes in recurrent layers (float32)"}
     return {
         "model": one_line(known.files.id),
-        "family": f"{facts.family}, {len(facts.layers)} layers",
-        "trained length": f"{facts.trained_length:,} tokens",
+        "family": f"{facts.family}, {len(facts.every_layer)} layers",
+        "trained length": str(length),
         "window": method_text(named_parameters(plan.method)) + " beyond the trained length",
-        "native windows": native or "none",
         "cache": f"{per_token:,} bytes/token, {cache_text(plan)} ({dtype})",
+        **(state if facts.recurrent_bytes else {}),
         "weights": f"{facts.weights:,}, {mebibytes(plan.weights_bytes)} ({plan.precision.name})",
         "stored as": f"blocks and {facts.dtype}" if facts.block_bytes else facts.dtype,
         "vocabulary": f"{facts.vocabulary:,} tokens",

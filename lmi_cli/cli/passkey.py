@@ -144,6 +144,7 @@ def _run(request: PasskeyRequest, processes: Processes) -> str | None:
         with processes.first():
             opened = session.load()
         from lmi_cli.tasks.haystacks import haystack_of
+        from lmi_cli.tasks.method_for import chosen
         from lmi_cli.tasks.passkey import PasskeyGrid, passkey
 
         with processes.first():  # all begin with the same results
@@ -159,6 +160,8 @@ def _run(request: PasskeyRequest, processes: Processes) -> str | None:
             haystack_of(tokenizer, needle, request.seed, request.haystack, own_text),
             request.seed,
         )
+        known = opened.loaded.known
+        ways = [replace(way, choice=chosen(known, way.choice)) for way in ways]
         names = way_names(ways)
 
         def show(done: "CellDone") -> None:

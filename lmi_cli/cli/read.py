@@ -71,15 +71,15 @@ def command(request: ReadRequest) -> None:
     require_target(target)
     memory_choice(request, request.keep or "index")  # checked before a model is loaded
     with Session(request) as session:
-        from lmi_cli.tasks import statefile
-        from lmi_cli.text.stream import TokenStream
-
         earlier: Reading | None = None
         if request.append is not None:
             keep = None if request.keep is None else _STORES[request.keep]
             opened, earlier = session.open_state_file(request.append, keep=keep)
         else:
             opened = session.load()
+        from lmi_cli.tasks import statefile
+        from lmi_cli.text.stream import TokenStream
+
         model = opened.loaded
         wanted = reading_request(
             session.request,

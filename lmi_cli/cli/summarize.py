@@ -162,12 +162,12 @@ class _Summarizing:
 
     def _read(self, session: Session) -> tuple[str, "Found"]:
         """The strategy, and the documents, which no model reads for that."""
+        corpus = open_sources(self._paths, self._request)
+        known = session.known_model()
         from lmi_cli.tasks.divided import read_document
         from lmi_cli.tasks.summary import strategy_of
         from lmi_cli.text.stream import TokenStream
 
-        corpus = open_sources(self._paths, self._request)
-        known = session.known_model()
         self._model = envelope.known_model_object(known)
         strategy = strategy_of(self._request.strategy, known.facts.weights)
         stream = TokenStream(corpus, known.tokenizer)

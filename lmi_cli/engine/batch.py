@@ -99,7 +99,8 @@ def decode_batch(
         drafters: That of each stream; None for none. Every token is chosen as without them, from
             the same random numbers; they only decide how many are chosen after one pass. They are
             left out where the newest tokens alone are more than the ``alike_rows`` of the model,
-            and where what the method keeps depends on all that has been read.
+            and where what the method keeps depends on all that has been read, or where a model
+            carries a state.
         enough: Told the number of a stream and its tokens so far; ends it if it returns True.
 
     Yields:
@@ -111,7 +112,7 @@ def decode_batch(
     rows = len(states) + sum(each is not None for each in contrasts or ())
     alike = engine.model.alike_rows
     most = alike if alike > 1 else MOST_ROWS
-    if drafters is None or rows > most or engine.method.pass_tokens is not None:
+    if drafters is None or rows > most or not _rewinds(engine):
         drafters = [None for _ in states]
     streams = [
         _Stream(state, hidden[None], sampling.generator(first + number), contrast, drafter)
@@ -219,6 +220,11 @@ class _Stream:
         self.drafted = []
 
 
+def _rewinds(engine: Engine) -> bool:
+    """Whether a state can forget the newest tokens it has read."""
+    return engine.method.pass_tokens is None and not engine.model.is_recurrent
+
+
 def _advance(engine: Engine, streams: Sequence[_Stream], limit: int, most: int) -> None:
     """Read the newest token of each stream and a draft behind it, at most so many tokens."""
     states = [stream.state for stream in streams]
@@ -239,8 +245,11 @@ def _advance(engine: Engine, streams: Sequence[_Stream], limit: int, most: int) 
 
 
 def forward_batch(engine: Engine, states: Sequence[StreamState], ids: Sequence[Ids]) -> Tensor:
-    """Read tokens in each stream; returns hidden states ``[tokens, hidden]``."""
-    if len(states) == 1 or engine.method.pass_tokens is not None:
+    """Read tokens in each stream; returns hidden states ``[tokens, hidden]``.
+
+    Streams whose states depend on all that has been read are read one after the other.
+    """
+    if len(states) == 1 or not _rewinds(engine):
         pairs = zip(states, ids, strict=True)
         return torch.cat([engine.forward(state, each) for state, each in pairs])
     for state in states:

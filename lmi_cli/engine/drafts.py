@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from lmi_cli.engine.engine import Ids
 from lmi_cli.engine.language_model import LanguageModel
+from lmi_cli.errors import UsageError
 
 MOST_DRAFTED = 7
 """Tokens of a draft: with the one before it, as many as are attended to in one pass over keys."""
@@ -238,10 +239,19 @@ class Drafts:
 
     Attributes:
         passes: Passes of all answers so far.
+
+    Raises:
+        UsageError: Drafts are demanded of a model that carries a state.
     """
 
     def __init__(self, model: LanguageModel, speculate: str, document: Ids) -> None:
-        exact = model.alike_rows > 1
+        if speculate == "suffix" and model.is_recurrent:
+            raise UsageError(
+                "drafts are not possible with this model: its recurrent state cannot forget a "
+                "wrong one",
+                hint="leave --speculate out",
+            )
+        exact = model.alike_rows > 1 and not model.is_recurrent
         self._wanted = speculate == "suffix" or (speculate == "auto" and exact)
         self._document = Places(document[-MOST_SEARCHED:])
         self._answers = np.empty(0, dtype=np.int32)

@@ -104,7 +104,8 @@ class Engine:
         tally: If set, counts what computes each pass.
 
     Raises:
-        ModelError: The method changes rotary frequencies that have been changed before.
+        ModelError: The method changes rotary frequencies that the model does not have, or that have
+            been changed before.
     """
 
     def __init__(
@@ -184,7 +185,7 @@ class Engine:
             most = torch.finfo(torch.float32).max
             state.weigh(torch.from_numpy(np.nan_to_num(nll, nan=most)))
             state.last_hidden = hidden[0, -1].clone()
-        state.end_pass(len(ids))
+        state.end_pass(len(ids), attention.recurrent)
         return _Pass(ids, hidden[0], nll)
 
     def _room(self, state: StreamState, count: int) -> int:
@@ -314,6 +315,12 @@ class Engine:
 def _rescaled(
     model: LanguageModel, layers: list[LayerSpec], scaling: RopeScaling
 ) -> list[LayerSpec]:
+    if all(layer.rotary is None for layer in layers):
+        raise ModelError(
+            f"this {model.family} model has no rotary frequencies, so --rope-scaling "
+            f"{scaling.kind} cannot be applied to it",
+            hint="leave --rope-scaling out",
+        )
     found = scaled(layers, scaling, model.trained_length)
     if found is None:
         raise ModelError(

@@ -10,13 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.kernel import attend, merge
+from lmi_cli.attention.alibi import Alibi
+from lmi_cli.attention.kernel import attend, merge, with_sinks
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.mass import key_mass
 from lmi_cli.attention.ranges import QKV, KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotary, Rotation, phase_dtype
 from lmi_cli.attention.search import attend_searched
-from lmi_cli.attention.segment import Adjacent, Position, Segment
+from lmi_cli.attention.segment import Adjacent, Own, Position, Segment, Track
 from lmi_cli.cache.blocks import BlockMemory
 from lmi_cli.cache.layer import LayerCache
 from lmi_cli.cache.state import StreamState
@@ -54,15 +55,22 @@ class ForwardPass(Attention):
         self._layers = layers
         self._observe = observe
         self.position = state.position
+        self.recurrent = state.recurrent
         self._last = state.position + count - 1
         self._positions = torch.arange(state.position, state.position + count)
         self._rotations: dict[
             tuple[int, Position, float, torch.dtype, torch.device], Rotation | None
         ] = {}
         self._moves: dict[tuple[int, int, int, torch.dtype, torch.device], Rotation] = {}
+        self._distances: dict[
+            tuple[Position, Position, int, int, torch.dtype, torch.device], tuple[Tensor, Tensor]
+        ] = {}
 
     def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, Q, Dv]`` of layer number ``layer``, counted from zero."""
+        if (growth := self._layers[layer].growth) is not None:
+            factors = growth.factors(self._positions - self._state.origin)[:, None]
+            qkv = qkv._replace(query=qkv.query * factors.to(qkv.query))
         for store in self._state.recording:
             store.append(layer, qkv.key, qkv.value, self.position)
         if self._observe is not None:
@@ -86,11 +94,15 @@ class ForwardPass(Attention):
             at, heads = segment.query_position, cache.tracks[segment.track][0].heads
             if at not in queries:
                 queries[at] = self._rotate(rotary, qkv.query, at, scale)
-            query, (key, value) = queries[at][:, _rows(heads, folds)], span.live
-            if isinstance(cache.tracks[segment.track][0].position, Adjacent):
+            rows, (key, value) = _rows(heads, folds), span.live
+            query, track = queries[at][:, rows], cache.tracks[segment.track][0]
+            if isinstance(track.position, Adjacent):
                 key = self._moved(rotary, key, span.start)
+            alibi = self._alibi(layer, segment, track, span)
+            if alibi is not None:
+                alibi = alibi.of(rows)
             ranges.setdefault(heads, []).append(
-                KeyRange(query, key, value, span.start, segment.nearest, segment.farthest)
+                KeyRange(query, key, value, span.start, segment.nearest, segment.farthest, alibi)
             )
         searches = [
             segment
@@ -105,7 +117,8 @@ class ForwardPass(Attention):
         ]
         over = partial(attend, query_start=self.position, softcap=qkv.softcap, note=self._note)
         everywhere = ranges.pop(None)
-        output, lse = over(everywhere, with_lse=bool(ranges or searches or memories))
+        apart_too = bool(ranges or searches or memories)
+        output, lse = over(everywhere, with_lse=apart_too or qkv.sinks is not None)
         if lse is None:
             return output
         parts = [(each.heads, self._search(layer, each, qkv, scale)) for each in searches]
@@ -118,6 +131,8 @@ class ForwardPass(Attention):
             rows = _rows(heads, folds)
             part = [(output[:, rows], lse[:, rows]), *(it for each, it in parts if each == heads)]
             output[:, rows], lse[:, rows] = merge(part)
+        if qkv.sinks is not None:
+            output, lse = with_sinks(output, lse, qkv.sinks)
         for _, memory in memories:
             mass = key_mass(everywhere[0], lse, query_start=self.position, softcap=qkv.softcap)
             self._note("torch, since the attention that keys get is measured")
@@ -132,8 +147,9 @@ class ForwardPass(Attention):
         folds, store = qkv.query.shape[1] // qkv.key.shape[1], self._state.searched[segment.track]
         self._note("torch, since a store is searched")
         blocks = store.key_blocks(layer, clusters=segment.search.clusters)
-        return attend_searched(
-            query[:, _rows(segment.heads, folds)],
+        rows = _rows(segment.heads, folds)
+        output, lse = attend_searched(
+            query[:, rows],
             blocks if segment.heads is None else (block.of(segment.heads) for block in blocks),
             segment.topk or 0,
             segment.search,
@@ -141,6 +157,7 @@ class ForwardPass(Attention):
             nearest=segment.nearest,
             softcap=qkv.softcap,
         )
+        return output, self._lowered(lse, layer, segment, rows)
 
     def views(self, scale: float, dtype: torch.dtype, most_ranges: int) -> list[TokenView] | None:
         """See :meth:`Attention.views`.
@@ -209,7 +226,8 @@ class ForwardPass(Attention):
             )
             outputs.append(output)
             sums.append(torch.empty(0) if lse is None else lse)
-        return torch.cat(outputs, 2), torch.cat(sums, 2)
+        lse = self._lowered(torch.cat(sums, 2), layer, segment, _rows(None))
+        return torch.cat(outputs, 2), lse
 
     def _moved(self, rotary: Rotary | None, key: Tensor, start: int) -> Tensor:
         """Keys at position 0, rotated to stand side by side from ``start`` on."""
@@ -221,6 +239,44 @@ class ForwardPass(Attention):
             positions = torch.arange(start, start + count)
             self._moves[place] = rotary.rotation(rotary.phases(positions, wide, key.device))
         return rotary.apply(key, self._moves[place])
+
+    def _alibi(self, layer: int, segment: Segment, track: Track, span: Span) -> Alibi | None:
+        """What ALiBi takes off the scores of a segment, in all query heads; None for nothing."""
+        slopes = self._layers[layer].slopes
+        if slopes is None:
+            return None
+        wide, device = torch.promote_types(span.key.dtype, torch.float32), span.key.device
+        # Adjacent keys stand where their span says.
+        rule = Own() if isinstance(track.position, Adjacent) else track.position
+        place = (segment.query_position, rule, span.start, span.tokens, wide, device)
+        if place not in self._distances:
+            keys = torch.arange(span.start, span.start + span.tokens)
+            query_at = self._assigned(segment.query_position, self._positions)
+            key_at = self._assigned(rule, keys)
+            # Differences of integers are exact, wherever in the stream this is.
+            self._distances[place] = (
+                (query_at - query_at[0]).to(device, wide),
+                (key_at - query_at[0]).to(device, wide),
+            )
+        return Alibi(torch.tensor(slopes, dtype=wide, device=device), *self._distances[place])
+
+    def _lowered(
+        self, lse: Tensor, layer: int, segment: Segment, rows: slice | list[int]
+    ) -> Tensor:
+        """The log-sum-exp ``[B, H, Q]`` of scores with keys that are all at position 0.
+
+        What ALiBi takes off them is the same for all keys, so that it changes no weight.
+        """
+        slopes = self._layers[layer].slopes
+        if slopes is None:
+            return lse
+        query_at = self._assigned(segment.query_position, self._positions)
+        steep = torch.tensor(slopes, dtype=torch.float64)[rows, None]
+        return lse - (steep * query_at).to(lse)
+
+    def _assigned(self, rule: Position, positions: Tensor) -> Tensor:
+        """Assigned positions, counted from the beginning of the stream (int64)."""
+        return rule.assign(positions - self._state.origin)
 
     def _note(self, computed_by: str) -> None:
         if self._tally is not None:
@@ -237,6 +293,8 @@ class ForwardPass(Attention):
             return "a store is searched"
         if state.most_segments > most_ranges:
             return f"a layer attends to more than {most_ranges} ranges of keys"
+        if any(layer.slopes is not None for layer in self._layers):
+            return "scores fall with distance (ALiBi)"
         if None in tracks:
             return "the keys of a layer are not kept in exactly one sliding window"
         return None
@@ -274,8 +332,7 @@ class ForwardPass(Attention):
         if place not in self._rotations:
             if position.at is None:
                 # Rules count from the beginning of the stream; only differences matter.
-                origin = self._state.origin
-                assigned = position.assign(self._positions - origin) + origin
+                assigned = self._assigned(position, self._positions) + self._state.origin
             else:
                 assigned = position.assign(self._positions[:1])
             self._rotations[place] = rotary.rotation(rotary.phases(assigned, wide, device), scale)

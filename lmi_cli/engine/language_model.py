@@ -1,8 +1,8 @@
 """The interface of a loaded model, whoever computes it. Imports torch only."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from types import TracebackType
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
 
 import torch
@@ -19,9 +19,13 @@ class Attention(ABC):
 
     Attributes:
         position: True position of the first new token.
+        recurrent: The state of recurrent layers behind the token before them, by name. A model that
+            has such layers replaces it by the state behind the last of the new tokens when it has
+            read them; the tensors themselves are never changed.
     """
 
     position: int = 0
+    recurrent: Mapping[str, Tensor] = MappingProxyType({})
 
     @abstractmethod
     def attend(self, layer: int, qkv: QKV) -> Tensor:
@@ -70,6 +74,7 @@ class LanguageModel(ABC):
         device_map: Device by module, ``""`` standing for the whole model.
         computed_by: Whose code runs the layers.
         linear_by: What computes their linear layers: ``C`` or ``torch``.
+        is_recurrent: Whether some layers carry a state; see :attr:`Attention.recurrent`.
         quantize: How linear layers keep their weights: ``none`` for their dtype, ``blocks`` of a
             GGUF file, or rounded to ``int8`` or ``int4``.
     """
@@ -84,11 +89,15 @@ class LanguageModel(ABC):
     device_map: dict[str, str]
     computed_by: str
     linear_by: str = "torch"
+    is_recurrent: bool = False
     quantize: str = "none"
 
     @abstractmethod
     def layers(self, horizon: int) -> list[LayerSpec]:
-        """The attention layers, as the stock model has them for a text of ``horizon`` tokens."""
+        """The attention layers, as the stock model has them for a text of ``horizon`` tokens.
+
+        Layers without attention are left out, and not counted in the index of the others.
+        """
 
     @abstractmethod
     def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
@@ -123,7 +132,7 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def layer_device(self, index: int) -> torch.device:
-        """The device on which a layer runs."""
+        """The device on which an attention layer runs."""
 
     @property
     @abstractmethod
@@ -182,12 +191,17 @@ class LanguageModel(ABC):
         return logits.view(*hidden.shape[:-1], -1)
 
     def layer_devices(self) -> list[torch.device]:
-        """The device of each layer, in order."""
+        """The device of each attention layer, in order."""
         return [self.layer_device(layer.index) for layer in self.layers(self.trained_length)]
+
+    @property
+    def last_device(self) -> torch.device:
+        """The device of final hidden states."""
+        return (self.layer_devices() or [self.device])[-1]
 
     def free_bytes(self) -> int | None:
         """Memory that is free on the device of all layers; None if they are spread."""
-        placed = set(self.layer_devices())
+        placed = set(self.layer_devices()) or {self.device}
         if len(placed) != 1:
             return None
         (device,) = placed

@@ -1,11 +1,16 @@
-"""Choosing the next token from logits."""
+"""Choosing the next token from logits.
+
+Imports torch only when a token is chosen, so that options are checked, and models refused, at once.
+"""
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lmi_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,16 @@ class Sampling:
         if self.top_k < 0:
             raise UsageError(f"top-k {self.top_k}: 0 (all tokens) or more")
 
-    def generator(self, index: int) -> torch.Generator:
+    def generator(self, index: int) -> "torch.Generator":
         """The random generator of question number ``index``."""
+        import torch
+
         return torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**63)
 
-    def choose(self, logits: Tensor, generator: torch.Generator) -> int:
+    def choose(self, logits: "Tensor", generator: "torch.Generator") -> int:
         """Draw a token from ``logits`` (float32, ``[vocab]``, any device)."""
+        import torch
+
         if self.temperature == 0.0:
             return int(logits.argmax())
         # In float64 and from the largest down, so that no temperature is too small to divide by.

@@ -9,6 +9,7 @@ from lmi_cli.methods.choice import METHODS, MethodChoice
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.inf_llm import InfLLM
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.native import Native
 from lmi_cli.methods.places import KeyHead
 from lmi_cli.methods.self_extend import SelfExtend
 from lmi_cli.methods.sir_llm import SirLLM
@@ -25,6 +26,7 @@ __all__ = [
     "Method",
     "MethodChoice",
     "MethodOption",
+    "Native",
     "Parameter",
     "SelfExtend",
     "SirLLM",

@@ -82,8 +82,10 @@ class Circumstances:
         prefix_tokens: Tokens that stand in front of every stream, such as BOS.
         trained_length: Trained length of the model, in tokens.
         tokens: Tokens of the whole sequence, question and answer included; None if not known.
-        layers: Layers of the model; None as long as options are only checked for contradictions.
+        layers: Attention layers of the model; None as long as options are only checked for
+            contradictions.
         retrieval: Key heads of its retrieval heads, for a method that needs them.
+        recurrent: Whether some of its layers carry a state; None if not known.
     """
 
     window: int
@@ -92,6 +94,7 @@ class Circumstances:
     tokens: int | None = None
     layers: int | None = None
     retrieval: tuple[KeyHead, ...] = ()
+    recurrent: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from lmi_cli.methods.base import Circumstances, Method, Parameter, Truncation
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.inf_llm import InfLLM
 from lmi_cli.methods.lm_infinite import LMInfinite
+from lmi_cli.methods.native import Native
 from lmi_cli.methods.places import KeyHead
 from lmi_cli.methods.self_extend import SelfExtend
 from lmi_cli.methods.sir_llm import SirLLM
@@ -16,7 +17,7 @@ from lmi_cli.methods.truncate import Truncate
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (LMInfinite, InfLLM, StreamingLLM, SirLLM, SelfExtend, Full, Truncate)
+    for method in (LMInfinite, InfLLM, StreamingLLM, SirLLM, SelfExtend, Full, Truncate, Native)
 }
 """Every method by its name; the first one is the default."""
 
@@ -60,6 +61,7 @@ class MethodChoice:
         tokens: int | None = None,
         layers: int | None = None,
         retrieval: tuple[KeyHead, ...] = (),
+        recurrent: bool | None = None,
     ) -> Method:
         """The method; see :meth:`Method.build` and :class:`Circumstances`.
 
@@ -69,7 +71,9 @@ class MethodChoice:
             UsageError: The parameters contradict each other.
         """
         length = window if trained_length is None else trained_length
-        circumstances = Circumstances(window, prefix_tokens, length, tokens, layers, retrieval)
+        circumstances = Circumstances(
+            window, prefix_tokens, length, tokens, layers, retrieval, recurrent
+        )
         return METHODS[self.name].build(self.given, circumstances)
 
     def truncation(self, trained_length: int) -> Truncation | None:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
@@ -18,21 +18,22 @@ from lmi_cli.checkpoints.tensors import StoredTensor, stored_tensors, wrong_shap
 from lmi_cli.engine import CHUNK, OFFLOADED_CHUNK
 from lmi_cli.engine.language_model import Attention, LanguageModel, Losses
 from lmi_cli.errors import ModelError
-from lmi_cli.models import hook
-from lmi_cli.models.families import family_of, layer_specs, trained_length
+from lmi_cli.models import hook, recurrent
+from lmi_cli.models.families import Family, family_of, layer_specs
 from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.losses import by_vocabulary, losses_of
+from lmi_cli.models.shape import decoder_layers, shape_of
+from lmi_cli.models.trained_length import trained_length
 from lmi_cli.models.weights import require_finite
 from lmi_cli.native import onednn
-
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 class CausalLM(LanguageModel):
     """A transformers model whose attention is replaced by ours while this object is open.
 
     Args:
-        model: A loaded model in evaluation mode, of a supported family.
+        model: A loaded model in evaluation mode.
+        family: What is known of its family; None for what the table says.
 
     Raises:
         ModelError: The family is unknown, or its attention cannot be replaced.
@@ -40,8 +41,8 @@ class CausalLM(LanguageModel):
 
     computed_by = "transformers"
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        family_of(model.config)
+    def __init__(self, model: PreTrainedModel, family: Family | None = None) -> None:
+        self._family = family = family or family_of(model.config)
         self.model = model
         self.config = config = model.config
         self.family = config.model_type
@@ -50,22 +51,54 @@ class CausalLM(LanguageModel):
         self.vocab_size = len(embedding)
         self.device = embedding.device  # where token ids go
         self.dtype = model.dtype
-        heads = config.num_attention_heads
-        self.attention_heads = (heads, getattr(config, "num_key_value_heads", None) or heads)
-        self.head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        self.is_recurrent = recurrent.is_recurrent(config)
+        self._attending = recurrent.attention_layers(config)
+        shape = shape_of(config)
+        self.attention_heads = (shape.heads, shape.key_heads)
+        self.head_size = shape.head_size
         placed = getattr(model, "hf_device_map", None) or {"": self.device}
         self.device_map = {name: str(device) for name, device in placed.items()}
+        self._arguments = {} if family.adapter is None else family.adapter.arguments
+        self._layers_name, _ = decoder_layers(model)
         self._output = OutputHead(model)
+        self._devices = {at: self._device_of(at) for at in recurrent.recurrent_layers(config)}
+        self._closed = False
         self._open = ExitStack()
-        self._open.enter_context(hook.installed(model))
+        self._install()
+
+    def _install(self) -> None:
+        if self._attending:
+            self._open.enter_context(hook.installed(self.model, self._family.adapter))
+        if self.is_recurrent:
+            self._open.enter_context(recurrent.installed(self.model))
 
     def close(self) -> None:
         """Give the model its own attention back."""
+        self._closed = True
         self._open.close()
 
+    @contextmanager
+    def with_own_attention(self, implementation: str) -> Iterator[PreTrainedModel]:
+        """The model with one of transformers' own attentions for a while, where it has several."""
+        self._open.close()
+        several = bool(self._attending) and self._family.adapter is None
+        before = self.config._attn_implementation
+        try:
+            if several:
+                self.model.set_attn_implementation(implementation)
+            yield self.model
+        finally:
+            if several:
+                self.model.set_attn_implementation(before)
+            self._install()
+
     def layer_device(self, index: int) -> torch.device:
-        """The device on which a layer runs."""
-        layer: Any = self.model.base_model.layers[index]
+        """The device on which an attention layer runs."""
+        return self._device_of(self._attending[index])
+
+    def _device_of(self, index: int) -> torch.device:
+        """The device on which a layer runs, counted among all layers."""
+        layer: Any = getattr(self.model.base_model, self._layers_name)[index]
         placed = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
         return torch.device(next(layer.parameters()).device if placed is None else placed)
 
@@ -98,7 +131,7 @@ class CausalLM(LanguageModel):
 
     def layers(self, horizon: int) -> list[LayerSpec]:
         """See :func:`lmi_cli.models.families.layer_specs`."""
-        return layer_specs(self.model, horizon)
+        return layer_specs(self.model, horizon, self._family)
 
     @torch.inference_mode()
     def hidden(self, ids: Tensor, attention: Attention, depth: int | None = None) -> Tensor:
@@ -107,19 +140,22 @@ class CausalLM(LanguageModel):
         Raises:
             RuntimeError: This object is closed; the model's own attention would see no positions.
         """
-        if self.config._attn_implementation != hook.IMPLEMENTATION:
+        if self._closed:
             raise RuntimeError("this model has been closed")
-        arguments: dict[str, Any] = {hook.ARGUMENT: attention}
         device = self.device
         ids = ids.to("cpu" if device.type == "meta" else device)
-        with onednn.linear_layers(ids.numel(), ids.device), self._only(depth):
+        with (
+            self._carried(attention) as arguments,
+            onednn.linear_layers(ids.numel(), ids.device),
+            self._only(depth),
+        ):
+            if self._attending:
+                arguments["position_ids"] = torch.zeros_like(ids)
             output = self.model.base_model(
-                input_ids=ids,
-                position_ids=torch.zeros_like(ids),
-                use_cache=False,
-                **arguments,
+                input_ids=ids, use_cache=False, **arguments, **self._arguments
             )
-        hidden: Tensor = output.last_hidden_state
+        # Mamba keeps the sum of its layers in float32.
+        hidden: Tensor = output.last_hidden_state.to(self.dtype)
         return hidden
 
     def logits_in_slices(self, hidden: Tensor, rows: int) -> Iterator[Tensor]:
@@ -135,16 +171,32 @@ class CausalLM(LanguageModel):
         return self._output.rows(first, stop)
 
     @contextmanager
+    def _carried(self, attention: Attention) -> Iterator[dict[str, Any]]:
+        """Let the layers of one pass attend and carry; yields arguments of the model."""
+        if not self.is_recurrent:
+            with hook.passing(attention):
+                yield {}
+            return
+        places = {layer: place for place, layer in enumerate(self._attending)}
+        with (
+            recurrent.carried(self.model, attention, places, self._devices) as (more, numbered),
+            hook.passing(numbered),
+        ):
+            yield more
+
+    @contextmanager
     def _only(self, depth: int | None) -> Iterator[None]:
-        """Leave the model its first ``depth`` layers for a while; None leaves it all of them."""
+        """Leave the model its layers up to attention layer number ``depth``; None leaves all."""
+        if depth is None:
+            yield
+            return
         base: Any = self.model.base_model
-        layers = base.layers
-        if depth is not None:
-            base.layers = layers[:depth]
+        layers = getattr(base, self._layers_name)
+        setattr(base, self._layers_name, layers[: self._attending[depth - 1] + 1])
         try:
             yield
         finally:
-            base.layers = layers
+            setattr(base, self._layers_name, layers)
 
 
 class OutputHead:
@@ -199,13 +251,19 @@ class OutputHead:
                 offload.post_forward(self._projection, hidden)
 
 
-def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -> CausalLM:
+def load_pretrained(
+    folder: Path,
+    dtype: torch.dtype,
+    devices: dict[str, Any],
+    family_for: Callable[[PretrainedConfig], Family] = family_of,
+) -> CausalLM:
     """Load the weights of a checked folder that has passed the self-check.
 
     Args:
         folder: The model.
         dtype: The dtype in which it computes.
         devices: Where the weights go, as arguments of ``from_pretrained``.
+        family_for: What is known of the family of a configuration.
 
     Raises:
         ModelError: A tensor is missing, has another shape than the configuration implies, or
@@ -216,6 +274,7 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    family = family_for(config)
     _require_as_many(config, stored_tensors(folder))
     # By default transformers fills in what is missing with random numbers.
     model, found = AutoModelForCausalLM.from_pretrained(
@@ -223,7 +282,7 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
         ignore_mismatched_sizes=True,
         output_loading_info=True,
         dtype=dtype,
-        attn_implementation="eager",
+        attn_implementation=family.stock,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
@@ -233,8 +292,9 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
         raise wrong_shape(name, stored, expected)
     for name in sorted(found["missing_keys"]):
         raise ModelError(f"there is no tensor {name}")
+    numbered = re.compile(rf"\.{decoder_layers(model)[0]}\.(\d+)\.")
     for name in sorted(found["unexpected_keys"]):
-        if (layer := _LAYER.search(name)) and int(layer[1]) >= config.num_hidden_layers:
+        if (layer := numbered.search(name)) and int(layer[1]) >= config.num_hidden_layers:
             raise ModelError(
                 f"there is a tensor {name}, but by the configuration there are "
                 f"{config.num_hidden_layers:,} layers"
@@ -242,7 +302,7 @@ def load_pretrained(folder: Path, dtype: torch.dtype, devices: dict[str, Any]) -
     for name, weight in model.named_parameters():
         if weight.device.type != "meta":
             require_finite(name, weight)
-    return CausalLM(model.eval())
+    return CausalLM(model.eval(), family)
 
 
 def _require_as_many(config: PretrainedConfig, stored: Mapping[str, StoredTensor]) -> None:

@@ -4,22 +4,53 @@ Imports neither torch nor transformers.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any, Self
 
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.checkpoints import catalog, conversion, gguf, validation
 from lmi_cli.checkpoints.gguf_settings import native_windows
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
+from lmi_cli.models.trained_length import TrainedLength
 from lmi_cli.native.kinds import GGUF_KINDS, ROUNDED
 
 QUANTIZE = ("auto", "none", "blocks", "int8", "int4")
 """How linear layers keep their weights: in the dtype, in the blocks of a GGUF file, or rounded."""
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+POSITIONS = ("rope", "alibi", "none")
+"""How a layer knows the distance of tokens: by rotation, by a bias, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What one layer of a model is.
+
+    Attributes:
+        positions: One of ``POSITIONS``; None for a layer without attention, or where the header of
+            a GGUF file does not say it.
+        window: Its own sliding window in tokens; None if it sees everything.
+        sinks: Whether its softmax has a learned sink in each head.
+        recurrent: Whether it carries a state of constant size from token to token.
+        passive: Whether it has neither attention nor a state, as a layer that is an MLP alone.
+    """
+
+    positions: str | None = "rope"
+    window: int | None = None
+    sinks: bool = False
+    recurrent: bool = False
+    passive: bool = False
+
+    @property
+    def attends(self) -> bool:
+        """Whether the layer has attention."""
+        return self.positions is not None or not (self.recurrent or self.passive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +60,8 @@ class ModelFacts:
     Attributes:
         family: Model type, such as 'llama'.
         trained_length: Tokens.
-        native_windows: By layer, its own sliding window in tokens; None for one that sees all.
+        native_windows: By attention layer, its own sliding window in tokens; None for one that sees
+            all.
         heads: Query heads of a layer.
         kv_heads: Key and value heads of a layer.
         head_dim: Components of a key.
@@ -40,6 +72,10 @@ class ModelFacts:
         tied: Whether the output projection is the embedding.
         block_bytes: Bytes of all weights where those in blocks of a GGUF file stay in blocks; 0 if
             there are none.
+        length: The trained length, and where it comes from; None for what is only a length.
+        all_layers: See :attr:`every_layer`; empty where only the header of a GGUF file was read.
+        recurrent_bytes: Bytes that all recurrent layers carry from token to token, in float32; 0
+            for a model without such layers.
     """
 
     family: str
@@ -54,10 +90,38 @@ class ModelFacts:
     weights: int
     tied: bool = True
     block_bytes: int = 0
+    length: TrainedLength | None = None
+    all_layers: tuple[LayerFacts, ...] = ()
+    recurrent_bytes: int = 0
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The facts of which :func:`dataclasses.asdict` made ``stored``, by way of JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: They are damaged.
+        """
+        length = stored["length"]
+        changed = {
+            "native_windows": tuple(stored["native_windows"]),
+            "length": None if length is None else TrainedLength(**length),
+            "all_layers": tuple(LayerFacts(**layer) for layer in stored["all_layers"]),
+        }
+        return cls(**{**stored, **changed})
+
+    @property
+    def every_layer(self) -> tuple[LayerFacts, ...]:
+        """All layers in order, those without attention included."""
+        return self.all_layers or tuple(LayerFacts(None, at) for at in self.native_windows)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether some layers carry a state from token to token."""
+        return any(layer.recurrent for layer in self.all_layers)
 
     @property
     def layers(self) -> list[LayerSpec]:
-        """The attention layers, without their frequencies."""
+        """The attention layers, without their frequencies, counted among themselves."""
         return [
             LayerSpec(index, None, window, self.kv_heads)
             for index, window in enumerate(self.native_windows)

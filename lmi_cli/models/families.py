@@ -13,11 +13,19 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from lmi_cli.attention.growth import QueryGrowth
 from lmi_cli.attention.layer import LayerSpec
 from lmi_cli.attention.rope import Rotary
+from lmi_cli.checkpoints.model_types import LEARNED_POSITIONS
 from lmi_cli.errors import ModelError
+from lmi_cli.models.adapters import BLOOM, FALCON, MPT, Adapter
+from lmi_cli.models.alibi import Slopes, bloom_slopes, falcon_slopes, mpt_slopes, no_slopes
 from lmi_cli.models.blueprint import Blueprint, LayerLayout
+from lmi_cli.models.recurrent import ROTATED, attention_layers, is_recurrent
+from lmi_cli.models.shape import shape_of
+from lmi_cli.models.trained_length import trained_length
 from lmi_cli.native.linear import GATES
 
 
@@ -30,7 +38,40 @@ def _listed_layers(config: PretrainedConfig, layer: int) -> bool:
 
 
 def _sliding_layers(config: PretrainedConfig, layer: int) -> bool:
-    return str(config.layer_types[layer]) == "sliding_attention"
+    return layer_type(config, layer) == "sliding_attention"
+
+
+def _sliding_layers_if_any(config: PretrainedConfig, layer: int) -> bool:
+    return config.sliding_window is None or _sliding_layers(config, layer)
+
+
+def _unless_alibi(config: PretrainedConfig, layer: int) -> bool:
+    return not config.alibi
+
+
+def _no_layer(config: PretrainedConfig, layer: int) -> bool:
+    return False
+
+
+def _in_the_model(config: PretrainedConfig) -> None:
+    """Frequencies are a buffer of the model's rotary module."""
+
+
+def _no_growth(config: PretrainedConfig) -> None:
+    """Queries are what the projections make of them."""
+
+
+def _ministral3_growth(config: PretrainedConfig) -> QueryGrowth | None:
+    rope = config.rope_parameters
+    rate, every = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
+    return QueryGrowth(rate, every, trained_length(config) - 1) if rate else None
+
+
+def _gptj_frequencies(config: PretrainedConfig) -> Tensor:
+    """Those of Su et al. 2021 (arXiv 2104.09864), section 3.2.2, as the model's table has them."""
+    size = config.rotary_dim or config.hidden_size
+    exponents = torch.arange(0, size, 2) / size
+    return torch.pow(10000.0, exponents).reciprocal()
 
 
 def _unscaled(config: PretrainedConfig) -> float:
@@ -52,12 +93,23 @@ class Family:
     Attributes:
         interleaved: Whether a rotary pair is two neighbours, not one component from each half.
         has_rotary: Whether a layer of a configuration is rotated at all.
+        frequencies: Inverse rotary frequencies of a configuration where the model has only a table
+            of cosines; None where it has them.
+        slopes: Those of ALiBi, of the heads of a configuration.
+        growth: How queries of a configuration grow with their position.
+        stock: The attention of transformers with which ours is compared.
+        adapter: How attention modules call ours that do not look it up.
         layout: How its layers are put together; None where our own decoder cannot run them.
         embedding_scale: Factor on the embeddings of a configuration.
     """
 
     interleaved: bool = False
     has_rotary: Callable[[PretrainedConfig, int], bool] = _all_layers
+    frequencies: Callable[[PretrainedConfig], Tensor | None] = _in_the_model
+    slopes: Slopes = no_slopes
+    growth: Callable[[PretrainedConfig], QueryGrowth | None] = _no_growth
+    stock: str = "eager"
+    adapter: Adapter | None = None
     layout: LayerLayout | None = None
     embedding_scale: Callable[[PretrainedConfig], float] = _unscaled
 
@@ -82,47 +134,100 @@ _OLMO_2 = LayerLayout(
 )
 
 FAMILIES: dict[str, Family] = {
+    "afmoe": Family(has_rotary=_sliding_layers),
     "arcee": _HALVES,
+    "bloom": Family(has_rotary=_no_layer, slopes=bloom_slopes, adapter=BLOOM),
+    "codegen": Family(interleaved=True, frequencies=_gptj_frequencies),
     "cohere": _PAIRS,
     "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
+    "cohere2_moe": Family(interleaved=True, has_rotary=_sliding_layers),
     "ernie4_5": _PAIRS,
+    "exaone4": Family(has_rotary=_sliding_layers_if_any),
+    "exaone_moe": Family(has_rotary=_sliding_layers_if_any),
+    # Its plain attention adds the biases of ALiBi twice.
+    "falcon": Family(has_rotary=_unless_alibi, slopes=falcon_slopes, stock="sdpa", adapter=FALCON),
     "gemma": Family(layout=_GEMMA, embedding_scale=_root_of_hidden),
     "gemma2": Family(layout=_GEMMA_2, embedding_scale=_root_of_hidden),
     "gemma3_text": Family(layout=_GEMMA_2, embedding_scale=_root_of_hidden),
     "glm": _PAIRS,
     "glm4": _PAIRS,
     "gpt_neox": _HALVES,
+    "gpt_oss": _HALVES,
+    "gptj": Family(interleaved=True, frequencies=_gptj_frequencies),
     "granite": Family(layout=LayerLayout(), embedding_scale=_multiplied),
+    "granitemoe": _HALVES,
+    "granitemoeshared": _HALVES,
     "helium": _PAIRS,
     "llama": _LLAMA,
+    "ministral": _HALVES,
+    "ministral3": Family(growth=_ministral3_growth),
     "mistral": _LLAMA,
+    "mixtral": _HALVES,
+    "mpt": Family(has_rotary=_no_layer, slopes=mpt_slopes, adapter=MPT),
     "olmo": _HALVES,
     "olmo2": Family(layout=_OLMO_2),
+    "olmo3": _HALVES,
+    "olmoe": _HALVES,
     "phi": _HALVES,
     "phi3": Family(layout=LayerLayout(fused=True)),
+    "phimoe": _HALVES,
     "qwen2": _LLAMA,
+    "qwen2_moe": _HALVES,
     "qwen3": _LLAMA,
+    "qwen3_moe": _HALVES,
     "smollm3": Family(has_rotary=_listed_layers, layout=LayerLayout()),
+    "stablelm": _HALVES,
     "starcoder2": _HALVES,
 }
 
-_LEARNED_POSITIONS = {"gpt2", "opt", "gpt_bigcode", "codegen", "xglm", "biogpt", "gpt_neo"}
+RECURRENT = {name: Family(has_rotary=rotated) for name, rotated in ROTATED.items()}
+"""Families with recurrent layers; see :mod:`lmi_cli.models.recurrent`."""
+
+# Of a family without a row, what no short text shows: keys chosen by an index, chunks, growth.
+_SEEN_IN_LONG_TEXTS = ("index_topk", "index_topk_blocks", "attention_chunk_size", "floor_scale")
 
 
 def family_of(config: PretrainedConfig) -> Family:
-    """The family of a configuration.
+    """The family of a configuration, by the table.
 
     Raises:
-        ModelError: The family is not supported; the hint lists those that are.
+        ModelError: It has no row; the hint lists those that have one.
     """
-    name = config.model_type
-    if name in FAMILIES:
-        return FAMILIES[name]
-    if name in _LEARNED_POSITIONS:
+    name, families = config.model_type, FAMILIES | RECURRENT
+    if name in families:
+        return families[name]
+    if name in LEARNED_POSITIONS:
         reason = "learned absolute positions end at the trained length; use a rotary model"
     else:
         reason = "this family is not supported"
-    raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(FAMILIES)))
+    raise ModelError(f"{name}: {reason}", hint="supported families: " + ", ".join(sorted(families)))
+
+
+def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
+    """What a configuration may be, for the self-check to choose from.
+
+    That is its row, and without one either layout of rotary pairs, where transformers has such a
+    decoder and the configuration gives rotary parameters.
+
+    Raises:
+        ModelError: It can be nothing that is supported.
+    """
+    named = config.model_type in FAMILIES or config.model_type in LEARNED_POSITIONS
+    known = named or is_recurrent(config)
+    rotary = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and bool(
+        getattr(config, "rope_parameters", None)
+    )
+    if known or not rotary or config.is_encoder_decoder:
+        return (family_of(config),)
+    for name in _SEEN_IN_LONG_TEXTS:
+        if getattr(config, name, None) is not None:
+            raise ModelError(
+                f"{config.model_type}: this family is not supported, as its attention depends on "
+                f"{name} in long texts only"
+            )
+    listed = isinstance(getattr(config, "no_rope_layers", None), list)
+    halves = Family(has_rotary=_listed_layers if listed else _all_layers)
+    return halves, replace(halves, interleaved=True)
 
 
 _PLAIN_ROPE = ("default", "linear", "llama3")  # one set of frequencies, and no factor on scores
@@ -133,9 +238,8 @@ def plain_shape(config: PretrainedConfig) -> Blueprint | None:
     family = FAMILIES.get(config.model_type)
     if family is None or family.layout is None:
         return None
-    layers = range(config.num_hidden_layers)
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    shape = shape_of(config)
+    layers, size = range(shape.layers), shape.head_size
     kinds = [_rope_kind(config, layer) for layer in layers]
     found = {kind: _plain_frequencies(config, kind, size) for kind in dict.fromkeys(kinds)}
     frequencies = {kind: each for kind, each in found.items() if each is not None}
@@ -156,13 +260,13 @@ def plain_shape(config: PretrainedConfig) -> Blueprint | None:
     return Blueprint(
         family=config.model_type,
         trained_length=trained_length(config),
-        layers=config.num_hidden_layers,
-        heads=heads,
-        key_heads=getattr(config, "num_key_value_heads", None) or heads,
+        layers=shape.layers,
+        heads=shape.heads,
+        key_heads=shape.key_heads,
         head_size=size,
-        hidden=config.hidden_size,
-        inner=config.intermediate_size,
-        vocabulary=config.vocab_size,
+        hidden=shape.hidden,
+        inner=shape.inner,
+        vocabulary=shape.vocabulary,
         epsilon=config.rms_norm_eps,
         frequencies=tuple(frequencies.values()),
         rotaries=tuple(
@@ -208,40 +312,33 @@ def _plain_frequencies(
     return tuple(inv_freq.tolist())
 
 
-def trained_length(config: PretrainedConfig) -> int:
-    """The length of text, in tokens, that the model was trained for.
-
-    Raises:
-        ModelError: The configuration does not give it.
-    """
-    length = getattr(config, "max_position_embeddings", None)
-    if not isinstance(length, int) or length < 1:
-        raise ModelError(f"{config.model_type}: the configuration gives no trained length")
-    return length
-
-
-def layer_specs(model: PreTrainedModel, horizon: int) -> list[LayerSpec]:
-    """Index, native window and rotary frequencies of every attention layer.
+def layer_specs(
+    model: PreTrainedModel, horizon: int, family: Family | None = None
+) -> list[LayerSpec]:
+    """Index, native window and positions of every attention layer.
 
     Args:
-        model: A loaded model of a supported family.
+        model: A loaded model.
         horizon: Number of tokens for which frequencies that depend on the length of the text are
             computed, once and for all.
+        family: What is known of its family; None for what the table says.
     """
     config = model.config
-    family = family_of(config)
-    key_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    module = _rotary_module(model)
+    family, shape = family or family_of(config), shape_of(config)
+    slopes, table = family.slopes(config), family.frequencies(config)
+    growth = family.growth(config)
     sets: dict[str | None, Rotary] = {}
     specs: list[LayerSpec] = []
-    for layer in range(config.num_hidden_layers):
+    for index, layer in enumerate(attention_layers(config)):
         rotary = None
         if family.has_rotary(config, layer):
-            kind = _frequency_set(module, config, layer)
+            kind = None if table is not None else _frequency_set(model, layer)
             if kind not in sets:
-                sets[kind] = Rotary(_inv_freq(module, config, kind, horizon), family.interleaved)
+                frequencies = _inv_freq(model, kind, horizon) if table is None else table
+                sets[kind] = Rotary(frequencies, family.interleaved)
             rotary = sets[kind]
-        specs.append(LayerSpec(layer, rotary, native_window(config, layer), key_heads))
+        window = native_window(config, layer)
+        specs.append(LayerSpec(index, rotary, window, shape.key_heads, slopes, growth))
     return specs
 
 
@@ -267,16 +364,15 @@ def _rotary_module(model: PreTrainedModel) -> nn.Module:
     raise ModelError(f"{model.config.model_type}: no rotary frequencies found in the model")
 
 
-def _frequency_set(module: nn.Module, config: PretrainedConfig, layer: int) -> str | None:
+def _frequency_set(model: PreTrainedModel, layer: int) -> str | None:
     """Name of the layer's frequency set; None if the model has one set for all layers."""
-    if hasattr(module, "inv_freq"):
+    if hasattr(_rotary_module(model), "inv_freq"):
         return None
-    return str(config.layer_types[layer])
+    return layer_type(model.config, layer)
 
 
-def _inv_freq(
-    module: nn.Module, config: PretrainedConfig, kind: str | None, horizon: int
-) -> Tensor:
+def _inv_freq(model: PreTrainedModel, kind: str | None, horizon: int) -> Tensor:
+    module, config = _rotary_module(model), model.config
     parameters: dict[str, Any] = config.rope_parameters
     if kind is not None:
         parameters = parameters[kind]

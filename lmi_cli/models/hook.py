@@ -2,11 +2,15 @@
 
 With ``position_ids = 0`` every rotary embedding is the identity, so queries and keys reach the
 attention function un-rotated; as no mask function is registered under our name, no mask is built.
-Causality and positions then come entirely from the forward pass that is passed in.
+Causality and positions then come entirely from the forward pass that is passed in. Modules that do
+not look up their attention function get the forward method of an
+:class:`~lmi_cli.models.adapters.Adapter` instead.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,15 +20,35 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lmi_cli.attention.ranges import QKV
 from lmi_cli.engine.language_model import Attention
 from lmi_cli.errors import ModelError
+from lmi_cli.models.adapters import Adapter
+from lmi_cli.models.shape import decoder_layers
 from lmi_cli.native import onednn
 
 IMPLEMENTATION = "lmi"
 """Our name in the table of attention functions."""
 
-ARGUMENT = "lmi_forward"
-"""Keyword argument that passes a forward pass through the model to each layer."""
-
 _open: list[PreTrainedModel] = []  # models whose attention is ours now
+
+# Not an argument of the model, as some modules do not pass arguments on to their attention.
+_passing: ContextVar[Attention | None] = ContextVar("passing", default=None)
+
+
+@contextmanager
+def passing(attention: Attention) -> Iterator[None]:
+    """Let the layers of a model that is called now attend by ``attention``."""
+    token = _passing.set(attention)
+    try:
+        yield
+    finally:
+        _passing.reset(token)
+
+
+def _attend(layer: int, qkv: QKV) -> Tensor:
+    attention = _passing.get()
+    if attention is None:
+        raise RuntimeError("a model was called whose attention is replaced")
+    with onednn.attention():
+        return attention.attend(layer, qkv)
 
 
 def attention_function(
@@ -36,22 +60,23 @@ def attention_function(
     *,
     scaling: float | None = None,
     softcap: float | None = None,
-    **arguments: Any,
+    s_aux: Tensor | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in every layer; returns ``[B, Q, H, Dv]`` and None."""
-    attention: Attention | None = arguments.get(ARGUMENT)
-    if attention is None:
-        raise ModelError(f"{type(module).__name__} does not pass arguments on to its attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
-    with onednn.attention():
-        output = attention.attend(layer, QKV(query, key, value, scale, softcap))
+    output = _attend(layer, QKV(query, key, value, scale, softcap, s_aux))
     return output.transpose(1, 2).contiguous(), None
 
 
 @contextmanager
-def installed(model: PreTrainedModel) -> Iterator[None]:
+def installed(model: PreTrainedModel, adapter: Adapter | None = None) -> Iterator[None]:
     """Replace the model's attention by ours; everything is restored at the end.
+
+    Args:
+        model: Any model of transformers.
+        adapter: For a model that does not look up its attention function.
 
     Raises:
         ModelError: The model's class does not look up its attention function, so that it cannot be
@@ -60,15 +85,46 @@ def installed(model: PreTrainedModel) -> Iterator[None]:
     before = model.config._attn_implementation
     _open.append(model)
     ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = attention_function
+    changes = ExitStack()
     try:
-        model.set_attn_implementation(IMPLEMENTATION)
+        if adapter is None:
+            model.set_attn_implementation(IMPLEMENTATION)
+        else:
+            model.config._attn_implementation_internal = IMPLEMENTATION  # so that none masks
+            for name, value in adapter.attributes.items():
+                changes.enter_context(_replaced(model.base_model, name, value))
+            for index, layer in enumerate(decoder_layers(model)[1]):
+                module = getattr(layer, adapter.attention)
+                # Accelerate wraps the forward method of a module whose weights it fetches.
+                name = "_old_forward" if hasattr(module, "_hf_hook") else "forward"
+                forward = partial(adapter.forward, module, partial(_attend, index))
+                changes.enter_context(_replaced(module, name, forward))
         if model.config._attn_implementation != IMPLEMENTATION:
             raise ModelError(
                 f"{type(model).__name__} cannot be used, as its attention cannot be replaced"
             )
         yield
     finally:
-        model.set_attn_implementation(before)
+        changes.close()
+        if adapter is None:
+            model.set_attn_implementation(before)
+        else:
+            model.config._attn_implementation_internal = before
         _open.remove(model)
         if not _open:
             del ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object another attribute for a while."""
+    own = vars(module)
+    there, before = name in own, own.get(name)
+    own[name] = value
+    try:
+        yield
+    finally:
+        if there:
+            own[name] = before
+        else:
+            del own[name]

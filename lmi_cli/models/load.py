@@ -122,10 +122,11 @@ def load_known(known: KnownModel) -> Loaded:
             lm: LanguageModel = decoder
         else:
             from lmi_cli.models.causal_lm import load_pretrained
+            from lmi_cli.models.selfcheck import family_by_trying
 
             folder, more = dequantized(files)
             notes += more
-            lm = load_pretrained(folder, dtype, devices)
+            lm = load_pretrained(folder, dtype, devices, family_by_trying)
     except ModelError as error:
         raise ModelError(f"{files.id}: {error.message}", hint=error.hint) from error
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:

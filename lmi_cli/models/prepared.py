@@ -24,7 +24,7 @@ from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import ModelFacts
 from lmi_cli.text.tokenizer import Tokenizer
 
-_SCHEMA = 6
+_SCHEMA = 7
 _TOKENIZER = "tokenizer.json"
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
@@ -86,9 +86,7 @@ def recall(files: ModelFiles) -> Prepared | None:
     """Return what is kept of a model for these versions of the libraries; None if nothing is."""
     stored = _record(files).read()
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        facts = ModelFacts(
-            **stored["facts"] | {"native_windows": tuple(stored["facts"]["native_windows"])}
-        )
+        facts = ModelFacts.from_json(stored["facts"])
         blueprint = stored["blueprint"]
         if blueprint is not None:
             blueprint = Blueprint.from_json(blueprint)

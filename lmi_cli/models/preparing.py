@@ -12,6 +12,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from lmi_cli.checkpoints.tensors import stored_tensors
 from lmi_cli.errors import ModelError
@@ -19,8 +20,13 @@ from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
-from lmi_cli.models.families import family_of, native_window, plain_shape, trained_length
+from lmi_cli.models.families import Family, native_window, plain_shape
+from lmi_cli.models.layer_facts import layers_of
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
+from lmi_cli.models.recurrent import attention_layers
+from lmi_cli.models.recurrent_small import state_bytes
+from lmi_cli.models.shape import shape_of
+from lmi_cli.models.trained_length import trained_length_of
 
 _SENTINEL = "\ue000answer\ue000"
 _LARGEST_ID = 2**22
@@ -33,41 +39,48 @@ def prepare(folder: Path) -> Prepared:
     Raises:
         ModelError: The family is not supported, the self-check fails, or a file cannot be read.
     """
+    logging.set_verbosity_error()  # what it says about configurations a user cannot change
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a file makes transformers raise
         raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
-    family_of(config)
-    selfcheck.check(config)
-    return Prepared(facts_of(folder, config), prepare_tokenizer(folder), _blueprint(folder, config))
+    family = selfcheck.check(config)
+    return Prepared(
+        facts_of(folder, config, family), prepare_tokenizer(folder), _blueprint(folder, config)
+    )
 
 
-def facts_of(folder: Path, config: PretrainedConfig) -> ModelFacts:
+def facts_of(folder: Path, config: PretrainedConfig, family: Family | None = None) -> ModelFacts:
     """The shape of the model in a checked folder.
 
     Args:
         folder: Holds the weights, of which only the headers are read.
-        config: A configuration of a supported family, including the defaults of that family.
+        config: Its configuration, including the defaults of its family.
+        family: What is known of its family; None for what the table says.
 
     Raises:
         ModelError: The configuration gives no trained length.
     """
-    heads = config.num_attention_heads
+    shape = shape_of(config)
     weights, blocks = count_weights(folder)
+    length = trained_length_of(config)
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return ModelFacts(
         family=config.model_type,
-        trained_length=trained_length(config),
-        native_windows=tuple(native_window(config, at) for at in range(config.num_hidden_layers)),
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        hidden=config.hidden_size,
-        vocabulary=config.vocab_size,
+        trained_length=length.tokens,
+        native_windows=tuple(native_window(config, at) for at in attention_layers(config)),
+        heads=shape.heads,
+        kv_heads=shape.key_heads,
+        head_dim=shape.head_size,
+        hidden=shape.hidden,
+        vocabulary=shape.vocabulary,
+        recurrent_bytes=state_bytes(config),
         dtype=dtype if dtype in DTYPE_BYTES else "float32",
         weights=weights,
         tied=bool(getattr(config, "tie_word_embeddings", False)),
         block_bytes=blocks,
+        length=length,
+        all_layers=layers_of(config, stored_tensors(folder), family),
     )
 
 

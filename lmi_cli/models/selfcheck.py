@@ -25,7 +25,18 @@ from lmi_cli.methods import LMInfinite, Method
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import family_of, layer_specs, layer_type, plain_shape
+from lmi_cli.models.families import (
+    FAMILIES,
+    RECURRENT,
+    Family,
+    candidates,
+    family_of,
+    layer_specs,
+    plain_shape,
+)
+from lmi_cli.models.recurrent import is_recurrent
+from lmi_cli.models.recurrent_small import shrink_recurrent
+from lmi_cli.models.shape import shape_of
 
 TOLERANCE = 1e-4
 """Largest accepted difference between logits of order one.
@@ -37,32 +48,69 @@ float32, attention that is nearly one-hot turns the order of a sum into differen
 _MOST_WEIGHTS = 2**24
 """Real configurations need a few million."""
 
+_SMALL = {
+    "vocab_size": 64,
+    "intermediate_size": 64,
+    "ffn_hidden_size": 64,
+    "n_inner": 64,
+    "sliding_window": 7,
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token"), 2),
+}
+
 _TOKENS = 48
 _WINDOW = LMInfinite(window=_TOKENS, sinks=3, ceiling=_TOKENS)
 _LAMBDA = LMInfinite(window=9, sinks=3, ceiling=13)
 
 
-def check(config: PretrainedConfig) -> None:
+def check(config: PretrainedConfig) -> Family:
     """Compare our attention with the stock attention on a small model of ``config``.
+
+    Returns:
+        What is known of its family: its row, or what was found by trying where it has none.
 
     Raises:
         ModelError: They differ, or the model cannot be built.
     """
-    try:
-        against_stock, against_formula = differences(config)
-    except ModelError:
-        raise
-    except Exception as error:  # whatever an unknown configuration makes transformers raise
-        raise ModelError(
-            f"{config.model_type}: a small model of this configuration cannot be checked: {error}"
-        ) from error
-    # Written so that nan, which compares as false, does not pass.
-    if not (against_stock <= TOLERANCE and against_formula <= TOLERANCE):
-        raise ModelError(
-            f"{config.model_type}: self-check failed, logits differ by {against_stock:.2g} from "
-            f"the stock model and by {against_formula:.2g} from the formula (limit {TOLERANCE:g})",
-            hint="this configuration is not supported; please report it",
-        )
+    found: list[tuple[float, float]] = []
+    families = candidates(config)
+    for family in families:
+        try:
+            found.append(differences(config, family))
+        except ModelError as error:
+            raise ModelError(
+                f"{config.model_type}: {error.message.removeprefix(f'{config.model_type}: ')}",
+                hint=error.hint,
+            ) from error
+        except Exception as error:  # whatever an unknown configuration makes transformers raise
+            raise ModelError(
+                f"{config.model_type}: a small model of this configuration cannot be checked: "
+                f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+            ) from error
+        # Written so that nan, which compares as false, does not pass.
+        if all(difference <= TOLERANCE for difference in found[-1]):
+            return family
+    against_stock, against_formula = min(found)
+    raise ModelError(
+        f"{config.model_type}: self-check failed, logits differ by {against_stock:.2g} from "
+        f"the stock model and by {against_formula:.2g} from the formula (limit {TOLERANCE:g})",
+        hint="this configuration is not supported; please report it"
+        if len(families) == 1
+        else "lmi knows nothing of this family, and neither layout of rotary pairs fits it",
+    )
+
+
+def family_by_trying(config: PretrainedConfig) -> Family:
+    """What is known of the family of a configuration that has passed: see :func:`check`.
+
+    Without a row it is tried again, which takes a second.
+
+    Raises:
+        ModelError: It does not pass.
+    """
+    known = (FAMILIES | RECURRENT).get(config.model_type)
+    return check(config) if known is None else known
 
 
 def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
@@ -72,7 +120,7 @@ def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
         config: The configuration, as transformers understands it.
         blueprint: The shape of the same model.
     """
-    model, ids = _small_model_and_ids(config)
+    model, ids = _small_model_and_ids(config, family_of(config))
     small = plain_shape(model.config)
     if small is None or set(small.frequencies) != set(blueprint.frequencies):
         return False
@@ -93,66 +141,91 @@ def decoder_agrees(config: PretrainedConfig, blueprint: Blueprint) -> bool:
     return _distance(ours, stock) <= TOLERANCE and _distance(beyond, expected) <= TOLERANCE
 
 
-def differences(config: PretrainedConfig) -> tuple[float, float]:
-    """Largest differences of logits: from stock in the window, from the formula beyond it."""
-    model, ids = _small_model_and_ids(config)
+def differences(config: PretrainedConfig, family: Family | None = None) -> tuple[float, float]:
+    """Largest differences of logits: from stock in the window, from the formula beyond it.
+
+    Args:
+        config: The configuration.
+        family: What is known of its family; None for what the table says.
+    """
+    family = family or family_of(config)
+    model, ids = _small_model_and_ids(config, family)
     with torch.inference_mode():
         stock = model(input_ids=ids, use_cache=False).logits[0]
-    with CausalLM(model) as lm:
+    with CausalLM(model, family) as lm:
         ours = _logits(lm, _WINDOW, ids)
         ours_beyond = _logits(lm, _LAMBDA, ids)
-        dense = _Dense(lm.layers(_LAMBDA.window), _LAMBDA)
+        dense = _Dense(lm, _LAMBDA)
         beyond = lm.logits(lm.hidden(ids, dense))[0]
     return _distance(ours, stock), _distance(ours_beyond, beyond)
 
 
-def shrink(config: PretrainedConfig) -> PretrainedConfig:
-    """The configuration with two small layers; everything about positions stays as it is."""
-    small = copy.deepcopy(config)
-    family, kinds = family_of(config), getattr(config, "layer_types", None)
-    layers = range(config.num_hidden_layers)
-    kept = _two_layers([(layer_type(config, i), family.has_rotary(config, i)) for i in layers])
-    heads = config.num_attention_heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    folds = max(1, min(2, heads // key_heads))
+def shrink(config: PretrainedConfig, family: Family) -> PretrainedConfig:
+    """The configuration with a small layer of each kind; nothing about positions changes.
+
+    Args:
+        config: The configuration.
+        family: What is known of its family.
+    """
+    small, shape = copy.deepcopy(config), shape_of(config)
+    if is_recurrent(config):
+        return shrink_recurrent(config, shape.heads)
+    layers = range(shape.layers)
+    listed = {
+        name: value
+        for name, value in vars(config).items()
+        if isinstance(value, list) and len(value) == shape.layers
+    }
+    kept = _one_of_each(
+        [(family.has_rotary(config, i), *(value[i] for value in listed.values())) for i in layers]
+    )
     small.num_hidden_layers = len(kept)
-    if kinds is not None:
-        small.layer_types = [kinds[layer] for layer in kept]
-    if isinstance(getattr(config, "no_rope_layers", None), list):
-        small.no_rope_layers = [config.no_rope_layers[layer] for layer in kept]
-    if getattr(config, "num_key_value_heads", None) is not None:
-        small.num_key_value_heads = min(2, key_heads)
-    small.num_attention_heads = min(2, key_heads) * folds
-    small.hidden_size = small.num_attention_heads * head_size
-    small.intermediate_size = 64
-    small.vocab_size = 64
-    if getattr(config, "sliding_window", None) is not None:
-        small.sliding_window = 7
+    for name, value in listed.items():
+        setattr(small, name, [value[layer] for layer in kept])
+    folds = max(1, min(2, shape.heads // shape.key_heads))
+    # Slopes are a sequence of another kind where the number of heads is no power of two.
+    key_heads = 3 if family.slopes(config) and shape.heads & (shape.heads - 1) else 2
+    heads = min(key_heads, shape.key_heads) * folds
+    for name in ("num_key_value_heads", "num_kv_heads"):
+        if getattr(config, name, None) is not None:
+            setattr(small, name, heads // folds)
+    small.num_attention_heads = heads
+    small.hidden_size = heads * shape.head_size
+    for name, size in _SMALL.items():
+        if isinstance(getattr(config, name, None), int):
+            setattr(small, name, size)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(small, name, None)
+    rope = getattr(small, "rope_parameters", None) or {}
+    if rope.get("llama_4_scaling_beta"):  # queries grow within the few tokens of the check
+        rope["original_max_position_embeddings"] = 16
     return small
 
 
-def _two_layers(kinds: list[Any]) -> list[int]:
-    """Indices of two layers, of different kinds where there are any."""
-    second = next((index for index, kind in enumerate(kinds) if kind != kinds[0]), 1)
-    return [0, second] if second < len(kinds) else [0]
+def _one_of_each(kinds: list[Any]) -> list[int]:
+    """Indices of the first layer of each kind; of two layers if all are of one kind."""
+    first: dict[str, int] = {}
+    for index, kind in enumerate(kinds):
+        first.setdefault(repr(kind), index)
+    return list(first.values()) if len(first) > 1 else list(range(min(2, len(kinds))))
 
 
-def _small_model_and_ids(config: PretrainedConfig) -> tuple[PreTrainedModel, Tensor]:
+def _small_model_and_ids(
+    config: PretrainedConfig, family: Family
+) -> tuple[PreTrainedModel, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _small_model(config)
+        model = _small_model(config, family)
         return model, torch.randint(0, model.config.vocab_size, (1, _TOKENS))
 
 
-def _small_model(config: PretrainedConfig) -> PreTrainedModel:
+def _small_model(config: PretrainedConfig, family: Family) -> PreTrainedModel:
     def build() -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            shrink(config),
+            shrink(config, family),
             dtype=torch.float64,
-            attn_implementation="eager",
+            attn_implementation=family.stock,
+            experts_implementation="eager",  # others have no float64
             trust_remote_code=False,
         )
         return model.eval()
@@ -189,15 +262,23 @@ def _distance(first: Tensor, second: Tensor) -> float:
 class _Dense(Attention):
     """LM-Infinite as one matrix per layer, in complex numbers and float64, all tokens at once."""
 
-    def __init__(self, layers: list[LayerSpec], method: LMInfinite) -> None:
-        self._layers = layers
+    def __init__(self, lm: CausalLM, method: LMInfinite) -> None:
+        self._layers = lm.layers(method.window)
+        self._sizes = (*lm.attention_heads, lm.head_size)
         self._method = method
 
     def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, n, Dv]`` of the whole text."""
-        query, key, value, scale, softcap, _ = qkv
+        query, key, value, scale, softcap, sinks = qkv
+        sizes = (query.shape[1], key.shape[1], key.shape[3])
+        if sizes != self._sizes:
+            raise ModelError(
+                f"query heads, key heads and components of a key are {sizes}, not {self._sizes}"
+            )
         spec, method = self._layers[layer], self._method
         folds = query.shape[1] // key.shape[1]
+        if spec.growth is not None:
+            query = query * spec.growth.factors(torch.arange(query.shape[2]))[:, None]
         key, value = (x.repeat_interleave(folds, dim=1).double() for x in (key, value))
         position = torch.arange(query.shape[2])
         distance = position[:, None] - position
@@ -206,6 +287,9 @@ class _Dense(Attention):
         far = _rotated(query, capped, spec) @ key.mT * scale
         if softcap is not None:
             near, far = (softcap * (x / softcap).tanh() for x in (near, far))
+        if spec.slopes is not None:
+            slopes = torch.tensor(spec.slopes, dtype=torch.float64)[:, None, None]
+            near, far = near - slopes * distance, far - slopes * method.ceiling
         native = spec.native_window
         window = method.window if native is None else min(native, method.window)
         in_window = (distance >= 0) & (distance < window)
@@ -213,7 +297,10 @@ class _Dense(Attention):
         if native is not None and native <= method.window:
             is_sink = torch.zeros_like(is_sink)
         scores = torch.where(in_window, near, torch.where(is_sink, far, -math.inf))
-        return (scores.softmax(-1) @ value).to(query.dtype)
+        if sinks is not None:  # one more column, which has no value
+            column = sinks.double()[None, :, None, None].expand(*scores.shape[:-1], 1)
+            scores = torch.cat((scores, column), -1)
+        return (scores.softmax(-1)[..., : len(position)] @ value).to(query.dtype)
 
 
 def _rotated(x: Tensor, position: Tensor, spec: LayerSpec) -> Tensor:

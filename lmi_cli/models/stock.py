@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from lmi_cli.models.causal_lm import CausalLM, load_pretrained
 from lmi_cli.models.dequantized import dequantized
-from lmi_cli.models.hook import IMPLEMENTATION
 from lmi_cli.models.load import Loaded
+from lmi_cli.models.recurrent import RWKV
 from lmi_cli.native.choice import torch_dtype
 
 ATTENTION = "sdpa"
@@ -29,7 +30,8 @@ class StockModel:
     def __init__(self, model: PreTrainedModel, loaded_bytes: int) -> None:
         self._model = model
         self.loaded_bytes = loaded_bytes
-        self._cache = DynamicCache(config=model.config)
+        self._name = "state" if model.config.model_type == RWKV else "cache"
+        self._kept: Any = None if self._name == "state" else DynamicCache(config=model.config)
         self._next: torch.Tensor
 
     @torch.inference_mode()
@@ -49,21 +51,24 @@ class StockModel:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of keys and values."""
-        return sum(
-            tensor.nbytes
-            for layer in self._cache.layers
-            for tensor in (layer.keys, layer.values)
-            if tensor is not None
-        )
+        """Bytes of keys and values, and of the states of recurrent layers."""
+        if self._name == "state":
+            return sum(tensor.nbytes for tensor in self._kept)
+        kept = []
+        for layer in self._kept.layers:
+            kept += [getattr(layer, "keys", None), getattr(layer, "values", None)]
+            for states in ("conv_states", "recurrent_states"):
+                kept += getattr(layer, states, {}).values()
+        return sum(tensor.nbytes for tensor in kept if tensor is not None)
 
     def _forward(self, ids: torch.Tensor) -> None:
         output = self._model(
             input_ids=ids.to(self._model.device),
-            cache=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._name: self._kept},
         )
+        self._kept = output[self._name]
         self._next = output.logits[:, -1].argmax(-1, keepdim=True)
 
 
@@ -84,8 +89,5 @@ def stock(loaded: Loaded) -> Iterator[StockModel]:
                 )
             )
             again = lm.weights_bytes
-        lm.model.set_attn_implementation(ATTENTION)
-        try:
-            yield StockModel(lm.model, again)
-        finally:
-            lm.model.set_attn_implementation(IMPLEMENTATION)
+        model = stack.enter_context(lm.with_own_attention(ATTENTION))
+        yield StockModel(model, again)

@@ -126,6 +126,12 @@ static void mask_row(float *scores, int64_t from, int64_t to, int64_t first, int
     }
 }
 
+static void lower_row(float *scores, float slope, float query_at, const float *key_at,
+                      int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; at += LANES)
+        store(scores + at, lowered(load(scores + at), slope, query_at, key_at + at));
+}
+
 /* Scores of `count` rows with the keys `first` to `last` of a block. */
 static void score_block(Tile *tile, int64_t count, const Side *key, int64_t size, int64_t first,
                         int64_t last) {
@@ -199,9 +205,10 @@ static void add_values_by_tiles(Tile *tile, int64_t count, const Side *value, in
 
 #endif
 
-/* Adds the visible part of a range to `count` queries at positions from `position` on. */
-static void take_up(Tile *tile, const Range *range, const Side *keys, const Side *values,
-                    int64_t rows, int64_t count, int64_t position, int64_t size, float softcap) {
+/* Adds the visible part of a range to `count` queries of a head at positions from `position` on. */
+static void take_up(Tile *tile, const Range *range, int64_t head, int64_t start, const Side *keys,
+                    const Side *values, int64_t rows, int64_t count, int64_t position, int64_t size,
+                    float softcap) {
     const bool tiled = rows == BLOCK_ROWS;
     int64_t begin, end, unused;
     band(range, position, &begin, &unused);
@@ -219,13 +226,14 @@ static void take_up(Tile *tile, const Range *range, const Side *keys, const Side
             int64_t from, to;
             band(range, position + row, &from, &to);
             from -= base, to -= base;
-            for (int64_t at = first; softcap != 0 && at < last; at += LANES) {
-                float *scores = tile->scores + row * BLOCK + at;
-                store(scores, capped(load(scores), softcap));
-            }
+            float *scores = tile->scores + row * BLOCK;
+            for (int64_t at = first; softcap != 0 && at < last; at += LANES)
+                store(scores + at, capped(load(scores + at), softcap));
+            if (range->slopes)
+                lower_row(scores, range->slopes[head], range->query_at[start + row],
+                          range->key_at + base, first, last);
             if (from > first || to < last)
-                mask_row(tile->scores + row * BLOCK, clamp(from, 0, BLOCK), clamp(to, 0, BLOCK),
-                         first, last);
+                mask_row(scores, clamp(from, 0, BLOCK), clamp(to, 0, BLOCK), first, last);
             softmax_row(tile, row, first, last);
         }
         if (tiled)
@@ -280,8 +288,8 @@ static void attend_tile(const void *work, int64_t piece, int64_t thread) {
             copy_left(tile->query + r * size,
                       range->query + head * range->query_head + (row + r) * range->query_row, size);
         const int64_t place = group * all->blocks[at] * BLOCK * size;
-        take_up(tile, range, all->keys[at] + place, all->values[at] + place, most,
-                n, all->position + row, size, all->softcap);
+        take_up(tile, range, head, row, all->keys[at] + place, all->values[at] + place, most, n,
+                all->position + row, size, all->softcap);
     }
     if (most == BLOCK_ROWS) close_tiles();
     for (int64_t r = 0; r < n; r++) {

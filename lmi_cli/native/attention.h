@@ -7,6 +7,7 @@
 enum {
     MAX_SIZE = 256, /* components of a head */
     MAX_RANGES = 4,
+    PAST_KEYS = 256,
     MAX_FEW = 8 /* queries of a head that are attended without packing the keys */
 };
 
@@ -18,12 +19,21 @@ typedef struct {
     int64_t key_start; /* true position of the first */
     int64_t nearest;   /* smallest visible distance */
     int64_t farthest;  /* first distance no longer visible */
+    /* ALiBi: what is taken off the scores of a query head for each token from key_at to query_at,
+     * the assigned positions [rows] and [keys], after which PAST_KEYS more can be read; or NULL.
+     */
+    const float *slopes, *query_at, *key_at;
 } Range;
 
 /* The keys of a range that a query at a position sees: [*from, *to). */
 static inline void band(const Range *range, int64_t position, int64_t *from, int64_t *to) {
     *from = clamp(position - range->farthest + 1 - range->key_start, 0, range->keys);
     *to = clamp(position - range->nearest - range->key_start + 1, *from, range->keys);
+}
+
+/* LANES scores, each lowered by its distance times the slope of the head. */
+static inline floats lowered(floats scores, float slope, float query_at, const float *key_at) {
+    return fused(fill(slope), load(key_at) - query_at, scores);
 }
 
 /* The largest of some scores, whose number is a multiple of LANES; nan if one is nan. */

@@ -18,6 +18,7 @@ MAX_RANGES = 4
 MAX_FEW = 8
 """Queries of a head, at most, each of which gets exactly what it gets alone."""
 NO_LIMIT = 2**62
+_PAST_KEYS = 256
 
 
 class Range(ctypes.Structure):
@@ -32,6 +33,7 @@ class Range(ctypes.Structure):
                 "keys", "key_start", "nearest", "farthest",
             )
         ),
+        *((name, ctypes.c_void_p) for name in ("slopes", "query_at", "key_at")),
     )  # fmt: skip
 
 
@@ -85,12 +87,14 @@ def attend(
         ):
             shapes = (list(x.shape) for x in (keys.query, keys.key, keys.value))
             raise ValueError("no attention of {}, {}, {}".format(*shapes))
+    kept = [_falling(keys) for keys in ranges]  # what the tables below point to
     # The layout that the output projection needs next.
     output = torch.empty(batch, rows, heads, size, dtype=torch.bfloat16)
     lse = torch.empty(batch, heads, rows) if with_lse else None
     library, cap = opened(), softcap or 0.0
     for item in range(batch):
-        table = (Range * len(ranges))(*(_range_of(keys, item) for keys in ranges))
+        described = (_range_of(*each, item) for each in zip(ranges, kept, strict=True))
+        table = (Range * len(ranges))(*described)
         out = output[item].data_ptr()
         sums = None if lse is None else lse[item].data_ptr()
         attend = library.lmi_attend_few if rows <= MAX_FEW else library.lmi_attend
@@ -102,7 +106,18 @@ def attend(
     return output.transpose(1, 2), lse
 
 
-def _range_of(keys: "KeyRange", item: int) -> Range:
+def _falling(keys: "KeyRange") -> tuple[Tensor, ...]:
+    """Slopes and positions of queries and keys, as the kernels read them; nothing without ALiBi."""
+    if keys.alibi is None:
+        return ()
+    slopes, query_at, key_at = (x.to("cpu", torch.float32).contiguous() for x in keys.alibi)
+    shapes = slopes.shape, query_at.shape, key_at.shape
+    if shapes != tuple((count,) for count in (*keys.query.shape[1:3], keys.key.shape[2])):
+        raise ValueError("no slopes and positions of {}, {}, {}".format(*map(list, shapes)))
+    return slopes, query_at, torch.cat((key_at, key_at.new_zeros(_PAST_KEYS)))
+
+
+def _range_of(keys: "KeyRange", falling: tuple[Tensor, ...], item: int) -> Range:
     tensors = (keys.query, keys.key, keys.value)
     return Range(
         *(tensor.data_ptr() + item * tensor.stride(0) * tensor.itemsize for tensor in tensors),
@@ -114,4 +129,5 @@ def _range_of(keys: "KeyRange", item: int) -> Range:
         keys.key_start,
         keys.nearest,
         NO_LIMIT if keys.farthest is None else keys.farthest,
+        *(tensor.data_ptr() for tensor in falling),
     )

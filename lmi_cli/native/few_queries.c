@@ -32,6 +32,12 @@ typedef struct {
     float *partial;
 } Few;
 
+/* What ALiBi takes off the scores of some heads of a query with some keys; see Range. */
+typedef struct {
+    const float *slopes, *key_at;
+    float query_at;
+} Falling;
+
 static inline int64_t parts_of(const Row *row, int64_t range) {
     return (row->seen[range] + row->split - 1) / row->split;
 }
@@ -72,9 +78,10 @@ static inline floats add_products(floats sum, bits32 a, bits32 b) {
 #endif
 }
 
-/* Scores of `heads` queries with n keys, in one pass over the keys. */
+/* Scores of `heads` queries, at most GROUP of them, with n keys, in one pass over the keys. */
 static void score_one(const int heads, const bf16 *query, int64_t query_head, const bf16 *key,
-                      int64_t n, int64_t size, float softcap, float scores[][SPLIT]) {
+                      int64_t n, int64_t size, float softcap, Falling falling,
+                      float scores[][SPLIT]) {
     for (int64_t at = 0; at < n; at += LANES) {
         for (int64_t line = 0; line < LANES * size; line += 32)
             PREFETCH(key + (at + LANES) * size + line);
@@ -94,6 +101,8 @@ static void score_one(const int heads, const bf16 *query, int64_t query_head, co
                         rows[r] = add_products(rows[r], q, load_bits(row + r * size));
             }
             floats found = capped(sums_of(rows), softcap);
+            if (falling.slopes)
+                found = lowered(found, falling.slopes[head], falling.query_at, falling.key_at + at);
             if (n - at < LANES)
                 found = chosen((ints){STEPS} < (int)(n - at), found, fill(-INFINITY));
             store(scores[head] + at, found);
@@ -127,16 +136,21 @@ INLINE void weigh_one(const int heads, const bf16 *value, int64_t n, int64_t siz
         for (int j = 0; j < SUMS; j++) store(output[head] + LANES * j, sums[head][j]);
 }
 
-/* A part of the keys `key`, `value` [n, size] with the queries of one row that share them. */
+/* A part of n keys, from `first` on, with the queries of one row that share them. */
 static void attend_part(const Few *few, int64_t row, int64_t part, int64_t group,
-                        const Range *range, const bf16 *key, const bf16 *value, int64_t n) {
+                        const Range *range, int64_t first, int64_t n) {
     const int64_t folds = few->heads / few->key_heads, size = few->size;
+    const bf16 *key = range->key + group * range->key_head + first * size;
+    const bf16 *value = range->value + group * range->value_head + first * size;
     _Alignas(64) float scores[GROUP][SPLIT];
     for (int64_t fold = 0; fold < folds; fold += GROUP) {
         const int64_t head = group * folds + fold;
         const int heads = (int)clamp(folds - fold, 0, GROUP);
+        Falling falling = {0};
+        if (range->slopes)
+            falling = (Falling){range->slopes + head, range->key_at + first, range->query_at[row]};
         score_one(heads, range->query + head * range->query_head + row * range->query_row,
-                  range->query_head, key, n, size, few->softcap, scores);
+                  range->query_head, key, n, size, few->softcap, falling, scores);
         float *output[GROUP];
         for (int h = 0; h < heads; h++) {
             output[h] = partial_of(few, row, part, head + h);
@@ -174,9 +188,7 @@ static void attend_parts(const void *work, int64_t piece, int64_t thread) {
         const Row *row = few->rows + at;
         if (split >= parts_of(row, which)) continue;
         const int64_t first = row->from[which] + split * row->split;
-        attend_part(few, at, part, group, range,
-                    range->key + group * range->key_head + first * few->size,
-                    range->value + group * range->value_head + first * few->size,
+        attend_part(few, at, part, group, range, first,
                     clamp(row->seen[which] - split * row->split, 0, row->split));
     }
 }

@@ -6,11 +6,13 @@ this machine has never been tested anywhere else. Imports torch and the rest of 
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lmi_cli.attention.alibi import Alibi
 from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
 from lmi_cli.native import attention, likelihood, pointwise
 from lmi_cli.native.linear import GgufBlocks, PackedLinear
@@ -160,12 +162,19 @@ def _attention(random: Random) -> Iterator[tuple[str, Tensor, Tensor]]:
         key, value = (
             torch.cat(parts, 2).repeat_interleave(3, 1).float() for parts in (keys[::2], keys[1::2])
         )
-        for softcap in (None, 2.0):
+        slopes, query_at = torch.arange(1, 7) / 30, torch.arange(100 - rows, 100).float()
+        far_at, near_at = torch.arange(100).float().split((7, 93))
+        falling = [
+            replace(keys, alibi=Alibi(slopes, query_at, key_at))
+            for keys, key_at in ((far, far_at), (near, near_at))
+        ]
+        for ranges, softcap in (([far, near], None), ([far, near], 2.0), (falling, None)):
             found, lse = attention.attend(
-                [far, near], query_start=99 - rows + 1, with_lse=True, softcap=softcap
+                ranges, query_start=99 - rows + 1, with_lse=True, softcap=softcap
             )
             scores = query.float() @ key.mT
             scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+            scores = scores - slopes[:, None, None] * distance if ranges is falling else scores
             scores = scores.masked_fill(hidden, -math.inf)
             yield "attention", found, scores.softmax(-1) @ value
             if lse is not None:

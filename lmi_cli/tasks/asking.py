@@ -127,7 +127,7 @@ class Asker:
             layers = len(model.known.facts.layers)
             self._searching = options.method.searching(reading.plan.method, layers)
         self._finder: Finder | None = None
-        if reading.means is not None or "index" in reading.stores:
+        if reading.means is not None or "index" in reading.stores or reading.plan.words:
             self._finder = Finder(model, self._engine, reading, self._prompt, options.rank)
         length = model.known.facts.trained_length
         window = reading.plan.method.local_window or length
@@ -365,7 +365,7 @@ class Asker:
         """The basis of the answer if the document is not seen whole."""
         if wanted == "auto":
             wanted = "passages" if ranked else "memory" if self._searching else "window"
-        if self.reading.plan.only_text:
+        if self.reading.plan.only_text and not (wanted == "passages" and ranked):
             raise UsageError(
                 f"the document has not been read, so nothing can be answered from {wanted}",
                 hint="--answer-from xl3m and chain need only its text",

@@ -16,6 +16,7 @@ from torch import Tensor
 from lmi_cli.engine.engine import Engine, Ids, Read
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.engine.retrieval import attention_shares, key_index, read_question
+from lmi_cli.errors import ModelError
 from lmi_cli.methods import LMInfinite
 from lmi_cli.methods.lm_infinite import LEAST_SINKS
 from lmi_cli.models.heads import remember_heads
@@ -153,7 +154,16 @@ def synthetic_facts(generator: random.Random) -> list[Fact]:
 
 
 def calibrate(loaded: Loaded, *, chunk: int) -> Generator[Progress, None, Calibration]:
-    """Find the retrieval heads of a model."""
+    """Find the retrieval heads of a model, in its attention layers.
+
+    Raises:
+        ModelError: It has no attention layers.
+    """
+    if not loaded.known.facts.layers:
+        raise ModelError(
+            f"{loaded.files.id} has no attention layers, so no retrieval heads",
+            hint="nothing needs to be done: its passages are found by shared words",
+        )
     window = min(_WINDOW, loaded.lm.trained_length)
     method = LMInfinite(window=window, sinks=LEAST_SINKS, ceiling=window)
     engine = Engine(loaded.lm, method, chunk)

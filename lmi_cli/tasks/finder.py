@@ -3,7 +3,8 @@
 Each is a number for every passage, made comparable by its mean and standard deviation:
 
 * *heads*: the attention of the model's retrieval heads (:mod:`lmi_cli.engine.retrieval`); for a
-  model without such heads, shared words (:mod:`lmi_cli.text.word_index`);
+  model without such heads, shared words (:mod:`lmi_cli.text.word_index`), and for one without
+  attention layers nothing else;
 * *embeddings* of the question and of the answer that the model is about to give, compared with
   those of passages (:mod:`lmi_cli.engine.embedding`);
 * *likelihood* of the question behind a passage (:mod:`lmi_cli.engine.likelihood`), for the best
@@ -115,6 +116,8 @@ class Finder:
         """Rank all passages, best first; there are none if the index is empty."""
         if not self.tokens:
             return []
+        if self._reading.plan.words:
+            return self._in_order(_standard(self._word_scores(question)))
         if not self._empty:
             self._empty = [self._ask(empty) for empty in EMPTY_QUESTIONS]
         self._asked = asked = self._ask(question)
@@ -128,11 +131,12 @@ class Finder:
             best = order[:SHORTLIST]
             likelihoods = self._likelihoods(question, best.tolist())
             scores[best] += LIKELIHOOD_WEIGHT * (likelihoods - likelihoods.mean())
-            order = np.argsort(-scores, kind="stable")
-        bounds = self._borders.tolist()
-        return [
-            Ranked(Passage(n, bounds[n], bounds[n + 1]), float(scores[n])) for n in order.tolist()
-        ]
+        return self._in_order(scores)
+
+    def _in_order(self, scores: NDArray[np.float64]) -> list[Ranked]:
+        """All passages by their scores, best first."""
+        bounds, order = self._borders.tolist(), np.argsort(-scores, kind="stable").tolist()
+        return [Ranked(Passage(n, bounds[n], bounds[n + 1]), float(scores[n])) for n in order]
 
     def looked_at(self, first: int, stop: int) -> NDArray[np.float32]:
         """How much the last ranked question is about tokens ``first`` to ``stop`` of the document.
@@ -157,6 +161,8 @@ class Finder:
     def tokens(self) -> int:
         """Tokens that are in the index."""
         means, index = self._reading.means, self._reading.stores.get("index")
+        if self._reading.plan.words:
+            return self._reading.document.tokens
         return index.tokens if index is not None else 0 if means is None else means.tokens
 
     def _ask(self, question: str) -> _Asked:

@@ -28,11 +28,13 @@ def with_forecast(plan: "Plan", known: KnownModel, tokens: int | None, use: str)
     setting = speed_setting(use, plan)
     rate = None if plan.only_text else known.speeds.get(setting)
     unknown = tokens is None or plan.needs_heads
+    # A state that sums up is kept in float32 at least.
+    carried = facts.recurrent_bytes * max(1, plan.precision.itemsize // 4)
     layer_bytes = facts.layer_bytes_per_token(plan.precision.dtype)
     return replace(
         plan,
         bound_tokens=bound(plan.method, facts.layers, plan.chunk),
-        cache_bytes=None if math.isinf(kept) else math.ceil(kept) * layer_bytes,
+        cache_bytes=None if math.isinf(kept) else math.ceil(kept) * layer_bytes + carried,
         store_bytes=None if unknown else (tokens or 0) * _kept_bytes_per_token(plan, known),
         weights_bytes=facts.weights_bytes(plan.precision.dtype, plan.precision.quantize),
         prefill_s=None if rate is None or total is None else total / rate,

@@ -4,9 +4,16 @@ Imports neither torch nor transformers.
 """
 
 from lmi_cli.engine.heads import key_heads_of
-from lmi_cli.errors import ModelError
-from lmi_cli.methods import KeyHead, Method, MethodChoice
+from lmi_cli.errors import ModelError, UsageError
+from lmi_cli.methods import KeyHead, Method, MethodChoice, Native
 from lmi_cli.models.known import KnownModel
+
+
+def chosen(known: KnownModel, choice: MethodChoice) -> MethodChoice:
+    """The choice, which by default is ``native`` for a model without attention layers."""
+    if known.facts.layers or choice != MethodChoice():
+        return choice
+    return MethodChoice(Native.name)
 
 
 def method_for(
@@ -23,6 +30,13 @@ def method_for(
         UsageError: Parameters contradict each other, or name what the model does not have.
     """
     facts, heads = known.facts, known.heads
+    choice = chosen(known, choice)
+    if not facts.layers and choice.name != Native.name:
+        raise UsageError(
+            f"{known.files.id} has no attention layers, so there is nothing that --method "
+            f"{choice.name} could change",
+            hint="--method native reads with its recurrent state, as it does by default",
+        )
     retrieval: tuple[KeyHead, ...] = ()
     if choice.needs_retrieval_heads:
         if heads is None:
@@ -44,5 +58,6 @@ def method_for(
         trained_length=facts.trained_length,
         tokens=tokens,
         layers=len(facts.layers),
+        recurrent=facts.is_recurrent,
         retrieval=retrieval,
     )

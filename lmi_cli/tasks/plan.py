@@ -146,6 +146,7 @@ class Plan:
         index: Whether the keys of the retrieval heads are kept.
         embeddings: Whether mean hidden states are kept, from which passages get embeddings.
         only_index: Whether a stream is read for nothing but its index.
+        words: Whether passages are ranked by words alone, as the model has no attention layers.
         only_text: Whether the model reads nothing before a question is asked.
         depth: Layers that are run while reading; None for all.
         needs_heads: Whether the retrieval heads must be found first, and the plan made again.
@@ -170,6 +171,7 @@ class Plan:
     index: bool = False
     embeddings: bool = False
     only_index: bool = False
+    words: bool = False
     only_text: bool = False
     depth: int | None = None
     needs_heads: bool = False
@@ -184,13 +186,16 @@ class Plan:
     @property
     def kept(self) -> tuple[str, ...]:
         """``index``, ``store``, both or neither, as in ``--keep``."""
-        wanted = {"index": self.index or self.embeddings, "store": self.searching is not None}
+        indexed = self.index or self.embeddings or self.words
+        wanted = {"index": indexed, "store": self.searching is not None}
         return tuple(name for name, kept in wanted.items() if kept)
 
     @property
     def index_name(self) -> str | None:
-        """``full`` or ``heads``, as in ``--index``; None without an index."""
-        return "full" if self.embeddings else "heads" if self.index else None
+        """``full`` or ``heads``, as in ``--index``, or ``words``; None without an index."""
+        if self.embeddings or self.index:
+            return "full" if self.embeddings else "heads"
+        return "words" if self.words else None
 
     @property
     def form(self) -> str:
@@ -272,19 +277,23 @@ def plan_reading(
     bounded = bound(method, layers, request.chunk) is not None
     wants_index = memory.index and excerpt is None
     indexed = wants_index and heads is not None and bool(heads.heads)
-    embedded = wants_index and (memory.embeddings or not indexed)
+    worded = wants_index and not layers
+    embedded = wants_index and not worded and (memory.embeddings or not indexed)
     searching = None
     if memory.store and not (fits and sees_everything(method, layers)):
         searching = request.method.searching(method, len(layers))
         if searching is None:
+            other = ", or read with --method lm-infinite" if layers else ""
             raise UsageError(
                 f"{method.name} searches no store, so none can be kept",
-                hint="leave --keep and --answer-from out, or read with --method lm-infinite",
+                hint=f"leave --keep and --answer-from out{other}",
             )
         if not any(map(method.may_search, layers)):
             searching = None
     depth, hidden = None, not fits and not sees_everything(method, layers)
     only_index = memory.only_index and not fits
+    # A text that is only searched by words need not be read for questions that are all known.
+    only_text = only_text or (worded and only_index and bool(questions))
     shallow = indexed and only_index and bounded and not embedded and not method.weighs_tokens
     if heads is not None and shallow:
         depth = max(head.layer for head in heads.heads) + 1
@@ -299,9 +308,10 @@ def plan_reading(
         index=indexed,
         embeddings=embedded,
         only_index=only_index,
+        words=worded,
         only_text=only_text,
         depth=depth,
-        needs_heads=wants_index and heads is None and (request.evidence or hidden),
+        needs_heads=embedded and heads is None and (request.evidence or hidden),
         searching=searching,
         int8=memory.int8,
     )

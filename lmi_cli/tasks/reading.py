@@ -107,6 +107,7 @@ class Reading:
             document_tokens=self.document.tokens,
             unread_tokens=self.unread,
             cache_bytes=self.state.nbytes,
+            words=self.plan.words,
             sources=source_reports(self.sources, self.document.source_tokens),
             skipped=list(self.skipped),
             stored_tokens=0 if store is None else store.tokens,
@@ -130,9 +131,10 @@ def require_memory(model: Loaded, plan: Plan) -> None:
     free, facts = model.lm.free_bytes(), model.known.facts
     if free is None or plan.cache_bytes is None:
         return
-    per_token = len(facts.layers) * facts.layer_bytes_per_token(plan.precision.dtype)
-    kept = max(1, plan.cache_bytes // per_token)
-    what = f"the cache of {plan.method.name}, with {kept:,} tokens per layer,"
+    what = f"the state of {plan.method.name}"
+    if per_token := len(facts.layers) * facts.layer_bytes_per_token(plan.precision.dtype):
+        kept = max(1, plan.cache_bytes // per_token)
+        what = f"the cache of {plan.method.name}, with {kept:,} tokens per layer,"
     memory.require(
         plan.cache_bytes, what, "a smaller --window or --dtype bfloat16 takes less", free=free
     )
@@ -319,7 +321,7 @@ def _with_fixed(request: ReadingRequest, earlier: Reading) -> ReadingRequest:
     if not earlier.plan.fits:
         int8 = store is not None and store.int8
         embeddings = earlier.means is not None
-        index = "index" in earlier.stores or embeddings
+        index = "index" in earlier.stores or embeddings or earlier.plan.words
         memory = replace(
             memory, index=index, embeddings=embeddings, store=store is not None, int8=int8
         )

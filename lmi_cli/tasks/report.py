@@ -38,6 +38,8 @@ class Visible:
         attended: Largest number of these that a query head attends to at a time.
         reread: Number of tokens in passages that were read again before the question.
         noted: Number of tokens on which the model took notes, which it saw instead of the text.
+        carried: Number of document tokens that no attention layer sees, but which the state of
+            recurrent layers has read.
     """
 
     sinks: int
@@ -50,6 +52,7 @@ class Visible:
     reread: int = 0
     partly: int = 0
     noted: int = 0
+    carried: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +175,13 @@ class ReadingReport:
         bound_tokens: Largest number of tokens that any layer keeps; None if it grows with the text.
         form: ``fits``, ``truncated``, ``parts`` or ``stream``.
         document_tokens: Tokens of the document.
-        cache_bytes: Size of the keys and values at the end of the reading.
+        cache_bytes: Size of the keys and values at the end of the reading, and of the state that
+            recurrent layers carry.
         stored_tokens: Number of tokens in the store.
         indexed_tokens: Number of tokens in the index.
         store_bytes: Size of index and store.
         unread_tokens: Number of tokens of the document that were not read, since it does not fit.
+        words: Whether passages are ranked by words alone, as the model has no attention layers.
     """
 
     method: str
@@ -191,6 +196,7 @@ class ReadingReport:
     indexed_tokens: int = 0
     store_bytes: int = 0
     unread_tokens: int = 0
+    words: bool = False
 
 
 def source_reports(sources: list[Source], tokens: list[int]) -> list[SourceReport]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmi_cli.cache.state import StreamState
+from lmi_cli.cache.state import RECURRENT, StreamState
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.engine import MOST_CHUNK
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
@@ -75,7 +75,7 @@ def restored(
     with torch.inference_mode():
         hidden = engine.forward(example, np.zeros(1, dtype=np.int32))
     devices = model.lm.layer_devices()
-    last = tensors["last"].to(devices[-1])
+    last = tensors["last"].to(model.lm.last_device)
     _require_like("last", last, hidden[-1])
     state = _state(engine.start(), _part(tensors, "state"), example.save(), devices)
     for name, store in stores.items():
@@ -236,18 +236,20 @@ def _state(
     if tensors.keys() != example.keys():
         raise ValueError("it keeps other tokens than its method does")
     for name, tensor in tensors.items():
-        _require_like(f"state.{name}", tensor, example[name])
+        _require_like(f"state.{name}", tensor, example[name], grows=not name.startswith(RECURRENT))
     state.restore(tensors, devices)
     return state
 
 
-def _require_like(name: str, tensor: Tensor, example: Tensor) -> None:
+def _require_like(name: str, tensor: Tensor, example: Tensor, *, grows: bool = True) -> None:
     """Refuse a tensor that differs from the example in more than the number of tokens.
+
+    One that does not grow with the text may differ in nothing but its numbers.
 
     One with numbers that are not finite is refused too.
     """
     shapes = [list(each.shape) for each in (tensor, example)]
-    if len(shapes[0]) == len(shapes[1]) > _TOKENS:
+    if grows and len(shapes[0]) == len(shapes[1]) > _TOKENS:
         for shape in shapes:
             del shape[_TOKENS]
     if shapes[0] != shapes[1] or tensor.dtype != example.dtype:

@@ -15,11 +15,16 @@ from lmi_cli.text.tokenizer import Tokenizer
 def hidden_spans(reading: Reading, layers: Sequence[LayerSpec], tail: int) -> list[tuple[int, int]]:
     """Ranges of document tokens that the first token of an answer does not attend to.
 
+    There are none where a model without attention layers reads a document that fits, as it was
+    trained to.
+
     Args:
         reading: The reading.
-        layers: All layers of the model.
+        layers: All attention layers of the model.
         tail: Number of tokens between the document and the answer.
     """
+    if not layers and reading.plan.fits:
+        return []
     prefix, tokens = len(reading.plan.prefix), reading.document.tokens - reading.unread
     position = prefix + tokens + tail - 1
     hidden, edge = [], 0
@@ -130,6 +135,8 @@ def visible_beside(
     if near is not None and method.mixed and any(map(method.may_search, layers)):
         visible.partly = max(0, window - max(0, near - tail))
     visible.searched, visible.attended = searched, attended
+    if reading.state.recurrent:
+        visible.carried = unseen if layers else document.tokens
     return visible
 
 

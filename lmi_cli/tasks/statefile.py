@@ -86,7 +86,7 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
     description = statefile.read_description(path) if description is None else description
     try:
         model, plan = description["model"], description["plan"]
-        embedded = ["index"] if plan["embeddings"] else []
+        embedded = ["index"] if plan["embeddings"] or plan.get("words") else []
         for source in description["sources"]:
             typed(_Fingerprint(**{name: source[name] for name in _Fingerprint.__slots__}))
         for item in (*description["sources"], *description["skipped"]):
@@ -115,7 +115,8 @@ def header_of(path: Path, description: Mapping[str, Any] | None = None) -> State
 
 def _index_name(plan: Mapping[str, Any]) -> str | None:
     """The value of ``--index`` by which a plan in a description has been made."""
-    return "full" if plan["embeddings"] else "heads" if plan["index"] else None
+    rest = "heads" if plan["index"] else "words" if plan.get("words") else None
+    return "full" if plan["embeddings"] else rest
 
 
 def save(model: Loaded, reading: Reading, path: Path, *, complete: bool = True) -> int:

@@ -17,6 +17,7 @@ class FakeHub:
         self.snapshot = tmp_path / "snapshots" / ("c" * 40)
         self.cached = False
         self.online = True
+        self.config: dict[str, Any] = {}
         self.error: Exception = ConnectionError("Name or service not known")
         self.asked: list[tuple[str, str | None, str | None, bool]] = []
 
@@ -30,9 +31,14 @@ class FakeHub:
         elif not self.online:
             raise self.error
         else:
-            model_folder(self.snapshot)
+            model_folder(self.snapshot, **self.config)
             self.cached = True
         return str(self.snapshot / file if file else self.snapshot)
+
+    @property
+    def snapshots(self) -> list[bool]:
+        """Which requests for whole models were for what is on disk."""
+        return [local for *_, file, local in self.asked if file is None]
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ class TestHub:
         files = resolve.resolve("org/name")
         assert (files.kind, files.identity) == ("hub", "c" * 40)
         assert resolve.resolve("org/name", offline=True) == files
-        assert [local for *_, local in fake_hub.asked] == [True, False, True]
+        assert fake_hub.snapshots == [True, False, True]
 
     @pytest.mark.parametrize(("spec", "revision"), [("org/name@v1.0", None), ("org/name", "v1.0")])
     def test_revision(self, spec: str, revision: str | None, fake_hub: FakeHub) -> None:
@@ -99,12 +105,20 @@ class TestHub:
         resolve.resolve("org/name")
         model_folder(fake_hub.snapshot, auto_map={"AutoConfig": "x.Y"})
         assert "auto_map" in refusal("org/name").message
-        assert [local for *_, local in fake_hub.asked].count(False) == 1
+        assert fake_hub.snapshots.count(False) == 1
+
+    def test_a_model_is_refused_by_its_configuration_before_it_is_downloaded(
+        self, fake_hub: FakeHub
+    ) -> None:
+        fake_hub.config = {"model_type": "t5"}
+        assert "encoder-decoder" in refusal("org/name").message
+        assert fake_hub.snapshots == [True]
+        assert fake_hub.asked[-1] == ("org/name", None, "config.json", False)
 
     def test_pull_asks_the_hub_first(self, fake_hub: FakeHub) -> None:
         resolve.resolve("org/name")
         resolve.pull("org/name")
-        assert [local for *_, local in fake_hub.asked] == [True, False, False]
+        assert fake_hub.snapshots == [True, False, False]
 
     def test_gguf_file_of_a_repository(
         self, cache: Path, fake_hub: FakeHub, tiny_gguf: Path, quick_conversion: list[Path]
@@ -123,6 +137,7 @@ class TestHub:
 
 def test_what_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     asked: dict[str, Any] = {}
 
@@ -135,7 +150,11 @@ def test_what_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         bar.update(40)
         return str(model_folder(tmp_path / "model"))
 
+    def no_such_file(*_: object, **__: object) -> str:
+        raise RemoteEntryNotFoundError.__new__(RemoteEntryNotFoundError)
+
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_such_file)
     seen: list[tuple[int, int | None, str]] = []
     resolve.resolve("org/name", progress=lambda *report: seen.append(report))
     assert (40, 100, "downloading org/name") in seen

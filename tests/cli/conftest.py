@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from chat_model import save_endless_model, shared_model
+from recurrent_models import save_recurrent_model
 
 from lmi_cli.cli import main, runner
 
@@ -30,6 +31,19 @@ class Result:
 @pytest.fixture(scope="session")
 def model() -> str:
     return str(shared_model())
+
+
+@pytest.fixture(scope="session")
+def recurrent_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model without attention layers."""
+    folder = tmp_path_factory.mktemp("recurrent") / "m"
+    return str(save_recurrent_model(folder, "mamba", hidden_size=16))
+
+
+@pytest.fixture(scope="session")
+def hybrid_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model with attention layers and recurrent ones."""
+    return str(save_recurrent_model(tmp_path_factory.mktemp("hybrid") / "m", "lfm2"))
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,22 @@ def test_a_document_cannot_agree_to_run_code(lmi: Run, tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_code_that_is_not_needed_is_not_run(lmi: Run, document: Path, tmp_path: Path) -> None:
+    """Transformers has classes of these names, and takes its own, where weights are spread too."""
+    folder, marker = save_model(tmp_path / "m"), tmp_path / "ran"
+    for name in ("configuration_llama", "modeling_llama"):
+        (folder / f"{name}.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    named = {
+        "AutoConfig": "configuration_llama.LlamaConfig",
+        "AutoModelForCausalLM": "modeling_llama.LlamaForCausalLM",
+    }
+    edit("config.json", auto_map=named)(folder)
+    for more in ((), ("--device-map", "auto")):
+        result = lmi("qa", document, "Why?", "-m", folder, "-n", 2, *more, stdin=b"y\n")
+        assert result.code == 0, result.err
+    assert not marker.exists()
+
+
 def test_an_attention_that_the_configuration_names_is_not_used(
     lmi: Run, model: str, document: Path, tmp_path: Path
 ) -> None:

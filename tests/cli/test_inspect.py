@@ -106,7 +106,8 @@ def test_the_forecast_is_what_a_run_reports(
 def test_a_model_folder(lmi: Callable[..., object], model: str) -> None:
     result = lmi("inspect", model, "--dtype", "float32")
     assert result.code == 0, result.err
-    for said in ("llama, 2 layers", "256 tokens", "native windows  none", "256 bytes/token"):
+    alike = "layers          all 2: rope: lm-infinite, window 64 + 10 starting tokens\n"
+    for said in ("llama, 2 layers", "256 tokens", alike, "256 bytes/token"):
         assert said in result.out
     report = json.loads(lmi("inspect", model, "--json", "--dtype", "bfloat16").out)
     assert report["model"]["cache_bytes_per_token"] == 2 * 2 * 2 * 8 * 2
@@ -118,15 +119,49 @@ def test_a_model_folder(lmi: Callable[..., object], model: str) -> None:
     assert lmi("inspect", model, "--quantize", "int3").code == 2
 
 
+def edited(folder: Path, **changes: object) -> Path:
+    """A saved model whose configuration says something else."""
+    path = save_model(folder) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
 def test_native_windows_are_shown(lmi: Callable[..., object], tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "m")
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "mistral", "sliding_window": 32, "head_dim": 8}
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = edited(tmp_path / "m", model_type="mistral", sliding_window=32, head_dim=8)
     result = lmi("inspect", folder)
-    assert "native windows  2 of 32" in result.out
+    assert "all 2: rope: keeps its own window of 32" in result.out
     report = json.loads(lmi("inspect", folder, "--json").out)
     assert report["method"]["bound_tokens"] == 31 + 1024
+
+
+def test_the_layers_of_a_hybrid_are_drawn(lmi: Callable[..., object], tmp_path: Path) -> None:
+    """And the second look, which transformers has no part in, shows the same."""
+    scaled = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0}
+    folder = edited(
+        tmp_path / "m",
+        model_type="gemma3_text",
+        head_dim=8,
+        sliding_window=32,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": scaled,
+        },
+    )
+    first, second = lmi("inspect", folder), lmi("inspect", folder)
+    assert first.out == second.out
+    assert (
+        "layers          wg\n"
+        "                w  1  rope: keeps its own window of 32\n"
+        "                g  1  rope: lm-infinite, window 64 + 10 starting tokens\n"
+    ) in first.out
+    assert "trained length  256 tokens (linear)\n" in first.out
+    report = json.loads(lmi("inspect", folder, "--json").out)
+    sliding, full = report["layers"]
+    assert (sliding["index"], sliding["native_window"], sliding["as_trained"]) == (0, 32, True)
+    assert (full["positions"], full["native_window"], full["as_trained"]) == ("rope", None, False)
+    assert [kept["tokens"] for kept in full["keeps"]] == [64, 10]
+    assert report["model"]["length"]["scaling"] == "linear"
 
 
 def test_wrong_uses(lmi: Callable[..., object], model: str, document: Path, tmp_path: Path) -> None:
@@ -139,7 +174,7 @@ def test_wrong_uses(lmi: Callable[..., object], model: str, document: Path, tmp_
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "gpt2"}
     (folder / "config.json").write_text(json.dumps(config))
     result = lmi("inspect", folder)
-    assert result.code == 4 and "supported families" in result.err
+    assert result.code == 4 and "learned absolute positions" in result.err
 
 
 def test_a_model_that_was_used_before_takes_neither_torch_nor_transformers(

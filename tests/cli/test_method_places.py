@@ -33,7 +33,7 @@ def options_of(name: str) -> Options:
 
 
 ROWS: dict[str, Options] = {
-    **{name: options_of(name) for name in METHODS},
+    **{name: options_of(name) for name in METHODS if name != "native"},
     # Its window has to hold the prompt as well.
     "truncate": ("--method", "truncate", "--window", 400),
     "truncate, middle": ("--method", "truncate", "--window", 400, "--truncation-side", "middle"),

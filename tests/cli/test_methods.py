@@ -27,9 +27,14 @@ def _heads(lmi: Run, model: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("command", [("qa", QUESTION, "-n", 3), ("perplexity",)])
 def test_a_forecast_and_a_reading_use_the_same_parameters(
-    lmi: Run, model: str, long_document: Path, method: str, command: tuple[Any, ...]
+    lmi: Run,
+    model: str,
+    hybrid_model: str,
+    long_document: Path,
+    method: str,
+    command: tuple[Any, ...],
 ) -> None:
-    name, *rest = command
+    model, (name, *rest) = hybrid_model if method == "native" else model, command
     arguments = (name, long_document, *rest, "--method", method, "-m", model, "--json")
     result, dry = lmi(*arguments), lmi(*arguments, "--dry-run")
     assert (result.code, dry.code) == (0, 0), result.err + dry.err
@@ -41,7 +46,8 @@ def test_a_forecast_and_a_reading_use_the_same_parameters(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_passkey(lmi: Run, model: str, method: str) -> None:
+def test_passkey(lmi: Run, model: str, hybrid_model: str, method: str) -> None:
+    model = hybrid_model if method == "native" else model
     arguments = ("--lengths", "200,600", "--depths", "50", "--no-memory", "--json")
     result = lmi("passkey", *arguments, "--method", method, "-m", model)
     assert result.code == 0, result.err

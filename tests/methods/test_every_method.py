@@ -108,6 +108,7 @@ ROWS: dict[str, list[Row]] = {
         ),
     ],
     "truncate": [Row(Window(WINDOW), {"window": WINDOW})],
+    "native": [Row(Everything())],  # in attention layers; see models/test_recurrent.py
     "full": [
         Row(Everything()),
         *(

@@ -8,7 +8,6 @@ from lmi_cli.engine.engine import Engine
 from lmi_cli.errors import ModelError
 from lmi_cli.methods.full import Full
 from lmi_cli.models.causal_lm import CausalLM
-from lmi_cli.models.families import FAMILIES
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20, 100])
@@ -79,10 +78,3 @@ def test_an_unknown_family_is_refused_untouched() -> None:
     with pytest.raises(ModelError, match="unheard-of"):
         CausalLM(model)
     assert model.config._attn_implementation == "sdpa"
-
-
-@pytest.mark.parametrize("name", sorted(FAMILIES))
-def test_hidden_states_need_no_gradient(name: str) -> None:
-    with CausalLM(tiny_model(name, torch.float32)) as lm:
-        engine = Engine(lm, Full())
-        assert not engine.forward(engine.start(), random_ids(3)).requires_grad

@@ -15,6 +15,7 @@ from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.shape import decoder_layers
 
 METHOD = LMInfinite(9, 4, 12)
 
@@ -29,9 +30,10 @@ def on_disk(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 
 def partly_on_disk(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    parts = {name: "cpu" for name, _ in model.base_model.named_children() if name != "layers"}
-    parts |= {f"layers.{layer}": "disk" for layer in range(model.config.num_hidden_layers)}
-    parts["layers.0"] = "cpu"
+    layers, inside = decoder_layers(model)
+    parts = {name: "cpu" for name, _ in model.base_model.named_children() if name != layers}
+    parts |= {f"{layers}.{layer}": "disk" for layer in range(len(inside))}
+    parts[f"{layers}.0"] = "cpu"
     places = {f"{model.base_model_prefix}.{name}": place for name, place in parts.items()}
     head = next(name for name, m in model.named_modules() if m is model.get_output_embeddings())
     places[head] = places[next(iter(places))] if model.config.tie_word_embeddings else "disk"
@@ -43,6 +45,7 @@ def loaded_with_little_memory(model: PreTrainedModel, folder: Path) -> PreTraine
     return AutoModelForCausalLM.from_pretrained(
         folder / "model",
         dtype=torch.float32,
+        attn_implementation=model.config._attn_implementation,
         device_map="auto",
         max_memory={"cpu": "30KB"},
         offload_folder=folder / "offload",
@@ -69,7 +72,9 @@ def everything(model: PreTrainedModel) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-@pytest.mark.parametrize("name", ["llama", "llama-tied", "gpt_neox", "gemma3_text"])
+@pytest.mark.parametrize(
+    "name", ["llama", "llama-tied", "gemma3_text", "falcon-alibi", "gpt_oss", "mpt"]
+)
 def test_offloaded_weights_give_the_same(
     name: str, place: Callable[[PreTrainedModel, Path], PreTrainedModel], tmp_path: Path
 ) -> None:

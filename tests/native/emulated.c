@@ -266,19 +266,30 @@ static void check_pointwise(void) {
     }
 }
 
-/* Keys at a distance of 40 to 250, and from `near_start` on nearer ones that matter more. */
+/* Keys at a distance of 40 to 250, and from `near_start` on nearer ones that matter more. If scores
+ * are `falling`, those of keys that are farther away are lower.
+ */
 static void check_attention(int64_t size, int64_t rows, int64_t near_start, int64_t position,
-                            float softcap) {
+                            float softcap, bool falling) {
     enum { HEADS = 10, GROUPS = 2, FAR = 300, NEAR = 70 };
     double expected[MAX_SIZE], magnitude[MAX_SIZE];
     const int64_t row = HEADS * size, far_head = (FAR + 1) * size, near_head = (NEAR + 2) * size;
-    const Range ranges[] = {
+    Range ranges[] = {
         {randoms(rows * row, 0.3), randoms(GROUPS * far_head, 1), randoms(GROUPS * far_head, 1),
          size, row, far_head, far_head, FAR, 0, 40, 250},
         {randoms(rows * row, 0.3), randoms(GROUPS * near_head, 8), randoms(GROUPS * near_head, 1),
          size, row, near_head, near_head, NEAR, near_start, 0, 40}};
     bf16 *out = room(rows * row * 2);
     float *lse = room(rows * HEADS * 4);
+    for (Range *range = ranges; falling && range < ranges + 2; range++) {
+        float *slopes = room(HEADS * 4), *query_at = room(rows * 4);
+        float *key_at = room((range->keys + PAST_KEYS) * 4);
+        for (int64_t at = 0; at < HEADS; at++) slopes[at] = 1.0f / (float)(2 << at);
+        for (int64_t at = 0; at < rows; at++) query_at[at] = (float)at;
+        for (int64_t at = 0; at < range->keys; at++)
+            key_at[at] = (float)(range->key_start + at - position);
+        range->slopes = slopes, range->query_at = query_at, range->key_at = key_at;
+    }
     for (int few = 0; few <= (rows <= MAX_FEW); few++) {
         if (few ? lmi_attend_few(ranges, 2, HEADS, GROUPS, rows, size, softcap, position, out, lse)
                 : lmi_attend(ranges, 2, HEADS, GROUPS, rows, size, softcap, position, out, lse))
@@ -294,7 +305,7 @@ static void check_attention(int64_t size, int64_t rows, int64_t near_start, int6
                         ROUNDING * fabs(expected[k]) + weighing * magnitude[k]);
         }
         verdict("attention of %d %s at %d, %d%s", (int)rows, few ? "unpacked" : "packed",
-                (int)position, (int)size, softcap > 0 ? ", capped" : "");
+                (int)position, (int)size, softcap > 0 ? ", capped" : falling ? ", falling" : "");
     }
 }
 
@@ -438,9 +449,11 @@ int main(int count, char **arguments) {
     check_pointwise();
     for (int64_t size = 64; size <= 128; size *= 2)
         for (int64_t rows = 1; rows <= 29; rows += rows == 1 ? 7 : 21) {
-            check_attention(size, rows, 300, 370 - rows, 0); /* the last query has the last key */
-            check_attention(size, rows, 300, 370 - rows, 2);
-            check_attention(size, rows, 0, 5 - rows, 0);     /* the first ones have none */
+            /* The last query has the last key. */
+            check_attention(size, rows, 300, 370 - rows, 0, false);
+            check_attention(size, rows, 300, 370 - rows, 2, false);
+            check_attention(size, rows, 300, 370 - rows, 0, true);
+            check_attention(size, rows, 0, 5 - rows, 0, false); /* the first ones have none */
         }
     check_step(false), check_step(true);
     return wrong > 0;

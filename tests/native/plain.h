@@ -140,6 +140,8 @@ static double plain_attention(const Range *ranges, int64_t count, int64_t head, 
             double score = 0;
             for (int64_t k = 0; k < size; k++) score += of_bf16(query[k]) * of_bf16(key[k]);
             if (softcap > 0) score = softcap * tanh(score / softcap);
+            if (range->slopes)
+                score -= range->slopes[head] * (double)(range->query_at[row] - range->key_at[at]);
             total_weight += exp(score);
             for (int64_t k = 0; k < size; k++) {
                 out[k] += exp(score) * of_bf16(value[k]);

@@ -8,6 +8,7 @@ import pytest
 import torch
 from dense_attention import dense, random_range
 
+from lmi_cli.attention.alibi import Alibi
 from lmi_cli.attention.kernel import attend
 from lmi_cli.attention.ranges import KeyRange
 from lmi_cli.native import attention as native
@@ -17,13 +18,14 @@ pytestmark = pytest.mark.usefixtures("each_unit")
 
 def low(keys: KeyRange) -> KeyRange:
     """The range in bfloat16."""
-    tensors = [tensor.bfloat16() for tensor in (keys.query, keys.key, keys.value)]
-    return KeyRange(*tensors, keys.key_start, keys.nearest, keys.farthest)
+    query, key, value = (tensor.bfloat16() for tensor in (keys.query, keys.key, keys.value))
+    return replace(keys, query=query, key=key, value=value)
 
 
 def wide(keys: KeyRange) -> KeyRange:
-    tensors = [tensor.double() for tensor in (keys.query, keys.key, keys.value)]
-    return KeyRange(*tensors, keys.key_start, keys.nearest, keys.farthest)
+    query, key, value = (tensor.double() for tensor in (keys.query, keys.key, keys.value))
+    alibi = None if keys.alibi is None else Alibi(*(tensor.double() for tensor in keys.alibi))
+    return replace(keys, query=query, key=key, value=value, alibi=alibi)
 
 
 def check(ranges: list[KeyRange], query_start: int, softcap: float | None = None) -> None:
@@ -67,6 +69,60 @@ def test_random_ranges(seed: int) -> None:
         ranges.append(low(KeyRange(scaled, given.key, value, **place)))
     check(ranges, start)
     check(ranges, start, softcap=1.5)
+
+
+def falling(keys: KeyRange, query_start: int, *, capped: bool = False) -> KeyRange:
+    """The range with scores that fall with true distance, or with the same for all keys."""
+    _, heads, rows, _ = keys.query.shape
+    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
+    query_at, key_at = torch.arange(rows), torch.arange(keys.key.shape[2])
+    key_at = torch.full_like(key_at, -9) if capped else key_at + keys.key_start - query_start
+    return replace(keys, alibi=Alibi(slopes, query_at.float(), key_at.float()))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_that_fall_with_distance(seed: int) -> None:
+    """Heads are no power of two; each of a few queries gets what it gets alone, to the last bit."""
+    random = np.random.default_rng(seed)
+    rows = (1, 2, 7, 8, 9, 24, 33, 130)[seed]
+    size, folds, start = (64, 128, 192, 256)[seed % 4], 1 + seed % 3, 600
+    query = (1 + seed % 2, 5 * folds, 5, rows, size)
+    ranges = []
+    for keys, key_start, nearest, farthest in ((700, 0, 0, 300), (7, 0, 300, None)):
+        given = random_range(random, query, keys, key_start=key_start)
+        scaled, value = given.query / math.sqrt(size), given.value[..., :-1]
+        one = KeyRange(scaled, given.key, value, key_start, nearest, farthest)
+        ranges.append(falling(low(one), start, capped=keys == 7))
+    check(ranges, start)
+    output, lse = attend(ranges, query_start=start, with_lse=True)
+    flat, _ = attend([replace(each, alibi=None) for each in ranges], query_start=start)
+    assert lse is not None and (output - flat).abs().max() > 0.1
+    for row in range(rows if rows <= native.MAX_FEW else 0):
+        only = slice(row, row + 1)
+        alone = [
+            replace(
+                each,
+                query=each.query[:, :, only],
+                alibi=each.alibi._replace(query_at=each.alibi.query_at[only]),
+            )
+            for each in ranges
+            if each.alibi is not None
+        ]
+        one_output, one_lse = attend(alone, query_start=start + row, with_lse=True)
+        assert one_lse is not None
+        assert torch.equal(output[:, :, only], one_output)
+        assert torch.equal(lse[:, :, only], one_lse)
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+def test_far_away_keys_weigh_nothing(rows: int) -> None:
+    """Where so much is taken off that a bfloat16 could not tell one key from the next."""
+    query, key, value = (torch.randn(1, 2, count, 64).bfloat16() for count in (rows, 3000, 3000))
+    start = 3000 - rows
+    keys = falling(KeyRange(query / 8, key, value, 0), start)
+    assert keys.alibi is not None
+    check([keys], start)
+    check([replace(keys, alibi=keys.alibi._replace(key_at=keys.alibi.key_at - 2**12))], start)
 
 
 @pytest.mark.parametrize("rows", [1, 30])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmi_cli.attention.alibi import Alibi
 from lmi_cli.attention.ranges import KeyRange, TokenRange, TokenView
 from lmi_cli.attention.rope import Rotation
 from lmi_cli.native import attention, pointwise
@@ -48,6 +49,18 @@ def test_ranges_of_different_shape() -> None:
     ranges = [KeyRange(query, key, key, 0), KeyRange(query, other, other, 0)]
     with pytest.raises(ValueError, match="no attention of"):
         attention.attend(ranges, query_start=9, with_lse=False)
+
+
+@pytest.mark.parametrize(
+    "lengths", [(3, 3, 9), (5, 3, 9), (4, 2, 9), (4, 4, 9), (4, 3, 8), (4, 3, 10)]
+)
+@pytest.mark.parametrize("rows", [3, 9])
+def test_slopes_and_positions(lengths: tuple[int, int, int], rows: int) -> None:
+    heads, queries, keys = lengths
+    given = Alibi(torch.ones(heads), torch.ones(queries + rows - 3), torch.ones(keys))
+    query, key = numbers(1, 4, rows, 64), numbers(1, 2, 9, 64)
+    with pytest.raises(ValueError, match="no slopes and positions of"):
+        attention.attend([KeyRange(query, key, key, 0, alibi=given)], query_start=9, with_lse=False)
 
 
 @pytest.mark.parametrize(
