@@ -118,12 +118,14 @@ def tiny_gguf(
     rope_base: float = 10000.0,
     kinds: Sequence[str] = ("Q8_0",),
     extra: Callable[[Any], None] = lambda writer: None,
+    more_tokens: Sequence[str] = (),
+    pieces: dict[str, tuple[int, float]] | None = None,
     **values: Any,
 ) -> Path:
     """Write a two-layer model with a byte-level vocabulary through the gguf package.
 
-    Matrices are of ``kinds`` in turn. ``extra`` may add keys and tensors of its own. Gemma gets
-    pieces with scores instead, and windows in some of its layers.
+    Matrices are of ``kinds`` in turn. ``extra`` may add keys and tensors of its own. With
+    ``pieces``, as for Gemma, the vocabulary is these, each with a type and a score.
     """
     import gguf
     import numpy as np
@@ -135,7 +137,12 @@ def tiny_gguf(
     space = "\u0120"
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *bytes_to_unicode().values()]
     merges = [f"{space} {space}", f"{space} 5"]
-    tokens += [merge.replace(" ", "") for merge in merges]
+    tokens += [merge.replace(" ", "") for merge in merges] + [*more_tokens]
+    if pieces is None and architecture.startswith("gemma"):
+        pieces = dict.fromkeys(tokens[:3], (3, 0.0)) | {"<unk>": (2, 0.0)}
+        pieces |= {f"<0x{byte:02X}>": (6, 0.0) for byte in range(256)} | {"\u2581\u2581": (1, 0.0)}
+    if pieces is not None:
+        tokens = [*pieces]
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_block_count(values.pop("block_count", layers))
@@ -151,15 +158,17 @@ def tiny_gguf(
     writer.add_vocab_size(len(tokens))
     if architecture.startswith("gemma"):
         writer.add_sliding_window(12)
-        tokens[3:-2] = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(255))]
+    types = [3, 3, 3] + [1] * (len(tokens) - 3)
+    if pieces is not None:
+        types = [kind for kind, _ in pieces.values()]
         writer.add_tokenizer_model("llama")
-        writer.add_token_scores([0.0] * len(tokens))
+        writer.add_token_scores([score for _, score in pieces.values()])
     else:
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(pre)
         writer.add_token_merges(merges)
     writer.add_token_list(tokens)
-    writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
+    writer.add_token_types(types)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(2)

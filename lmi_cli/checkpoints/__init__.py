@@ -7,7 +7,7 @@
     ├── wheel       a file from the user's package index
     ├── hub         a repository on the Hugging Face Hub; the only module with huggingface_hub
     ├── gguf        the header of a GGUF file, checked before a library sees it
-    ├── gguf_names  what its tensors are called in a model folder, and gguf_settings what it implies
+    ├── gguf_*      its configuration, tensors and tokenizer, by tables of what files hold
     ├── conversion  a GGUF file to safetensors; the only module with torch and transformers
     ├── validation  the check of a folder before anything in it can do harm
     └── entries     converted models in the cache, whole or absent

@@ -1,8 +1,9 @@
 """Convert a GGUF file, once, to the folder form that everything else starts from.
 
-transformers reads the file, after `gguf.read_header` has found it sound. Blocks of quantized
-weights stay as they are where the tensors need no more than another name. torch and transformers
-are imported only for a conversion.
+The header is read by `gguf.read_header`, which finds the file sound first; what it describes is in
+`gguf_settings`, `gguf_vocabulary` and `gguf_architectures`. Blocks of quantized weights stay as
+they are where our own decoder runs the model. torch and transformers are imported only for a
+conversion.
 """
 
 import contextlib
@@ -14,8 +15,15 @@ from typing import TYPE_CHECKING, Any
 from lmi_cli import memory
 from lmi_cli.checkpoints.entries import ReportBytes, report_nothing
 from lmi_cli.checkpoints.gguf import KEPT, GgufHeader, GgufTensor, read_header
-from lmi_cli.checkpoints.gguf_names import IGNORED, halves_of, name_of, norm_offset
-from lmi_cli.checkpoints.gguf_settings import unread_settings
+from lmi_cli.checkpoints.gguf_architectures import ARCHITECTURES, architecture_of, targets
+from lmi_cli.checkpoints.gguf_changes import OF_ROWS
+from lmi_cli.checkpoints.gguf_description import Architecture, heads_of
+from lmi_cli.checkpoints.gguf_settings import settings_of
+from lmi_cli.checkpoints.gguf_vocabulary import (
+    read_vocabulary,
+    tokenizer_of,
+    tokenizer_settings,
+)
 from lmi_cli.checkpoints.tensors import BLOCKS, INDEX, WEIGHTS
 from lmi_cli.disk import is_full
 from lmi_cli.errors import ModelError, ResourceError
@@ -28,23 +36,12 @@ _SHARD_BYTES = 2**30
 _BFLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 # What torch and transformers themselves take, and the file's vocabulary as Python objects.
 _OVERHEAD_BYTES = 2**29
-# Byte-level vocabularies whose text llama.cpp splits with the GPT-2 expression, as transformers
-# does with every name it does not know.
-_GPT2_SPLIT = frozenset(
-    ("default", "gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2", "mellum")
-)
-# llama.cpp splits these vocabularies' text at \p{N} first, then with the GPT-2 expression.
-# transformers 5.23 knows none of the names and would use the GPT-2 expression alone, so that two
-# spaces before a digit become other tokens than in training.
-_DIGITS_FIRST = frozenset(
-    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
-)
 
 
 def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) -> None:
     """Convert a GGUF file to a folder that `from_pretrained` accepts.
 
-    Of the architectures in `gguf_names`, blocks of the types in `gguf.KEPT` are copied as they are.
+    Blocks of the types in `gguf.KEPT` are copied as they are where our own decoder runs the model.
     All other weights are dequantized in float32 and rounded once, to bfloat16. Tied weights are
     stored once.
 
@@ -56,22 +53,22 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
         progress: Receives how much of the file is done.
 
     Raises:
-        ModelError: The file is damaged, or transformers cannot read it.
+        ModelError: The file is damaged, or of a kind that is not supported.
         ResourceError: Too little memory is free; the header tells before any is allocated.
     """
     header = read_header(path)
+    architecture = architecture_of(path.name, header)
     check_memory(path, header)
     what = f"converting {path.name}"
     total = path.stat().st_size
     progress(0, total, what)
     try:
         report = lambda share: progress(int(share * total), total, what)  # noqa: E731
-        with _quiet_transformers(report):
-            _convert_tokenizer(path, folder, header)
-            if keeps_blocks(header):
-                _copy_weights(path, folder, header, report)
-            else:
-                _convert_weights(path, folder, header)
+        with _quiet_transformers():
+            ids = _convert_tokenizer(path, folder, header)
+            empty = _empty_model(path, header, ids)
+            _write_settings(folder, empty)
+            _copy_weights(path, folder, header, architecture, empty, report)
     except (ModelError, OSError):
         raise
     except MemoryError as error:
@@ -82,7 +79,7 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
     except Exception as error:
         if is_full(error):
             raise ResourceError(f"{folder} cannot be written: {_one_line(error)}") from error
-        # On what they do not support, transformers and gguf raise anything, such as KeyError.
+        # On settings that make no model, transformers and torch raise anything.
         raise ModelError(
             f"{path.name}: this GGUF file cannot be converted ({_one_line(error)})",
             hint="use the model's safetensors form, or another GGUF of the same model",
@@ -92,9 +89,9 @@ def convert(path: Path, folder: Path, progress: ReportBytes = report_nothing) ->
 
 def keeps_blocks(header: GgufHeader) -> bool:
     """Whether the quantized weights of a file stay as they are."""
-    return all(
-        name in IGNORED or name_of(header.architecture, name) is not None for name in header.tensors
-    )
+    known = ARCHITECTURES.get(header.architecture, ())
+    found = next((each for each in known if each.applies(header)), None)
+    return found is not None and found.is_plain
 
 
 def converted_bytes(header: GgufHeader) -> int:
@@ -133,59 +130,25 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:300]
 
 
-def _convert_tokenizer(path: Path, folder: Path, header: GgufHeader) -> None:
-    from transformers import AutoTokenizer
-
-    split = header.values.get("tokenizer.ggml.pre", "default")
-    if header.values.get("tokenizer.ggml.model") == "gpt2":
-        _check_split(path, str(split))
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(path.parent), gguf_file=path.name, trust_remote_code=False
-    )
-    backend = tokenizer.backend_tokenizer
-    if split in _DIGITS_FIRST:
-        from tokenizers import pre_tokenizers
-
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
-    backend.save(str(folder / "tokenizer.json"))
-    settings: dict[str, Any] = {
-        # The class that takes tokenizer.json as it is, whatever the model type.
-        "tokenizer_class": "TokenizersBackend",
-        "add_bos_token": _adds_bos(header),
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 10**30,
-    }
-    for name in ("bos_token", "eos_token", "unk_token", "pad_token", "chat_template"):
-        value = getattr(tokenizer, name, None)
-        if isinstance(value, str):
-            settings[name] = value
+def _convert_tokenizer(path: Path, folder: Path, header: GgufHeader) -> dict[str, Any]:
+    """Write the tokenizer; return the ids of special tokens as settings name them."""
+    vocabulary = read_vocabulary(path, header)
+    tokenizer_of(path, header, vocabulary).save(str(folder / "tokenizer.json"))
+    settings = tokenizer_settings(path, header, vocabulary)
     _write_json(folder / "tokenizer_config.json", settings)
+    ids, ends = vocabulary.specials, vocabulary.ends
+    generation = {
+        "bos_token_id": ids.get("bos"),
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "pad_token_id": ids.get("padding"),
+    }
+    known = {name: value for name, value in generation.items() if value is not None}
+    _write_json(folder / "generation_config.json", known)
+    # Those that a configuration class has by default may be none of this vocabulary.
+    return dict.fromkeys(generation) | known
 
 
-def _check_split(path: Path, split: str) -> None:
-    """Refuse a vocabulary for which text would silently be split differently than in training."""
-    from transformers.integrations.gguf import gguf_tokenizer_mapping as mapping
-
-    if split not in _DIGITS_FIRST | _GPT2_SPLIT | mapping.GGUF_PRE_TOKENIZER_SPLITS.keys():
-        raise ModelError(
-            f"{path.name}: its tokenizer splits text in an unknown way ({split!r})",
-            hint="use the model's safetensors form, which comes with its own tokenizer.json",
-        )
-
-
-def _adds_bos(header: GgufHeader) -> bool:
-    # With a sentencepiece vocabulary, llama.cpp adds BOS unless the file says otherwise.
-    default = header.values.get("tokenizer.ggml.model") == "llama"
-    return bool(header.values.get("tokenizer.ggml.add_bos_token", default))
-
-
-def _empty_model(path: Path, header: GgufHeader) -> Any:
+def _empty_model(path: Path, header: GgufHeader, ids: dict[str, Any]) -> Any:
     """The model that a file describes, without memory for its weights.
 
     Raises:
@@ -194,9 +157,8 @@ def _empty_model(path: Path, header: GgufHeader) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(
-        str(path.parent), gguf_file=path.name, trust_remote_code=False
-    )
+    family = architecture_of(path.name, header).family
+    config = AutoConfig.for_model(family, **(settings_of(path, header) | ids))
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(
             config, attn_implementation="eager", trust_remote_code=False
@@ -210,55 +172,79 @@ def _empty_model(path: Path, header: GgufHeader) -> Any:
     return empty
 
 
+def _expected(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that make a model, by name; tied ones once."""
+    named = dict(model.named_parameters())
+    every = dict(model.named_parameters(remove_duplicate=False))
+    kept = {name: each for name, each in model.state_dict().items() if name not in every}
+    return {name: tuple(tensor.shape) for name, tensor in (named | kept).items()}
+
+
 def _copy_weights(
-    path: Path, folder: Path, header: GgufHeader, report: Callable[[float], None]
+    path: Path,
+    folder: Path,
+    header: GgufHeader,
+    architecture: Architecture,
+    empty: Any,
+    report: Callable[[float], None],
 ) -> None:
-    """Write the weights of a file under other names, their blocks as they are."""
+    """Write the weights of a file under the names of the model, blocks as they are where they may.
+
+    Raises:
+        ModelError: The weights are not those of the model.
+    """
     import torch
 
-    empty = _empty_model(path, header)
-    config = empty.config
-    missing = {name: tuple(weight.shape) for name, weight in empty.named_parameters()}
+    missing = _expected(empty)
     kinds: dict[str, str] = {}
-    _write_settings(path, folder, header, empty)
     raw = torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)
-    heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
+    heads = heads_of(header)
+
+    def rows_of(name: str) -> "Tensor":
+        tensor = header.tensors[name]
+        return raw[tensor.start : tensor.start + tensor.nbytes].view(*tensor.shape[:-1], -1)
+
+    def exact(name: str) -> "Tensor":
+        tensor = header.tensors[name]
+        return _dequantized(tensor, rows_of(name)).view(tensor.shape)
 
     def tensors() -> Iterator[tuple[str, "Tensor"]]:
-        for number, (source, tensor) in enumerate(header.tensors.items()):
-            report(number / len(header.tensors))
-            if source in IGNORED:
-                continue
-            name = name_of(header.architecture, source)
-            expected = missing.pop(name, None) if name else None
-            if name is None or expected is None:
+        every = list(targets(path.name, architecture, header))
+        for number, (name, sources, change) in enumerate(every):
+            report(number / len(every))
+            if (absent := set(sources) - header.tensors.keys()) != set():
+                raise ModelError(f"{path.name} lacks the tensor {min(absent)}")
+            source = header.tensors[sources[0]]
+            expected = missing.pop(name, None)
+            if expected is None:
                 raise ModelError(
-                    f"{path.name}: its header describes a model without the tensor {source}",
+                    f"{path.name}: its header describes a model without the tensor {sources[0]}",
                     hint="use the model's safetensors form",
                 )
-            if tensor.shape != expected:
-                raise ModelError(
-                    f"{path.name}: tensor {source} has the shape {list(tensor.shape)}, but by the "
-                    f"header it is {list(expected)}"
-                )
-            rows = raw[tensor.start : tensor.start + tensor.nbytes].view(tensor.shape[0], -1)
-            if (count := halves_of(header.architecture, source)) is not None:
-                # Components 2p and 2p + 1 of a head become p and p + size / 2.
-                rows = rows.view(heads[count], -1, 2, rows.shape[1]).transpose(1, 2)
-                rows = rows.reshape(tensor.shape[0], -1)
-            if tensor.kind in KEPT and len(tensor.shape) == 2:
-                kinds[name] = KEPT[tensor.kind]
-                yield name, rows
+            in_blocks = (
+                architecture.is_plain
+                and source.kind in KEPT
+                and len(source.shape) == 2
+                and change in OF_ROWS
+            )
+            if in_blocks:
+                shape, made = source.shape, change([rows_of(sources[0])], heads)
+                kinds[name] = KEPT[source.kind]
             else:
-                exact = _dequantized(tensor, rows).view(tensor.shape)
-                if offset := norm_offset(header.architecture, source):
-                    exact = exact - offset
-                yield name, exact.to(torch.bfloat16)
+                made = change([exact(each) for each in sources], heads).to(torch.bfloat16)
+                shape = tuple(made.shape)
+            if shape != expected:
+                raise ModelError(
+                    f"{path.name}: tensor {sources[0]} has the shape {list(source.shape)}, which "
+                    f"by the header makes no {name} of the shape {list(expected)}"
+                )
+            yield name, made
 
     save_weights(tensors(), folder)
     if missing:
         raise ModelError(f"{path.name} lacks the weights of {min(missing)}")
-    _write_json(folder / BLOCKS, kinds)
+    if architecture.is_plain:
+        _write_json(folder / BLOCKS, kinds)
 
 
 def _dequantized(tensor: GgufTensor, rows: "Tensor") -> "Tensor":
@@ -273,59 +259,11 @@ def _dequantized(tensor: GgufTensor, rows: "Tensor") -> "Tensor":
     return torch.from_numpy(gguf.quants.dequantize(rows.numpy(), kind))
 
 
-def _convert_weights(path: Path, folder: Path, header: GgufHeader) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.quantization_config import GgufConfig
-
-    _write_settings(path, folder, header, _empty_model(path, header))
-    # Each tensor is dequantized in float32 and rounded before the next one is read, so that the
-    # whole model is never in memory in float32.
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        str(path.parent),
-        dtype=torch.bfloat16,
-        attn_implementation="eager",
-        quantization_config=GgufConfig(dequantize=True),
-        output_loading_info=True,
-        gguf_file=path.name,
-        trust_remote_code=False,
-    )
-    if loading["missing_keys"]:
-        raise ModelError(f"{path.name} lacks the weights of {min(loading['missing_keys'])}")
-    named = model.state_dict().items()
-    by_place = {tensor.data_ptr(): (name, tensor) for name, tensor in reversed(named)}
-    save_weights(reversed(by_place.values()), folder)
-
-
-def _write_settings(path: Path, folder: Path, header: GgufHeader, model: Any) -> None:
-    """Write what the configuration says; what cannot be is refused before weights are written.
-
-    Raises:
-        ModelError: The file scales its rotary frequencies in an unsupported way.
-    """
-    added = unread_settings(path, header, getattr(model.config, "rope_parameters", None) or {})
+def _write_settings(folder: Path, model: Any) -> None:
     settings = model.config.to_diff_dict()
-    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-        settings.pop(name, None)
-    settings |= {"architectures": [type(model).__name__], "dtype": "bfloat16"} | added
+    settings.pop("_name_or_path", None)
+    settings |= {"architectures": [type(model).__name__], "dtype": "bfloat16"}
     _write_json(folder / "config.json", settings)
-    _write_json(folder / "generation_config.json", _generation_settings(header))
-
-
-def _generation_settings(header: GgufHeader) -> dict[str, Any]:
-    """Return the ids that begin, end and pad a text; a chat's end of turn ends it too."""
-    ids = {
-        name: header.values.get(f"tokenizer.ggml.{name}_token_id")
-        for name in ("bos", "padding", "eos", "eot", "eom")
-    }
-    ends = [ids[name] for name in ("eos", "eot", "eom") if ids[name] is not None]
-    ends = list(dict.fromkeys(ends))
-    settings = {
-        "bos_token_id": ids["bos"],
-        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
-        "pad_token_id": ids["padding"],
-    }
-    return {name: value for name, value in settings.items() if value is not None}
 
 
 def save_weights(tensors: "Iterable[tuple[str, Tensor]]", folder: Path) -> None:
@@ -364,33 +302,17 @@ def _write_json(path: Path, value: object) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_transformers(report: Callable[[float], None]) -> Iterator[None]:
-    """Silence transformers' warnings and progress bars, and restore its settings afterwards.
-
-    Args:
-        report: Receives the share of the tensors that have been dequantized.
-    """
+def _quiet_transformers() -> Iterator[None]:
+    """Silence transformers' warnings, and restore its settings afterwards."""
     import warnings
 
-    from transformers import modeling_gguf_pytorch_utils as reading
     from transformers.utils import logging
 
-    def counted(tensors: list[Any], **_: object) -> Iterator[Any]:
-        for number, tensor in enumerate(tensors):
-            report(number / len(tensors))
-            yield tensor
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    # transformers' own switch does not cover this bar.
-    bar, reading.tqdm = reading.tqdm, counted
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        reading.tqdm = bar
         logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

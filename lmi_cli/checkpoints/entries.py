@@ -24,7 +24,7 @@ from lmi_cli.disk import cache_folder, sync_folder, write_atomically
 from lmi_cli.errors import ResourceError
 
 # Must be raised with every change to the files that a conversion writes, to rebuild older entries.
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "lmi-manifest.json"
 # Files up to this size are hashed at every start; 3 MB of tokenizer take about 3 ms.
 SMALL_FILE_BYTES = 16 * 2**20

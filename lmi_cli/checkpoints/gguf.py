@@ -25,7 +25,7 @@ _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 2**16
 _DEFAULT_ALIGNMENT = 32
 
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
     12: "<d",
@@ -89,20 +89,40 @@ class GgufTensor:
 
 
 @dataclass(frozen=True, slots=True)
+class GgufArray:
+    """Where an array of the metadata lies in its file.
+
+    Attributes:
+        kind: Type of its elements, as the format numbers them.
+        length: Number of its elements.
+        start: Offset of its first element in the file.
+    """
+
+    kind: int
+    length: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What a GGUF file says about itself.
 
     Attributes:
         architecture: Name of the architecture, such as 'llama'.
         values: Every scalar and every short string of the metadata.
-        array_lengths: The number of elements of every array.
+        arrays: Every array by name; a string too long for ``values`` is an array of one.
         tensors: Every tensor by name; there is at least one.
     """
 
     architecture: str
     values: dict[str, Scalar]
-    array_lengths: dict[str, int]
+    arrays: dict[str, GgufArray]
     tensors: dict[str, GgufTensor]
+
+    @property
+    def array_lengths(self) -> dict[str, int]:
+        """The number of elements of every array."""
+        return {name: array.length for name, array in self.arrays.items()}
 
     @property
     def elements(self) -> int:
@@ -113,6 +133,55 @@ class GgufHeader:
     def largest_tensor_elements(self) -> int:
         """Number of weights in the largest tensor."""
         return max(tensor.elements for tensor in self.tensors.values())
+
+
+def read_numbers(path: Path, array: GgufArray) -> tuple[float, ...]:
+    """The elements of an array of numbers of a file whose header has been read.
+
+    Raises:
+        ModelError: They are not numbers.
+        OSError: The file cannot be read.
+    """
+    code = _SCALARS.get(array.kind)
+    if code is None:
+        raise ModelError(f"{path.name}: an array of its metadata that should hold numbers does not")
+    with path.open("rb") as file:
+        file.seek(array.start)
+        raw = file.read(array.length * struct.calcsize(code))
+    return struct.unpack(f"<{array.length}{code[1]}", raw)
+
+
+def read_tensor(path: Path, tensor: GgufTensor) -> tuple[float, ...]:
+    """The elements of a tensor of a file whose header has been read.
+
+    Raises:
+        ModelError: They are not in float32.
+        OSError: The file cannot be read.
+    """
+    if tensor.kind != 0:
+        raise ModelError(f"{path.name}: a tensor that should hold numbers in float32 does not")
+    return read_numbers(path, GgufArray(_FLOAT32, tensor.elements, tensor.start))
+
+
+def read_strings(path: Path, array: GgufArray) -> list[str]:
+    """The elements of an array of strings of a file whose header has been read.
+
+    Raises:
+        ModelError: They are not strings in UTF-8.
+        OSError: The file cannot be read.
+    """
+    if array.kind != _STRING:
+        raise ModelError(f"{path.name}: an array of its metadata that should hold text does not")
+    read, found = struct.Struct("<Q"), []
+    with path.open("rb") as file:
+        file.seek(array.start)
+        for number in range(array.length):
+            raw = file.read(read.unpack(file.read(8))[0])
+            try:
+                found.append(raw.decode())
+            except UnicodeDecodeError:
+                raise ModelError(f"{path.name}: string {number} of an array is not UTF-8") from None
+    return found
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -165,7 +234,7 @@ class _Reader:
             raise _DamagedError(f"its header claims {tensor_count:,} tensors")
         if key_count > _MAX_KEYS:
             raise _DamagedError(f"its header claims {key_count:,} metadata keys")
-        values, lengths = self._metadata(key_count)
+        values, arrays = self._metadata(key_count)
         architecture = values.get("general.architecture")
         if not isinstance(architecture, str) or not architecture:
             raise _DamagedError("its metadata does not name an architecture")
@@ -177,11 +246,11 @@ class _Reader:
             or alignment & (alignment - 1)
         ):
             raise _DamagedError(f"its alignment of {alignment} is not a power of two up to 65,536")
-        return GgufHeader(architecture, values, lengths, self._tensors(tensor_count, alignment))
+        return GgufHeader(architecture, values, arrays, self._tensors(tensor_count, alignment))
 
-    def _metadata(self, count: int) -> tuple[dict[str, Scalar], dict[str, int]]:
+    def _metadata(self, count: int) -> tuple[dict[str, Scalar], dict[str, GgufArray]]:
         values: dict[str, Scalar] = {}
-        lengths: dict[str, int] = {}
+        arrays: dict[str, GgufArray] = {}
         seen: set[str] = set()
         for _ in range(count):
             key = self._text(_MAX_KEY_BYTES, "a metadata key")
@@ -193,12 +262,14 @@ class _Reader:
                 length = self._length("a metadata value")
                 if length <= _MAX_KEPT_STRING_BYTES:
                     values[key] = self._data[self._at : self._at + length].decode(errors="replace")
+                else:
+                    arrays[key] = GgufArray(_STRING, 1, self._at - 8)
                 self._at += length
             elif kind == _ARRAY:
-                lengths[key] = self._skip_array()
+                arrays[key] = self._skip_array()
             else:
                 values[key] = self._scalar(kind)
-        return values, lengths
+        return values, arrays
 
     def _tensors(self, count: int, alignment: int) -> dict[str, GgufTensor]:
         """Read and check the tensor table."""
@@ -239,8 +310,9 @@ class _Reader:
             tensors[name] = GgufTensor(*table[name], data_start + start)
         return tensors
 
-    def _skip_array(self) -> int:
+    def _skip_array(self) -> GgufArray:
         kind, length = self._number("<I"), self._number("<Q")
+        start = self._at
         self._elements_left -= length
         if self._elements_left < 0:
             raise _DamagedError(f"its metadata arrays claim more than {_MAX_ELEMENTS:,} elements")
@@ -263,7 +335,7 @@ class _Reader:
             self._at = at
         else:
             raise _DamagedError(f"it has an array of the unsupported type {kind}")
-        return length
+        return GgufArray(kind, length, start)
 
     def _scalar(self, kind: int) -> Scalar:
         if kind not in _SCALARS:

@@ -284,17 +284,22 @@ def test_a_missing_tensor_is_refused(tmp_path: Path) -> None:
         conversion.convert(path, tmp_path)
 
 
-def test_an_architecture_transformers_lacks_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("nonesuch", "is not supported"), ("gpt2", "learned absolute"), ("t5", "encoder-decoder")],
+)
+def test_an_unknown_architecture_is_one_line(name: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
-    path.write_bytes(gguf_bytes((key("general.architecture", STRING, text("nonesuch")),)))
-    with pytest.raises(ModelError, match="cannot be converted") as caught:
+    path.write_bytes(gguf_bytes((key("general.architecture", STRING, text(name)),)))
+    with pytest.raises(ModelError, match=reason) as caught:
         conversion.convert(path, tmp_path)
     assert "\n" not in caught.value.message
+    assert "qwen3moe" in str(caught.value.hint)
 
 
 def test_an_unknown_way_to_split_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its tokenizer splits text in an unknown way"):
-        convert_tiny(tmp_path, pre="deepseek-coder")
+        convert_tiny(tmp_path, pre="mine")
 
 
 def test_the_end_of_a_turn_ends_the_text(tmp_path: Path) -> None:

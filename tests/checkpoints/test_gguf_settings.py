@@ -1,4 +1,4 @@
-"""What transformers does not read from a GGUF file, and a conversion adds or refuses."""
+"""Settings that a GGUF file gives or implies, and what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,12 @@ import pytest
 from model_builders import convert_tiny, tiny_gguf
 
 from lmi_cli.checkpoints import gguf
-from lmi_cli.checkpoints.gguf_settings import native_windows, unread_settings
+from lmi_cli.checkpoints.gguf_settings import native_windows, settings_of
 from lmi_cli.errors import ModelError
 
 
-class TestUnreadSettings:
-    """What transformers does not read; a model without it is wrong in silence."""
+class TestSettings:
+    """A model without one of these is wrong in silence."""
 
     def test_only_full_layers_of_gemma_3_are_scaled(self, tmp_path: Path) -> None:
         def extra(writer: Any) -> None:
@@ -29,15 +29,25 @@ class TestUnreadSettings:
 
     def test_the_largest_gemma_scales_scores_in_another_way(self, tmp_path: Path) -> None:
         def header(architecture: str, layers: int) -> gguf.GgufHeader:
-            values = {"block_count": layers, "embedding_length": 5376, "attention.head_count": 32}
+            values: dict[str, gguf.Scalar] = dict.fromkeys(
+                (
+                    "context_length", "feed_forward_length", "attention.head_count_kv",
+                    "attention.layer_norm_rms_epsilon",
+                ),
+                1,
+            )  # fmt: skip
+            values |= {"block_count": layers, "embedding_length": 5376, "attention.head_count": 32}
+            values["attention.key_length"] = 128
             prefixed = {f"{architecture}.{name}": value for name, value in values.items()}
-            return gguf.GgufHeader(architecture, prefixed, {}, {})
+            embedding = gguf.GgufTensor(0, (10, 5376), 0)
+            return gguf.GgufHeader(architecture, prefixed, {}, {"token_embd.weight": embedding})
 
         for architecture, layers in (("gemma2", 46), ("gemma3", 62)):
-            added = unread_settings(tmp_path, header(architecture, layers), {})
-            assert added == {"query_pre_attn_scalar": 168}
-            assert unread_settings(tmp_path, header(architecture, layers - 1), {}) == {}
-        assert unread_settings(tmp_path, header("llama", 62), {}) == {}
+            scales = [
+                settings_of(tmp_path, header(architecture, count))["query_pre_attn_scalar"]
+                for count in (layers, layers - 1)
+            ]
+            assert scales == [168, 128]
 
     def test_windows_of_all_layers_of_phi_3(self, tmp_path: Path) -> None:
         saved = convert_tiny(
@@ -52,7 +62,7 @@ class TestUnreadSettings:
 
 
 class TestScaledRope:
-    """transformers reads no scaling from GGUF files; a model without it is wrong in silence."""
+    """Rotary frequencies that are not those of the base."""
 
     BASE = 500_000.0
 
@@ -105,9 +115,52 @@ class TestScaledRope:
         with pytest.raises(ModelError, match="scaling of rotary frequencies"):
             convert_tiny(tmp_path, extra=extra)
 
-    def test_yarn_is_refused(self, tmp_path: Path) -> None:
+    def test_yarn(self, tmp_path: Path) -> None:
         def extra(writer: Any) -> None:
             writer.add_string("llama.rope.scaling.type", "yarn")
+            writer.add_float32("llama.rope.scaling.factor", 4.0)
+            writer.add_uint32("llama.rope.scaling.original_context_length", 32)
+
+        rope = convert_tiny(tmp_path, extra=extra)["rope_parameters"]
+        assert (rope["rope_type"], rope["factor"]) == ("yarn", 4.0)
+        assert rope["original_max_position_embeddings"] == 32
+
+        def scaled(writer: Any) -> None:
+            extra(writer)
+            writer.add_float32("llama.rope.scaling.yarn_ext_factor", 0.5)
+
+        with pytest.raises(ModelError, match=r"its yarn_ext_factor of 0\.5 is not supported"):
+            convert_tiny(tmp_path, extra=scaled)
+
+    def test_longrope(self, tmp_path: Path) -> None:
+        import numpy as np
+
+        lists = {"long": [1.0, 2.0, 4.0, 8.0], "short": [1.0, 1.0, 1.25, 1.5]}
+
+        def extra(writer: Any) -> None:
+            writer.add_uint32("phi3.rope.scaling.original_context_length", 32)
+            for name, factors in lists.items():
+                writer.add_tensor(f"rope_factors_{name}.weight", np.array(factors, np.float32))
+
+        rope = convert_tiny(tmp_path, architecture="phi3", extra=extra)["rope_parameters"]
+        assert (rope["long_factor"], rope["short_factor"]) == (lists["long"], lists["short"])
+        assert (rope["rope_type"], rope["original_max_position_embeddings"]) == ("longrope", 32)
+
+    def test_a_part_of_each_head(self, tmp_path: Path) -> None:
+        def half(architecture: str) -> dict[str, Any]:
+            return convert_tiny(
+                tmp_path,
+                architecture=architecture,
+                extra=lambda writer: writer.add_rope_dimension_count(4),
+            )
+
+        assert half("phi3")["rope_parameters"]["partial_rotary_factor"] == 0.5
+        with pytest.raises(ModelError, match="rotates 4 of 8 components"):
+            half("qwen3")
+
+    def test_another_kind_is_refused(self, tmp_path: Path) -> None:
+        def extra(writer: Any) -> None:
+            writer.add_string("llama.rope.scaling.type", "ntk")
             writer.add_float32("llama.rope.scaling.factor", 4.0)
 
         with pytest.raises(ModelError, match="scaling of rotary frequencies"):
