@@ -77,7 +77,6 @@ class Kind:
 
 KINDS = {
     "falling": Kind(6, 2),
-    "falling, mha": Kind(5, 5),
     "sinks": Kind(6, 2, rotary=True, falls=False, sinks=True),
     "all": Kind(5, 5, rotary=True, sinks=True),
 }
