@@ -77,16 +77,20 @@ static inline floats power(floats x) {
     return scaled(sum, exponent, x);
 }
 
-/* Weights of one row relative to its peak so far, and their sum; returns the largest exponent. */
-static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t last, Side *weights,
-                              floats *sum) {
+/* Weights of one row relative to its peak so far, and their sum; returns the largest exponent.
+ *
+ * Where scores are `falling` with distance, many weights are tiny.
+ */
+INLINE float weigh_row(const bool falling, const Tile *tile, int row, int64_t first, int64_t last,
+                       Side *weights, floats *sum) {
     const float *scores = tile->scores + row * BLOCK;
     const floats top = fill(tile->peak[row] * 1.44269504f);
     floats sum0 = {0}, sum1 = {0}, most = fill(-INFINITY);
     for (int64_t at = first; at < last; at += 2 * LANES) {
         const floats x0 = above(load(scores + at), top);
         const floats x1 = above(load(scores + at + LANES), top);
-        const floats w0 = power(x0), w1 = power(x1);
+        floats w0 = power(x0), w1 = power(x1);
+        if (falling) w0 = without_tiny(w0, x0 < -125.0f), w1 = without_tiny(w1, x1 < -125.0f);
         most = maximum(most, maximum(x0, x1));
         sum0 += w0;
         sum1 += w1;
@@ -100,12 +104,13 @@ static inline float weigh_row(const Tile *tile, int row, int64_t first, int64_t 
  *
  * Any peak will do as long as no weight grows too large: it is raised only if one would.
  */
-static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
+INLINE void softmax_row(const bool falling, Tile *tile, int row, int64_t first, int64_t last) {
     Side *weights = tile->weights + row * BLOCK;
     const float before = tile->peak[row];
     floats sum;
     tile->shrink[row] = 1.0f;
-    if (before == -INFINITY || weigh_row(tile, row, first, last, weights, &sum) > LARGEST) {
+    if (before == -INFINITY ||
+        weigh_row(falling, tile, row, first, last, weights, &sum) > LARGEST) {
         const float here = highest(tile->scores + row * BLOCK, first, last);
         tile->peak[row] = isnan(here) ? here : fmaxf(before, here);
         if (tile->peak[row] == -INFINITY) { /* no key seen yet */
@@ -113,7 +118,7 @@ static void softmax_row(Tile *tile, int row, int64_t first, int64_t last) {
             return;
         }
         tile->shrink[row] = expf(before - tile->peak[row]);
-        weigh_row(tile, row, first, last, weights, &sum);
+        weigh_row(falling, tile, row, first, last, weights, &sum);
     }
     tile->sum[row] = tile->sum[row] * tile->shrink[row] + sum;
 }
@@ -124,12 +129,6 @@ static void mask_row(float *scores, int64_t from, int64_t to, int64_t first, int
         const ints seen = (column >= (int)from) & (column < (int)to);
         store(scores + at, chosen(seen, load(scores + at), fill(-INFINITY)));
     }
-}
-
-static void lower_row(float *scores, float slope, float query_at, const float *key_at,
-                      int64_t first, int64_t last) {
-    for (int64_t at = first; at < last; at += LANES)
-        store(scores + at, lowered(load(scores + at), slope, query_at, key_at + at));
 }
 
 /* Scores of `count` rows with the keys `first` to `last` of a block. */
@@ -230,11 +229,14 @@ static void take_up(Tile *tile, const Range *range, int64_t head, int64_t start,
             for (int64_t at = first; softcap != 0 && at < last; at += LANES)
                 store(scores + at, capped(load(scores + at), softcap));
             if (range->slopes)
-                lower_row(scores, range->slopes[head], range->query_at[start + row],
-                          range->key_at + base, first, last);
+                lower(scores, range->slopes[head], range->query_at[start + row],
+                      range->key_at + base, first, last);
             if (from > first || to < last)
                 mask_row(scores, clamp(from, 0, BLOCK), clamp(to, 0, BLOCK), first, last);
-            softmax_row(tile, row, first, last);
+            if (range->slopes)
+                softmax_row(true, tile, row, first, last);
+            else
+                softmax_row(false, tile, row, first, last);
         }
         if (tiled)
             add_values_by_tiles(tile, count, value, size, first, last);

@@ -31,9 +31,16 @@ static inline void band(const Range *range, int64_t position, int64_t *from, int
     *to = clamp(position - range->nearest - range->key_start + 1, *from, range->keys);
 }
 
-/* LANES scores, each lowered by its distance times the slope of the head. */
-static inline floats lowered(floats scores, float slope, float query_at, const float *key_at) {
-    return fused(fill(slope), load(key_at) - query_at, scores);
+/* Takes the slope of the head off the scores of a query, for each token of distance. */
+static inline void lower(float *scores, float slope, float query_at, const float *key_at,
+                         int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; at += LANES)
+        store(scores + at, fused(fill(slope), load(key_at + at) - query_at, load(scores + at)));
+}
+
+/* Weights, 0 where one is tiny: products with numbers below 2**-126 take many times as long. */
+static inline floats without_tiny(floats weights, ints tiny) {
+    return chosen(tiny, (floats){0}, weights);
 }
 
 /* The largest of some scores, whose number is a multiple of LANES; nan if one is nan. */

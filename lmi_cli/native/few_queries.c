@@ -32,12 +32,6 @@ typedef struct {
     float *partial;
 } Few;
 
-/* What ALiBi takes off the scores of some heads of a query with some keys; see Range. */
-typedef struct {
-    const float *slopes, *key_at;
-    float query_at;
-} Falling;
-
 static inline int64_t parts_of(const Row *row, int64_t range) {
     return (row->seen[range] + row->split - 1) / row->split;
 }
@@ -78,10 +72,9 @@ static inline floats add_products(floats sum, bits32 a, bits32 b) {
 #endif
 }
 
-/* Scores of `heads` queries, at most GROUP of them, with n keys, in one pass over the keys. */
+/* Scores of `heads` queries with n keys, in one pass over the keys. */
 static void score_one(const int heads, const bf16 *query, int64_t query_head, const bf16 *key,
-                      int64_t n, int64_t size, float softcap, Falling falling,
-                      float scores[][SPLIT]) {
+                      int64_t n, int64_t size, float softcap, float scores[][SPLIT]) {
     for (int64_t at = 0; at < n; at += LANES) {
         for (int64_t line = 0; line < LANES * size; line += 32)
             PREFETCH(key + (at + LANES) * size + line);
@@ -101,8 +94,6 @@ static void score_one(const int heads, const bf16 *query, int64_t query_head, co
                         rows[r] = add_products(rows[r], q, load_bits(row + r * size));
             }
             floats found = capped(sums_of(rows), softcap);
-            if (falling.slopes)
-                found = lowered(found, falling.slopes[head], falling.query_at, falling.key_at + at);
             if (n - at < LANES)
                 found = chosen((ints){STEPS} < (int)(n - at), found, fill(-INFINITY));
             store(scores[head] + at, found);
@@ -146,18 +137,20 @@ static void attend_part(const Few *few, int64_t row, int64_t part, int64_t group
     for (int64_t fold = 0; fold < folds; fold += GROUP) {
         const int64_t head = group * folds + fold;
         const int heads = (int)clamp(folds - fold, 0, GROUP);
-        Falling falling = {0};
-        if (range->slopes)
-            falling = (Falling){range->slopes + head, range->key_at + first, range->query_at[row]};
         score_one(heads, range->query + head * range->query_head + row * range->query_row,
-                  range->query_head, key, n, size, few->softcap, falling, scores);
+                  range->query_head, key, n, size, few->softcap, scores);
         float *output[GROUP];
         for (int h = 0; h < heads; h++) {
             output[h] = partial_of(few, row, part, head + h);
+            if (range->slopes)
+                lower(scores[h], range->slopes[head + h], range->query_at[row],
+                      range->key_at + first, 0, n);
             const float peak = highest(scores[h], 0, n);
             floats sum = {0};
             for (int64_t at = 0; at < n; at += LANES) {
-                const floats w = exponential(load(scores[h] + at) - peak);
+                const floats x = load(scores[h] + at) - peak;
+                floats w = exponential(x);
+                if (range->slopes) w = without_tiny(w, x < -87.0f);
                 sum += w;
                 store(scores[h] + at, w);
             }

@@ -1,6 +1,7 @@
 """The kernel against one dense softmax."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from dense_attention import dense, random_range
 from torch import Tensor
 
 from lmi_cli.attention import kernel
+from lmi_cli.attention.alibi import Alibi
 from lmi_cli.attention.kernel import attend, merge
 from lmi_cli.attention.ranges import KeyRange
 
@@ -169,3 +171,27 @@ def test_large_scores(dtype: torch.dtype, sign: int) -> None:
     assert output.flatten().tolist() == [0.0, 0.5, 1.0, 1.5]
     expected = sign * 1e4 + torch.arange(1, 5).log()
     torch.testing.assert_close(lse.flatten().double(), expected.double(), rtol=4e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 140])
+def test_scores_that_fall_with_distance(dtype: torch.dtype, rows: int) -> None:
+    """Far away so much is taken off that a bfloat16 could not tell one key from the next."""
+    random = np.random.default_rng(rows)
+    keys = random_range(random, (2, 6, 3, rows, 8), 900, farthest=800)
+    query, key, value = (x.to(dtype) for x in (keys.query / 8, keys.key, keys.value))
+    slopes = 2.0 ** (-8 * torch.arange(1, 7, dtype=torch.float64) / 6)
+    query_at, key_at = torch.arange(rows).double(), torch.arange(900).double() - 900 - 2**10
+    alibi = Alibi(slopes, query_at, key_at)
+    wide = torch.promote_types(dtype, torch.float32)
+    given = replace(
+        keys, query=query, key=key, value=value, alibi=Alibi(*(x.to(wide) for x in alibi))
+    )
+    output, lse = attend([given], query_start=900 - rows, with_lse=True)
+    exact = KeyRange(query.double(), key.double(), value.double(), 0, 0, 800, alibi)
+    expected, expected_lse = dense([exact], 900 - rows)
+    assert lse is not None
+    allowed = 1e-12 if dtype == torch.float64 else 2**-6 * float(value.abs().max())
+    torch.testing.assert_close(output.double(), expected, rtol=0, atol=allowed)
+    largest = 1e-12 if dtype == torch.float64 else 2**-5
+    torch.testing.assert_close(lse.double(), expected_lse, rtol=1e-12, atol=largest)

@@ -13,6 +13,7 @@ import torch
 from method_references import Mixed
 from reference import Lambda, Middle, Reference, turning
 from selective_references import Surprise
+from tiny_models import tiny_model
 from torch import Tensor
 
 from lmi_cli.attention.layer import LayerSpec
@@ -21,9 +22,12 @@ from lmi_cli.attention.rope import Rotary
 from lmi_cli.cache import store as store_module
 from lmi_cli.cache.state import StreamState
 from lmi_cli.cache.store import TokenStore
+from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.engine.tally import Tally
-from lmi_cli.methods import LMInfinite, Method
+from lmi_cli.errors import ModelError
+from lmi_cli.methods import LMInfinite, Method, MethodChoice
+from lmi_cli.models.causal_lm import CausalLM
 
 from .test_every_method import CASES, COUNT, ROWS, Row, built
 
@@ -77,7 +81,6 @@ class Kind:
 
 KINDS = {
     "falling": Kind(6, 2),
-    "falling, mha": Kind(5, 5),
     "sinks": Kind(6, 2, rotary=True, falls=False, sinks=True),
     "all": Kind(5, 5, rotary=True, sinks=True),
 }
@@ -216,3 +219,28 @@ def test_in_c_it_is_as_near_to_the_truth_as_bfloat16_can_be(
     want = dense(row.reference, kind, given)
     largest = max(float(each.value.abs().max()) for each in given)
     torch.testing.assert_close(found.double(), want, rtol=0, atol=2**-6 * largest)
+
+
+def test_frequencies_that_are_not_there_are_not_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CausalLM, "layers", lambda *_: KINDS["falling"].layers)
+    method = MethodChoice("full", {"rope_scaling": "linear", "rope_factor": 4}).build(64, 0)
+    with (
+        CausalLM(tiny_model("llama")) as lm,
+        pytest.raises(ModelError, match="llama model has no rotary frequencies, so --rope-scaling"),
+    ):
+        Engine(lm, method)
+
+
+def test_scores_are_not_both_capped_and_lowered() -> None:
+    kind = KINDS["falling"]
+    given = [each._replace(softcap=5.0) for each in kind.qkv()]
+    with pytest.raises(ValueError, match="capped"):
+        ours(LMInfinite(9, 4, 21), kind, given, 7)
+
+
+def test_a_few_tokens_are_not_taken_through_all_layers_in_c() -> None:
+    kind = KINDS["falling"]
+    state, tally = StreamState(LMInfinite(9, 4, 21), kind.layers, 7), Tally()
+    read(state, kind.layers, [part(each, 0, 12) for each in kind.qkv()], 7, tally)
+    assert ForwardPass(state, kind.layers, 1, tally=tally).views(1.0, torch.float32, 4) is None
+    assert list(tally.refused) == ["scores fall with distance (ALiBi)"]

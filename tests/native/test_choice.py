@@ -215,7 +215,6 @@ SLIPS = [
      "attention"),
     ("avx512", "attention.c", "at % STRIP == 0 && ", "", "attention"),
     ("avx2", "attention.c", "0.6931218f", "0.5f", "attention"),
-    ("", "attention.c", "range->key_at + base", "range->key_at + first", "attention"),
     ("", "few_queries.c", "range->key_at + first", "range->key_at", "attention"),
     ("", "few_queries.c", "found[size] - peak)", "0)", "attention"),
     ("avx2", "vectors.h", "zip_low(a, b) + (floats)zip_high(a, b)",

@@ -52,8 +52,6 @@ SLIPS = [
      "attention of 29 packed"),
     ("", "attention.c", "range->query_at[start + row]", "range->query_at[row]",
      "attention of 29 packed at 341, 64, falling"),
-    ("", "few_queries.c", "falling.key_at + at", "falling.key_at",
-     "attention of 1 unpacked at 369, 64, falling"),
     ("", "attention.h", "range->nearest -", "range->nearest + 1 -", "attention of 1 unpacked"),
     ("", "few_queries.c", "head < heads; head++) {\n            const floats w",
      "head < 2; head++) {\n            const floats w", "attention of 1 unpacked"),
