@@ -33,6 +33,7 @@ _NEIGHBOURS = {
     "cohere",
     "cohere2",
     "cohere2_moe",
+    "deepseek_v2",
     "ernie4_5",
     "glm",
     "glm4",
@@ -201,6 +202,8 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
         assert attention_mask is None
         folds = query.shape[1] // key.shape[1]
         query = query * growth(config, query.shape[2])
+        if last := getattr(config, "qk_rope_head_dim", 0):  # what is rotated comes first below
+            query, key = (torch.cat((x[..., -last:], x[..., :-last]), -1) for x in (query, key))
         frequencies = _frequencies(model, module.layer_idx, method.window)
         if frequencies is not None:
             frequencies, factor = method.frequencies(frequencies, sliding_window)

@@ -72,6 +72,15 @@ _EXPERTS = {
     "moe_intermediate_size": 16,
     "shared_expert_intermediate_size": 16,
 }
+_COMPRESSED = {
+    "num_key_value_heads": 4,
+    "head_dim": 4,  # of what is rotated
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+}
 _SIX_HEADS = {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 6}
 _MPT = {
     "model_type": "mpt",
@@ -96,6 +105,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "cohere": {"logit_scale": 0.25},
     "cohere2": _SLIDING,
     "cohere2_moe": _SLIDING | _EXPERTS,
+    "deepseek_v2": _COMPRESSED | {"first_k_dense_replace": 2},
+    "deepseek_v3": _COMPRESSED | {"first_k_dense_replace": 2},
     "exaone4": _SLIDING,
     "exaone_moe": _SLIDING | _EXPERTS,
     "falcon": _FALCON,
@@ -109,6 +120,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "granitemoe": _EXPERTS | {"attention_multiplier": 0.2},
     "granitemoeshared": _EXPERTS,
     "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.7},
+    "minicpm3": _COMPRESSED,
     "ministral": _SLIDING,
     "ministral3": {"rope_parameters": _YARN | {"llama_4_scaling_beta": 0.3}},
     "mistral": {"sliding_window": None},

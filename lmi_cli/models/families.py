@@ -141,6 +141,8 @@ FAMILIES: dict[str, Family] = {
     "cohere": _PAIRS,
     "cohere2": Family(interleaved=True, has_rotary=_sliding_layers),
     "cohere2_moe": Family(interleaved=True, has_rotary=_sliding_layers),
+    "deepseek_v2": _PAIRS,
+    "deepseek_v3": _HALVES,
     "ernie4_5": _PAIRS,
     "exaone4": Family(has_rotary=_sliding_layers_if_any),
     "exaone_moe": Family(has_rotary=_sliding_layers_if_any),
@@ -159,6 +161,7 @@ FAMILIES: dict[str, Family] = {
     "granitemoeshared": _HALVES,
     "helium": _PAIRS,
     "llama": _LLAMA,
+    "minicpm3": _HALVES,
     "ministral": _HALVES,
     "ministral3": Family(growth=_ministral3_growth),
     "mistral": _LLAMA,
@@ -183,8 +186,13 @@ FAMILIES: dict[str, Family] = {
 RECURRENT = {name: Family(has_rotary=rotated) for name, rotated in ROTATED.items()}
 """Families with recurrent layers; see :mod:`lmi_cli.models.recurrent`."""
 
-# Of a family without a row, what no short text shows: keys chosen by an index, chunks, growth.
-_SEEN_IN_LONG_TEXTS = ("index_topk", "index_topk_blocks", "attention_chunk_size", "floor_scale")
+_ONLY_IN_LONG_TEXTS = {
+    "index_topk": "keys are chosen by an index",
+    "index_topk_blocks": "keys are chosen by an index",
+    "attention_chunk_size": "some layers attend within chunks of their own",
+    "floor_scale": "queries grow with their position",
+}
+"""Settings of families without a row that no short text of the self-check would show."""
 
 
 def family_of(config: PretrainedConfig) -> Family:
@@ -219,11 +227,10 @@ def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
     )
     if known or not rotary or config.is_encoder_decoder:
         return (family_of(config),)
-    for name in _SEEN_IN_LONG_TEXTS:
+    for name, reason in _ONLY_IN_LONG_TEXTS.items():
         if getattr(config, name, None) is not None:
             raise ModelError(
-                f"{config.model_type}: this family is not supported, as its attention depends on "
-                f"{name} in long texts only"
+                f"{config.model_type}: this family is not supported, as {reason} ({name})"
             )
     listed = isinstance(getattr(config, "no_rope_layers", None), list)
     halves = Family(has_rotary=_listed_layers if listed else _all_layers)

@@ -66,6 +66,9 @@ def attention_function(
     """The function that transformers calls in every layer; returns ``[B, Q, H, Dv]`` and None."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
+    # Compressed attention (MLA) has the rotated components of a head last; ours come first.
+    if last := getattr(module, "qk_rope_head_dim", 0):
+        query, key = query.roll(last, -1), key.roll(last, -1)
     output = _attend(layer, QKV(query, key, value, scale, softcap, s_aux))
     return output.transpose(1, 2).contiguous(), None
 

@@ -60,11 +60,22 @@ def shape_of(config: PretrainedConfig) -> Shape:
         layers=layers,
         heads=heads,
         key_heads=_key_heads(config, heads),
-        head_size=(getattr(config, "head_dim", None) or hidden // heads) if heads else 0,
+        head_size=_head_size(config, hidden // heads) if heads else 0,
         hidden=hidden,
         inner=inner,
         vocabulary=vocabulary,
     )
+
+
+def _is_compressed(config: PretrainedConfig) -> bool:
+    """Whether keys and values of all heads are made of a few numbers (MLA, DeepSeek-V2)."""
+    return bool(getattr(config, "kv_lora_rank", None) and getattr(config, "qk_rope_head_dim", None))
+
+
+def _head_size(config: PretrainedConfig, usual: int) -> int:
+    if _is_compressed(config):
+        return int(config.qk_nope_head_dim + config.qk_rope_head_dim)
+    return getattr(config, "head_dim", None) or usual
 
 
 def _key_heads(config: PretrainedConfig, heads: int) -> int:
@@ -76,7 +87,7 @@ def _key_heads(config: PretrainedConfig, heads: int) -> int:
         return int(config.num_kv_heads)
     if config.model_type == "dbrx":
         return int(config.attn_config.kv_n_heads)
-    if config.model_type in _A_KEY_HEAD_EACH:
+    if _is_compressed(config) or config.model_type in _A_KEY_HEAD_EACH:
         return heads
     return getattr(config, "num_key_value_heads", None) or heads
 

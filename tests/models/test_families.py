@@ -111,7 +111,9 @@ class TestEveryFamily:
         torch.testing.assert_close(hidden, first, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["falcon-alibi", "gpt_oss", "gptj", "ministral3", "mpt"])
+@pytest.mark.parametrize(
+    "name", ["deepseek_v3", "falcon-alibi", "gpt_oss", "gptj", "ministral3", "mpt"]
+)
 class TestStreams:
     """Families of each way in which positions enter, beyond plain rotary embeddings."""
 

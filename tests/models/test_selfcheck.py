@@ -25,6 +25,7 @@ def config(**changes: object) -> PretrainedConfig:
 
 # Configurations that transformers' defaults do not make, of families that are of several kinds.
 KINDS: dict[str, dict[str, Any]] = {
+    "deepseek_v2": {"num_experts_per_tok": 2},
     "falcon-alibi": {"alibi": True, "multi_query": False, "parallel_attn": False},
     "falcon-new": {"new_decoder_architecture": True, "num_kv_heads": 8},
     "bloom-heads": {"n_head": 14, "hidden_size": 14 * 16},
