@@ -141,7 +141,7 @@ def test_a_stride_is_that_of_truncate(lmi: Run, model: str, long_document: Path)
         (("--csv", "absent/x.csv"), "absent"),
         (("--csv", "x.svg", "--plot", "./x.svg"), "written twice"),
         (("--results", "x.jsonl", "-o", "x.jsonl"), "written twice"),
-        (("--results", "{document}"), "not a file of results"),
+        (("--results", __file__), "not a file of results"),
     ],
 )
 def test_what_is_refused_before_a_model_is_loaded(
@@ -154,8 +154,9 @@ def test_what_is_refused_before_a_model_is_loaded(
 
 
 def test_a_method_that_is_not_for_the_model_is_refused_before_anything_is_scored(
-    lmi: Run, model: str, document: Path, tmp_path: Path
+    lmi: Run, model: str, document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path / "cache"))  # where no heads are known
     results = tmp_path / "r.jsonl"
     asked = ["--compare", "full,lm-infinite", "--dense-heads", "calibrated", "--results", results]
     result = lmi("perplexity", document, "-m", model, *asked)
