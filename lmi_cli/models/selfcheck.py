@@ -32,8 +32,8 @@ from lmi_cli.models.families import (
     candidates,
     family_of,
     layer_specs,
-    plain_shape,
 )
+from lmi_cli.models.plain_shape import plain_shape
 from lmi_cli.models.recurrent import is_recurrent
 from lmi_cli.models.recurrent_small import shrink_recurrent
 from lmi_cli.models.shape import shape_of

@@ -24,7 +24,7 @@ from lmi_cli.methods import METHODS, KeyHead, Method, MethodChoice, Parameter
 from lmi_cli.methods.base import bound, layer_capacity, visible_spans
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import plain_shape
+from lmi_cli.models.plain_shape import plain_shape
 from lmi_cli.native import attention, library
 
 WINDOW = 9
