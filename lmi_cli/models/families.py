@@ -56,14 +56,21 @@ def _in_the_model(config: PretrainedConfig) -> None:
     """Frequencies are a buffer of the model's rotary module."""
 
 
-def _no_growth(config: PretrainedConfig) -> None:
+def _no_growth(config: PretrainedConfig, layer: int) -> None:
     """Queries are what the projections make of them."""
 
 
-def _ministral3_growth(config: PretrainedConfig) -> QueryGrowth | None:
+def _ministral3_growth(config: PretrainedConfig, layer: int) -> QueryGrowth | None:
     rope = config.rope_parameters
     rate, every = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
     return QueryGrowth(rate, every, trained_length(config) - 1) if rate else None
+
+
+def _llama4_growth(config: PretrainedConfig, layer: int) -> QueryGrowth | None:
+    if not config.attn_temperature_tuning or _listed_layers(config, layer):
+        return None
+    last = trained_length(config) - 1
+    return QueryGrowth(config.attn_scale, config.floor_scale, last, ahead=1)
 
 
 def _gptj_frequencies(config: PretrainedConfig) -> Tensor:
@@ -96,7 +103,7 @@ class Family:
         frequencies: Inverse rotary frequencies of a configuration where the model has only a table
             of cosines; None where it has them.
         slopes: Those of ALiBi, of the heads of a configuration.
-        growth: How queries of a configuration grow with their position.
+        growth: How queries of a layer of a configuration grow with their position.
         stock: The attention of transformers with which ours is compared.
         adapter: How attention modules call ours that do not look it up.
         layout: How its layers are put together; None where our own decoder cannot run them.
@@ -107,7 +114,7 @@ class Family:
     has_rotary: Callable[[PretrainedConfig, int], bool] = _all_layers
     frequencies: Callable[[PretrainedConfig], Tensor | None] = _in_the_model
     slopes: Slopes = no_slopes
-    growth: Callable[[PretrainedConfig], QueryGrowth | None] = _no_growth
+    growth: Callable[[PretrainedConfig, int], QueryGrowth | None] = _no_growth
     stock: str = "eager"
     adapter: Adapter | None = None
     layout: LayerLayout | None = None
@@ -161,6 +168,7 @@ FAMILIES: dict[str, Family] = {
     "granitemoeshared": _HALVES,
     "helium": _PAIRS,
     "llama": _LLAMA,
+    "llama4_text": Family(interleaved=True, has_rotary=_listed_layers, growth=_llama4_growth),
     "minicpm3": _HALVES,
     "ministral": _HALVES,
     "ministral3": Family(growth=_ministral3_growth),
@@ -251,7 +259,6 @@ def layer_specs(
     config = model.config
     family, shape = family or family_of(config), shape_of(config)
     slopes, table = family.slopes(config), family.frequencies(config)
-    growth = family.growth(config)
     sets: dict[str | None, Rotary] = {}
     specs: list[LayerSpec] = []
     for index, layer in enumerate(attention_layers(config)):
@@ -262,17 +269,28 @@ def layer_specs(
                 frequencies = _inv_freq(model, kind, horizon) if table is None else table
                 sets[kind] = Rotary(frequencies, family.interleaved)
             rotary = sets[kind]
-        window = native_window(config, layer)
-        specs.append(LayerSpec(index, rotary, window, shape.key_heads, slopes, growth))
+        window, growth = native_window(config, layer), family.growth(config, layer)
+        chunked = is_chunked(config, layer)
+        specs.append(LayerSpec(index, rotary, window, shape.key_heads, slopes, growth, chunked))
     return specs
 
 
 def native_window(config: PretrainedConfig, layer: int) -> int | None:
-    """The sliding window, in tokens, that a layer was trained with; None if it sees everything."""
+    """The window, in tokens, that a layer was trained with; None if it sees everything.
+
+    It slides, or is the chunk within which the layer attends: see :func:`is_chunked`.
+    """
+    if is_chunked(config, layer):
+        return int(config.attention_chunk_size)
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return None
     return None if layer_type(config, layer) == "full_attention" else int(window)
+
+
+def is_chunked(config: PretrainedConfig, layer: int) -> bool:
+    """Whether a layer attends within chunks of the stream, as some of Llama 4 do."""
+    return layer_type(config, layer) == "chunked_attention"
 
 
 def layer_type(config: PretrainedConfig, layer: int) -> str | None:
