@@ -12,7 +12,7 @@ from lmi_cli.cache.means import StateMeans
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.methods import Method
-from lmi_cli.methods.base import forgets, pass_room
+from lmi_cli.methods.passes import forgets, pass_room
 
 RECURRENT = "recurrent."
 """Beginning of the names of what recurrent layers carry."""

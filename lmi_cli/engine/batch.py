@@ -20,7 +20,7 @@ from lmi_cli.engine.engine import Engine, Generated, Ids, loops, not_finite
 from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.engine.language_model import Attention
 from lmi_cli.engine.sampling import Sampling
-from lmi_cli.methods.base import forgets
+from lmi_cli.methods.passes import forgets
 
 PLAUSIBLE = 0.1
 """With a contrast, tokens less probable than this part of the likeliest one are not chosen."""

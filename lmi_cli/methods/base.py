@@ -298,25 +298,6 @@ def _share(heads: tuple[int, ...] | None, layer: LayerSpec) -> float:
     return 1.0 if heads is None else len(heads) / layer.key_heads
 
 
-def pass_room(method: Method, layers: Iterable[LayerSpec], tokens: int) -> int | None:
-    """Tokens that a pass behind ``tokens`` of them may have; None for any number.
-
-    It ends where a method or a layer wants passes to end, so that for each layer it is within one
-    chunk, and what the method keeps changes between two passes.
-    """
-    chunked = {layer.native_window: layer for layer in layers if layer.chunked}
-    places = {tokens, *(layer.place(tokens) for layer in chunked.values())}
-    rooms = [size - tokens % size for size in chunked if size is not None]
-    if (whole := method.pass_tokens) is not None:
-        rooms += [whole - place % whole for place in places]
-    return min(rooms, default=None)
-
-
-def forgets(method: Method, layers: Iterable[LayerSpec]) -> bool:
-    """Whether what is kept changes at certain tokens, so that none can be taken back."""
-    return method.pass_tokens is not None or any(layer.chunked for layer in layers)
-
-
 def bound(method: Method, layers: Sequence[LayerSpec], chunk: int) -> int | None:
     """Largest number of tokens that any of the layers keeps; None grows with the stream."""
     bounds = [layer_bound(method, layer, chunk) for layer in layers]
