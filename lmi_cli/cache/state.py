@@ -162,7 +162,7 @@ class StreamState:
         if self.means is not None:
             raise RuntimeError("means of tokens cannot be taken back")
         if forgets(self.method, self._layers) and position != self.position:
-            raise RuntimeError("what is kept changes at certain tokens, so none can be forgotten")
+            raise RuntimeError(f"{self.method.name} on this model cannot forget what it has read")
         if self.recurrent and position != self.position:
             raise RuntimeError("a recurrent state cannot forget what it has read")
         if not self.origin <= position <= self.position:

@@ -206,7 +206,7 @@ def test_a_chunk_is_forgotten_where_it_ends() -> None:
         kept.append([0 if span is None else span.tokens for span in spans])
     assert rooms == [5, 2, 5]
     assert kept == [[3, 3], [0, 5], [4, 9]]
-    with pytest.raises(RuntimeError, match="none can be forgotten"):
+    with pytest.raises(RuntimeError, match="cannot forget what it has read"):
         state.rewind(8)
     assert (LayerSpec(0).place(12), layers[0].place(12)) == (12, 2)
 
