@@ -20,7 +20,7 @@ from lmi_cli import memory
 from lmi_cli.engine.engine import Engine
 from lmi_cli.methods import LMInfinite
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import plain_shape
+from lmi_cli.models.plain_shape import plain_shape
 
 VOCABULARY = 64
 BLOCK = 10_000

@@ -39,6 +39,7 @@ _NEIGHBOURS = {
     "glm4",
     "gptj",
     "helium",
+    "llama4_text",
 }
 _ONLY_SLIDING_ROTATED = {"afmoe", "cohere2", "cohere2_moe", "exaone4", "exaone_moe"}
 
@@ -209,18 +210,23 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
             frequencies, factor = method.frequencies(frequencies, sliding_window)
             scaling *= factor
         turn = turning(frequencies, config.model_type in _NEIGHBOURS)
-        output = method.attention(
-            query[0],
-            key[0].repeat_interleave(folds, 0),
-            value[0].repeat_interleave(folds, 0),
-            turn,
-            scale=scaling,
-            softcap=softcap,
-            native=sliding_window,
-            layer=module.layer_idx,
-            folds=folds,
-            **({} if s_aux is None else {"sinks": s_aux}),
-        )
+        parts = (query[0], *(x[0].repeat_interleave(folds, 0) for x in (key, value)))
+        # A chunk is a text of its own.
+        size = _chunk(config, module.layer_idx)
+        chunks = [
+            method.attention(
+                *part,
+                turn,
+                scale=scaling,
+                softcap=softcap,
+                native=sliding_window if size is None else size,
+                layer=module.layer_idx,
+                folds=folds,
+                **({} if s_aux is None else {"sinks": s_aux}),
+            )
+            for part in zip(*(x.split(size or x.shape[1], 1) for x in parts), strict=True)
+        ]
+        output = torch.cat(chunks, 1)
         return output.transpose(0, 1)[None].contiguous(), None
 
     ALL_ATTENTION_FUNCTIONS["reference"] = attend
@@ -236,6 +242,12 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
         del ALL_ATTENTION_FUNCTIONS["reference"]
 
 
+def _chunk(config: PretrainedConfig, layer: int) -> int | None:
+    """Tokens of the chunks within which a layer attends; None for one that does not."""
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    return config.attention_chunk_size if kinds[layer] == "chunked_attention" else None
+
+
 def growth(config: PretrainedConfig, count: int) -> Tensor:
     """The factor of Ministral 3 on the queries of ``count`` tokens, ``[count, 1]``."""
     rope = getattr(config, "rope_parameters", None) or {}
@@ -248,10 +260,11 @@ def growth(config: PretrainedConfig, count: int) -> Tensor:
 
 
 def _frequencies(model: PreTrainedModel, layer: int, window: int) -> Tensor | None:
-    config, rotary = model.config, model.base_model.rotary_emb
+    config, base = model.config, model.base_model
+    rotary = base.model.rotary_emb if base is model else base.rotary_emb
     if config.model_type in ("codegen", "gptj"):
         return 1.0 / 10000.0 ** (torch.arange(0, config.rotary_dim, 2) / config.rotary_dim)
-    if config.model_type == "smollm3" and not config.no_rope_layers[layer]:
+    if config.model_type in ("llama4_text", "smollm3") and not config.no_rope_layers[layer]:
         return None
     if config.model_type in _ONLY_SLIDING_ROTATED and config.layer_types[layer] == "full_attention":
         return None

@@ -120,6 +120,9 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "granitemoe": _EXPERTS | {"attention_multiplier": 0.2},
     "granitemoeshared": _EXPERTS,
     "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.7},
+    "llama4_text": _EXPERTS
+    | {"no_rope_layers": [1, 0], "moe_layers": [1], "intermediate_size_mlp": 48}
+    | {"attention_chunk_size": 13, "floor_scale": 9, "attn_scale": 0.3},
     "minicpm3": _COMPRESSED,
     "ministral": _SLIDING,
     "ministral3": {"rope_parameters": _YARN | {"llama_4_scaling_beta": 0.3}},

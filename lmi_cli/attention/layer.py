@@ -39,6 +39,9 @@ class LayerSpec:
             score for each token of distance between the assigned positions of query and key; None
             for a layer without it.
         growth: How its queries grow with their position; None if they do not.
+        chunked: Whether ``native_window`` does not slide: the stream is cut into chunks of so many
+            tokens, and a query sees what is in its own. Each chunk is a stream of its own for such
+            a layer, in which a method begins anew.
     """
 
     index: int
@@ -47,3 +50,10 @@ class LayerSpec:
     key_heads: int = 1
     slopes: tuple[float, ...] | None = None
     growth: "QueryGrowth | None" = None
+    chunked: bool = False
+
+    def place(self, tokens: int) -> int:
+        """Tokens of the layer's stream behind ``tokens`` of the whole: those of its chunk."""
+        if not self.chunked or self.native_window is None:
+            return tokens
+        return tokens % self.native_window

@@ -101,9 +101,17 @@ class LayerCache:
     """
 
     def __init__(self, tracks: Sequence[Track], chunk: int, pool: BlockPool | None = None) -> None:
-        pool = pool or BlockPool()
+        self._chunk, self._pool = chunk, pool or BlockPool()
         self.tracks: dict[str, tuple[Track, CachedTrack]] = {
-            track.name: (track, _opened(track, chunk, pool)) for track in tracks
+            track.name: (track, _opened(track, chunk, self._pool)) for track in tracks
+        }
+
+    def clear(self) -> None:
+        """Begin anew, as if nothing had been read."""
+        pool = self._pool.fresh()  # what was taken is given back
+        self.tracks = {
+            name: (track, _opened(track, self._chunk, pool))
+            for name, (track, _) in self.tracks.items()
         }
 
     def span(self, name: str) -> Span | None:
@@ -137,7 +145,7 @@ class LayerCache:
 
     def clone(self) -> "LayerCache":
         """An independent copy of what the next query sees."""
-        other = LayerCache((), 0)
+        other = LayerCache((), self._chunk, self._pool)
         other.tracks = {
             name: (track, cached.clone()) for name, (track, cached) in self.tracks.items()
         }

@@ -12,6 +12,7 @@ from lmi_cli.cache.means import StateMeans
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.store import TokenStore
 from lmi_cli.methods import Method
+from lmi_cli.methods.passes import forgets, pass_room
 
 RECURRENT = "recurrent."
 """Beginning of the names of what recurrent layers carry."""
@@ -112,12 +113,21 @@ class StreamState:
     def end_pass(self, count: int, recurrent: Mapping[str, Tensor] | None = None) -> None:
         """Mark the end of a pass over ``count`` tokens.
 
-        Recurrent layers carry ``recurrent`` behind it; None is what they carried before.
+        Recurrent layers carry ``recurrent`` behind it; None is what they carried before. Layers
+        that attend within chunks forget one that ends with it.
         """
         self._torn = False
         if recurrent is not None:
             self.recurrent = recurrent
         self.position += count
+        for layer, cache in zip(self._layers, self.caches, strict=True):
+            if layer.chunked and layer.place(self.tokens) == 0:
+                cache.clear()
+
+    @property
+    def room(self) -> int | None:
+        """Tokens that the next pass may have; None for any number."""
+        return pass_room(self.method, self._layers, self.tokens)
 
     def weigh(self, surprisal: Tensor) -> None:
         """Note the surprisal of the tokens of the current pass.
@@ -125,13 +135,13 @@ class StreamState:
         Args:
             surprisal: In nats, float32, ``[n]``, on the CPU.
         """
-        for cache in self.caches:
-            cache.weigh(surprisal, self.position)
+        for layer, cache in zip(self._layers, self.caches, strict=True):
+            cache.weigh(surprisal, self._position_in(layer))
 
     def undo_pass(self) -> None:
         """Remove what a failed pass has written, so that it can be tried again."""
-        for cache in self.caches:
-            cache.truncate(self.position)
+        for layer, cache in zip(self._layers, self.caches, strict=True):
+            cache.truncate(self._position_in(layer))
         for store in self.recording:
             store.truncate(self.position)
         self._torn = False
@@ -144,14 +154,15 @@ class StreamState:
 
         Raises:
             RuntimeError: See :meth:`begin_pass`, or the means of the tokens have been recorded, or
-                what is kept depends on all that has been read, as a recurrent state does.
+                what is kept depends on all that has been read, as a recurrent state does, or on
+                where chunks of a layer end.
             ValueError: There are fewer tokens.
         """
         self._require_whole()
         if self.means is not None:
             raise RuntimeError("means of tokens cannot be taken back")
-        if self.method.pass_tokens is not None and position != self.position:
-            raise RuntimeError(f"{self.method.name} cannot forget what it has read")
+        if forgets(self.method, self._layers) and position != self.position:
+            raise RuntimeError(f"{self.method.name} on this model cannot forget what it has read")
         if self.recurrent and position != self.position:
             raise RuntimeError("a recurrent state cannot forget what it has read")
         if not self.origin <= position <= self.position:
@@ -194,13 +205,13 @@ class StreamState:
         by_layer: list[dict[str, Tensor]] = [{} for _ in self.caches]
         recurrent: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
-            layer, _, place = name.partition(".")
+            index, _, place = name.partition(".")
             if name.startswith(RECURRENT):
                 recurrent[place] = tensor
             elif place:
-                by_layer[int(layer)][place] = tensor.to(devices[int(layer)])
-        for cache, saved in zip(self.caches, by_layer, strict=True):
-            cache.restore(saved, self.position)
+                by_layer[int(index)][place] = tensor.to(devices[int(index)])
+        for layer, cache, saved in zip(self._layers, self.caches, by_layer, strict=True):
+            cache.restore(saved, self._position_in(layer))
         self.recurrent = recurrent
 
     @property
@@ -213,6 +224,10 @@ class StreamState:
     def cached_tokens(self) -> int:
         """Largest number of tokens for which a layer has memory allocated."""
         return max((cache.capacity for cache in self.caches), default=0)
+
+    def _position_in(self, layer: LayerSpec) -> int:
+        """The position by which the cache of a layer counts: chunks begin at 0."""
+        return layer.place(self.tokens) if layer.chunked else self.position
 
     def _require_whole(self) -> None:
         if self._torn:

@@ -31,7 +31,11 @@ ADDED_POSITIONS = frozenset(("ctrl", "xglm"))
 OWN_ATTENTION = frozenset(("cpmant", "gpt_neox_japanese", "reformer", "xlm", "xlnet"))
 """Decoders whose attention is neither looked up by transformers nor known to lmi."""
 
-TEXT_PARTS = {"gemma3": ("gemma3_text",), "mistral3": ("mistral", "ministral3")}
+TEXT_PARTS = {
+    "gemma3": ("gemma3_text",),
+    "llama4": ("llama4_text",),
+    "mistral3": ("mistral", "ministral3"),
+}
 """Models of images and text whose text part is a model of its own, by its possible types.
 
 Their text is read causally, with the same attention as that of the text model.

@@ -51,7 +51,7 @@ def _letters(layers: Sequence["DrawnLayer"]) -> dict["DrawnLayer", str]:
         elif facts.recurrent:
             base = "b" if facts.attends else "r"
         elif facts.window is not None:
-            base = "w"
+            base = "c" if facts.chunked else "w"
         else:
             base = {"alibi": "a", "none": "n"}.get(facts.positions or "", "g")
         taken = set(letters.values())
@@ -102,8 +102,9 @@ def _described(layer: "DrawnLayer", method: str) -> str:
     parts.append(_POSITIONS.get(facts.positions or "", "attention"))
     if facts.sinks:
         parts.append("learned sinks")
+    own = "chunks" if facts.chunked else "window"
     if layer.untouched:
-        return f"{', '.join(parts)}: keeps its own window of {facts.window:,}"
+        return f"{', '.join(parts)}: keeps its own {own} of {facts.window:,}"
     if facts.window is not None:
-        parts.append(f"own window of {facts.window:,}")
+        parts.append(f"own {own} of {facts.window:,}")
     return f"{', '.join(parts)}: {method}, {' + '.join(kept.text for kept in layer.kept)}"

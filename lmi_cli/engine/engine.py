@@ -141,8 +141,9 @@ class Engine:
     def forward(self, state: StreamState, ids: Ids, observe: Observer | None = None) -> Tensor:
         """Read one chunk and return its hidden states ``[n, hidden]``.
 
-        It is one pass, unless the method wants passes to end within it. A pass that fails leaves
-        the state unusable until :meth:`~lmi_cli.cache.state.StreamState.undo_pass` is called.
+        It is one pass, unless the method or a layer wants passes to end within it. A pass that
+        fails leaves the state unusable until
+        :meth:`~lmi_cli.cache.state.StreamState.undo_pass` is called.
 
         Raises:
             ModelError: The tokenizer has given an id for which the model has no embedding.
@@ -190,8 +191,8 @@ class Engine:
 
     def _room(self, state: StreamState, count: int) -> int:
         """How many of the next ``count`` tokens can be read in one pass."""
-        whole = self.method.pass_tokens
-        return count if whole is None else min(count, whole - state.tokens % whole)
+        room = state.room
+        return count if room is None else min(count, room)
 
     def _losses(self, last: Tensor | None, ids: Ids, hidden: Tensor) -> NDArray[np.float32]:
         """Negative log-likelihood of each token, given those before it.

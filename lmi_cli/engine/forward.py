@@ -38,6 +38,14 @@ class ForwardPass(Attention):
     This is deliberately not a container and without a ``to`` method: libraries that move a module's
     arguments between devices copy containers, and a copy's changes would be lost.
 
+    Args:
+        state: Where they are behind.
+        layers: All attention layers of the model.
+        count: How many.
+        observe: See :data:`Observer`.
+        tally: Counts where attention is computed.
+        chunk: Size of the chunks within which some layers attend, for a pass of these alone.
+
     Attributes:
         position: True position of the first new token.
     """
@@ -49,15 +57,21 @@ class ForwardPass(Attention):
         count: int,
         observe: Observer | None = None,
         tally: Tally | None = None,
+        chunk: int | None = None,
     ) -> None:
         self._tally = tally
         self._state = state
         self._layers = layers
         self._observe = observe
-        self.position = state.position
+        self._count = count
+        # Of the first new token and of the first of the stream, which a chunk is by itself.
+        self.position, self._origin = state.position, state.origin
+        if chunk is not None:
+            self.position, self._origin = state.tokens % chunk, 0
+        self._within: dict[int, ForwardPass] = {}
         self.recurrent = state.recurrent
-        self._last = state.position + count - 1
-        self._positions = torch.arange(state.position, state.position + count)
+        self._last = self.position + count - 1
+        self._positions = torch.arange(self.position, self.position + count)
         self._rotations: dict[
             tuple[int, Position, float, torch.dtype, torch.device], Rotation | None
         ] = {}
@@ -69,12 +83,22 @@ class ForwardPass(Attention):
     def attend(self, layer: int, qkv: QKV) -> Tensor:
         """Attention output ``[B, H, Q, Dv]`` of layer number ``layer``, counted from zero."""
         if (growth := self._layers[layer].growth) is not None:
-            factors = growth.factors(self._positions - self._state.origin)[:, None]
+            factors = growth.factors(self._positions - self._origin)[:, None]
             qkv = qkv._replace(query=qkv.query * factors.to(qkv.query))
         for store in self._state.recording:
             store.append(layer, qkv.key, qkv.value, self.position)
         if self._observe is not None:
             self._observe(layer, qkv)
+        spec = self._layers[layer]
+        if not spec.chunked or spec.native_window is None:
+            return self._attended(layer, qkv)
+        size = spec.native_window
+        if size not in self._within:
+            more = (self._state, self._layers, self._count, None, self._tally)
+            self._within[size] = ForwardPass(*more, chunk=size)
+        return self._within[size]._attended(layer, qkv)
+
+    def _attended(self, layer: int, qkv: QKV) -> Tensor:
         rotary, cache = self._layers[layer].rotary, self._state.caches[layer]
         scale = _scale(rotary, qkv.scale)
         keys: dict[Position, Tensor] = {}
@@ -276,7 +300,7 @@ class ForwardPass(Attention):
 
     def _assigned(self, rule: Position, positions: Tensor) -> Tensor:
         """Assigned positions, counted from the beginning of the stream (int64)."""
-        return rule.assign(positions - self._state.origin)
+        return rule.assign(positions - self._origin)
 
     def _note(self, computed_by: str) -> None:
         if self._tally is not None:
@@ -332,7 +356,7 @@ class ForwardPass(Attention):
         if place not in self._rotations:
             if position.at is None:
                 # Rules count from the beginning of the stream; only differences matter.
-                assigned = self._assigned(position, self._positions) + self._state.origin
+                assigned = self._assigned(position, self._positions) + self._origin
             else:
                 assigned = position.assign(self._positions[:1])
             self._rotations[place] = rotary.rotation(rotary.phases(assigned, wide, device), scale)

@@ -307,7 +307,7 @@ def bound(method: Method, layers: Sequence[LayerSpec], chunk: int) -> int | None
 
 def starting_tokens(method: Method, layers: Iterable[LayerSpec]) -> int:
     """Number of tokens at the start of a stream that some layer keeps for ever."""
-    tracks = (track for layer in layers for track in method.tracks(layer))
+    tracks = (track for layer in layers if not layer.chunked for track in method.tracks(layer))
     kept = (track.retention.tokens for track in tracks if isinstance(track.retention, First))
     return max(kept, default=0)
 
@@ -334,6 +334,8 @@ def _seen(
     method: Method, layer: LayerSpec, position: int
 ) -> Iterator[tuple[tuple[int, int], float]]:
     """What each segment shows a query, and to which part of the layer's heads."""
+    place = layer.place(position)
+    begin, position = position - place, place
     tracks = {track.name: track for track in method.tracks(layer)}
     for segment in method.segments(layer):
         if segment.topk is not None or segment.track not in tracks:
@@ -344,14 +346,17 @@ def _seen(
         track = tracks[segment.track]
         for start, stop in track.retention.kept(position):
             if max(start, farthest) < min(stop, nearest):
-                yield (max(start, farthest), min(stop, nearest)), _share(track.heads, layer)
+                span = (begin + max(start, farthest), begin + min(stop, nearest))
+                yield span, _share(track.heads, layer)
 
 
 def visible_in_any(
     method: Method, layers: Iterable[LayerSpec], position: int
 ) -> list[tuple[int, int]]:
     """The same for the layers of a model together: what at least one of them attends to."""
-    alike = {(method.tracks(layer), method.segments(layer)): layer for layer in layers}
+    alike = {
+        (method.tracks(layer), method.segments(layer), layer.chunked): layer for layer in layers
+    }
     return merged(
         span for layer in alike.values() for span in visible_spans(method, layer, position)
     )

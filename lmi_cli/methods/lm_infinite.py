@@ -191,7 +191,8 @@ class LMInfinite(Method):
             segments.append(Segment("sinks", ceiling, nearest=self.window))
         if dense:
             segments.append(Segment("everything", ceiling, self.window, layer.native_window))
-        if others and self.memory_topk is not None and layer.index >= (self.memory_from_layer or 0):
+        searches = self.memory_topk is not None and self.may_search(layer)
+        if searches and layer.index >= (self.memory_from_layer or 0):
             segments.append(
                 Segment(
                     "store",
@@ -205,8 +206,11 @@ class LMInfinite(Method):
         return tuple(segments)
 
     def may_search(self, layer: LayerSpec) -> bool:
-        """Whether the layer sees beyond our window, and some head of it not everything there."""
-        return bool(self._divided(layer)[1])
+        """Whether the layer sees beyond our window, and some head of it not everything there.
+
+        A store has all chunks of a stream, of which a chunked layer sees one.
+        """
+        return not layer.chunked and bool(self._divided(layer)[1])
 
     def _divided(self, layer: LayerSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The key heads of a layer that attend to everything, and those beside the window to sinks.

@@ -22,7 +22,7 @@ from lmi_cli.models import hook, recurrent
 from lmi_cli.models.families import Family, family_of, layer_specs
 from lmi_cli.models.logits import LogitsScale
 from lmi_cli.models.losses import by_vocabulary, losses_of
-from lmi_cli.models.shape import decoder_layers, shape_of
+from lmi_cli.models.shape import base_model, decoder_layers, shape_of
 from lmi_cli.models.trained_length import trained_length
 from lmi_cli.models.weights import require_finite
 from lmi_cli.native import onednn
@@ -98,7 +98,7 @@ class CausalLM(LanguageModel):
 
     def _device_of(self, index: int) -> torch.device:
         """The device on which a layer runs, counted among all layers."""
-        layer: Any = getattr(self.model.base_model, self._layers_name)[index]
+        layer: Any = getattr(base_model(self.model), self._layers_name)[index]
         placed = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
         return torch.device(next(layer.parameters()).device if placed is None else placed)
 
@@ -151,7 +151,7 @@ class CausalLM(LanguageModel):
         ):
             if self._attending:
                 arguments["position_ids"] = torch.zeros_like(ids)
-            output = self.model.base_model(
+            output = base_model(self.model)(
                 input_ids=ids, use_cache=False, **arguments, **self._arguments
             )
         # Mamba keeps the sum of its layers in float32.
@@ -190,7 +190,7 @@ class CausalLM(LanguageModel):
         if depth is None:
             yield
             return
-        base: Any = self.model.base_model
+        base = base_model(self.model)
         layers = getattr(base, self._layers_name)
         setattr(base, self._layers_name, layers[: self._attending[depth - 1] + 1])
         try:

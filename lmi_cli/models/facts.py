@@ -35,10 +35,11 @@ class LayerFacts:
     Attributes:
         positions: One of ``POSITIONS``; None for a layer without attention, or where the header of
             a GGUF file does not say it.
-        window: Its own sliding window in tokens; None if it sees everything.
+        window: Its own sliding window or chunk in tokens; None if it sees everything.
         sinks: Whether its softmax has a learned sink in each head.
         recurrent: Whether it carries a state of constant size from token to token.
         passive: Whether it has neither attention nor a state, as a layer that is an MLP alone.
+        chunked: Whether it attends within chunks of ``window`` tokens.
     """
 
     positions: str | None = "rope"
@@ -46,6 +47,7 @@ class LayerFacts:
     sinks: bool = False
     recurrent: bool = False
     passive: bool = False
+    chunked: bool = False
 
     @property
     def attends(self) -> bool:
@@ -60,8 +62,8 @@ class ModelFacts:
     Attributes:
         family: Model type, such as 'llama'.
         trained_length: Tokens.
-        native_windows: By attention layer, its own sliding window in tokens; None for one that sees
-            all.
+        native_windows: By attention layer, its own sliding window or chunk in tokens; None for one
+            that sees all.
         heads: Query heads of a layer.
         kv_heads: Key and value heads of a layer.
         head_dim: Components of a key.
@@ -122,9 +124,12 @@ class ModelFacts:
     @property
     def layers(self) -> list[LayerSpec]:
         """The attention layers, without their frequencies, counted among themselves."""
+        attending = [layer for layer in self.every_layer if layer.attends]
         return [
-            LayerSpec(index, None, window, self.kv_heads)
-            for index, window in enumerate(self.native_windows)
+            LayerSpec(index, None, window, self.kv_heads, chunked=layer.chunked)
+            for index, (window, layer) in enumerate(
+                zip(self.native_windows, attending, strict=True)
+            )
         ]
 
     def layer_bytes_per_token(self, dtype: str) -> int:

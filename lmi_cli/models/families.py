@@ -22,11 +22,10 @@ from lmi_cli.checkpoints.model_types import LEARNED_POSITIONS
 from lmi_cli.errors import ModelError
 from lmi_cli.models.adapters import BLOOM, FALCON, MPT, Adapter
 from lmi_cli.models.alibi import Slopes, bloom_slopes, falcon_slopes, mpt_slopes, no_slopes
-from lmi_cli.models.blueprint import Blueprint, LayerLayout
+from lmi_cli.models.blueprint import LayerLayout
 from lmi_cli.models.recurrent import ROTATED, attention_layers, is_recurrent
 from lmi_cli.models.shape import shape_of
 from lmi_cli.models.trained_length import trained_length
-from lmi_cli.native.linear import GATES
 
 
 def _all_layers(config: PretrainedConfig, layer: int) -> bool:
@@ -57,14 +56,21 @@ def _in_the_model(config: PretrainedConfig) -> None:
     """Frequencies are a buffer of the model's rotary module."""
 
 
-def _no_growth(config: PretrainedConfig) -> None:
+def _no_growth(config: PretrainedConfig, layer: int) -> None:
     """Queries are what the projections make of them."""
 
 
-def _ministral3_growth(config: PretrainedConfig) -> QueryGrowth | None:
+def _ministral3_growth(config: PretrainedConfig, layer: int) -> QueryGrowth | None:
     rope = config.rope_parameters
     rate, every = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
     return QueryGrowth(rate, every, trained_length(config) - 1) if rate else None
+
+
+def _llama4_growth(config: PretrainedConfig, layer: int) -> QueryGrowth | None:
+    if not config.attn_temperature_tuning or _listed_layers(config, layer):
+        return None
+    last = trained_length(config) - 1
+    return QueryGrowth(config.attn_scale, config.floor_scale, last, ahead=1)
 
 
 def _gptj_frequencies(config: PretrainedConfig) -> Tensor:
@@ -82,7 +88,8 @@ def _root_of_hidden(config: PretrainedConfig) -> float:
     return float(torch.tensor(config.hidden_size**0.5, dtype=torch.float32))
 
 
-def _multiplied(config: PretrainedConfig) -> float:
+def multiplied(config: PretrainedConfig) -> float:
+    """The factor on embeddings that a configuration names."""
     return float(config.embedding_multiplier)
 
 
@@ -96,7 +103,7 @@ class Family:
         frequencies: Inverse rotary frequencies of a configuration where the model has only a table
             of cosines; None where it has them.
         slopes: Those of ALiBi, of the heads of a configuration.
-        growth: How queries of a configuration grow with their position.
+        growth: How queries of a layer of a configuration grow with their position.
         stock: The attention of transformers with which ours is compared.
         adapter: How attention modules call ours that do not look it up.
         layout: How its layers are put together; None where our own decoder cannot run them.
@@ -107,7 +114,7 @@ class Family:
     has_rotary: Callable[[PretrainedConfig, int], bool] = _all_layers
     frequencies: Callable[[PretrainedConfig], Tensor | None] = _in_the_model
     slopes: Slopes = no_slopes
-    growth: Callable[[PretrainedConfig], QueryGrowth | None] = _no_growth
+    growth: Callable[[PretrainedConfig, int], QueryGrowth | None] = _no_growth
     stock: str = "eager"
     adapter: Adapter | None = None
     layout: LayerLayout | None = None
@@ -156,11 +163,12 @@ FAMILIES: dict[str, Family] = {
     "gpt_neox": _HALVES,
     "gpt_oss": _HALVES,
     "gptj": Family(interleaved=True, frequencies=_gptj_frequencies),
-    "granite": Family(layout=LayerLayout(), embedding_scale=_multiplied),
+    "granite": Family(layout=LayerLayout(), embedding_scale=multiplied),
     "granitemoe": _HALVES,
     "granitemoeshared": _HALVES,
     "helium": _PAIRS,
     "llama": _LLAMA,
+    "llama4_text": Family(interleaved=True, has_rotary=_listed_layers, growth=_llama4_growth),
     "minicpm3": _HALVES,
     "ministral": _HALVES,
     "ministral3": Family(growth=_ministral3_growth),
@@ -237,88 +245,6 @@ def candidates(config: PretrainedConfig) -> tuple[Family, ...]:
     return halves, replace(halves, interleaved=True)
 
 
-_PLAIN_ROPE = ("default", "linear", "llama3")  # one set of frequencies, and no factor on scores
-
-
-def plain_shape(config: PretrainedConfig) -> Blueprint | None:
-    """The shape of a model that our own decoder can run; None for any other model."""
-    family = FAMILIES.get(config.model_type)
-    if family is None or family.layout is None:
-        return None
-    shape = shape_of(config)
-    layers, size = range(shape.layers), shape.head_size
-    kinds = [_rope_kind(config, layer) for layer in layers]
-    found = {kind: _plain_frequencies(config, kind, size) for kind in dict.fromkeys(kinds)}
-    frequencies = {kind: each for kind, each in found.items() if each is not None}
-    activation = getattr(config, "hidden_activation", None) or config.hidden_act
-    embedding_scale = family.embedding_scale(config)
-    if (
-        len(frequencies) < len(found)
-        or activation not in GATES
-        # Rounded to bfloat16, another one would not be what transformers multiplies by.
-        or (family.embedding_scale is _multiplied and not _is_bfloat16(embedding_scale))
-        or getattr(config, "use_bidirectional_attention", None)
-        or getattr(config, "quantization_config", None) is not None
-    ):
-        return None
-    places = {kind: at for at, kind in enumerate(frequencies)}
-    per_query: float | None = getattr(config, "query_pre_attn_scalar", None)
-    score_scale: float | None = getattr(config, "attention_multiplier", None)
-    return Blueprint(
-        family=config.model_type,
-        trained_length=trained_length(config),
-        layers=shape.layers,
-        heads=shape.heads,
-        key_heads=shape.key_heads,
-        head_size=size,
-        hidden=shape.hidden,
-        inner=shape.inner,
-        vocabulary=shape.vocabulary,
-        epsilon=config.rms_norm_eps,
-        frequencies=tuple(frequencies.values()),
-        rotaries=tuple(
-            places[kinds[layer]] if family.has_rotary(config, layer) else None for layer in layers
-        ),
-        windows=tuple(native_window(config, layer) for layer in layers),
-        tied=bool(config.tie_word_embeddings),
-        layout=family.layout,
-        activation=activation,
-        score_scale=score_scale if per_query is None else per_query**-0.5,
-        softcap=getattr(config, "attn_logit_softcapping", None),
-        embedding_scale=embedding_scale,
-        residual_scale=getattr(config, "residual_multiplier", 1.0),
-        logits_divisor=getattr(config, "logits_scaling", 1.0),
-        logits_softcap=getattr(config, "final_logit_softcapping", None),
-    )
-
-
-def _is_bfloat16(number: float) -> bool:
-    return float(torch.tensor(number, dtype=torch.bfloat16)) == number
-
-
-def _rope_kind(config: PretrainedConfig, layer: int) -> str | None:
-    """The kind of layer whose rotary parameters a layer has; None if all have the same."""
-    kind = str(layer_type(config, layer))
-    return kind if kind in (getattr(config, "rope_parameters", None) or {}) else None
-
-
-def _plain_frequencies(
-    config: PretrainedConfig, kind: str | None, size: int
-) -> tuple[float, ...] | None:
-    """Inverse rotary frequencies of whole heads; None if they are scaled in another way."""
-    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    rope = rope if kind is None else rope[kind]
-    rope_type = rope.get("rope_type")
-    if rope_type not in _PLAIN_ROPE or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        return None
-    if rope_type == "default":
-        inv_freq = 1.0 / rope["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float) / size)
-    else:
-        arguments = {} if kind is None else {"layer_type": kind}
-        inv_freq = ROPE_INIT_FUNCTIONS[rope_type](config, device="cpu", **arguments)[0].float()
-    return tuple(inv_freq.tolist())
-
-
 def layer_specs(
     model: PreTrainedModel, horizon: int, family: Family | None = None
 ) -> list[LayerSpec]:
@@ -333,7 +259,6 @@ def layer_specs(
     config = model.config
     family, shape = family or family_of(config), shape_of(config)
     slopes, table = family.slopes(config), family.frequencies(config)
-    growth = family.growth(config)
     sets: dict[str | None, Rotary] = {}
     specs: list[LayerSpec] = []
     for index, layer in enumerate(attention_layers(config)):
@@ -344,17 +269,28 @@ def layer_specs(
                 frequencies = _inv_freq(model, kind, horizon) if table is None else table
                 sets[kind] = Rotary(frequencies, family.interleaved)
             rotary = sets[kind]
-        window = native_window(config, layer)
-        specs.append(LayerSpec(index, rotary, window, shape.key_heads, slopes, growth))
+        window, growth = native_window(config, layer), family.growth(config, layer)
+        chunked = is_chunked(config, layer)
+        specs.append(LayerSpec(index, rotary, window, shape.key_heads, slopes, growth, chunked))
     return specs
 
 
 def native_window(config: PretrainedConfig, layer: int) -> int | None:
-    """The sliding window, in tokens, that a layer was trained with; None if it sees everything."""
+    """The window, in tokens, that a layer was trained with; None if it sees everything.
+
+    It slides, or is the chunk within which the layer attends: see :func:`is_chunked`.
+    """
+    if is_chunked(config, layer):
+        return int(config.attention_chunk_size)
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return None
     return None if layer_type(config, layer) == "full_attention" else int(window)
+
+
+def is_chunked(config: PretrainedConfig, layer: int) -> bool:
+    """Whether a layer attends within chunks of the stream, as some of Llama 4 do."""
+    return layer_type(config, layer) == "chunked_attention"
 
 
 def layer_type(config: PretrainedConfig, layer: int) -> str | None:

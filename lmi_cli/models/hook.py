@@ -27,6 +27,11 @@ from lmi_cli.native import onednn
 IMPLEMENTATION = "lmi"
 """Our name in the table of attention functions."""
 
+_OWN_GROWTH = "attn_temperature_tuning"
+"""Attribute by which a module of Llama 4 lets queries grow with their place in a pass.
+
+That is their position only where a pass is the whole text; ours grow with the position."""
+
 _open: list[PreTrainedModel] = []  # models whose attention is ours now
 
 # Not an argument of the model, as some modules do not pass arguments on to their attention.
@@ -90,6 +95,9 @@ def installed(model: PreTrainedModel, adapter: Adapter | None = None) -> Iterato
     ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = attention_function
     changes = ExitStack()
     try:
+        for module in model.modules():
+            if getattr(module, _OWN_GROWTH, False):
+                changes.enter_context(_replaced(module, _OWN_GROWTH, False))
         if adapter is None:
             model.set_attn_implementation(IMPLEMENTATION)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from transformers import PretrainedConfig
 
 from lmi_cli.models.facts import LayerFacts
-from lmi_cli.models.families import Family, family_of, native_window
+from lmi_cli.models.families import Family, family_of, is_chunked, native_window
 from lmi_cli.models.recurrent import RWKV, attention_layers, recurrent_layers
 
 _SINKS = re.compile(r"\.(\d+)\.(?:\w+\.)?(?:sinks|attention_sink_bias)$")
@@ -32,7 +32,8 @@ def layers_of(
         if layer in attending:
             positions = _positions(family.has_rotary(config, layer), falls)
             window, sinks = native_window(config, layer), layer in with_sinks
-            layers.append(LayerFacts(positions, window, sinks, recurrent=carries))
+            chunked = is_chunked(config, layer)
+            layers.append(LayerFacts(positions, window, sinks, carries, chunked=chunked))
         else:
             layers.append(LayerFacts(None, recurrent=carries, passive=not carries))
     return tuple(layers)

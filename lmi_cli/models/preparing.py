@@ -20,8 +20,9 @@ from lmi_cli.models import selfcheck
 from lmi_cli.models.blueprint import Blueprint
 from lmi_cli.models.chat import ChatTemplate
 from lmi_cli.models.facts import DTYPE_BYTES, ModelFacts, count_weights
-from lmi_cli.models.families import Family, native_window, plain_shape
+from lmi_cli.models.families import Family, native_window
 from lmi_cli.models.layer_facts import layers_of
+from lmi_cli.models.plain_shape import plain_shape
 from lmi_cli.models.prepared import Prepared, PreparedTokenizer
 from lmi_cli.models.recurrent import attention_layers
 from lmi_cli.models.recurrent_small import state_bytes

@@ -32,8 +32,8 @@ from lmi_cli.models.families import (
     candidates,
     family_of,
     layer_specs,
-    plain_shape,
 )
+from lmi_cli.models.plain_shape import plain_shape
 from lmi_cli.models.recurrent import is_recurrent
 from lmi_cli.models.recurrent_small import shrink_recurrent
 from lmi_cli.models.shape import shape_of
@@ -54,10 +54,16 @@ _SMALL = {
     "ffn_hidden_size": 64,
     "n_inner": 64,
     "sliding_window": 7,
+    "attention_chunk_size": 11,
+    "floor_scale": 16,  # queries grow within the few tokens of the check
+    "intermediate_size_mlp": 64,
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token"), 2),
 }
+
+_WITH_EXPERTS = "moe_layers"
+"""A list of layers, where other lists have one member for each."""
 
 _TOKENS = 48
 _WINDOW = LMInfinite(window=_TOKENS, sinks=3, ceiling=_TOKENS)
@@ -174,14 +180,24 @@ def shrink(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     listed = {
         name: value
         for name, value in vars(config).items()
-        if isinstance(value, list) and len(value) == shape.layers
+        if isinstance(value, list) and len(value) == shape.layers and name != _WITH_EXPERTS
     }
+    experts = getattr(config, _WITH_EXPERTS, None)
     kept = _one_of_each(
-        [(family.has_rotary(config, i), *(value[i] for value in listed.values())) for i in layers]
+        [
+            (
+                family.has_rotary(config, i),
+                i in (experts or ()),
+                *(value[i] for value in listed.values()),
+            )
+            for i in layers
+        ]
     )
     small.num_hidden_layers = len(kept)
     for name, value in listed.items():
         setattr(small, name, [value[layer] for layer in kept])
+    if experts is not None:
+        setattr(small, _WITH_EXPERTS, [at for at, of in enumerate(kept) if of in experts])
     folds = max(1, min(2, shape.heads // shape.key_heads))
     # Slopes are a sequence of another kind where the number of heads is no power of two.
     key_heads = 3 if family.slopes(config) and shape.heads & (shape.heads - 1) else 2
@@ -293,9 +309,13 @@ class _Dense(Attention):
         native = spec.native_window
         window = method.window if native is None else min(native, method.window)
         in_window = (distance >= 0) & (distance < window)
-        is_sink = (position < method.sinks) & (distance >= method.window)
+        starts = position % native if native is not None and spec.chunked else position
+        is_sink = (starts < method.sinks) & (distance >= method.window)
         if native is not None and native <= method.window:
             is_sink = torch.zeros_like(is_sink)
+        if native is not None and spec.chunked:
+            together = position[:, None] // native == position // native
+            in_window, is_sink = in_window & together, is_sink & together
         scores = torch.where(in_window, near, torch.where(is_sink, far, -math.inf))
         if sinks is not None:  # one more column, which has no value
             column = sinks.double()[None, :, None, None].expand(*scores.shape[:-1], 1)

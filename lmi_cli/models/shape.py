@@ -92,13 +92,20 @@ def _key_heads(config: PretrainedConfig, heads: int) -> int:
     return getattr(config, "num_key_value_heads", None) or heads
 
 
+def base_model(model: PreTrainedModel) -> Any:
+    """A model without its output projection."""
+    base: Any = model.base_model
+    # Llama 4 says where the text part is in a model of images and text.
+    return base.model if base is model else base
+
+
 def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The layers of a model, and the name that its base model calls them by.
 
     Raises:
         ModelError: No list of modules has as many members as the configuration has layers.
     """
-    base: Any = model.base_model
+    base = base_model(model)
     count = model.config.num_hidden_layers
     for name, child in base.named_children():
         if isinstance(child, nn.ModuleList) and len(child) == count:

@@ -47,6 +47,7 @@ class DrawnLayer:
             "attention": self.facts.attends,
             "positions": self.facts.positions,
             "native_window": self.facts.window,
+            "chunked": self.facts.chunked,
             "learned_sinks": self.facts.sinks,
             "recurrent": self.facts.recurrent,
             "as_trained": self.untouched,

@@ -191,6 +191,26 @@ def test_a_fork_keeps_the_tracks_of_its_state() -> None:
         state.fork(LMInfinite(8, 3, 13))
 
 
+def test_a_chunk_is_forgotten_where_it_ends() -> None:
+    layers = [LayerSpec(0, native_window=5, chunked=True), LayerSpec(1)]
+    state = StreamState(Full(), layers, 8)
+    rooms, kept = [], []
+    for count in (3, 2, 4):
+        rooms.append(state.room)
+        state.begin_pass()
+        for cache in state.caches:
+            _, track = cache.tracks["window"]
+            track.append(torch.zeros(1, 1, count, 2), torch.zeros(1, 1, count, 2), 0)
+        state.end_pass(count)
+        spans = [cache.span("window") for cache in state.caches]
+        kept.append([0 if span is None else span.tokens for span in spans])
+    assert rooms == [5, 2, 5]
+    assert kept == [[3, 3], [0, 5], [4, 9]]
+    with pytest.raises(RuntimeError, match="cannot forget what it has read"):
+        state.rewind(8)
+    assert (LayerSpec(0).place(12), layers[0].place(12)) == (12, 2)
+
+
 def test_layers_that_see_alike_share_what_they_see() -> None:
     layers = [LayerSpec(0), LayerSpec(1, native_window=4), LayerSpec(2)]
     state = StreamState(LMInfinite(9, 3, 13), layers, 8)

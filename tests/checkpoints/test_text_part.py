@@ -50,6 +50,15 @@ GEMMA_3 = {
     "mm_tokens_per_image": 4,
     "image_token_index": 419,
 }
+LLAMA_4 = {
+    "text_config": TEXT
+    | {"model_type": "llama4_text", "attention_chunk_size": 16, "intermediate_size_mlp": 64}
+    | {"no_rope_layers": [1, 0], "moe_layers": [1], "num_local_experts": 2, "floor_scale": 9},
+    "vision_config": VISION
+    | {"vision_output_dim": 32, "projector_input_dim": 16}
+    | {"projector_output_dim": 16},
+    "image_token_index": 419,
+}
 MISTRAL_3 = {
     "text_config": TEXT | {"model_type": "mistral", "sliding_window": None},
     "vision_config": VISION | {"model_type": "pixtral", "head_dim": 8},
@@ -71,8 +80,12 @@ def saved(folder: Path, kind: str, config: dict[str, Any]) -> tuple[Path, Any]:
 
 @pytest.mark.parametrize(
     ("kind", "config", "family"),
-    [("gemma3", GEMMA_3, "gemma3_text"), ("mistral3", MISTRAL_3, "mistral")],
-    ids=["gemma3", "mistral3"],
+    [
+        ("gemma3", GEMMA_3, "gemma3_text"),
+        ("llama4", LLAMA_4, "llama4_text"),
+        ("mistral3", MISTRAL_3, "mistral"),
+    ],
+    ids=["gemma3", "llama4", "mistral3"],
 )
 def test_it_computes_what_the_whole_model_computes(
     kind: str, config: dict[str, Any], family: str, tmp_path: Path, cache: Path

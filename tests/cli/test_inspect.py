@@ -164,6 +164,28 @@ def test_the_layers_of_a_hybrid_are_drawn(lmi: Callable[..., object], tmp_path: 
     assert report["model"]["length"]["scaling"] == "linear"
 
 
+def test_chunks_are_shown(lmi: Callable[..., object], tmp_path: Path) -> None:
+    folder = edited(
+        tmp_path / "m",
+        model_type="llama4_text",
+        head_dim=8,
+        attention_chunk_size=32,
+        no_rope_layers=[1, 0],
+        moe_layers=[],
+        intermediate_size_mlp=64,
+    )
+    assert (
+        "layers          cn\n"
+        "                c  1  rope: keeps its own chunks of 32\n"
+        "                n  1  no positions: lm-infinite, window 64 + 10 starting tokens\n"
+    ) in lmi("inspect", folder).out
+    narrow = lmi("inspect", folder, "--window", "20")
+    assert "rope, own chunks of 32: lm-infinite, window 20 + 10 starting tokens" in narrow.out
+    chunked, other = json.loads(lmi("inspect", folder, "--json").out)["layers"]
+    assert (chunked["native_window"], chunked["chunked"], chunked["as_trained"]) == (32, True, True)
+    assert (other["native_window"], other["chunked"]) == (None, False)
+
+
 def test_wrong_uses(lmi: Callable[..., object], model: str, document: Path, tmp_path: Path) -> None:
     assert lmi("inspect", model, "-m", model).code == 2
     assert lmi("inspect", document, "-m", model, "--dtype", "int3").code == 2

@@ -19,7 +19,7 @@ from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods import Full, LMInfinite, Method
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import plain_shape
+from lmi_cli.models.plain_shape import plain_shape
 from lmi_cli.native import library
 
 LIMIT = 40

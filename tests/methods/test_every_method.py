@@ -24,7 +24,7 @@ from lmi_cli.methods import METHODS, KeyHead, Method, MethodChoice, Parameter
 from lmi_cli.methods.base import bound, layer_capacity, visible_spans
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import plain_shape
+from lmi_cli.models.plain_shape import plain_shape
 from lmi_cli.native import attention, library
 
 WINDOW = 9
@@ -128,6 +128,7 @@ MODELS = [
     "llama",
     "llama-llama3",
     "llama-yarn",
+    "llama4_text",
     "cohere2",
     "gemma2",
     "gpt_neox",
@@ -201,12 +202,17 @@ def test_only_differences_of_positions_matter(name: str, row: Row, origin: int) 
     torch.testing.assert_close(far, near, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("native", [None, 5, 12])
+@pytest.mark.parametrize(
+    ("native", "chunked"), [(None, False), (5, False), (12, False), (13, True)]
+)
 @pytest.mark.parametrize(("name", "row"), CASES)
-def test_what_it_says_is_visible_is_visible(name: str, row: Row, native: int | None) -> None:
+def test_what_it_says_is_visible_is_visible(
+    name: str, row: Row, native: int | None, chunked: bool
+) -> None:
     """The report on what a model could see, against the mask of the definition."""
-    layer = LayerSpec(0, None, native, key_heads=2)
-    zeros, names = torch.zeros(2, COUNT, 1), torch.eye(COUNT).expand(2, -1, -1)
+    layer = LayerSpec(0, None, native, key_heads=2, chunked=chunked)
+    size = native if native is not None and chunked else COUNT  # a chunk is a text of its own
+    zeros, names = torch.zeros(2, size, 1), torch.eye(size).expand(2, -1, -1)
     seen = (
         (row.certain or row.reference)
         .attention(zeros, zeros, names, lambda x, positions: x, scale=1.0, native=native)
@@ -215,11 +221,13 @@ def test_what_it_says_is_visible_is_visible(name: str, row: Row, native: int | N
     for position in range(COUNT):
         spans = visible_spans(built(name, row), layer, position)
         said = {at for start, stop in spans for at in range(start, stop)}
-        assert said == set(seen[position].nonzero()[:, 0].tolist()), position
+        begin = position - position % size
+        expected = seen[position - begin].nonzero()[:, 0] + begin
+        assert said == set(expected.tolist()), position
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
-@pytest.mark.parametrize("model", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("model", ["llama", "gemma3_text", "llama4_text"])
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_a_state_keeps_no_more_than_it_said(name: str, row: Row, model: str, chunk: int) -> None:
     """And a fork, or a state that was saved and restored, goes on as the state itself does."""

@@ -21,7 +21,8 @@ from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods import Full, LMInfinite, Method, StreamingLLM
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import FAMILIES, plain_shape
+from lmi_cli.models.families import FAMILIES
+from lmi_cli.models.plain_shape import plain_shape
 from lmi_cli.native import attention, library
 
 PLAIN = (

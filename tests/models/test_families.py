@@ -23,7 +23,7 @@ from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.families import FAMILIES, candidates, family_of, layer_specs
 from lmi_cli.models.selfcheck import check, family_by_trying
-from lmi_cli.models.shape import decoder_layers, shape_of
+from lmi_cli.models.shape import base_model, decoder_layers, shape_of
 
 COUNT, CHUNK = 48, 7
 IDS = random_ids(COUNT)
@@ -103,16 +103,17 @@ class TestEveryFamily:
             hidden = lm.logits(torch.cat(parts))
         assert decoder_layers(model)[1] is layers
         try:
-            setattr(model.base_model, layers_name, layers[:1])
+            setattr(base_model(model), layers_name, layers[:1])
             first = stock_logits(model, IDS)
         finally:
-            setattr(model.base_model, layers_name, layers)
+            setattr(base_model(model), layers_name, layers)
         tolerance = IN_FLOAT32.get(name, 1e-10)
         torch.testing.assert_close(hidden, first, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(
-    "name", ["deepseek_v3", "falcon-alibi", "gpt_oss", "gptj", "ministral3", "mpt"]
+    "name",
+    ["deepseek_v3", "falcon-alibi", "gpt_oss", "gptj", "llama4_text", "ministral3", "mpt"],
 )
 class TestStreams:
     """Families of each way in which positions enter, beyond plain rotary embeddings."""

@@ -14,7 +14,7 @@ from lmi_cli.methods import Full
 from lmi_cli.models import losses
 from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.decoder import Decoder
-from lmi_cli.models.families import plain_shape
+from lmi_cli.models.plain_shape import plain_shape
 
 LARGE = {"hidden_size": 96, "head_dim": 64, "intermediate_size": 160, "num_attention_heads": 6}
 

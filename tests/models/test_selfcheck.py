@@ -70,10 +70,20 @@ def _larger_slopes(layer: LayerSpec) -> LayerSpec:
     return replace(layer, slopes=layer.slopes and tuple(1.01 * each for each in layer.slopes))
 
 
+def _later_growth(layer: LayerSpec) -> LayerSpec:
+    return replace(layer, growth=layer.growth and replace(layer.growth, ahead=0))
+
+
 WRONG_LAYERS = {
-    "pairs": (_other_pairs, ("llama", "cohere", "gptj", "gpt_neox", "falcon", "gpt_oss")),
+    "pairs": (
+        _other_pairs,
+        ("llama", "cohere", "gptj", "gpt_neox", "falcon", "gpt_oss", "llama4_text"),
+    ),
     "rotary share": (_fewer_pairs, ("llama", "gptj", "gpt_neox", "phi", "stablelm", "glm4")),
-    "window": (_other_window, ("mistral", "gemma3_text", "gpt_oss", "olmo3", "phi3", "exaone4")),
+    "window": (
+        _other_window,
+        ("mistral", "gemma3_text", "gpt_oss", "olmo3", "phi3", "exaone4", "llama4_text"),
+    ),
     "no window": (
         lambda layer: replace(layer, native_window=None),
         ("mistral", "gemma2", "gpt_oss", "ministral"),
@@ -81,7 +91,9 @@ WRONG_LAYERS = {
     "slopes": (_larger_slopes, ("bloom", "bloom-heads", "mpt", "mpt-heads", "falcon-alibi")),
     "order of slopes": (_other_order, ("bloom", "mpt-heads", "falcon-alibi")),
     "no slopes": (lambda layer: replace(layer, slopes=None), ("bloom", "mpt", "falcon-alibi")),
-    "no growth": (lambda layer: replace(layer, growth=None), ("ministral3",)),
+    "no growth": (lambda layer: replace(layer, growth=None), ("llama4_text", "ministral3")),
+    "later growth": (_later_growth, ("llama4_text",)),
+    "sliding, not chunked": (lambda layer: replace(layer, chunked=False), ("llama4_text",)),
     "one set of frequencies": (
         lambda layer: replace(layer, rotary=layer.rotary and Rotary(torch.ones(128))),
         ("gemma3_text",),
@@ -108,7 +120,7 @@ def test_a_wrong_layer_is_refused(
         selfcheck.check(config_of(name))
 
 
-@pytest.mark.parametrize("name", ["smollm3", "cohere2", "exaone4"])
+@pytest.mark.parametrize("name", ["smollm3", "cohere2", "exaone4", "llama4_text"])
 def test_a_wrong_choice_of_rotated_layers_is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
