@@ -38,7 +38,7 @@ def native_windows(path: Path, header: GgufHeader, layers: int) -> tuple[int | N
     sliding = _SLIDING_BEFORE_FULL.get(header.architecture)
     if sliding is None:
         raise ModelError(
-            f"{path.name}: which of its layers have a window of {window} tokens is not in the file",
+            f"{path.name} does not say which of its layers have a window of {window} tokens",
             hint="use the model's safetensors form",
         )
     return tuple(window if (at + 1) % (sliding + 1) else None for at in range(layers))

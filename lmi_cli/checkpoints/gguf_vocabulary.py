@@ -72,7 +72,8 @@ def read_vocabulary(path: Path, header: GgufHeader) -> Vocabulary:
     kind = header.values.get(f"{_PREFIX}.model")
     if kind not in _KINDS:
         raise ModelError(
-            f"{path.name}: its tokenizer is of the kind {kind!r} (gpt2 and llama are supported)",
+            f"{path.name}: its tokenizer is of the kind {str(kind)[:80]!r} (supported: "
+            f"{', '.join(_KINDS)})",
             hint=_HINT,
         )
     listed = header.arrays.get(f"{_PREFIX}.tokens")
@@ -152,7 +153,8 @@ def _split(path: Path, header: GgufHeader) -> Split:
     name = header.values.get(f"{_PREFIX}.pre", "default")
     if name not in SPLITS:
         raise ModelError(
-            f"{path.name}: its tokenizer splits text in an unknown way ({name!r})", hint=_HINT
+            f"{path.name}: its tokenizer splits text in an unknown way ({str(name)[:80]!r})",
+            hint=_HINT,
         )
     return SPLITS[str(name)]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lmi_cli.checkpoints import conversion, gguf
 from lmi_cli.checkpoints.gguf_architectures import architecture_of, layer_tensors
 from lmi_cli.checkpoints.gguf_settings import native_windows, settings_of
+from lmi_cli.checkpoints.gguf_vocabulary import read_vocabulary
 from lmi_cli.errors import ModelError
 from lmi_cli.models.facts import LayerFacts, ModelFacts, block_bytes
 from lmi_cli.models.trained_length import trained_length_of
@@ -26,6 +27,7 @@ def facts_of_gguf(path: Path) -> ModelFacts:
     """
     header = gguf.read_header(path)
     family, settings = architecture_of(path.name, header).family, settings_of(path, header)
+    read_vocabulary(path, header)  # which refuses what no conversion would take
     tensors = layer_tensors(path.name, header)
     windows = native_windows(path, header, len(tensors))
     layers = tuple(map(_layer, tensors, windows))

@@ -115,6 +115,7 @@ def test_what_no_header_of_a_model_says(tmp_path: Path) -> None:
         pass
 
     refused(nothing, "'gpt2': learned absolute positions", architecture="gpt2")
+    refused(nothing, "splits text in an unknown way", pre="nonesuch")
     refused(nothing, "holds no tensor of layer 2", block_count=3)
     refused(nothing, "a model without layers", block_count=0)
     refused(lambda writer: writer.add_float32("llama.x", float("nan")), r"its llama\.x is nan")
