@@ -14,7 +14,7 @@ from lmi_cli.errors import ModelError
 from lmi_cli.models.facts import LayerFacts, ModelFacts, block_bytes
 from lmi_cli.models.trained_length import trained_length_of
 
-_CONVOLUTIONS = ("ssm_conv1d.weight", "shortconv.conv.weight")
+_CONVOLUTIONS = frozenset(("ssm_conv1d.weight", "shortconv.conv.weight"))
 _RECURRENT = ("ssm_", "shortconv.")
 _FLOAT32_BYTES = 4
 
@@ -88,7 +88,7 @@ def _state_bytes(header: gguf.GgufHeader, layers: list[Set[str]]) -> int:
     state, inner = (size if isinstance(size, int) else 0 for size in sizes)
     total = 0
     for at, tensors in enumerate(layers):
-        for name in tensors.intersection(_CONVOLUTIONS):
+        for name in tensors & _CONVOLUTIONS:
             total += header.tensors[f"blk.{at}.{name}"].elements
             total += state * inner if name.startswith("ssm_") else 0
     return total * _FLOAT32_BYTES
