@@ -119,8 +119,13 @@ def tiny_model(kind: Kind) -> PreTrainedModel:
     return model
 
 
-def write_gguf(path: Path, kind: Kind, model: PreTrainedModel) -> Path:
-    """Write a model, with a vocabulary of bytes."""
+def write_gguf(
+    path: Path, kind: Kind, model: PreTrainedModel, blocks: dict[str, str] | None = None
+) -> Path:
+    """Write a model, with a vocabulary of bytes.
+
+    Tensors are in float32; those whose names contain a part in ``blocks``, in blocks of its type.
+    """
     sizes: dict[str, Any] = _SIZES | kind.settings
     writer = gguf.GGUFWriter(path, kind.architecture)
     writer.add_name("tiny")
@@ -151,7 +156,13 @@ def write_gguf(path: Path, kind: Kind, model: PreTrainedModel) -> Path:
     writer.add_eos_token_id(0)
     writer.add_add_bos_token(False)
     for name, tensor in _tensors(kind, model, sizes).items():
-        writer.add_tensor(name, np.ascontiguousarray(tensor.float().numpy()))
+        numbers = np.ascontiguousarray(tensor.float().numpy())
+        of_blocks = next((k for part, k in (blocks or {}).items() if part in name), None)
+        if of_blocks is None:
+            writer.add_tensor(name, numbers)
+        else:
+            type_ = gguf.GGMLQuantizationType[of_blocks]
+            writer.add_tensor(name, gguf.quants.quantize(numbers, type_), raw_dtype=type_)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -9,9 +9,10 @@ and the tensor table, and its time and memory are bounded by `_MAX_KEYS`, `_MAX_
 import mmap
 import struct
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 
+from lmi_cli.checkpoints.gguf_limits import LIMITS
 from lmi_cli.errors import ModelError
 
 # Far above any real file: the largest vocabularies need 3 arrays of 262,144 and 600,000 merges.
@@ -43,21 +44,6 @@ BLOCKS = {
 
 KEPT = {2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}
 """Types whose blocks a conversion keeps as they are, with their names."""
-
-# Keys below the architecture's prefix that size the model, with the largest value accepted.
-_LIMITS = {
-    "block_count": 1_000,
-    "embedding_length": 2**17,
-    "feed_forward_length": 2**20,
-    "attention.head_count": 2**12,
-    "attention.head_count_kv": 2**12,
-    "attention.key_length": 2**13,
-    "attention.value_length": 2**13,
-    "vocab_size": 2**22,
-    "context_length": 2**40,
-    "expert_count": 2**13,
-    "expert_used_count": 2**13,
-}
 
 Scalar = int | float | bool | str
 
@@ -376,10 +362,13 @@ class _Reader:
 
 
 def _check_values(architecture: str, values: dict[str, Scalar]) -> None:
-    for suffix, limit in _LIMITS.items():
+    for suffix, limit in LIMITS.items():
         value = values.get(f"{architecture}.{suffix}", 0)
         if not isinstance(value, int) or not 0 <= value <= limit:
-            raise _DamagedError(f"its {suffix} of {value} is not between 0 and {limit:,}")
+            raise _DamagedError(f"its {suffix} of {str(value)[:80]} is not between 0 and {limit:,}")
+    for key, value in values.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise _DamagedError(f"its {key[:80]} is {value}")
     if values.get("split.count", 0) not in (0, 1):
         raise _DamagedError(
             "it is one part of a split GGUF; merge the parts with llama-gguf-split first"

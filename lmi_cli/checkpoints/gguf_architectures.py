@@ -4,14 +4,14 @@ Imports the standard library only.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import partial
 from typing import NamedTuple
 
 from lmi_cli.checkpoints.gguf import GgufHeader
 from lmi_cli.checkpoints.gguf_changes import Change, row, same
 from lmi_cli.checkpoints.gguf_dense import DENSE
-from lmi_cli.checkpoints.gguf_description import Architecture
+from lmi_cli.checkpoints.gguf_description import Architecture, layer_count
 from lmi_cli.checkpoints.gguf_linear import LINEAR
 from lmi_cli.checkpoints.gguf_other import OTHER
 from lmi_cli.errors import ModelError
@@ -64,9 +64,29 @@ def architecture_of(file: str, header: GgufHeader) -> Architecture:
             return described
     reason = _REASONS.get(header.architecture, "it is not supported in GGUF files")
     raise ModelError(
-        f"{file}: its architecture is {header.architecture!r}: {reason}",
+        f"{file}: its architecture is {header.architecture[:80]!r}: {reason}",
         hint=f"supported in GGUF files: {', '.join(sorted(ARCHITECTURES))}",
     )
+
+
+def layer_tensors(file: str, header: GgufHeader) -> list[Set[str]]:
+    """Names of the tensors in each layer that does not only draft tokens.
+
+    Raises:
+        ModelError: A layer has none, or there are no layers.
+    """
+    layers: list[set[str]] = [set() for _ in range(layer_count(header))]
+    for name in header.tensors:
+        if (found := _LAYER.fullmatch(name)) is not None and int(found[1]) < len(layers):
+            layers[int(found[1])].add(found[2])
+    if not layers:
+        raise ModelError(f"{file} describes a model without layers")
+    for at, tensors in enumerate(layers):
+        if not tensors:
+            raise ModelError(
+                f"{file} describes {len(layers):,} layers but holds no tensor of layer {at}"
+            )
+    return list(layers)
 
 
 def targets(file: str, architecture: Architecture, header: GgufHeader) -> Iterator[Target]:
@@ -77,11 +97,10 @@ def targets(file: str, architecture: Architecture, header: GgufHeader) -> Iterat
     """
     later = {name for made in architecture.made.values() for name in made.sources[1:]}
     first = {made.sources[0]: target for target, made in architecture.made.items()}
-    layers = header.values.get(f"{header.architecture}.block_count", 0)
-    drafting = header.values.get(f"{header.architecture}.nextn_predict_layers", 0)
+    layers, every = layer_count(header), header.values.get(f"{header.architecture}.block_count")
     for source, tensor in header.tensors.items():
         layer = _LAYER.fullmatch(source)
-        is_draft = layer is not None and drafting and int(layer[1]) >= int(layers) - int(drafting)
+        is_draft = layer is not None and layers != every and int(layer[1]) >= layers
         if source in IGNORED or is_draft:
             continue
         inside = layer[2] if layer else source

@@ -105,6 +105,15 @@ def heads_of(header: GgufHeader) -> Heads:
     )
 
 
+def layer_count(header: GgufHeader) -> int:
+    """Number of layers, without those that only draft tokens."""
+    every, drafting = (
+        header.values.get(f"{header.architecture}.{name}", 0)
+        for name in ("block_count", "nextn_predict_layers")
+    )
+    return int(every) - int(drafting)
+
+
 SIZES: dict[str, Any] = {
     "max_position_embeddings": "context_length",
     "num_hidden_layers": "block_count",

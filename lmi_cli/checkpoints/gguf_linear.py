@@ -31,28 +31,20 @@ from lmi_cli.checkpoints.gguf_description import (
     has,
     heads_of,
     is_set,
+    layer_count,
 )
-
-
-def _layers(header: GgufHeader) -> int:
-    """Layers that do not only draft tokens."""
-    every, drafting = (
-        int(header.values.get(f"{header.architecture}.{name}", 0))
-        for name in ("block_count", "nextn_predict_layers")
-    )
-    return every - drafting
 
 
 def _kinds(header: GgufHeader) -> list[str]:
     interval = int(header.values.get(f"{header.architecture}.full_attention_interval", 4))
     return [
         "linear_attention" if (at + 1) % max(1, interval) else "full_attention"
-        for at in range(_layers(header))
+        for at in range(layer_count(header))
     ]
 
 
 _QWEN_35 = ANY_HEADS | {
-    "num_hidden_layers": _layers,
+    "num_hidden_layers": layer_count,
     "layer_types": _kinds,
     "linear_conv_kernel_dim": "ssm.conv_kernel",
     "linear_key_head_dim": "ssm.state_size",

@@ -38,7 +38,7 @@ def native_windows(path: Path, header: GgufHeader, layers: int) -> tuple[int | N
     sliding = _SLIDING_BEFORE_FULL.get(header.architecture)
     if sliding is None:
         raise ModelError(
-            f"{path.name}: which of its layers have a window of {window} tokens is not in the file",
+            f"{path.name} does not say which of its layers have a window of {window} tokens",
             hint="use the model's safetensors form",
         )
     return tuple(window if (at + 1) % (sliding + 1) else None for at in range(layers))
@@ -48,11 +48,19 @@ def settings_of(path: Path, header: GgufHeader) -> dict[str, Any]:
     """The settings of the model in a file, for the configuration class of its family.
 
     Raises:
-        ModelError: The architecture is not supported, a key is missing, or the file scales its
-            rotary frequencies in an unsupported way.
+        ModelError: The architecture is not supported, a key is missing or of another type, or the
+            file scales its rotary frequencies in an unsupported way.
         OSError: The file cannot be read.
     """
-    architecture = architecture_of(path.name, header)
+    try:
+        return _settings(path, header, architecture_of(path.name, header))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ModelError(
+            f"{path.name}: a value of its header is not of the kind it should be ({error})"
+        ) from error
+
+
+def _settings(path: Path, header: GgufHeader, architecture: Architecture) -> dict[str, Any]:
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None:
         raise ModelError(f"{path.name} lacks the tensor token_embd.weight")

@@ -67,6 +67,14 @@ def _gpt4o(numbers: str = r"\p{N}{1,3}", ending: str = f"{_CONTRACTIONS}?") -> s
     return _either(_by_case(ending=ending), numbers, _SIGNS_OR_SLASH, _LINES, _SPACES)
 
 
+def _first_of_threes(digit: str) -> str:
+    """Of a number alone, the one or two digits before groups of three.
+
+    To look from each group for the end of the number takes time that grows with its square.
+    """
+    return rf"\A{digit}{{1,2}}(?=(?:{digit}{{3}})+\z)"
+
+
 _GPT2 = Split((WORDS,))
 _DIGIT_BY_DIGIT = Split((EACH_DIGIT, WORDS))
 _QWEN2 = Split((_llama3(r"\p{N}"),))
@@ -90,7 +98,7 @@ _DEEPSEEK_LLM = Split(
         "[\r\n]",
         rf"\s?{_CASED}+",
         r"\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
-        r"\s+$",
+        r"(?<!\s)\s+$",
         _CHINESE_OR_KOREAN,
         r"\p{N}+",
     )
@@ -156,7 +164,8 @@ SPLITS: dict[str, Split] = {
     "tekken": Split((_gpt4o(r"\p{N}", ending=""),), whole_words=True, begins=True),
     # Command A: digits in threes from the right.
     **dict.fromkeys(
-        ("tiny_aya", "cohere2moe"), Split((r"\d{1,3}(?=(?:\d{3})*\b)", *_GPT4O.steps))
+        ("tiny_aya", "cohere2moe"),
+        Split((r"(?<!\d)\d+\b", _first_of_threes(r"\d"), *_GPT4O.steps)),
     ),
     # Tencent's Youtu.
     "youtu": Split(
@@ -214,7 +223,13 @@ SPLITS: dict[str, Split] = {
         )
     ),
     # SuperBPE: only numbers are split, in threes from the right.
-    "superbpe": Split((r"\p{N}+", r"(?=(\d{3})+(?!\d))")),
+    "superbpe": Split(
+        (
+            r"\p{N}+",
+            r"(?:(?<=\D|\A)|(?<=\D\d|\A\d)|(?<=\D\d\d|\A\d\d))(?=(?:\d{3})+(?!\d))",
+            r"\d{3}(?=\d{3})",
+        )
+    ),
     # Ling and LLaDA.
     **dict.fromkeys(
         ("bailingmoe", "bailingmoe2", "llada-moe"),
@@ -244,7 +259,9 @@ SPLITS: dict[str, Split] = {
     # Arcee's AFM: digits in threes from the right.
     "afmoe": Split(
         (
-            r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+            r"\p{N}+",
+            _first_of_threes(r"\p{N}"),
+            r"\p{N}{3}",
             "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f"
             "\u2f00-\u2fdf\u0e40-\u0e7f\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f"
             "\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+",

@@ -5,6 +5,7 @@ known by name only (`gguf_splits`) or implied by the kind of tokenizer. The libr
 imported only when one is made.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,7 @@ _SPACE = "\u2581"
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6  # types of tokens; 1 is a plain one
 # The longest of real vocabularies have 256. There are as many ways to merge a token as it is long.
 _MAX_TOKEN_CHARACTERS = 2**11
+_MAX_TEMPLATE_CHARACTERS = 2**20  # of real templates, the longest have tens of thousands
 _KINDS = ("gpt2", "llama", "gemma4")
 _HINT = "use the model's safetensors form, which comes with its own tokenizer.json"
 # What ends a turn in files that do not say so: those of converters before 2024.
@@ -70,7 +72,8 @@ def read_vocabulary(path: Path, header: GgufHeader) -> Vocabulary:
     kind = header.values.get(f"{_PREFIX}.model")
     if kind not in _KINDS:
         raise ModelError(
-            f"{path.name}: its tokenizer is of the kind {kind!r} (gpt2 and llama are supported)",
+            f"{path.name}: its tokenizer is of the kind {str(kind)[:80]!r} (supported: "
+            f"{', '.join(_KINDS)})",
             hint=_HINT,
         )
     listed = header.arrays.get(f"{_PREFIX}.tokens")
@@ -136,7 +139,12 @@ def tokenizer_settings(path: Path, header: GgufHeader, vocabulary: Vocabulary) -
             settings[name] = vocabulary.tokens[number]
     template = header.values.get("tokenizer.chat_template")
     if (long := header.arrays.get("tokenizer.chat_template")) is not None:
-        template = read_strings(path, long)[0]
+        (template,) = read_strings(path, long)
+        if len(template) > _MAX_TEMPLATE_CHARACTERS:
+            raise ModelError(
+                f"{path.name}: its chat template is {len(template):,} characters long (at most "
+                f"{_MAX_TEMPLATE_CHARACTERS:,} are accepted)"
+            )
     return settings if template is None else settings | {"chat_template": template}
 
 
@@ -145,7 +153,8 @@ def _split(path: Path, header: GgufHeader) -> Split:
     name = header.values.get(f"{_PREFIX}.pre", "default")
     if name not in SPLITS:
         raise ModelError(
-            f"{path.name}: its tokenizer splits text in an unknown way ({name!r})", hint=_HINT
+            f"{path.name}: its tokenizer splits text in an unknown way ({str(name)[:80]!r})",
+            hint=_HINT,
         )
     return SPLITS[str(name)]
 
@@ -254,6 +263,8 @@ def _implied(path: Path, header: GgufHeader, vocabulary: Vocabulary) -> list[tup
         raise ModelError(f"{path.name}: its vocabulary has no scores", hint=_HINT)
     count = len(vocabulary.tokens)
     scores = _numbers(path, header, "scores", count, 0.0)
+    if any(map(math.isnan, scores)):
+        raise ModelError(f"{path.name}: a score of its vocabulary is not a number")
     # Text is never merged to a token that has a meaning of its own.
     plain = [
         at

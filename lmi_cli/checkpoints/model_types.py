@@ -31,6 +31,12 @@ ADDED_POSITIONS = frozenset(("ctrl", "xglm"))
 OWN_ATTENTION = frozenset(("cpmant", "gpt_neox_japanese", "reformer", "xlm", "xlnet"))
 """Decoders whose attention is neither looked up by transformers nor known to lmi."""
 
+UNLIKE_TEXT = {
+    "blt": "reads bytes in patches, not tokens",
+    "moshi": "reads and writes sound besides text",
+}
+"""Decoders that transformers lists as language models but that do not read a text alone."""
+
 TEXT_PARTS = {
     "gemma3": ("gemma3_text",),
     "llama4": ("llama4_text",),
@@ -118,6 +124,8 @@ def _own_fault(name: str, config: Mapping[str, Any]) -> tuple[str, str] | None:
         return f"{name} adds absolute positions to its embeddings", rotary
     if name in OWN_ATTENTION:
         return f"{name} computes attention in a way of its own, which lmi cannot replace", _READABLE
+    if name in UNLIKE_TEXT:
+        return f"{name} {UNLIKE_TEXT[name]}", _READABLE
     if config.get("is_encoder_decoder") is True:
         return _encoder_decoder(name)
     return None

@@ -1,4 +1,4 @@
-"""The shape of a model, from its configuration or the header of its file; weights stay unread.
+"""The shape of a model; its weights stay unread.
 
 Imports neither torch nor transformers.
 """
@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from lmi_cli.attention.layer import LayerSpec
-from lmi_cli.checkpoints import catalog, conversion, gguf, validation
-from lmi_cli.checkpoints.gguf_settings import native_windows
+from lmi_cli.checkpoints import catalog, validation
 from lmi_cli.checkpoints.tensors import stored_tensors
-from lmi_cli.errors import ModelError
-from lmi_cli.models.trained_length import TrainedLength, trained_length_of
+from lmi_cli.models.trained_length import TrainedLength
 from lmi_cli.native.kinds import GGUF_KINDS, ROUNDED
 
 QUANTIZE = ("auto", "none", "blocks", "int8", "int4")
@@ -75,7 +73,7 @@ class ModelFacts:
         block_bytes: Bytes of all weights where those in blocks of a GGUF file stay in blocks; 0 if
             there are none.
         length: The trained length, and where it comes from; None for what is only a length.
-        all_layers: See :attr:`every_layer`; empty where only the header of a GGUF file was read.
+        all_layers: See :attr:`every_layer`; empty where all layers have attention alone.
         recurrent_bytes: Bytes that all recurrent layers carry from token to token, in float32; 0
             for a model without such layers.
     """
@@ -171,59 +169,6 @@ def names_model(argument: str) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and isinstance(config.get("model_type"), str)
-
-
-def facts_of_gguf(path: Path) -> ModelFacts:
-    """Read the header of a GGUF file; nothing is converted.
-
-    Raises:
-        ModelError: The file is damaged, or says too little.
-    """
-    header = gguf.read_header(path)
-
-    def number(name: str, *instead: int) -> int:
-        value = header.values.get(f"{header.architecture}.{name}", *instead)
-        if not isinstance(value, int) or value < 1:
-            raise ModelError(f"{path.name}: the header names no {name}")
-        return value
-
-    heads = number("attention.head_count")
-    length = length_in_header(header, number("context_length"))
-    return ModelFacts(
-        family=header.architecture,
-        trained_length=length.tokens,
-        native_windows=native_windows(path, header, number("block_count")),
-        heads=heads,
-        kv_heads=number("attention.head_count_kv", heads),
-        head_dim=number("attention.key_length", number("embedding_length") // heads),
-        hidden=number("embedding_length"),
-        vocabulary=header.array_lengths.get("tokenizer.ggml.tokens", 0),
-        dtype="bfloat16",  # what a conversion gives
-        weights=header.elements,
-        tied="output.weight" not in header.tensors,
-        block_bytes=block_bytes(
-            (gguf.KEPT.get(tensor.kind, ""), tensor.elements) for tensor in header.tensors.values()
-        )
-        if conversion.keeps_blocks(header)
-        else 0,
-        length=length,
-    )
-
-
-def length_in_header(header: gguf.GgufHeader, stated: int) -> TrainedLength:
-    """The trained length by the header of a GGUF file, by the rule for configurations.
-
-    Args:
-        header: The header; its ``rope.scaling`` has names of its own.
-        stated: Its ``context_length``, in tokens.
-    """
-    of_header = {"type": "rope_type", "factor": "factor",
-                 "original_context_length": "original_max_position_embeddings"}  # fmt: skip
-    prefix = f"{header.architecture}.rope.scaling."
-    rope = {ours: header.values.get(prefix + name) for name, ours in of_header.items()}
-    if rope["rope_type"] == "none":
-        rope = {}
-    return trained_length_of({"max_position_embeddings": stated, "rope_parameters": rope})
 
 
 def count_weights(folder: Path) -> tuple[int, int]:

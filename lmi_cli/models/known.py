@@ -18,7 +18,8 @@ from lmi_cli.errors import ModelError
 from lmi_cli.models import speeds
 from lmi_cli.models.blueprint import EMBEDDING, Blueprint, declared
 from lmi_cli.models.chat import ChatTemplate
-from lmi_cli.models.facts import ModelFacts, facts_of_gguf
+from lmi_cli.models.facts import ModelFacts
+from lmi_cli.models.gguf_facts import facts_of_gguf
 from lmi_cli.models.heads import known_heads
 from lmi_cli.models.placement import AUTOMATIC, Placement, Precision
 from lmi_cli.models.prepared import recall, remember

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+from gguf import GGUFReader, quants
+from gguf_kinds import KINDS
+from gguf_models import tiny_model, write_gguf
 from safetensors import SafetensorError
 
 from lmi_cli.checkpoints import conversion
@@ -52,3 +55,25 @@ def test_conversion_keeps_blocks_rounds_once_and_ties_once(
         # Only what is in no blocks has been rounded.
         expected = exact[name] if name in kinds else exact[name].to(torch.bfloat16).float()
         assert torch.equal(weight, expected), name
+
+
+@pytest.mark.parametrize("blocks", ["MXFP4", "Q8_0"])
+def test_experts_in_blocks(blocks: str, tmp_path: Path) -> None:
+    """As in files of gpt-oss, all experts of a layer are one tensor of three dimensions."""
+    import torch
+    from safetensors.torch import load_file
+
+    kind = KINDS["gpt-oss"]
+    experts = {"ffn_gate_exps.weight": blocks, "ffn_up_exps.weight": blocks}
+    path = write_gguf(tmp_path / "m.gguf", kind, tiny_model(kind), experts)
+    (tmp_path / "out").mkdir()
+    conversion.convert(path, tmp_path / "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    for tensor in GGUFReader(path).tensors:
+        if not tensor.name.endswith(tuple(experts)):
+            continue
+        assert tensor.tensor_type.name == blocks and tensor.data.ndim == 3
+        layer, start = tensor.name.split(".")[1], int("_up_" in tensor.name)
+        expected = torch.from_numpy(quants.dequantize(tensor.data, tensor.tensor_type))
+        stored = found[f"model.layers.{layer}.mlp.experts.gate_up_proj"][:, :, start::2]
+        assert torch.equal(stored, expected.transpose(1, 2).bfloat16())

@@ -1,5 +1,6 @@
 """A tiny model of every architecture that GGUF files may have, written, converted, compared."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from lmi_cli.checkpoints import conversion
 from lmi_cli.checkpoints.gguf_architectures import ARCHITECTURES
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.models.dequantized import dequantized
+from lmi_cli.models.families import Family
+from lmi_cli.models.gguf_facts import facts_of_gguf
+from lmi_cli.models.preparing import facts_of
+
+FACTS = (
+    "family", "trained_length", "native_windows", "heads", "kv_heads", "head_dim", "hidden",
+    "vocabulary", "tied", "length", "recurrent_bytes",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -31,6 +40,12 @@ def test_a_model_comes_back(name: str, tmp_path: Path, cache: Path) -> None:
         expected, found = model(ids).logits, back(ids).logits
     difference = float((found - expected).abs().max())
     assert difference == 0
+    before, after = facts_of_gguf(path), facts_of(tmp_path / "out", back.config, Family())
+    for fact in FACTS:
+        assert getattr(before, fact) == getattr(after, fact), fact
+    for header, layer in zip(before.every_layer, after.every_layer, strict=True):
+        assert replace(layer, positions=header.positions) == header
+        assert header.attends == layer.attends
 
 
 def test_every_architecture_is_written() -> None:

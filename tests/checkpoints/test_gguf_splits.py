@@ -9,6 +9,7 @@ with white space and digits outside ASCII (`deepseek-llm`, `deepseek-coder`, `su
 """
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,12 @@ from model_builders import tiny_gguf
 
 from lmi_cli.checkpoints import gguf
 from lmi_cli.checkpoints.gguf_splits import SPLITS
-from lmi_cli.checkpoints.gguf_vocabulary import read_vocabulary, tokenizer_of, word_splitter
+from lmi_cli.checkpoints.gguf_vocabulary import (
+    read_vocabulary,
+    tokenizer_of,
+    tokenizer_settings,
+    word_splitter,
+)
 from lmi_cli.errors import ModelError
 
 TEXTS = (
@@ -101,6 +107,37 @@ def test_pieces(prefix: bool, tmp_path: Path) -> None:
         assert found == expected[0 if prefix else 1], text
 
 
+SLOW_BEFORE = {"tiny_aya": "1", "superbpe": "1", "afmoe": "\u00bd", "deepseek-llm": "\u00a0"}
+
+
+@pytest.mark.parametrize("name", SLOW_BEFORE)
+def test_a_long_run_of_one_character_takes_linear_time(name: str) -> None:
+    """With the square of the length, it would be more than 5 seconds."""
+    splitter, started = word_splitter(SPLITS[name]), time.thread_time()
+    assert splitter.pre_tokenize_str(SLOW_BEFORE[name] * 60_000 + "1x")
+    assert time.thread_time() - started < 2
+
+
+@pytest.mark.parametrize("name", ["tiny_aya", "superbpe", "afmoe"])
+def test_numbers_are_split_in_threes_from_the_right(name: str) -> None:
+    def words(text: str) -> list[str]:
+        return [word for word, _ in word_splitter(SPLITS[name]).pre_tokenize_str(text)]
+
+    for number in ("1", "12", "123", "1234", "12345", "123456", "1234567"):
+        first = len(number) % 3
+        threes = [number[at : at + 3] for at in range(first, len(number), 3)]
+        assert words(number) == [number[:first]] * bool(first) + threes
+
+
+def test_a_template_of_megabytes_is_refused(tmp_path: Path) -> None:
+    path = tiny_gguf(
+        tmp_path / "m.gguf", extra=lambda writer: writer.add_chat_template("x" * 2**21)
+    )
+    header = gguf.read_header(path)
+    with pytest.raises(ModelError, match="its chat template is 2,097,152 characters long"):
+        tokenizer_settings(path, header, read_vocabulary(path, header))
+
+
 DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "a token twice": ({"more_tokens": ["ab", "ab"]}, "its token 262 is the same as token 261"),
     "a huge token": ({"more_tokens": ["a" * 3_000]}, "its token 261 is 3,000 characters long"),
@@ -123,6 +160,10 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "no such BOS": (
         {"extra": lambda writer: writer.add_uint32("tokenizer.ggml.bos_token_id", 1_000)},
         "its bos token, 1000, is none of its tokens",
+    ),
+    "a score is none": (
+        {"pieces": {"<unk>": (2, 0.0), "a": (1, 0.0), "aa": (1, float("nan"))}},
+        "a score of its vocabulary is not a number",
     ),
     "another kind": (
         {"extra": lambda writer: writer.add_string("tokenizer.ggml.model", "rwkv")},

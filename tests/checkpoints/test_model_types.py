@@ -55,6 +55,8 @@ KINDS = {
     "gemma3": "images or sound besides text",
     "llama4": "images or sound besides text",
     "musicgen": "writes sound",
+    "moshi": "sound besides text",
+    "blt": "reads bytes in patches",
     "vit": "no language model",
     "clip": "no language model",
     "wav2vec2": "no language model",
@@ -171,6 +173,9 @@ def test_neither_torch_nor_transformers_is_imported_for_a_refusal(tmp_path: Path
     """By the program itself: so it takes half a second, not five."""
     document = tmp_path / "notes.txt"
     document.write_text("The sky is blue.\n")
+    records = tmp_path / "own.jsonl"
+    record = {"document": document.name, "question": "What is blue?", "pattern": "sky", "lines": 1}
+    records.write_text(json.dumps(record))
     pickled = model_folder(tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     some = ("gpt2", "bert", "t5", "llava", "vit", "nonesuch")
@@ -179,18 +184,19 @@ def test_neither_torch_nor_transformers_is_imported_for_a_refusal(tmp_path: Path
         "import sys\n"
         "from lmi_cli.cli import app\n"
         "from lmi_cli.errors import ModelError\n"
-        "_, document, *folders = sys.argv\n"
+        "_, document, records, *folders = sys.argv\n"
         "for folder in folders:\n"
-        "    sys.argv = ['lmi', 'qa', document, 'Why?', '-m', folder]\n"
-        "    try:\n"
-        "        app.run()\n"
-        "    except ModelError:\n"
-        "        continue\n"
-        "    sys.exit(folder)\n"
+        "    for command in (['qa', document, 'Why?'], ['eval', records]):\n"
+        "        sys.argv = ['lmi', *command, '-m', folder]\n"
+        "        try:\n"
+        "            app.run()\n"
+        "        except ModelError:\n"
+        "            continue\n"
+        "        sys.exit(folder)\n"
         "sys.exit(' '.join({'torch', 'transformers'} & sys.modules.keys()) or 0)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(document), *map(str, folders)],
+        [sys.executable, "-c", program, str(document), str(records), *map(str, folders)],
         capture_output=True,
         text=True,
         check=False,

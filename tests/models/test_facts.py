@@ -9,11 +9,11 @@ from model_builders import tiny_gguf
 from tiny_models import tiny_model
 
 from lmi_cli.checkpoints import resolve
-from lmi_cli.checkpoints.gguf import GgufHeader
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError
 from lmi_cli.models import families
-from lmi_cli.models.facts import LayerFacts, facts_of_gguf, length_in_header, names_model
+from lmi_cli.models.facts import LayerFacts, names_model
+from lmi_cli.models.gguf_facts import facts_of_gguf
 from lmi_cli.models.known import known_gguf, known_model
 from lmi_cli.models.layer_facts import layers_of
 from lmi_cli.models.preparing import facts_of
@@ -89,15 +89,45 @@ def test_what_each_layer_is() -> None:
     assert all(layer.recurrent and layer.attends for layer in described("falcon_h1"))
 
 
-def test_scaling_in_the_header_of_a_gguf_file() -> None:
-    def length(**scaling: str | int | float) -> TrainedLength:
-        values: dict[str, Any] = {
-            f"qwen2.rope.scaling.{name}": value for name, value in scaling.items()
-        }
-        return length_in_header(GgufHeader("qwen2", values, {}, {}), 32768)
+def test_scaling_in_the_header_of_a_gguf_file(tmp_path: Path) -> None:
+    def length(kind: str, original: int) -> TrainedLength | None:
+        def extra(writer: Any) -> None:
+            writer.add_string("llama.rope.scaling.type", kind)
+            writer.add_float32("llama.rope.scaling.factor", 4.0)
+            writer.add_uint32("llama.rope.scaling.original_context_length", original)
 
-    assert length() == length(type="none") == TrainedLength(32768)
-    added = length(type="yarn", factor=4.0, original_context_length=32768)
-    assert added == TrainedLength(32768, 32768, "yarn", 131072)
-    trained = length(type="yarn", factor=4.0, original_context_length=8192)
-    assert trained == TrainedLength(32768, 8192, "yarn")
+        return facts_of_gguf(tiny_gguf(tmp_path / "m.gguf", extra=extra)).length
+
+    assert length("none", 32) == TrainedLength(128)
+    assert length("yarn", 128) == TrainedLength(128, 128, "yarn", 512)
+    assert length("yarn", 32) == TrainedLength(128, 32, "yarn")
+
+
+def test_what_no_header_of_a_model_says(tmp_path: Path) -> None:
+    """Each is refused in one line, before anything is converted."""
+
+    def refused(extra: Any, message: str, **values: Any) -> None:
+        with pytest.raises(ModelError, match=message) as caught:
+            facts_of_gguf(tiny_gguf(tmp_path / "m.gguf", extra=extra, **values))
+        assert "\n" not in caught.value.message
+
+    def nothing(writer: Any) -> None:
+        pass
+
+    refused(nothing, "'gpt2': learned absolute positions", architecture="gpt2")
+    refused(nothing, "splits text in an unknown way", pre="nonesuch")
+    refused(nothing, "holds no tensor of layer 2", block_count=3)
+    refused(nothing, "a model without layers", block_count=0)
+    refused(lambda writer: writer.add_float32("llama.x", float("nan")), r"its llama\.x is nan")
+    refused(
+        lambda writer: writer.add_int32("llama.attention.sliding_window", -5),
+        "its attention.sliding_window of -5 is not between",
+    )
+
+    def words(writer: Any) -> None:
+        writer.add_string("llama.rope.scaling.type", "yarn")
+        writer.add_float32("llama.rope.scaling.factor", 4.0)
+        writer.add_uint32("llama.rope.scaling.original_context_length", 32)
+        writer.add_string("llama.rope.scaling.attn_factor", "large")
+
+    refused(words, "a value of its header is not of the kind it should be")
