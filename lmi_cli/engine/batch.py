@@ -112,7 +112,7 @@ def decode_batch(
     rows = len(states) + sum(each is not None for each in contrasts or ())
     alike = engine.model.alike_rows
     most = alike if alike > 1 else MOST_ROWS
-    if drafters is None or rows > most or not _rewinds(engine):
+    if drafters is None or rows > most or not rewinds(engine):
         drafters = [None for _ in states]
     streams = [
         _Stream(state, hidden[None], sampling.generator(first + number), contrast, drafter)
@@ -220,7 +220,7 @@ class _Stream:
         self.drafted = []
 
 
-def _rewinds(engine: Engine) -> bool:
+def rewinds(engine: Engine) -> bool:
     """Whether a state can forget the newest tokens it has read."""
     return engine.method.pass_tokens is None and not engine.model.is_recurrent
 
@@ -249,7 +249,7 @@ def forward_batch(engine: Engine, states: Sequence[StreamState], ids: Sequence[I
 
     Streams whose states depend on all that has been read are read one after the other.
     """
-    if len(states) == 1 or not _rewinds(engine):
+    if len(states) == 1 or not rewinds(engine):
         pairs = zip(states, ids, strict=True)
         return torch.cat([engine.forward(state, each) for state, each in pairs])
     for state in states:

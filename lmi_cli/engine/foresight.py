@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lmi_cli.cache.state import StreamState
 from lmi_cli.engine import MEASURES
-from lmi_cli.engine.batch import forward_batch
+from lmi_cli.engine.batch import forward_batch, rewinds
 from lmi_cli.engine.engine import Engine, Ids, not_finite
 
 TOGETHER = 8
@@ -63,12 +63,13 @@ def foresight(engine: Engine, texts: Sequence[Ids], tails: Sequence[Tail]) -> ND
     found = np.empty((len(MEASURES), len(texts), len(tails)))
     for number, tail in enumerate(tails):
         ends = [state.position for state in states]
-        rows = _read_behind(engine, states, tail.ids)
+        behind = states if rewinds(engine) else [state.fork() for state in states]
+        rows = _read_behind(engine, behind, tail.ids)
         before = torch.cat((last[:, None], rows[:, :-1]), 1)[:, tail.first : tail.stop]
         wanted = torch.from_numpy(tail.ids[tail.first : tail.stop].astype(np.int64))
-        found[:, :, number] = _measured(engine, states, before, wanted)
+        found[:, :, number] = _measured(engine, behind, before, wanted)
         for state, end in zip(states, ends, strict=True):
-            state.rewind(end)
+            state.rewind(end)  # of which nothing has been read behind if there are forks
     return found
 
 

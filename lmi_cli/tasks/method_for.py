@@ -11,7 +11,7 @@ from lmi_cli.models.known import KnownModel
 
 def chosen(known: KnownModel, choice: MethodChoice) -> MethodChoice:
     """The choice, which by default is ``native`` for a model without attention layers."""
-    if known.facts.layers or choice != MethodChoice():
+    if known.facts.layers or choice != MethodChoice() or not choice.by_default:
         return choice
     return MethodChoice(Native.name)
 

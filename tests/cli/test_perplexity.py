@@ -141,7 +141,8 @@ def test_a_stride_is_that_of_truncate(lmi: Run, model: str, long_document: Path)
         (("--csv", "absent/x.csv"), "absent"),
         (("--csv", "x.svg", "--plot", "./x.svg"), "written twice"),
         (("--results", "x.jsonl", "-o", "x.jsonl"), "written twice"),
-        (("--results", "{document}"), "not a file of results"),
+        (("--results", "{document}"), "is read, so nothing else can be written there"),
+        (("--results", __file__), "not a file of results"),
     ],
 )
 def test_what_is_refused_before_a_model_is_loaded(

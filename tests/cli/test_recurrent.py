@@ -95,6 +95,14 @@ def test_a_state_of_another_shape_is_refused(
     assert lmi("qa", path, QUESTION, "-n", 2).code == 7
 
 
+def test_segments_are_judged_by_a_state_that_cannot_forget(
+    lmi: Run, recurrent_model: str, book: Path
+) -> None:
+    asked = ("-n", 2, "--answer-from", "xl3m", "--passages", 1)
+    result = lmi("qa", book, QUESTION, "What is green?", "-m", recurrent_model, *asked)
+    assert result.code == 0, result.err
+
+
 def test_a_document_that_fits(lmi: Run, recurrent_model: str, document: Path) -> None:
     result = lmi("qa", document, "What is green?", "-m", recurrent_model, "-n", 3)
     assert result.code == 0, result.err
@@ -131,6 +139,7 @@ def test_a_model_is_described(lmi: Run, recurrent_model: str, hybrid_model: str)
     [
         (("qa", "--speculate", "suffix"), 2, "its recurrent state cannot forget a wrong one"),
         (("qa", "--method", "full"), 2, "no attention layers, so there is nothing that --method"),
+        (("qa", "--method", "lm-infinite"), 2, "nothing that --method lm-infinite could change"),
         (("qa", "--answer-from", "memory"), 2, "native searches no store"),
         (("models", "calibrate"), 4, "has no attention layers, so no retrieval heads"),
     ],

@@ -97,7 +97,7 @@ def test_options_of_another_method_are_refused(lmi: Run, model: str, document: P
         (["--toy-group", "3"], "--method lm-infinite has no option --toy-group"),
         (["--method", "toy", "--sinks", "3"], "--method toy has no option --sinks"),
         (["--method", "toy", "--toy-group", "0"], "--toy-group 0: the smallest is 1"),
-        (["--method", "other"], "truncate, toy"),
+        (["--method", "other"], "native, toy"),
     ):
         result = lmi("qa", document, QUESTION, *arguments, "-m", model)
         assert result.code == 2 and said in result.err

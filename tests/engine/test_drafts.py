@@ -254,6 +254,8 @@ def test_in_bfloat16_to_the_last_bit(
 
 def test_when_drafts_are_made() -> None:
     class Model:
+        is_recurrent = False
+
         def __init__(self, rows: int) -> None:
             self.alike_rows = rows
 
@@ -267,7 +269,7 @@ def test_when_drafts_are_made() -> None:
 
 def test_earlier_answers_are_a_text() -> None:
     class Model:
-        alike_rows = 16
+        alike_rows, is_recurrent = 16, False
 
     drafts = Drafts(Model(), "auto", NOTHING)  # type: ignore[arg-type]
     first = drafts.of([ids(1)])
