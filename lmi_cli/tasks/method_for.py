@@ -33,8 +33,8 @@ def method_for(
     choice = chosen(known, choice)
     if not facts.layers and choice.name != Native.name:
         raise UsageError(
-            f"{known.files.id} has no attention layers, so there is nothing that --method "
-            f"{choice.name} could change",
+            f"{known.files.id} has no attention layers, so --method {choice.name} cannot be "
+            "applied to it",
             hint="--method native reads with its recurrent state, as it does by default",
         )
     retrieval: tuple[KeyHead, ...] = ()

@@ -138,8 +138,8 @@ def test_a_model_is_described(lmi: Run, recurrent_model: str, hybrid_model: str)
     ("arguments", "code", "said"),
     [
         (("qa", "--speculate", "suffix"), 2, "its recurrent state cannot forget a wrong one"),
-        (("qa", "--method", "full"), 2, "no attention layers, so there is nothing that --method"),
-        (("qa", "--method", "lm-infinite"), 2, "nothing that --method lm-infinite could change"),
+        (("qa", "--method", "full"), 2, "no attention layers, so --method full cannot be applied"),
+        (("qa", "--method", "lm-infinite"), 2, "--method lm-infinite cannot be applied to it"),
         (("qa", "--answer-from", "memory"), 2, "native searches no store"),
         (("models", "calibrate"), 4, "has no attention layers, so no retrieval heads"),
     ],
@@ -167,3 +167,5 @@ def test_a_hybrid_says_what_its_state_has_read(
     assert result.code == 0, result.err
     assert "which only its state of constant size has read" in result.err
     assert "the model could see the whole text" in lmi(*asked, "--method", "native").err
+    cut = lmi(*asked, "--method", "truncate").err
+    assert "but NOT the" in cut and "state of constant size" not in cut, "what was left out is not"
