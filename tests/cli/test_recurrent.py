@@ -122,6 +122,22 @@ def test_scores_passkeys_and_speeds(lmi: Run, recurrent_model: str, book: Path) 
     assert ours["cache_bytes"] == stock["cache_bytes"] > 0
 
 
+def test_questions_of_a_file(
+    lmi: Run, recurrent_model: str, document: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    asked = {"document": document.name, "question": "What is green?", "pattern": "."}
+    path.write_text(json.dumps(asked) + "\n")
+    result = lmi("eval", path, "-m", recurrent_model, "-n", 2, "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)["methods"]
+    assert report.keys() == {"native"}
+    assert report["native"]["config"]["method"] == {"name": "native"}
+    result = lmi("eval", path, "-m", recurrent_model, "-n", 2, "--compare", "native,full")
+    assert result.code == 2 and "--method full cannot be applied" in result.err
+    assert "answers" not in result.err, "refused before anything is asked"
+
+
 def test_a_model_is_described(lmi: Run, recurrent_model: str, hybrid_model: str) -> None:
     said = lmi("inspect", recurrent_model).out
     assert "native beyond the trained length" in said
