@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chat_model import save_model
 
 from lmi_cli.tasks import scored_stream
 from lmi_cli.tasks.scored_text import PIECE_TOKENS
@@ -155,11 +156,12 @@ def test_what_is_refused_before_a_model_is_loaded(
 
 
 def test_a_method_that_is_not_for_the_model_is_refused_before_anything_is_scored(
-    lmi: Run, model: str, document: Path, tmp_path: Path
+    lmi: Run, document: Path, tmp_path: Path
 ) -> None:
-    results = tmp_path / "r.jsonl"
+    # Other tests may have looked for the heads of the model that they share.
+    fresh, results = save_model(tmp_path / "fresh", seed=11), tmp_path / "r.jsonl"
     asked = ["--compare", "full,lm-infinite", "--dense-heads", "calibrated", "--results", results]
-    result = lmi("perplexity", document, "-m", model, *asked)
+    result = lmi("perplexity", document, "-m", fresh, *asked)
     assert result.code == 4 and "calibrat" in result.err
     assert not results.exists() and result.out == ""
 

@@ -99,7 +99,7 @@ def test_segments_are_judged_by_a_state_that_cannot_forget(
     lmi: Run, recurrent_model: str, book: Path
 ) -> None:
     asked = ("-n", 2, "--answer-from", "xl3m", "--passages", 1)
-    result = lmi("qa", book, QUESTION, "What is green?", "-m", recurrent_model, *asked)
+    result = lmi("qa", book, QUESTION, "-m", recurrent_model, *asked)
     assert result.code == 0, result.err
 
 
@@ -135,7 +135,7 @@ def test_questions_of_a_file(
     assert report["native"]["config"]["method"] == {"name": "native"}
     result = lmi("eval", path, "-m", recurrent_model, "-n", 2, "--compare", "native,full")
     assert result.code == 2 and "--method full cannot be applied" in result.err
-    assert "answers" not in result.err, "refused before anything is asked"
+    assert "native: " not in result.err, "refused before anything is asked"
 
 
 def test_a_model_is_described(lmi: Run, recurrent_model: str, hybrid_model: str) -> None:
