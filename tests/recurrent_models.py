@@ -34,6 +34,14 @@ _DELTA = {
     "linear_num_key_heads": 2,
 }
 _MIXED = ["linear_attention", "full_attention", "linear_attention"]
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_CONVOLUTIONS = {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}
+_QWEN = _DELTA | {
+    "num_hidden_layers": 3,
+    "layer_types": _MIXED,
+    "linear_num_value_heads": 4,
+    "head_dim": 8,
+}
 
 PURE = ("falcon_mamba", "mamba", "mamba2", "rwkv")
 HYBRID: dict[str, dict[str, Any]] = {
@@ -54,11 +62,8 @@ HYBRID: dict[str, dict[str, Any]] = {
         "mamba_d_state": 4,
         "num_experts": 2,
     },
-    "lfm2": {
-        "num_hidden_layers": 3,
-        "layer_types": ["conv", "full_attention", "conv"],
-        "block_multiple_of": 8,
-    },
+    "lfm2": _CONVOLUTIONS | {"block_multiple_of": 8},
+    "lfm2_moe": _CONVOLUTIONS | _EXPERTS | {"num_dense_layers": 1, "tie_embedding": False},
     "nemotron_h": {
         "layers_block_type": ["mamba", "attention", "moe", "mamba"],
         "ssm_state_size": 8,
@@ -73,17 +78,9 @@ HYBRID: dict[str, dict[str, Any]] = {
     },
     "olmo_hybrid": _DELTA
     | {"num_hidden_layers": 3, "layer_types": _MIXED, "linear_num_value_heads": 2},
-    "qwen3_next": _DELTA
-    | {
-        "num_hidden_layers": 3,
-        "layer_types": _MIXED,
-        "linear_num_value_heads": 4,
-        "head_dim": 8,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 16,
-    },
+    "qwen3_5_moe_text": _QWEN | _EXPERTS | {"shared_expert_intermediate_size": 16},
+    "qwen3_5_text": _QWEN,
+    "qwen3_next": _QWEN | _EXPERTS | {"shared_expert_intermediate_size": 16},
     "zamba2": {
         "num_hidden_layers": 4,
         "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],

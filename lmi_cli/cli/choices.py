@@ -39,7 +39,7 @@ def method_choice(request: Request) -> "MethodChoice":
         raise UsageError(f"--chunk {request.chunk:,}: the range is 1 to {MOST_CHUNK:,}")
     if request.method is None:
         return MethodChoice(given=request.given)
-    return MethodChoice(request.method, request.given)
+    return MethodChoice(request.method, request.given, by_default=False)
 
 
 def compared(request: Asked, text: str) -> list[Asked]:

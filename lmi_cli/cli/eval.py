@@ -134,7 +134,7 @@ def _evaluate(request: EvalCommandRequest, processes: Processes) -> None:
             opened = session.load()
         figures: dict[str, dict[str, TaskFigures]] = {}
         results: dict[str, dict[str, Any]] = {}
-        for each in requests:
+        for each in _suited(requests, opened):
             name = method_choice(each).name
             tokens = request.max_new_tokens
             report, found = _run(session, each, name, opened, tasks, words, tokens, processes)
@@ -167,6 +167,23 @@ def _requests(request: EvalCommandRequest) -> list[EvalCommandRequest]:
     if request.compare is None:
         return [usual]
     return compared(usual, request.compare)
+
+
+def _suited(requests: Sequence[EvalCommandRequest], opened: Opened) -> list[EvalCommandRequest]:
+    """The requests with the method by which the model reads by default, if none was asked for.
+
+    Raises:
+        ModelError, UsageError: A method is not for this model; said before any text is read.
+    """
+    from lmi_cli.tasks.method_for import chosen, method_for
+
+    known, suited = opened.loaded.known, []
+    for each in requests:
+        choice = method_choice(each)
+        method_for(known, choice, known.facts.trained_length, 0)
+        name = chosen(known, choice).name
+        suited.append(each if name == choice.name else replace(each, method=name))
+    return suited
 
 
 def _words(prompts: str | None, tasks: "Sequence[EvalTask]") -> "WordsFile | None":

@@ -199,9 +199,11 @@ class Session:
             sampling_of(self.request)
             opened = self.load()
             prompts = prompts_of(self.request, opened.loaded.known, label)
+            from lmi_cli.engine.drafts import require_possible
             from lmi_cli.tasks.reading import read
             from lmi_cli.text.stream import TokenStream
 
+            require_possible(opened.loaded.lm, self.request.speculate)
             stream = TokenStream(corpus, opened.loaded.tokenizer)
             wanted = reading_request(self.request, prompts, self.chunk(opened))
             wanted = replace(wanted, evidence=evidence)

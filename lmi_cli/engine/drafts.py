@@ -229,6 +229,20 @@ class Drafter:
                 self._needed = max(self._needed // 2, _LEAST_MATCH)
 
 
+def require_possible(model: LanguageModel, speculate: str) -> None:
+    """Refuse drafts that are demanded of a model that carries a state.
+
+    Raises:
+        UsageError: They are.
+    """
+    if speculate == "suffix" and model.is_recurrent:
+        raise UsageError(
+            "drafts are not possible with this model: its recurrent state cannot forget a wrong "
+            "one",
+            hint="leave --speculate out",
+        )
+
+
 class Drafts:
     """Drafters for the answers about a document.
 
@@ -245,12 +259,7 @@ class Drafts:
     """
 
     def __init__(self, model: LanguageModel, speculate: str, document: Ids) -> None:
-        if speculate == "suffix" and model.is_recurrent:
-            raise UsageError(
-                "drafts are not possible with this model: its recurrent state cannot forget a "
-                "wrong one",
-                hint="leave --speculate out",
-            )
+        require_possible(model, speculate)
         exact = model.alike_rows > 1 and not model.is_recurrent
         self._wanted = speculate == "suffix" or (speculate == "auto" and exact)
         self._document = Places(document[-MOST_SEARCHED:])

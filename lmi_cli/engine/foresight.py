@@ -67,7 +67,7 @@ def foresight(engine: Engine, texts: Sequence[Ids], tails: Sequence[Tail]) -> ND
         rows = _read_behind(engine, behind, tail.ids)
         before = torch.cat((last[:, None], rows[:, :-1]), 1)[:, tail.first : tail.stop]
         wanted = torch.from_numpy(tail.ids[tail.first : tail.stop].astype(np.int64))
-        found[:, :, number] = _measured(engine, states, before, wanted)
+        found[:, :, number] = _measured(engine, behind, before, wanted)
         for state, end in zip(states, ends, strict=True):
             state.rewind(end)  # which a fork has left where it was
     return found

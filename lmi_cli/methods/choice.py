@@ -31,6 +31,7 @@ class MethodChoice:
     Attributes:
         name: Key of ``METHODS``.
         given: Values of its options, by name.
+        by_default: Whether nobody asked for it, so that another one may take its place.
 
     Raises:
         UsageError: There is no such method, it has no such option, a value is out of range, or
@@ -39,6 +40,7 @@ class MethodChoice:
 
     name: str = LMInfinite.name
     given: Mapping[str, Parameter] = field(default_factory=dict)
+    by_default: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:

@@ -62,6 +62,7 @@ class CausalLM(LanguageModel):
         self._layers_name, _ = decoder_layers(model)
         self._output = OutputHead(model)
         self._devices = {at: self._device_of(at) for at in recurrent.recurrent_layers(config)}
+        recurrent.leave_unscaled(model)
         self._closed = False
         self._open = ExitStack()
         self._install()
@@ -154,6 +155,8 @@ class CausalLM(LanguageModel):
             output = base_model(self.model)(
                 input_ids=ids, use_cache=False, **arguments, **self._arguments
             )
+            if "state" in arguments:  # layers on other devices were given copies
+                arguments["state"] = output.state
         # Mamba keeps the sum of its layers in float32.
         hidden: Tensor = output.last_hidden_state.to(self.dtype)
         return hidden

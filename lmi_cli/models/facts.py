@@ -76,6 +76,7 @@ class ModelFacts:
         all_layers: See :attr:`every_layer`; empty where all layers have attention alone.
         recurrent_bytes: Bytes that all recurrent layers carry from token to token, in float32; 0
             for a model without such layers.
+        value_dim: Components of a value; 0 if it has as many as a key.
     """
 
     family: str
@@ -93,6 +94,7 @@ class ModelFacts:
     length: TrainedLength | None = None
     all_layers: tuple[LayerFacts, ...] = ()
     recurrent_bytes: int = 0
+    value_dim: int = 0
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -130,9 +132,14 @@ class ModelFacts:
             )
         ]
 
+    @property
+    def pair_dim(self) -> int:
+        """Components of a key and its value together."""
+        return self.head_dim + (self.value_dim or self.head_dim)
+
     def layer_bytes_per_token(self, dtype: str) -> int:
         """Bytes that one layer caches for a token: a key and a value for each head."""
-        return 2 * self.kv_heads * self.head_dim * DTYPE_BYTES[dtype]
+        return self.kv_heads * self.pair_dim * DTYPE_BYTES[dtype]
 
     def weights_bytes(self, dtype: str, quantize: str = "none") -> int:
         """Bytes of all weights in ``dtype``, or as ``quantize`` says; see :data:`QUANTIZE`."""

@@ -73,6 +73,7 @@ def facts_of(folder: Path, config: PretrainedConfig, family: Family | None = Non
         heads=shape.heads,
         kv_heads=shape.key_heads,
         head_dim=shape.head_size,
+        value_dim=shape.value_size,
         hidden=shape.hidden,
         vocabulary=shape.vocabulary,
         recurrent_bytes=state_bytes(config),

@@ -59,10 +59,13 @@ ROTATED: dict[str, Callable[[PretrainedConfig, int], bool]] = {
     "granitemoehybrid": _if_rope,
     "jamba": _nowhere,
     "lfm2": _everywhere,
+    "lfm2_moe": _everywhere,
     "mamba": _nowhere,
     "mamba2": _nowhere,
     "nemotron_h": _nowhere,
     "olmo_hybrid": _if_theta,
+    "qwen3_5_moe_text": _everywhere,
+    "qwen3_5_text": _everywhere,
     "qwen3_next": _everywhere,
     "rwkv": _nowhere,
     "zamba2": _if_mem_rope,
@@ -160,7 +163,9 @@ class StateCache(Cache):  # type: ignore[misc]
     def _known(self, name: str, layer: int) -> Tensor | None:
         if name not in self.states and name in self._before:
             before = self._before[name]
-            self.states[name] = before.to(self._devices.get(layer, before.device), copy=True)
+            device = self._devices.get(layer, before.device)
+            device = before.device if device.type == "meta" else device
+            self.states[name] = before.to(device, copy=True)
         return self.states.get(name)
 
 
@@ -223,13 +228,14 @@ def carried(
         devices: Of each layer.
 
     Yields:
-        Arguments of the model's forward, and the attention for its attention layers.
+        Arguments of the model's forward, and the attention for its attention layers. Whoever calls
+        the model replaces the argument ``state``, if there is one, by the state that it returns.
     """
     config = model.config
     if config.model_type == RWKV:
-        state = _rwkv_state(model, attention.recurrent)
-        yield {"state": state}, attention
-        attention.recurrent = dict(zip(_RWKV_STATE, state, strict=True))
+        given: dict[str, Any] = {"state": _rwkv_state(model, attention.recurrent)}
+        yield given, attention
+        attention.recurrent = dict(zip(_RWKV_STATE, given["state"], strict=True))
         return
     cache = StateCache(attention.recurrent, devices)
     token = _reading.set(cache)
@@ -237,7 +243,13 @@ def carried(
         yield {"cache": cache}, NumberedAttention(attention, places, cache)
     finally:
         _reading.reset(token)
-    attention.recurrent = cache.states
+    attention.recurrent = {name: _by_itself(state) for name, state in cache.states.items()}
+
+
+def _by_itself(state: Tensor) -> Tensor:
+    """A state that keeps no larger tensor alive, of which it is a part."""
+    whole = state.untyped_storage().nbytes()
+    return state if whole == state.nbytes else state.clone(memory_format=torch.contiguous_format)
 
 
 def _rwkv_state(model: PreTrainedModel, known: Mapping[str, Tensor]) -> list[Tensor]:
@@ -245,16 +257,27 @@ def _rwkv_state(model: PreTrainedModel, known: Mapping[str, Tensor]) -> list[Ten
 
     Sums have the dtype of the model, but at least float32.
     """
+    device = torch.device("cpu") if model.device.type == "meta" else model.device
     if known:
-        return [known[name].to(model.device).clone() for name in _RWKV_STATE]
+        return [known[name].to(device).clone() for name in _RWKV_STATE]
     config, wide = model.config, torch.promote_types(model.dtype, torch.float32)
     shape = (1, config.hidden_size, config.num_hidden_layers)
     state = [
-        torch.zeros(shape, dtype=model.dtype if at < 2 else wide, device=model.device)
+        torch.zeros(shape, dtype=model.dtype if at < 2 else wide, device=device)
         for at in range(len(_RWKV_STATE))
     ]
     state[-1] += _RWKV_LEAST
     return state
+
+
+def leave_unscaled(model: PreTrainedModel) -> None:
+    """Keep an RWKV model from halving its weights layer by layer, so that float16 is not exceeded.
+
+    Weights that are offloaded would not be changed by that, but what they compute would be halved.
+    """
+    offloaded = any(parameter.is_meta for parameter in model.parameters())
+    if model.config.model_type == RWKV and offloaded:
+        model.config.rescale_every = 0
 
 
 @contextmanager

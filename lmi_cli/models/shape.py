@@ -28,6 +28,7 @@ class Shape:
         heads: Number of query heads in an attention layer; 0 without such layers.
         key_heads: Number of its key and value heads.
         head_size: Number of components of a key.
+        value_size: Number of components of a value.
         hidden: Number of components of an embedding.
         inner: Number of components inside the MLP.
         vocabulary: Number of tokens.
@@ -37,6 +38,7 @@ class Shape:
     heads: int
     key_heads: int
     head_size: int
+    value_size: int
     hidden: int
     inner: int
     vocabulary: int
@@ -56,11 +58,13 @@ def shape_of(config: PretrainedConfig) -> Shape:
     except AttributeError as error:
         raise ModelError(f"{config.model_type}: the configuration gives no {error.name}") from None
     inner = next((size for name in _INNER if (size := getattr(config, name, None))), 4 * hidden)
+    head_size = _head_size(config, hidden // heads) if heads else 0
     return Shape(
         layers=layers,
         heads=heads,
         key_heads=_key_heads(config, heads),
-        head_size=_head_size(config, hidden // heads) if heads else 0,
+        head_size=head_size,
+        value_size=int(config.v_head_dim) if _is_compressed(config) else head_size,
         hidden=hidden,
         inner=inner,
         vocabulary=vocabulary,

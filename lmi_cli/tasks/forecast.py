@@ -60,8 +60,8 @@ def _kept_bytes_per_token(plan: "Plan", known: KnownModel) -> int:
         kept += facts.hidden * item // MEAN_TOKENS
     if plan.searching is not None:
         layers = sum(map(plan.method.may_search, facts.layers))
-        number = facts.head_dim + item if plan.int8 else facts.head_dim * item
-        kept += layers * 2 * facts.kv_heads * number
+        number = facts.pair_dim + 2 * item if plan.int8 else facts.pair_dim * item
+        kept += layers * facts.kv_heads * number
         if plan.searching.searches_clusters(facts.layers):
             kept += layers * facts.kv_heads * (facts.head_dim * 4 // KEYS_PER_CLUSTER + 2)
     return kept

@@ -11,7 +11,7 @@ from lmi_cli.models.known import KnownModel
 
 def chosen(known: KnownModel, choice: MethodChoice) -> MethodChoice:
     """The choice, which by default is ``native`` for a model without attention layers."""
-    if known.facts.layers or choice != MethodChoice():
+    if known.facts.layers or choice != MethodChoice() or not choice.by_default:
         return choice
     return MethodChoice(Native.name)
 
@@ -33,8 +33,8 @@ def method_for(
     choice = chosen(known, choice)
     if not facts.layers and choice.name != Native.name:
         raise UsageError(
-            f"{known.files.id} has no attention layers, so there is nothing that --method "
-            f"{choice.name} could change",
+            f"{known.files.id} has no attention layers, so --method {choice.name} cannot be "
+            "applied to it",
             hint="--method native reads with its recurrent state, as it does by default",
         )
     retrieval: tuple[KeyHead, ...] = ()

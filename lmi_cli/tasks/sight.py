@@ -136,7 +136,7 @@ def visible_beside(
         visible.partly = max(0, window - max(0, near - tail))
     visible.searched, visible.attended = searched, attended
     if reading.state.recurrent:
-        visible.carried = unseen if layers else document.tokens
+        visible.carried = unseen - reading.unread if layers else document.tokens
     return visible
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chat_model import save_model
 
 from lmi_cli.tasks import scored_stream
 from lmi_cli.tasks.scored_text import PIECE_TOKENS
@@ -141,6 +142,7 @@ def test_a_stride_is_that_of_truncate(lmi: Run, model: str, long_document: Path)
         (("--csv", "absent/x.csv"), "absent"),
         (("--csv", "x.svg", "--plot", "./x.svg"), "written twice"),
         (("--results", "x.jsonl", "-o", "x.jsonl"), "written twice"),
+        (("--results", "{document}"), "is read, so nothing else can be written there"),
         (("--results", __file__), "not a file of results"),
     ],
 )
@@ -154,12 +156,12 @@ def test_what_is_refused_before_a_model_is_loaded(
 
 
 def test_a_method_that_is_not_for_the_model_is_refused_before_anything_is_scored(
-    lmi: Run, model: str, document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lmi: Run, document: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("LMI_CACHE_DIR", str(tmp_path / "cache"))  # where no heads are known
-    results = tmp_path / "r.jsonl"
+    # Other tests may have looked for the heads of the model that they share.
+    fresh, results = save_model(tmp_path / "fresh", seed=11), tmp_path / "r.jsonl"
     asked = ["--compare", "full,lm-infinite", "--dense-heads", "calibrated", "--results", results]
-    result = lmi("perplexity", document, "-m", model, *asked)
+    result = lmi("perplexity", document, "-m", fresh, *asked)
     assert result.code == 4 and "calibrat" in result.err
     assert not results.exists() and result.out == ""
 

@@ -95,6 +95,14 @@ def test_a_state_of_another_shape_is_refused(
     assert lmi("qa", path, QUESTION, "-n", 2).code == 7
 
 
+def test_segments_are_judged_by_a_state_that_cannot_forget(
+    lmi: Run, recurrent_model: str, book: Path
+) -> None:
+    asked = ("-n", 2, "--answer-from", "xl3m", "--passages", 1)
+    result = lmi("qa", book, QUESTION, "-m", recurrent_model, *asked)
+    assert result.code == 0, result.err
+
+
 def test_a_document_that_fits(lmi: Run, recurrent_model: str, document: Path) -> None:
     result = lmi("qa", document, "What is green?", "-m", recurrent_model, "-n", 3)
     assert result.code == 0, result.err
@@ -114,6 +122,22 @@ def test_scores_passkeys_and_speeds(lmi: Run, recurrent_model: str, book: Path) 
     assert ours["cache_bytes"] == stock["cache_bytes"] > 0
 
 
+def test_questions_of_a_file(
+    lmi: Run, recurrent_model: str, document: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    asked = {"document": document.name, "question": "What is green?", "pattern": "."}
+    path.write_text(json.dumps(asked) + "\n")
+    result = lmi("eval", path, "-m", recurrent_model, "-n", 2, "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)["methods"]
+    assert report.keys() == {"native"}
+    assert report["native"]["config"]["method"] == {"name": "native"}
+    result = lmi("eval", path, "-m", recurrent_model, "-n", 2, "--compare", "native,full")
+    assert result.code == 2 and "--method full cannot be applied" in result.err
+    assert "native: " not in result.err, "refused before anything is asked"
+
+
 def test_a_model_is_described(lmi: Run, recurrent_model: str, hybrid_model: str) -> None:
     said = lmi("inspect", recurrent_model).out
     assert "native beyond the trained length" in said
@@ -130,7 +154,8 @@ def test_a_model_is_described(lmi: Run, recurrent_model: str, hybrid_model: str)
     ("arguments", "code", "said"),
     [
         (("qa", "--speculate", "suffix"), 2, "its recurrent state cannot forget a wrong one"),
-        (("qa", "--method", "full"), 2, "no attention layers, so there is nothing that --method"),
+        (("qa", "--method", "full"), 2, "no attention layers, so --method full cannot be applied"),
+        (("qa", "--method", "lm-infinite"), 2, "--method lm-infinite cannot be applied to it"),
         (("qa", "--answer-from", "memory"), 2, "native searches no store"),
         (("models", "calibrate"), 4, "has no attention layers, so no retrieval heads"),
     ],
@@ -158,3 +183,5 @@ def test_a_hybrid_says_what_its_state_has_read(
     assert result.code == 0, result.err
     assert "which only its state of constant size has read" in result.err
     assert "the model could see the whole text" in lmi(*asked, "--method", "native").err
+    cut = lmi(*asked, "--method", "truncate").err
+    assert "but NOT the" in cut and "state of constant size" not in cut, "what was left out is not"

@@ -1,5 +1,7 @@
 """What is said of a model without its weights is what loading it would say."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from lmi_cli.checkpoints import resolve
 from lmi_cli.checkpoints.resolve import ModelFiles
 from lmi_cli.errors import ModelError
 from lmi_cli.models import families
-from lmi_cli.models.facts import LayerFacts, names_model
+from lmi_cli.models.facts import LayerFacts, ModelFacts, names_model
 from lmi_cli.models.gguf_facts import facts_of_gguf
 from lmi_cli.models.known import known_gguf, known_model
 from lmi_cli.models.layer_facts import layers_of
@@ -36,6 +38,15 @@ def test_facts_are_those_of_the_loaded_model(name: str, tmp_path: Path) -> None:
     assert facts.weights == sum(stored.values())
     assert (facts.dtype, facts.weights_bytes("float32")) == ("float32", 4 * facts.weights)
     assert facts.layer_bytes_per_token("bfloat16") == 4 * facts.kv_heads * facts.head_dim
+
+
+def test_values_may_be_narrower_than_keys(tmp_path: Path) -> None:
+    model = tiny_model("deepseek_v3").float()
+    model.save_pretrained(tmp_path)
+    facts = facts_of(tmp_path, model.config)
+    assert (facts.kv_heads, facts.head_dim, facts.value_dim) == (4, 8 + 4, 6)
+    assert facts.layer_bytes_per_token("float32") == 4 * (12 + 6) * 4
+    assert ModelFacts.from_json(json.loads(json.dumps(asdict(facts)))) == facts
 
 
 def test_a_gguf_file_before_and_after_its_conversion(tmp_path: Path, cache: Path) -> None:

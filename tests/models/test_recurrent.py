@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from numpy.typing import NDArray
 from recurrent_models import FAMILIES, HYBRID, PURE, VOCABULARY, recurrent_model
 from tiny_models import precisely
@@ -138,6 +139,27 @@ def test_a_pass_that_fails_leaves_the_state_before_it(
     again = engine.start()
     engine.forward(again, ids)
     assert torch.equal(engine.forward(state, ids), engine.forward(again, ids))
+
+
+@pytest.mark.parametrize("name", ["lfm2", "rwkv"])
+def test_offloaded_weights_carry_the_same_state(name: str) -> None:
+    ids = ids_of(20)
+
+    def found(model: PreTrainedModel) -> Tensor:
+        with CausalLM(model) as lm:
+            engine = Engine(lm, LAMBDA, chunk=16)
+            return lm.logits(read(engine, engine.start(), ids, 7))
+
+    def built() -> PreTrainedModel:
+        torch.manual_seed(0)
+        return recurrent_model(name, torch.float32, num_hidden_layers=3)
+
+    expected = found(built())
+    offloaded = cpu_offload(built(), execution_device=torch.device("cpu"))
+    assert any(weight.is_meta for weight in offloaded.parameters())
+    # In memory, RWKV is scaled layer by layer, beside the epsilon of its norms.
+    limit = 1e-2 if name == "rwkv" else 1e-5
+    assert (found(offloaded) - expected).abs().max() < limit
 
 
 def test_decoding_is_generate(family: str) -> None:
