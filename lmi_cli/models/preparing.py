@@ -44,7 +44,8 @@ def prepare(folder: Path) -> Prepared:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a file makes transformers raise
-        raise ModelError(f"{folder}: the configuration cannot be read: {error}") from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{folder}: the configuration cannot be read: {reason}") from error
     family = selfcheck.check(config)
     return Prepared(
         facts_of(folder, config, family), prepare_tokenizer(folder), _blueprint(folder, config)

@@ -186,7 +186,7 @@ def test_neither_torch_nor_transformers_is_imported_for_a_refusal(tmp_path: Path
         "from lmi_cli.errors import ModelError\n"
         "_, document, records, *folders = sys.argv\n"
         "for folder in folders:\n"
-        "    for command in (['qa', document, 'Why?'], ['eval', records]):\n"
+        "    for command in (['qa', document, 'Why?'], ['eval', records, '--quiet']):\n"
         "        sys.argv = ['lmi', *command, '-m', folder]\n"
         "        try:\n"
         "            app.run()\n"

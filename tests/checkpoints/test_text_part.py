@@ -100,7 +100,9 @@ def test_it_computes_what_the_whole_model_computes(
     assert (loaded.lm.family, loaded.known.facts.trained_length) == (family, 256)
     ids = np.random.default_rng(0).integers(3, build_tokenizer().get_vocab_size() - 9, 40)
     with torch.inference_mode():
-        expected = whole(input_ids=torch.from_numpy(ids)[None]).logits[0]
+        # The whole Llama 4 model of transformers 5.24 fails once its text part has answered.
+        read = whole.language_model if kind == "llama4" else whole
+        expected = read(input_ids=torch.from_numpy(ids)[None]).logits[0]
     with loaded.lm as lm:
         engine = Engine(lm, Full())
         ours = lm.logits(engine.forward(engine.start(), ids.astype(np.int32)))
