@@ -205,26 +205,28 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
         query = query * growth(config, query.shape[2])
         if last := getattr(config, "qk_rope_head_dim", 0):  # what is rotated comes first below
             query, key = (torch.cat((x[..., -last:], x[..., :-last]), -1) for x in (query, key))
+        native = _chunk(config, module.layer_idx) or sliding_window
         frequencies = _frequencies(model, module.layer_idx, method.window)
         if frequencies is not None:
-            frequencies, factor = method.frequencies(frequencies, sliding_window)
+            frequencies, factor = method.frequencies(frequencies, native)
             scaling *= factor
         turn = turning(frequencies, config.model_type in _NEIGHBOURS)
         parts = (query[0], *(x[0].repeat_interleave(folds, 0) for x in (key, value)))
         # A chunk is a text of its own.
-        size = _chunk(config, module.layer_idx)
+        size = _chunk(config, module.layer_idx) or query.shape[2]
+        behind = getattr(method, "behind", lambda tokens: method)
         chunks = [
-            method.attention(
+            behind(number * size).attention(
                 *part,
                 turn,
                 scale=scaling,
                 softcap=softcap,
-                native=sliding_window if size is None else size,
+                native=native,
                 layer=module.layer_idx,
                 folds=folds,
                 **({} if s_aux is None else {"sinks": s_aux}),
             )
-            for part in zip(*(x.split(size or x.shape[1], 1) for x in parts), strict=True)
+            for number, part in enumerate(zip(*(x.split(size, 1) for x in parts), strict=True))
         ]
         output = torch.cat(chunks, 1)
         return output.transpose(0, 1)[None].contiguous(), None

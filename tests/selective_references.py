@@ -42,6 +42,10 @@ class Surprise(Pairwise):
         other._surprisal = surprisal
         return other
 
+    def behind(self, tokens: int) -> "Surprise":
+        """The same, for a text that begins after so many of these tokens."""
+        return self.of(self._surprisal[tokens:])
+
     def distance(self, i: int, j: int, native: int | None) -> int | None:
         if native is not None and native <= self._sinks + self._tokens + self._width:
             return i - j if i - j < native else None

@@ -40,6 +40,7 @@ _RANGES = {
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), (0, 2**13)),
     "moe_intermediate_size": (0, 2**20),
     "head_dim": (1, 2**13),
+    "sliding_window": (1, _INTEGER_LIMIT),
     "vocab_size": (1, 2**22),
 }
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")

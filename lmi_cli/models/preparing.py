@@ -44,7 +44,7 @@ def prepare(folder: Path) -> Prepared:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a file makes transformers raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"{folder}: the configuration cannot be read: {reason}") from error
     family = selfcheck.check(config)
     return Prepared(
