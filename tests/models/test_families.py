@@ -17,6 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from lmi_cli.cache import statefile
 from lmi_cli.engine.engine import Engine
 from lmi_cli.engine.sampling import Sampling
+from lmi_cli.engine.tally import Tally
 from lmi_cli.errors import ModelError
 from lmi_cli.methods.full import Full
 from lmi_cli.methods.lm_infinite import LMInfinite
@@ -24,6 +25,7 @@ from lmi_cli.models.causal_lm import CausalLM
 from lmi_cli.models.families import FAMILIES, candidates, family_of, layer_specs
 from lmi_cli.models.selfcheck import check, family_by_trying
 from lmi_cli.models.shape import base_model, decoder_layers, shape_of
+from lmi_cli.native import library
 
 COUNT, CHUNK = 48, 7
 IDS = random_ids(COUNT)
@@ -262,3 +264,31 @@ def test_a_table_of_biases_is_never_built(monkeypatch: pytest.MonkeyPatch) -> No
     assert not built
     stock_logits(model, IDS)
     assert built
+
+
+@pytest.mark.parametrize("name", ["bloom-6-heads", "mpt-6-heads"])
+def test_models_with_alibi_attend_in_c(name: str, built_library: Path) -> None:
+    """Past the window, in bfloat16: as near to the definition as torch is, and not by torch."""
+    heads_of_64 = {"hidden_size": 384, "num_attention_heads": 6}
+    exact = tiny_model(name, **heads_of_64)
+    rounded = tiny_model(name, torch.bfloat16, **heads_of_64)
+    with torch.no_grad():  # the same weights, so that only the computation is rounded
+        for parameter, other in zip(exact.parameters(), rounded.parameters(), strict=True):
+            parameter.copy_(other)
+    want = our_logits(exact, METHOD, IDS, CHUNK)
+    distances = []
+    for path in (None, built_library):
+        library.use(path)
+        try:
+            with CausalLM(rounded) as lm:
+                engine = Engine(lm, METHOD, 16)
+                engine.tally = tally = Tally()
+                state = engine.start()
+                parts = [engine.forward(state, IDS[at : at + 16]) for at in range(0, COUNT, 16)]
+                logits = lm.logits(torch.cat(parts))
+        finally:
+            library.use(None)
+        assert (set(tally.attention) == {"C"}) == (path is not None)
+        distances.append(float((logits - want).square().mean().sqrt()))
+    assert distances[1] <= 1.5 * distances[0]
+    assert distances[0] < 0.05 * float(want.std())
