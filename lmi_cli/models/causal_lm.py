@@ -143,8 +143,8 @@ class CausalLM(LanguageModel):
         """
         if self._closed:
             raise RuntimeError("this model has been closed")
-        device = self.device
-        ids = ids.to("cpu" if device.type == "meta" else device)
+        offloaded = self.device.type == "meta"
+        ids = ids.to("cpu" if offloaded else self.device)
         with (
             self._carried(attention) as arguments,
             onednn.linear_layers(ids.numel(), ids.device),
@@ -152,9 +152,11 @@ class CausalLM(LanguageModel):
         ):
             if self._attending:
                 arguments["position_ids"] = torch.zeros_like(ids)
-            output = base_model(self.model)(
-                input_ids=ids, use_cache=False, **arguments, **self._arguments
-            )
+            if offloaded:  # some models move ids to where they find the embedding: nowhere
+                arguments["inputs_embeds"] = self.model.get_input_embeddings()(ids)
+            else:
+                arguments["input_ids"] = ids
+            output = base_model(self.model)(use_cache=False, **arguments, **self._arguments)
             if "state" in arguments:  # layers on other devices were given copies
                 arguments["state"] = output.state
         # Mamba keeps the sum of its layers in float32.
@@ -220,8 +222,7 @@ class OutputHead:
 
         Offloaded weights are fetched once for the whole call.
         """
-        bias = getattr(self._projection, "bias", None)
-        with self._weight(hidden) as (weight, hidden):
+        with self._fetched(hidden) as (weight, bias, hidden):
             for part in hidden.split(rows):
                 with onednn.linear_layers(len(part), part.device):
                     logits = nn.functional.linear(part, weight, bias)
@@ -230,25 +231,24 @@ class OutputHead:
     @torch.inference_mode()
     def losses(self, hidden: Tensor, targets: Tensor, with_entropy: bool) -> Losses:
         """Losses of tokens ``[n]``, given hidden states ``[n, hidden]``."""
-        bias = getattr(self._projection, "bias", None)
-        with self._weight(hidden) as (weight, hidden):
+        with self._fetched(hidden) as (weight, bias, hidden):
             logits = map(self._scale, by_vocabulary(hidden, weight, bias))
             return losses_of(logits, targets, with_entropy=with_entropy)
 
     @torch.inference_mode()
     def rows(self, first: int, stop: int) -> Tensor:
         """Rows of the projection, ``[stop - first, hidden]``."""
-        with self._weight(torch.empty(0)) as (weight, _):
+        with self._fetched(torch.empty(0)) as (weight, _, _):
             return weight[first:stop].clone()
 
     @contextmanager
-    def _weight(self, hidden: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The weight, fetched if it is offloaded, and hidden states moved to its device."""
+    def _fetched(self, hidden: Tensor) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """Weight and bias, fetched if they are offloaded, and hidden states on their device."""
         offload = getattr(self._projection, "_hf_hook", None)
         if offload is not None:
             (hidden,), _ = offload.pre_forward(self._projection, hidden)
         try:
-            yield self._projection.weight, hidden
+            yield self._projection.weight, getattr(self._projection, "bias", None), hidden
         finally:
             if offload is not None:
                 offload.post_forward(self._projection, hidden)

@@ -113,12 +113,9 @@ class TestEveryFamily:
         torch.testing.assert_close(hidden, first, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["deepseek_v3", "falcon-alibi", "gpt_oss", "gptj", "llama4_text", "ministral3", "mpt"],
-)
+@pytest.mark.parametrize("name", MODELS)
 class TestStreams:
-    """Families of each way in which positions enter, beyond plain rotary embeddings."""
+    """What has been read goes on, in memory or through a file."""
 
     def test_decoding_after_reading_equals_stock(self, name: str) -> None:
         model, expected = model_of(name), IDS[:20]

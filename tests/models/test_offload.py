@@ -15,9 +15,11 @@ from lmi_cli.engine.forward import ForwardPass
 from lmi_cli.engine.sampling import Sampling
 from lmi_cli.methods.lm_infinite import LMInfinite
 from lmi_cli.models.causal_lm import CausalLM
+from lmi_cli.models.families import FAMILIES
 from lmi_cli.models.shape import decoder_layers
 
 METHOD = LMInfinite(9, 4, 12)
+IDS = random_ids(40)
 
 
 def in_memory(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -86,6 +88,16 @@ def test_offloaded_weights_give_the_same(
     assert any(weight.is_meta for weight in model.parameters()), "weights stayed in memory"
     with CausalLM(model) as lm:
         assert lm.chunk == OFFLOADED_CHUNK
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_every_family_with_its_weights_on_disk(name: str, tmp_path: Path) -> None:
+    with CausalLM(tiny_model(name, torch.float32)) as lm:
+        expected = lm.logits(Engine(lm, METHOD, 20).forward(Engine(lm, METHOD).start(), IDS))
+    with CausalLM(on_disk(tiny_model(name, torch.float32), tmp_path)) as lm:
+        assert all(weight.is_meta for weight in lm.model.parameters()), "weights are in memory"
+        ours = lm.logits(Engine(lm, METHOD, 20).forward(Engine(lm, METHOD).start(), IDS))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
 def test_a_head_given_up_half_way_goes_back(tmp_path: Path) -> None:
