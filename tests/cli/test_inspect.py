@@ -179,8 +179,8 @@ def test_chunks_are_shown(lmi: Callable[..., object], tmp_path: Path) -> None:
         "                c  1  rope: keeps its own chunks of 32\n"
         "                n  1  no positions: lm-infinite, window 64 + 10 starting tokens\n"
     ) in lmi("inspect", folder).out
-    narrow = lmi("inspect", folder, "--window", "20")
-    assert "rope, own chunks of 32: lm-infinite, window 20 + 10 starting tokens" in narrow.out
+    narrow = " ".join(lmi("inspect", folder, "--window", "20").out.split())
+    assert "rope, own chunks of 32: lm-infinite, window 20 + 10 starting tokens" in narrow
     chunked, other = json.loads(lmi("inspect", folder, "--json").out)["layers"]
     assert (chunked["native_window"], chunked["chunked"], chunked["as_trained"]) == (32, True, True)
     assert (other["native_window"], other["chunked"]) == (None, False)
