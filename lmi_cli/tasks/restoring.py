@@ -59,6 +59,8 @@ def restored(
         raise ValueError("its plan contains a number that is out of range")
     if plan.only_text:
         raise ValueError("its plan says that the model has read nothing")
+    if plan.words and model.known.facts.layers:
+        raise ValueError("its plan ranks by words alone, but the model has attention layers")
     _require_depth(plan, heads, len(model.known.facts.layers))
     engine = engine_of(model, plan)
     stores = new_stores(model, plan, heads)
