@@ -101,14 +101,16 @@ WRONG_LAYERS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
+def changes(table: dict[str, tuple[Any, tuple[str, ...]]]) -> list[Any]:
+    """Each change of a table with each of its models."""
+    return [
         pytest.param(change, name, id=f"{what}-{name}")
-        for what, (change, names) in WRONG_LAYERS.items()
+        for what, (change, names) in table.items()
         for name in names
-    ],
-)
+    ]
+
+
+@pytest.mark.parametrize(("change", "name"), changes(WRONG_LAYERS))
 def test_a_wrong_layer_is_refused(
     change: Callable[[LayerSpec], LayerSpec], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,14 +139,7 @@ WRONG_SCORES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        pytest.param(change, name, id=f"{what}-{name}")
-        for what, (change, names) in WRONG_SCORES.items()
-        for name in names
-    ],
-)
+@pytest.mark.parametrize(("change", "name"), changes(WRONG_SCORES))
 def test_wrong_scores_are_refused(
     change: Callable[[QKV], QKV], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
