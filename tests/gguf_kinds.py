@@ -95,6 +95,19 @@ QWEN_35_WRITE = {
     "out_proj": lambda weight, sizes: tiled(weight.T, sizes).T,
 }
 
+MAMBA = {"state_size": 4, "time_step_rank": 2, "intermediate_size": 64}
+MAMBA_KEYS = {
+    "ssm.conv_kernel": 4,
+    "ssm.state_size": 4,
+    "ssm.time_step_rank": 2,
+    "ssm.inner_size": 64,
+}
+MAMBA_MADE = {"mixer.A_log": "ssm_a", "mixer.D": "ssm_d"}
+MAMBA_WRITE = {
+    "A_log": lambda weight, sizes: -weight.exp(),
+    "conv1d.weight": lambda weight, sizes: weight[:, 0],
+}
+
 KINDS = {
     "arcee": Kind("arcee", "arcee", WIDE, write=PERMUTED),
     "bloom": Kind(
@@ -250,33 +263,14 @@ KINDS = {
     "mixtral": Kind(
         "llama", "mixtral", LOCAL, EXPERTS, ROUTED, PERMUTED | {"gate_up_proj": halves}
     ),
-    "mamba": Kind(
-        "mamba",
-        "mamba",
-        {"state_size": 4, "time_step_rank": 2, "intermediate_size": 64},
-        {"ssm.conv_kernel": 4, "ssm.state_size": 4, "ssm.time_step_rank": 2, "ssm.inner_size": 64},
-        {"mixer.A_log": "ssm_a", "mixer.D": "ssm_d"},
-        {
-            "A_log": lambda weight, sizes: -weight.exp(),
-            "conv1d.weight": lambda weight, sizes: weight[:, 0],
-        },
-    ),
+    "mamba": Kind("mamba", "mamba", MAMBA, MAMBA_KEYS, MAMBA_MADE, MAMBA_WRITE),
     "falcon mamba": Kind(
         "mamba",
         "falcon_mamba",
-        {"state_size": 4, "time_step_rank": 2, "intermediate_size": 64},
-        {
-            "ssm.conv_kernel": 4,
-            "ssm.state_size": 4,
-            "ssm.time_step_rank": 2,
-            "ssm.inner_size": 64,
-            "ssm.dt_b_c_rms": True,
-        },
-        {"mixer.A_log": "ssm_a", "mixer.D": "ssm_d"},
-        {
-            "A_log": lambda weight, sizes: -weight.exp(),
-            "conv1d.weight": lambda weight, sizes: weight[:, 0],
-        },
+        MAMBA,
+        MAMBA_KEYS | {"ssm.dt_b_c_rms": True},
+        MAMBA_MADE,
+        MAMBA_WRITE,
     ),
     "minimax-m2": Kind(
         "minimax-m2",
