@@ -107,44 +107,67 @@ static inline size_t whole_bytes(int64_t columns) {
     return (size_t)columns * 2 + (size_t)(columns / BLOCK + columns / 16) * sizeof(float);
 }
 
+/* The largest magnitude of a block of an input; nan if one of them is not finite. */
+static inline float largest_of(const bf16 *x) {
+    floats most = {0};
+    ints broken = {0};
+    for (int at = 0; at < BLOCK; at += LANES) {
+        const floats size = absolute(widened(x + at));
+        broken |= ~(size < INFINITY);
+        most = maximum(most, size);
+    }
+    return any(broken) ? NAN : largest(most);
+}
+
+/* The unit in which a magnitude is `levels`. The reciprocal of anything smaller would be infinite. */
+static inline float unit_for(float most, int levels) {
+    return most < INFINITY ? fmaxf(most / (float)levels, FLT_MIN) : NAN;
+}
+
+/* Rounds a block of an input to whole numbers; zeros if the unit is nan. */
+static inline void round_block(const bf16 *x, float unit, int32_t number[BLOCK]) {
+    const float factor = 1.0f / unit;
+    if (!(unit < INFINITY)) {
+        memset(number, 0, BLOCK * sizeof *number);
+        return;
+    }
+    for (int at = 0; at < BLOCK; at += LANES) {
+        const floats numbers = nearest(widened(x + at) * factor);
+        const ints found = __builtin_convertvector(numbers, ints);
+        memcpy(number + at, &found, sizeof found);
+    }
+}
+
+static inline float sum_of_half(const int32_t number[BLOCK], int half) {
+    int32_t sum = 0;
+    for (int at = 0; at < BLOCK / 2; at++) sum += number[BLOCK / 2 * half + at];
+    return (float)sum;
+}
+
+/* Splits numbers up to MOST: each is BASE * high + low. */
+static inline void split_numbers(const int32_t number[BLOCK], int8_t high[BLOCK], int8_t low[BLOCK]) {
+    for (int at = 0; at < BLOCK; at++) {
+        /* The nearest multiple of BASE: the sum is positive, so division rounds down. */
+        high[at] = (int8_t)((number[at] + MOST) / BASE - 127);
+        low[at] = (int8_t)(number[at] - BASE * high[at]);
+    }
+}
+
 /* Rounds x[columns] to whole numbers, in a place of whole_bytes(columns). */
 static inline Whole whole_of(const bf16 *x, int64_t columns, void *place) {
     Whole whole = {.quads = place};
     whole.unit = (float *)(whole.quads + columns / 4);
     whole.sum = whole.unit + columns / BLOCK;
     for (int64_t block = 0; block < columns / BLOCK; block++) {
-        const bf16 *from = x + block * BLOCK;
-        floats most = {0};
-        ints broken = {0};
-        for (int at = 0; at < BLOCK; at += LANES) {
-            const floats size = absolute(widened(from + at));
-            broken |= ~(size < INFINITY);
-            most = maximum(most, size);
-        }
-        /* The reciprocal of anything smaller would be infinite. */
-        const float unit = any(broken) ? NAN : fmaxf(largest(most) / MOST, FLT_MIN);
-        const float factor = 1.0f / unit;
         int32_t number[BLOCK];
-        for (int at = 0; at < BLOCK; at += LANES) {
-            const floats whole_numbers = nearest(widened(from + at) * factor);
-            const ints found =
-                any(broken) ? (ints){0} : __builtin_convertvector(whole_numbers, ints);
-            memcpy(number + at, &found, sizeof found);
-        }
-        whole.unit[block] = unit;
-        for (int half = 0; half < 2; half++) {
-            int32_t sum = 0;
-            for (int at = 0; at < 16; at++) sum += number[16 * half + at];
-            whole.sum[2 * block + half] = unit * (float)sum;
-        }
+        const float unit = whole.unit[block] = unit_for(largest_of(x + block * BLOCK), MOST);
+        round_block(x + block * BLOCK, unit, number);
+        for (int half = 0; half < 2; half++)
+            whole.sum[2 * block + half] = unit * sum_of_half(number, half);
         uint32_t(*to)[2] = whole.quads + block * QUADS;
 #ifdef HAS_BYTE_DOT
         int8_t high[BLOCK], low[BLOCK];
-        for (int at = 0; at < BLOCK; at++) {
-            /* The nearest multiple of BASE: the sum is positive, so division rounds down. */
-            high[at] = (int8_t)((number[at] + MOST) / BASE - 127);
-            low[at] = (int8_t)(number[at] - BASE * high[at]);
-        }
+        split_numbers(number, high, low);
         for (int quad = 0; quad < QUADS; quad++) {
             memcpy(to[quad], high + 4 * quad, 4);
             memcpy(to[quad] + 1, low + 4 * quad, 4);

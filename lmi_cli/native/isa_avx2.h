@@ -41,4 +41,11 @@ static inline float float_of(uint16_t half) { return _cvtsh_ss(half); }
 /* The sums of the products of pairs of sixteen-bit numbers. */
 static inline __m256i multiply_words(__m256i a, __m256i b) { return _mm256_madd_epi16(a, b); }
 
+#define HAS_BYTE_PAIRS 1
+
+/* The sums of the products of pairs of bytes, unsigned and signed, in sixteen bits. */
+static inline __m256i multiply_bytes(__m256i codes, __m256i bytes) {
+    return _mm256_maddubs_epi16(codes, bytes);
+}
+
 #endif

@@ -89,4 +89,13 @@ static inline __m512i add_bytes(__m512i sums, __m512i codes, __m512i bytes) {
 /* The sums of the products of pairs of sixteen-bit numbers. */
 static inline __m512i multiply_words(__m512i a, __m512i b) { return _mm512_madd_epi16(a, b); }
 
+#ifndef __AVX512BF16__
+#define HAS_BYTE_PAIRS 1
+
+/* The sums of the products of pairs of bytes, unsigned and signed, in sixteen bits. */
+static inline __m512i multiply_bytes(__m512i codes, __m512i bytes) {
+    return _mm512_maddubs_epi16(codes, bytes);
+}
+#endif
+
 #endif

@@ -5,6 +5,7 @@
  * Many take as long as the arithmetic, and blocks of few bits are expanded for them panel by panel.
  * Bias, residual and gate are applied while the sums are at hand.
  */
+#include "bytes.h"
 #include "linear.h"
 #include "pool.h"
 #include "tiles.h"
@@ -16,86 +17,8 @@ enum {
     MOST_ROWS = 192, /* and the more, the less often is a panel converted */
 #endif
     DEPTH = 256, /* columns of a panel that are converted to float32 at once */
-    IDS = 16     /* rows of an embedding that are copied at once */
+    ROOM = BYTE_DEPTH / BLOCK * (PANEL / STRIP) /* Weights of a panel that are unpacked at once */
 };
-
-typedef struct {
-    const bf16 *weight;
-    int64_t rows, columns, wide, place;
-    bf16 *packed;
-} Packing;
-
-static void pack_panel(const void *work, int64_t panel, int64_t thread) {
-    const Packing *all = work;
-    const int64_t columns = all->columns;
-    (void)thread;
-    for (int64_t row = 0; row < all->wide; row += LANES)
-        for (int64_t column = 0; column < columns; column += 2 * LANES) {
-            const int64_t first = panel * all->wide + row;
-            pack_pairs(all->weight + first * columns + column, clamp(all->rows - first, 0, LANES), columns,
-                 all->packed + panel * PANEL * columns + (column / 2 * PANEL + all->place + row) * 2,
-                 2 * PANEL);
-        }
-}
-
-/* Packs the rows of a weight [rows, columns] into panels; see Part.
- *
- * If `wide` is 64, rows fill whole panels; if it is 32, the half that begins at `place`.
- */
-void lmi_pack(const bf16 *weight, int64_t rows, int64_t columns, int64_t wide, int64_t place,
-              bf16 *packed) {
-    const Packing all = {weight, rows, columns, wide, place, packed};
-    pool_run((rows + wide - 1) / wide, pack_panel, &all);
-}
-
-typedef struct {
-    const Linear *linear;
-    const int64_t *ids;
-    int64_t count;
-    bf16 *out;
-} Embedding;
-
-static void embed_codes(const Part *part, int64_t columns, int64_t id, bf16 *out) {
-    const int bits = (int)part->bits;
-    const int64_t panel = id / PANEL, row = id % PANEL, span = span_of(bits);
-    const uint8_t *block = codes_at(part, columns, panel);
-    for (int64_t at = 0; at < columns; at += LANES) {
-        const int64_t scale = (panel * (columns / span) + at / span) * PANEL + row;
-        const float unit = float_of(part->scale[scale]);
-        const float below = unit * (float)part->offset +
-                            (part->minimum ? float_of(part->minimum[scale]) : 0.0f);
-        float value[LANES];
-        for (int k = 0; k < LANES; k++)
-            value[k] = (float)code_of(bits, block + at / BLOCK * block_bytes(bits), row,
-                                      (int)(at % BLOCK) + k);
-        narrow(out + at, load(value) * unit - below);
-    }
-}
-
-static void embed_ids(const void *work, int64_t piece, int64_t thread) {
-    const Embedding *all = work;
-    const int64_t columns = all->linear->columns;
-    (void)thread;
-    for (int64_t at = piece * IDS; at < all->count && at < (piece + 1) * IDS; at++) {
-        const Part *part = all->linear->parts;
-        for (; all->ids[at] >= part->first + part->rows; part++) continue;
-        const int64_t id = all->ids[at] - part->first;
-        bf16 *out = all->out + at * columns;
-        if (part->bits < 16) {
-            embed_codes(part, columns, id, out);
-            continue;
-        }
-        const bf16 *from = panel_of(part, columns, id / PANEL) + id % PANEL * 2;
-        for (int64_t pair = 0; pair < columns / 2; pair++)
-            memcpy(out + 2 * pair, from + pair * 2 * PANEL, 2 * sizeof(bf16));
-    }
-}
-
-/* Copies rows of a weight to out[count, columns]. */
-void lmi_embed(const Linear *linear, const int64_t *ids, int64_t count, bf16 *out) {
-    const Embedding all = {linear, ids, count, out};
-    pool_run((count + IDS - 1) / IDS, embed_ids, &all);
-}
 
 /* The products of a linear layer with x[count, columns]; see Ending for out.
  *
@@ -113,6 +36,8 @@ typedef struct {
     Side *room;           /* for each thread, for as many columns of a panel: */
     int64_t depth;
     int64_t *known;       /* of which panel they are, if they are all of it */
+    const Inputs *inputs; /* many: for weights in blocks, where bytes are multiplied */
+    Weights *weights;     /* for each thread, for BYTE_DEPTH columns of a panel */
     const Scoring *scoring; /* where logits are weighed, and what computes a block of them */
     Piece *compute;
 } Product;
@@ -151,6 +76,14 @@ static void few_tokens(const void *work, int64_t piece, int64_t thread) {
     if (row < all->count) some_tokens(1, all, part, panel, row);
 }
 
+/* Whether the room of a thread holds these columns of the panel already, or will from now on. */
+static bool is_known(const Product *all, int64_t which, int64_t thread, int64_t columns) {
+    /* A thread gets the same panel several times in a row. */
+    const bool known = columns == all->linear->columns && all->known[thread] == which;
+    all->known[thread] = columns == all->linear->columns ? which : -1;
+    return known;
+}
+
 /* Columns `first` to `stop` of a panel, the number `which` of all, as a right side, by strips. */
 static const Side *right_of(const Product *all, const Part *part, int64_t panel, int64_t which,
                             int64_t thread, int64_t first, int64_t stop) {
@@ -159,48 +92,109 @@ static const Side *right_of(const Product *all, const Part *part, int64_t panel,
     if (part->bits == 16) return panel_of(part, columns, panel) + first * PANEL;
 #endif
     Side *room = all->room + thread * all->depth * PANEL;
-    if (stop - first == columns) { /* a thread gets the same panel several times in a row */
-        if (all->known[thread] == which) return room;
-        all->known[thread] = which;
-    }
+    if (is_known(all, which, thread, stop - first)) return room;
     switch (part->bits) { /* a separate loop for each */
+#ifndef HAS_BYTE_PAIRS
     case 4: expand_codes(4, part, columns, panel, first, stop, room); break;
     case 5: expand_codes(5, part, columns, panel, first, stop, room); break;
     case 6: expand_codes(6, part, columns, panel, first, stop, room); break;
+#endif
     case 8: expand_codes(8, part, columns, panel, first, stop, room); break;
     default: widen_columns(panel_of(part, columns, panel), first, stop, room);
     }
     return room;
 }
 
-/* Multiplies rows `from` to `to` by a panel; all->count is at least STRIP_ROWS. */
-INLINE void some_rows(const Product *all, const Part *part, int64_t panel, int64_t which,
-                      int64_t thread, Ending ending, int64_t from, int64_t to) {
+typedef floats Found[MOST_ROWS][VECTORS]; /* sums of a panel's products with some rows */
+
+/* Where a strip of rows begins: of floats, the last one overlaps. */
+INLINE int64_t strip_from(const Product *all, const bool by_bytes, int64_t row) {
+    return by_bytes ? row : clamp(row, 0, all->count - STRIP_ROWS);
+}
+
+INLINE void begin_strip(Sums sums, Found found, int64_t row, int at, int64_t column) {
+    if (column == 0) {
+        clear(sums, STRIP_VECTORS);
+        return;
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < STRIP_ROWS; r++) memcpy(sums[r], &found[row + r][at], sizeof sums[r]);
+}
+
+INLINE void keep_strip(Sums sums, Found found, int64_t row, int at) {
+#pragma GCC unroll 6
+    for (int r = 0; r < STRIP_ROWS; r++) memcpy(&found[row + r][at], sums[r], sizeof sums[r]);
+}
+
+/* Multiplies rows `from` to `to` by a panel in floats; all->count is at least STRIP_ROWS. */
+INLINE void multiply_floats(const Product *all, const Part *part, int64_t panel, int64_t which,
+                            int64_t thread, int64_t from, int64_t to, Found found) {
     const int64_t columns = all->linear->columns;
-    floats found[MOST_ROWS][VECTORS];
     for (int64_t begin = 0; begin < columns; begin += all->depth) {
         const int64_t stop = clamp(begin + all->depth, 0, columns);
         const Side *right = right_of(all, part, panel, which, thread, begin, stop);
         for (int at = 0; at < VECTORS; at += STRIP_VECTORS)
             for (int64_t row = from; row < to; row += STRIP_ROWS) {
-                /* The last strip overlaps. */
-                const int64_t first = clamp(row, 0, all->count - STRIP_ROWS);
                 Sums sums;
-                if (begin == 0)
-                    clear(sums, STRIP_VECTORS);
-                else
-#pragma GCC unroll 6
-                    for (int r = 0; r < STRIP_ROWS; r++)
-                        memcpy(sums[r], &found[row - from + r][at], sizeof sums[r]);
-                multiply(sums, STRIP_VECTORS, all->x + first * columns + begin, columns,
-                         right + at / STRIP_VECTORS * STRIP * (stop - begin), STRIP, stop - begin);
-#pragma GCC unroll 6
-                for (int r = 0; r < STRIP_ROWS; r++)
-                    memcpy(&found[row - from + r][at], sums[r], sizeof sums[r]);
+                begin_strip(sums, found, row - from, at, begin);
+                multiply(sums, STRIP_VECTORS, all->x + strip_from(all, false, row) * columns + begin,
+                         columns, right + at / STRIP_VECTORS * STRIP * (stop - begin), STRIP,
+                         stop - begin);
+                keep_strip(sums, found, row - from, at);
             }
     }
+}
+
+#ifdef HAS_BYTE_PAIRS
+
+INLINE void multiply_bits(const int bits, const Product *all, const Part *part, int64_t panel,
+                          int64_t which, int64_t thread, int64_t from, int64_t to, Found found) {
+    const int64_t columns = all->linear->columns;
+    Weights *weights = all->weights + thread * ROOM;
+    for (int64_t begin = 0; begin < columns; begin += BYTE_DEPTH) {
+        const int64_t stop = clamp(begin + BYTE_DEPTH, 0, columns), blocks = (stop - begin) / BLOCK;
+        if (!is_known(all, which, thread, stop - begin))
+            unpack_codes(bits, part, columns, panel, begin, stop, weights);
+        for (int at = 0; at < VECTORS; at += STRIP_VECTORS)
+            for (int64_t row = from; row < to; row += STRIP_ROWS) {
+                const Inputs *x = all->inputs + (row / STRIP_ROWS * columns + begin) / BLOCK;
+                Sums sums;
+                begin_strip(sums, found, row - from, at, begin);
+                for (int64_t block = 0; block < blocks; block++)
+                    add_block(bits, x + block, weights + at / STRIP_VECTORS * blocks + block, sums);
+                keep_strip(sums, found, row - from, at);
+            }
+    }
+}
+
+/* Multiplies rows `from` to `to` by a panel of weights in blocks. */
+static void multiply_bytes_of(const Product *all, const Part *part, int64_t panel, int64_t which,
+                              int64_t thread, int64_t from, int64_t to, Found found) {
+    switch (part->bits) { /* a separate loop for each */
+    case 4: multiply_bits(4, all, part, panel, which, thread, from, to, found); break;
+    case 5: multiply_bits(5, all, part, panel, which, thread, from, to, found); break;
+    default: multiply_bits(6, all, part, panel, which, thread, from, to, found);
+    }
+}
+
+#endif
+
+/* The outputs of rows `from` to `to`. */
+INLINE void some_rows(const Product *all, const Part *part, int64_t panel, int64_t which,
+                      int64_t thread, Ending ending, int64_t from, int64_t to) {
+    Found found;
+#ifdef HAS_BYTE_PAIRS
+    const bool by_bytes = part->bits <= BYTE_BITS;
+    if (by_bytes)
+        multiply_bytes_of(all, part, panel, which, thread, from, to, found);
+    else
+        multiply_floats(all, part, panel, which, thread, from, to, found);
+#else
+    const bool by_bytes = false;
+    multiply_floats(all, part, panel, which, thread, from, to, found);
+#endif
     for (int64_t row = from; row < to; row += STRIP_ROWS) {
-        const int64_t first = clamp(row, 0, all->count - STRIP_ROWS);
+        const int64_t first = strip_from(all, by_bytes, row);
         for (int r = 0; r < STRIP_ROWS; r++)
             if (first + r >= row && first + r < to)
                 finish(part, panel, ending, logits_of(all), found[row - from + r],
@@ -337,29 +331,33 @@ static int few(Product *all, const bf16 *x, bool has_values, bool has_codes) {
     return failed;
 }
 
-static int many(Product *all, const bf16 *x, bool has_codes) {
+/* `rounds`: parts are multiplied by bytes; `converts`: others have to be converted. */
+static int many(Product *all, const bf16 *x, bool rounds, bool multiplies, bool converts) {
     const int64_t columns = all->linear->columns, threads = pool_threads();
     all->unit = uses_tiles() ? BLOCK_ROWS : STRIP_ROWS;
     /* A block that is not full is still faster than strips. */
     const int64_t rows = all->count < all->unit ? all->unit : all->count;
-    const bool copies = rows > all->count || sizeof(Side) > sizeof(bf16);
+    const bool copies = multiplies && (rows > all->count || sizeof(Side) > sizeof(bf16));
     Side *left = copies ? left_of(x, all->count, columns, rows) : NULL;
+    Inputs *inputs = rounds ? inputs_of(x, all->count, columns) : NULL;
     all->x = copies ? left : (const Side *)x;
+    all->inputs = inputs;
     const int64_t units = (all->count + all->unit - 1) / all->unit, most = MOST_ROWS / all->unit;
     all->blocks = (units + most - 1) / most;
     all->rows = (units + all->blocks - 1) / all->blocks * all->unit;
-    const bool converts = has_codes || sizeof(Side) > sizeof(bf16);
     all->depth = sizeof(Side) > sizeof(bf16) ? clamp(columns, 0, DEPTH) : columns;
-    if (converts) {
+    if (converts)
         all->room = aligned_alloc(64, (size_t)(threads * PANEL * all->depth) * sizeof *all->room);
-        all->known = malloc((size_t)threads * sizeof *all->known);
-        for (int64_t at = 0; all->known && at < threads; at++) all->known[at] = -1;
-    }
-    const int failed =
-        (copies && left == NULL) || (converts && (all->room == NULL || all->known == NULL));
+    if (rounds) all->weights = malloc((size_t)threads * ROOM * sizeof *all->weights);
+    all->known = malloc((size_t)threads * sizeof *all->known);
+    for (int64_t at = 0; all->known && at < threads; at++) all->known[at] = -1;
+    const int failed = (copies && left == NULL) || (converts && all->room == NULL) ||
+                       (rounds && (inputs == NULL || all->weights == NULL)) || all->known == NULL;
     if (!failed) run(all, many_tokens);
     free(all->room);
+    free(all->weights);
     free(all->known);
+    free(inputs);
     free(left);
     return failed;
 }
@@ -373,13 +371,16 @@ int64_t lmi_few(const Linear *linear) {
 
 /* Computes a product. Returns 1 if memory ran out. */
 static int multiplied(Product all, const bf16 *x) {
-    bool has_values = false, has_codes = false;
+    bool has_values = false, has_codes = false, rounds = false, converts = false;
     for (int64_t at = 0; at < all.linear->count; at++) {
-        has_values |= all.linear->parts[at].bits == 16;
-        has_codes |= all.linear->parts[at].bits < 16;
+        const int64_t bits = all.linear->parts[at].bits;
+        has_values |= bits == 16;
+        has_codes |= bits < 16;
+        rounds |= bits <= BYTE_BITS;
+        converts |= bits > BYTE_BITS && (bits < 16 || sizeof(Side) > sizeof(bf16));
     }
     return all.count <= lmi_few(all.linear) ? few(&all, x, has_values, has_codes)
-                                            : many(&all, x, has_codes);
+                                            : many(&all, x, rounds, has_values || converts, converts);
 }
 
 /* A linear layer for x[count, columns]; see Ending for out, whose rows are out_row bytes apart.

@@ -16,6 +16,11 @@
 #else
 #define SIDES 0.0
 #endif
+#ifdef HAS_BYTE_PAIRS
+#define EIGHT (1.0 / 253) /* an input below 1 to a whole number of eight bits */
+#else
+#define EIGHT 0.0
+#endif
 
 static double of_bf16(bf16 x) {
     const uint32_t bits = (uint32_t)x << 16;
@@ -201,7 +206,8 @@ static Weights weights_of(int64_t rows, int64_t columns, bool gated) {
 
 /* The product of a row with x[columns], whose components are below 1, and its error.
  *
- * Codes are multiplied by whole numbers, or become the one side of a product where tokens are many.
+ * Codes are multiplied by whole numbers, or become the one side of a product where tokens are many
+ * and bytes are not multiplied faster.
  */
 static double plain_product(const Weights *all, int64_t row, const double *x, bool many,
                             double *error) {
@@ -215,7 +221,7 @@ static double plain_product(const Weights *all, int64_t row, const double *x, bo
     }
     *error = SUMMING * size;
     if (all->coded) *error += (SUMMING + all->error) * computed;
-    if (all->coded) *error += many ? SIDES * size : WHOLE * whole;
+    if (all->coded) *error += many ? SIDES * size + EIGHT * whole : WHOLE * whole;
     return sum;
 }
 

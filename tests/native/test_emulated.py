@@ -39,7 +39,7 @@ SLIPS = [
     ("", "linear.c", "all->out + (row + t) * all->out_row",
      "all->out + (row + t) / 2 * all->out_row", "linear Q4_1"),
     ("", "linear.h", "part->rows / 2 - first", "64", "linear bfloat16 swiglu"),
-    ("", "linear.c", "[scale]) : 0.0f", "[scale]) / 2 : 0.0f", "embed Q4_K"),
+    ("", "panels.c", "[scale]) : 0.0f", "[scale]) / 2 : 0.0f", "embed Q4_K"),
     ("", "blocks.h", "offset * sum", "(offset + 1) * sum", "linear Q6_K"),
     ("", "repack.c", "from[at] >> 6 << 4;\n    to", "from[at] >> 6;\n    to", "linear Q5_K"),
     ("", "repack.c", "/ spread;\n            minimum", "/ spread * 1.1f;\n            minimum",
