@@ -1,9 +1,10 @@
 /* Many tokens times weights in blocks, in whole numbers: where bytes are multiplied faster than floats.
  *
- * Inputs are rounded to whole numbers in a unit of its own for each token and block of columns: to
- * eight bits, or to sixteen where one of the block is far above the token's others, next to which
- * eight bits would leave little of the rest. Products and their sums within a block are exact.
- * Codes of eight bits would take two products each, which is no faster than floats.
+ * Each block of a token's inputs is rounded to whole numbers in a unit of its own: to eight bits, or
+ * to sixteen if one of them is far above the token's others, next to which eight bits would leave
+ * little of the rest. Products and their sums within a block are exact, and no token's outputs
+ * depend on what the other tokens are. Codes of eight bits would take two products each, which is
+ * no faster than floats.
  */
 #ifndef LMI_BYTES_H
 #define LMI_BYTES_H
@@ -55,16 +56,14 @@ static inline void round_inputs(const bf16 *x, int64_t count, int64_t columns, I
         far[row] = FAR_ABOVE * sqrtf(total(squares) / (float)columns);
     }
     for (int64_t block = 0; block < columns / BLOCK; block++, to++, x += BLOCK) {
-        float most[STRIP_ROWS];
         memset(to, 0, sizeof *to);
-        for (int64_t row = 0; row < count; row++) {
-            most[row] = largest_of(x + row * columns);
-            to->wide |= most[row] > far[row];
-        }
         for (int64_t row = 0; row < count; row++) {
             int32_t number[BLOCK];
             int8_t high[BLOCK], low[BLOCK];
-            const float unit = to->unit[row] = unit_for(most[row], to->wide ? MOST : LEVELS);
+            const float most = largest_of(x + row * columns);
+            const bool wide = most > far[row];
+            const float unit = to->unit[row] = unit_for(most, wide ? MOST : LEVELS);
+            to->wide |= wide;
             round_block(x + row * columns, unit, number);
             for (int half = 0; half < 2; half++)
                 to->minus_half[half][row] = -unit * sum_of_half(number, half);

@@ -14,7 +14,6 @@ from lmi_cli.native.variants import Variant
 
 COUNTS = [1, 2, 5, 16, 17, 33, 100]
 FEW = 16  # for more tokens, weights are expanded or inputs rounded to fewer bits
-STRIP = 6  # tokens that are rounded to the same number of bits
 Q4_0, Q8_0 = 2, 8
 
 every_kind = pytest.mark.parametrize(
@@ -53,7 +52,7 @@ def check(found: Tensor, x: Tensor, weight: GgufBlocks, variant: Variant) -> Non
     More tokens are multiplied by weights in float32, which are rounded to bfloat16 first where that
     is what the processor multiplies. Products are exact, sums are not. Where it is faster, codes of
     up to six bits are multiplied like those of few tokens, but the largest number is 127, except in
-    blocks with a number far above the others of one of the tokens of a strip.
+    blocks with a number far above the token's others.
     """
     exact = kept(weight.kind, weight.raw)
     wide, count = x.double(), x.shape[-1] // 32
@@ -64,8 +63,7 @@ def check(found: Tensor, x: Tensor, weight: GgufBlocks, variant: Variant) -> Non
         levels = torch.full_like(most, 32512)
         if len(x) > FEW:
             far = most > 8.001 * wide.pow(2).mean(-1, keepdim=True).sqrt()
-            levels = torch.cat([s.any(0).expand_as(s) for s in far.split(STRIP)]) * (32512 - 127.0)
-            levels += 127
+            levels = torch.where(far, levels, 127)
         unit = most / levels
         inputs = 0.51 * unit @ exact.weight.abs().view(-1, count, 32).sum(-1).T
         expected, limit = wide @ exact.weight.T, inputs + (8 + count) * 2**-24 * reach
@@ -182,6 +180,14 @@ def test_nothing_that_is_not_finite_is_hidden(
     found = PackedLinear.join([blocks(kind, 70)])(x)
     assert not found[1].isfinite().any()
     assert found[0].isfinite().all() and found[2:].isfinite().all()
+
+
+@every_kind
+def test_no_token_depends_on_the_others(kind: int, each_unit: Variant) -> None:
+    linear, x = PackedLinear.join([blocks(kind, 70)]), activations(40, columns_of(kind))
+    other = x.clone()
+    other[::2, ::7] *= 300
+    assert torch.equal(linear.wide(other)[1::2], linear.wide(x)[1::2])
 
 
 @every_kind

@@ -200,7 +200,7 @@ SLIPS = [
     ("avx512-bf16", "blocks.h", "half * quads + quad);\n                floats value[4]",
      "quad);\n                floats value[4]", "blocks"),
     ("avx2", "blocks.h", ">> quad & 0x01010101", "& 0x01010101", "blocks"),
-    ("avx2", "bytes.h", "most[row] > far[row]", "0", "blocks"),
+    ("avx2", "bytes.h", "most > far[row]", "false", "blocks"),
     ("avx2", "bytes.h", "weights->below[half]", "weights->below[0]", "blocks"),
     ("avx2", "bytes.h", "weights->scale[half]", "weights->scale[0]", "blocks"),
     ("avx2", "bytes.h", "x->high, weights, high", "x->low, weights, high", "blocks"),
