@@ -30,7 +30,7 @@ PLAIN = Settings(max_new_tokens=4)
 
 def test_what_fits_is_answered_as_the_stock_model_would(loaded: Loaded, corpus: Corpora) -> None:
     question = "What is green?"
-    settings = PLAIN.but(max_new_tokens=24)
+    settings = PLAIN.but(max_new_tokens=8)
     reading = settings.read(loaded, corpus(LINE), [question])
     assert reading.plan.fits
     document = loaded.tokenizer.encode(LINE).ids.tolist()
@@ -38,7 +38,7 @@ def test_what_fits_is_answered_as_the_stock_model_would(loaded: Loaded, corpus: 
     ids = [*prompt.prefix, *document, *prompt.tail(question)]
     model = AutoModelForCausalLM.from_pretrained(shared_model(), dtype=torch.float32)
     generated = model.generate(
-        torch.tensor([ids]), max_new_tokens=24, do_sample=False, pad_token_id=0
+        torch.tensor([ids]), max_new_tokens=8, do_sample=False, pad_token_id=0
     )[0, len(ids) :].tolist()
     assert (
         settings.ask(loaded, reading, question).answer

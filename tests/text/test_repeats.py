@@ -1,5 +1,6 @@
 """Repetition is noticed before it is shown, however the text arrives."""
 
+import random
 import time
 
 import pytest
@@ -43,6 +44,39 @@ def test_a_sentence_is_not_said_twice(text: str, kept: str | None, step: int) ->
     assert repeats == (kept is not None and kept != text) or text.endswith("65536.")
 
 
+@pytest.mark.parametrize("step", [1, 3, 8, 500])
+@pytest.mark.parametrize(
+    ("begins", "phrase"),
+    [
+        ("It is a Christian", " Christian"),
+        ("It was made in the same year", ", and in the same year"),
+        ("It reads", " a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p,"),
+        ("Yes.", " No."),
+        ("一二三", "的"),
+    ],
+)
+def test_words_do_not_go_round_in_a_circle(begins: str, phrase: str, step: int) -> None:
+    found, repeats = shown(begins + 40 * phrase, step)
+    assert repeats
+    assert found.startswith(begins)
+    assert found.count(phrase.strip()) <= 3
+
+
+@pytest.mark.parametrize("step", [1, 3, 500])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "They had had it, and it was very, very, very good.",
+        "No, no, no, no! Ho, ho, ho, said he.",
+        "The row is 0 0 0 0 0 0 0 0 1, the next is 0 0 0 0.",
+        "A rose is a rose is a rose is a rose",
+        "一一二二三三。",
+    ],
+)
+def test_a_few_repetitions_are_kept(text: str, step: int) -> None:
+    assert shown(text, step) == (text, False)
+
+
 @pytest.mark.parametrize("step", [1, 4, 500])
 def test_the_question_is_not_repeated_behind_the_answer(step: int) -> None:
     asked = "Which port is used by default?"
@@ -64,7 +98,8 @@ def test_what_is_shown_is_the_beginning_of_the_text_whatever_the_pieces(
 
 def test_time_is_linear_in_a_sentence_without_end() -> None:
     """A list without full stops, and one endless word."""
-    for text in ("a,b\n" * 20_000, "0f" * 40_000):
+    digits = "".join(random.Random(0).choices("0123456789abcdef", k=80_000))
+    for text in ("".join(f"{line},b\n" for line in range(20_000)), digits):
         guard = RepeatGuard("What is in the list?")
         assert guard.push("It is this.") + guard.push("\n") == "It is this."
         started = time.process_time()
