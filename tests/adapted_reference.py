@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from reference import Lambda, reference_logits, turning
-from tiny_models import Float64Transformers
+from tiny_models import float64_transformers
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -48,7 +48,7 @@ def dense_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Lambda)
 
 
 def _logits(model: PreTrainedModel, ids: NDArray[np.int32], changed: Callable[[], Any]) -> Tensor:
-    with changed(), torch.inference_mode(), Float64Transformers():
+    with changed(), torch.inference_mode(), float64_transformers():
         tokens = torch.from_numpy(ids).long()[None]
         zeros = {"position_ids": torch.zeros_like(tokens)}
         options = zeros if model.config.model_type == "falcon" else {}

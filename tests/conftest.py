@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+from lmi_cli.engine import probe
 from lmi_cli.native import compiling, cpu, library, variants
 
 # Other programs may need the processors too, so no example has a time limit.
@@ -99,6 +100,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("LMI_CACHE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def quick_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure what the machine can do by little work: no test depends on how fast it is."""
+    monkeypatch.setattr(probe, "_SECONDS", 0.0)
+    monkeypatch.setattr(probe, "_READ_BYTES", 1 << 20)
+    monkeypatch.setattr(probe, "_GEMM_SHAPES", ((64, 64, 64), (64, 128, 64)))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tiny_models import Float64Transformers
+from tiny_models import float64_transformers
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -235,7 +235,7 @@ def reference_logits(model: PreTrainedModel, ids: NDArray[np.int32], method: Ref
     try:
         model.set_attn_implementation("reference")
         tokens = torch.from_numpy(ids).long()[None]
-        with torch.inference_mode(), Float64Transformers():
+        with torch.inference_mode(), float64_transformers():
             return model(
                 input_ids=tokens, position_ids=torch.zeros_like(tokens), use_cache=False
             ).logits[0]

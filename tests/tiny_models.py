@@ -1,14 +1,15 @@
 """Tiny random models of every family we support, built from configurations alone."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -230,32 +231,51 @@ def trace(model: PreTrainedModel) -> dict[str, Any]:
 
 def precisely(model: PreTrainedModel) -> AbstractContextManager[Any]:
     """A float64 model is run in float64 throughout."""
-    return Float64Transformers() if model.dtype == torch.float64 else nullcontext()
+    return float64_transformers() if model.dtype == torch.float64 else nullcontext()
 
 
-class Float64Transformers(TorchFunctionMode):
+@contextmanager
+def float64_transformers() -> Iterator[None]:
     """Makes transformers compute in float64 what it computes in float32 whatever the model's dtype.
 
     Rotary angles, norms and the plain softmax would otherwise hide differences below 1e-7. Only
-    calls made by code of transformers are changed, none of ours.
+    calls made by code of transformers are changed, none of ours. A ``TorchFunctionMode`` would be
+    shown every call of any function, and take as long as the models themselves.
     """
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, names in _OF_A_DTYPE.items():
+            for name in names:
+                patch.setattr(owner, name, _widened(getattr(owner, name)))
+        kept = Tensor.float
+        patch.setattr(Tensor, "float", lambda x: x.double() if _by_transformers() else kept(x))
+        yield
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        # Frequencies stay as they are: float32 is what a model was trained with.
-        caller = self._caller()
-        if caller.startswith("transformers") and caller != "transformers.modeling_rope_utils":
-            if function is Tensor.float:
-                function = Tensor.double
-            args = [torch.float64 if arg is torch.float32 else arg for arg in args]
-            kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
+
+# What transformers gives a dtype to.
+_OF_A_DTYPE: dict[Any, tuple[str, ...]] = {
+    Tensor: ("to", "type"),
+    torch: ("arange", "full", "ones", "softmax", "tensor", "zeros", "zeros_like"),
+    nn.functional: ("softmax",),
+}
+
+
+def _widened(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for given in (*args, *kwargs.values()):
+            if given is torch.float32 and _by_transformers():
+                args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
+                kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
+                break
         return function(*args, **kwargs)
 
-    @staticmethod
-    def _caller() -> str:
-        frame = sys._getframe(2)
-        while frame.f_globals["__name__"].startswith("torch."):
-            frame = frame.f_back
-        return frame.f_globals["__name__"]
+    return call
+
+
+def _by_transformers() -> bool:
+    """Whether it is transformers that has called a function of torch."""
+    frame = sys._getframe(2)
+    while frame.f_globals["__name__"].startswith("torch."):
+        frame = frame.f_back
+    caller = frame.f_globals["__name__"]
+    # Frequencies stay as they are: float32 is what a model was trained with.
+    return caller.startswith("transformers") and caller != "transformers.modeling_rope_utils"

@@ -92,7 +92,9 @@ class _Stream(io.TextIOWrapper):
 
 
 @pytest.fixture
-def lmi(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Callable[..., Result]]:
+def lmi(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, quick_probe: None
+) -> Iterator[Callable[..., Result]]:
     """Run the program in this process: ``lmi("qa", path, "question", stdin=b"...")``.
 
     Without ``stdin``, standard input is a terminal; ``terminal`` makes stdout one.

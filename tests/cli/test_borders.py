@@ -1,11 +1,12 @@
 """Around every border, what is foretold, what is done and what is tested are the same.
 
 Dry run, ``qa`` and ``passkey`` are compared for lengths from half the trained length to some way
-beyond it, for each where a prompt ceases to fit: whether the text fits, by which method and window
-it is read, in which dtype.
+beyond it, and on both sides of where a prompt ceases to fit: whether the text fits, by which method
+and window it is read, in which dtype. Two that cease at different lengths differ on one side.
 """
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lmi_cli.text.tokenizer import Tokenizer
 
 Run = Callable[..., Any]
 BORDER = range(TRAINED_LENGTH - 40, TRAINED_LENGTH + 3)
-LENGTHS = sorted({*range(TRAINED_LENGTH // 2, TRAINED_LENGTH + 65, 8), *BORDER})
+FAR = range(TRAINED_LENGTH // 2, TRAINED_LENGTH + 65, 32)
 
 
 def facts(report: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +33,12 @@ def facts(report: dict[str, Any]) -> dict[str, Any]:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model without a chat template, whose prompts are nearly those of the passkey test."""
     return str(save_model(tmp_path_factory.mktemp("plain") / "m", template=None))
+
+
+def lengths(fits: Callable[[int], bool]) -> tuple[int, list[int]]:
+    """The largest length that fits, found by halving, and lengths around it and far from it."""
+    last = BORDER[bisect_left(BORDER, True, key=lambda length: not fits(length)) - 1]
+    return last, sorted({*FAR, *BORDER[:: len(BORDER) - 1], *range(last - 2, last + 4)})
 
 
 def text_of(tokens: int) -> str:
@@ -48,10 +55,15 @@ def test_the_dry_run_foretells_what_qa_does(
     lmi: Run, model: str, plain: str, tmp_path: Path, template: bool
 ) -> None:
     path, forms = tmp_path / "x.txt", []
-    for tokens in LENGTHS:
+    asked = ("qa", path, "Why?", "-m", model if template else plain, "-n", 2, "--json")
+
+    def foretell(tokens: int) -> Any:
         path.write_text(text_of(tokens))
-        asked = ("qa", path, "Why?", "-m", model if template else plain, "-n", 2, "--json")
-        foretold, done = (json.loads(lmi(*asked, *dry).out) for dry in (["--dry-run"], []))
+        return json.loads(lmi(*asked, "--dry-run").out)
+
+    last, tried = lengths(lambda tokens: foretell(tokens)["inspect"]["fits"])
+    for tokens in tried:
+        foretold, done = foretell(tokens), json.loads(lmi(*asked).out)
         assert foretold["tokens"]["read"] == done["tokens"]["read"] == tokens
         assert facts(foretold) == facts(done)
         assert foretold["inspect"]["fits"] == (done["method"]["form"] == "fits")
@@ -59,8 +71,7 @@ def test_the_dry_run_foretells_what_qa_does(
         assert done["method"]["window"] == expected
         assert (done["answers"][0]["answered_from"] == "whole") == foretold["inspect"]["fits"]
         forms.append(foretold["inspect"]["fits"])
-    assert forms == sorted(forms, reverse=True)
-    last = LENGTHS[forms.count(True) - 1]
+    assert forms == [tokens <= last for tokens in tried]
     assert {last, last + 1} <= set(BORDER)
 
 
@@ -73,11 +84,15 @@ def test_passkey_reads_as_qa_would(lmi: Run, plain: str, tmp_path: Path) -> None
     around = len(tokenizer.encode("\n\nQuestion:")) + len(tokenizer.encode("\nAnswer:"))
     asked = " grass" * (question - around)
     path, forms = tmp_path / "x.txt", []
-    for length in LENGTHS:
+
+    def qa_of(length: int, *options: str) -> Any:
         path.write_text(text_of(length - question))
-        qa = json.loads(
-            lmi("qa", path, asked.strip(), "-m", plain, "-n", 12, "--json", "--no-memory").out
-        )
+        limits = ("-n", 12, "--json", "--no-memory", *options)
+        return json.loads(lmi("qa", path, asked.strip(), "-m", plain, *limits).out)
+
+    last, tried = lengths(lambda length: qa_of(length, "--dry-run")["inspect"]["fits"])
+    for length in tried:
+        qa = qa_of(length)
         grid = ("--lengths", length, "--depths", "0", "--json", "--no-memory")
         passkey = json.loads(lmi("passkey", *grid, "-m", plain).out)
         (used,) = passkey["method"]["by_length"]
@@ -85,8 +100,7 @@ def test_passkey_reads_as_qa_would(lmi: Run, plain: str, tmp_path: Path) -> None
                        "model": passkey["model"]})  # fmt: skip
         assert found == facts(qa)
         forms.append(used["form"])
-    assert forms == sorted(forms)
-    last = LENGTHS[forms.count("fits") - 1]
+    assert [form == "fits" for form in forms] == [length <= last for length in tried]
     assert {last, last + 1} <= set(BORDER)
 
 

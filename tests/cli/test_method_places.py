@@ -14,7 +14,6 @@ import pytest
 from chat_model import save_model
 
 from lmi_cli.checkpoints.resolve import resolve
-from lmi_cli.engine import probe
 from lmi_cli.engine.heads import AttentionHead, RetrievalHeads
 from lmi_cli.methods import METHODS
 from lmi_cli.models.heads import remember_heads
@@ -124,12 +123,9 @@ def test_a_state_file_is_used_wherever_the_weights_lie(
 def test_bench_says_who_computed(
     lmi: Run,
     model: str,
-    monkeypatch: pytest.MonkeyPatch,
     places: dict[str, Options],
     options: Options,
 ) -> None:
-    monkeypatch.setattr(probe, "_SECONDS", 0.0)
-    monkeypatch.setattr(probe, "_READ_BYTES", 1 << 20)
     for place, given in places.items():
         limits = ("--depths", 100, "--decode", 2, "--against", "none")
         result = lmi("bench", *limits, "-m", model, *options, *given, "--json")

@@ -13,7 +13,7 @@ from chat_model import save_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmi_cli.checkpoints.resolve import resolve
-from lmi_cli.engine import forward, probe
+from lmi_cli.engine import forward
 from lmi_cli.engine.probe import gemm_flops, read_bytes_per_s
 from lmi_cli.errors import UsageError
 from lmi_cli.memory import forget_peak_rss, peak_rss_bytes
@@ -29,11 +29,7 @@ from lmi_cli.native.step import Stepper
 from lmi_cli.tasks.bench import BenchReport, Speed, bench
 from lmi_cli.tasks.events import Progress, follow
 
-
-@pytest.fixture(autouse=True)
-def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_SECONDS", 0.0)
-    monkeypatch.setattr(probe, "_READ_BYTES", 1 << 20)
+pytestmark = pytest.mark.usefixtures("quick_probe")
 
 
 def run(loaded: Loaded, depths: list[int], **arguments: object) -> list[object]:
