@@ -216,7 +216,7 @@ def test_memory_stays_flat_on_a_line_without_end(
     start: Callable[..., "subprocess.Popen[bytes]"], model: str
 ) -> None:
     peaks = []
-    for megabytes in (4, 32):
+    for megabytes in (2, 18):
         process = start("inspect", "-", "-m", model, "--json", stdin=subprocess.PIPE)
         out, _ = process.communicate(b"wordswithoutspaces," * (megabytes * 2**20 // 19))
         peaks.append(json.loads(out)["memory"]["peak_rss_bytes"])

@@ -166,9 +166,9 @@ def test_the_first_start_opens_no_socket_either(
 def test_memory_stays_flat_while_a_text_is_scored(
     start: Callable[..., "subprocess.Popen[bytes]"], model: str
 ) -> None:
-    """From 500 to 2,600 trained lengths of text; what grows is less than a few bytes a token."""
+    """From 250 to 1,500 trained lengths of text; what grows is less than a few bytes a token."""
     peaks = []
-    for lines in (8_000, 40_000):
+    for lines in (4_000, 24_000):
         process = start("perplexity", "-", "-m", model, "--json", stdin=subprocess.PIPE)
         text = (b"%d: The grass is green. The sky is blue.\n" % number for number in range(lines))
         out, err = process.communicate(b"".join(text))

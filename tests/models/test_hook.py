@@ -44,7 +44,7 @@ def test_closing_twice_is_closing_once() -> None:
 
 
 @pytest.mark.slow
-def test_opening_a_model_a_thousand_times_leaves_nothing() -> None:
+def test_opening_a_model_again_and_again_leaves_nothing() -> None:
     model = tiny_model("llama", torch.float32)
 
     def turn() -> None:
@@ -61,7 +61,7 @@ def test_opening_a_model_a_thousand_times_leaves_nothing() -> None:
     tracemalloc.start()
     try:
         objects, size = used()
-        for _ in range(1000):
+        for _ in range(400):
             turn()
         more_objects, more_size = used()
     finally:
