@@ -11,6 +11,8 @@ from lmi_cli.native import compiling, cpu, variants
 from lmi_cli.native.variants import VARIANTS, Variant
 
 BEST, PLAIN, OLDEST = VARIANTS[:3]
+QUICK = ("-O0", *compiling.FLAGS[1:])
+"""For libraries that nothing computes with: at -O3 one takes twenty seconds."""
 X86 = (BEST, PLAIN, OLDEST)
 supported = pytest.mark.skipif(
     not variants.compilable(), reason="there are no kernels for this kind of machine"
@@ -139,7 +141,7 @@ def test_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"import sys; sys.path.insert(0, {str(compiling.FOLDER.parent.parent)!r});"
         "from lmi_cli.native import compiling, variants;"
         f"folder = compiling.Path({str(tmp_path)!r});"
-        "compiling.compile_libraries(folder, variants.compilable()[-1:])"
+        f"compiling.compile_libraries(folder, variants.compilable()[-1:], {QUICK})"
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, cwd=tmp_path)
     monkeypatch.setattr(compiling, "FOLDER", tmp_path)
@@ -154,7 +156,8 @@ def test_programs_that_compile_at_once_do_not_disturb_each_other(
     variant = variants.compilable()[-1]
     program = (
         "from pathlib import Path; from lmi_cli.native import compiling, variants;"
-        f"compiling.compile_libraries(Path({str(tmp_path)!r}), variants.compilable()[-1:])"
+        f"folder = Path({str(tmp_path)!r});"
+        f"compiling.compile_libraries(folder, variants.compilable()[-1:], {QUICK})"
     )
     running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [process.wait(timeout=300) for process in running] == [0, 0, 0]
