@@ -137,6 +137,13 @@ MODELS = [
 ]
 SCALED = {"llama-llama3", "llama-yarn", "phi3-longrope"}
 CHUNKS = [1, 7, WINDOW - 1, WINDOW, WINDOW + 1, COUNT]
+# How a text is cut meets the window of a method and of a layer (mistral-sliding), and the chunk of
+# a layer (llama4_text); rotation, caps and norms do not depend on it, so that two cuts show that
+# every method suits the models that differ in those.
+UNCUT = {"cohere2", "gemma2", "gpt_neox", "llama-llama3", "llama-yarn", "phi3-longrope"}
+CUTS = [
+    (model, chunk) for model in MODELS for chunk in ([7, WINDOW + 1] if model in UNCUT else CHUNKS)
+]
 
 
 def built(name: str, row: Row) -> Method:
@@ -159,8 +166,7 @@ def test_every_method_has_a_row() -> None:
     assert ROWS.keys() == METHODS.keys()
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "chunk"), CUTS)
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_it_is_what_its_definition_says(name: str, row: Row, model: str, chunk: int) -> None:
     if row.plain_only and model in SCALED:
@@ -231,20 +237,20 @@ def test_what_it_says_is_visible_is_visible(
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_a_state_keeps_no_more_than_it_said(name: str, row: Row, model: str, chunk: int) -> None:
     """And a fork, or a state that was saved and restored, goes on as the state itself does."""
-    method, ids = built(name, row), random_ids(100)
+    method, ids = built(name, row), random_ids(68)
     with CausalLM(tiny_model(model)) as lm, precisely(lm.model):
         engine = Engine(lm, method, chunk)
         state = engine.start()
-        list(engine.read(state, [ids[:93]]))
+        list(engine.read(state, [ids[:61]]))
         most = bound(method, engine.layers, chunk)
         assert most is None or state.cached_tokens <= most
         for layer, cache in zip(engine.layers, state.caches, strict=True):
-            tokens = layer_capacity(method, layer, chunk, 1.5 * 93)
+            tokens = layer_capacity(method, layer, chunk, 1.5 * 61)
             assert cache.nbytes <= tokens * 2 * layer.key_heads * lm.head_size * 8
         restored = engine.start()
         restored.restore(state.save(), lm.layer_devices())
         passes = [
-            torch.cat([event.hidden for event in engine.read(each, [ids[93:]])])
+            torch.cat([event.hidden for event in engine.read(each, [ids[61:]])])
             for each in (state.fork(), restored, state)
         ]
     for other in passes[:2]:
