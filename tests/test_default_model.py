@@ -88,7 +88,7 @@ def our_hidden(loaded: Loaded, method: object, ids: np.ndarray) -> torch.Tensor:
 
 
 def our_logits(loaded: Loaded, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Logits in slices of 256 tokens: those of 4,096 tokens together have 805 MB."""
+    """Logits in slices of 256 tokens: those of 1,024 tokens together have 201 MB."""
     return loaded.lm.logits_in_slices(hidden, 256)
 
 
@@ -116,7 +116,7 @@ def float64_angles(stock: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(rotary, "forward", forward)
 
 
-@pytest.mark.parametrize(("tokens", "tolerance"), [(64, 3e-4), (4096, 1e-2)])
+@pytest.mark.parametrize(("tokens", "tolerance"), [(64, 3e-4), (1024, 1e-2)])
 def test_logits_equal_stock_while_everything_fits(
     loaded: Loaded,
     stock: torch.nn.Module,

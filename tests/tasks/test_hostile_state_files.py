@@ -27,7 +27,7 @@ from lmi_cli.tasks.plan import MemoryChoice
 
 Corpora = Callable[..., Corpus]
 Description = dict[str, Any]
-TEXT = "".join(f"{n}: The grass is green. The sky is blue.\n" for n in range(120))
+TEXT = "".join(f"{n}: The grass is green. The sky is blue.\n" for n in range(40))
 SETTINGS = {
     "whole": (Settings(memory=MemoryChoice()), "The grass is green.\n"),
     "heads": (Settings(memory=MemoryChoice(embeddings=False)), TEXT),
@@ -89,7 +89,8 @@ def use(model: Loaded, settings: Settings, path: Path) -> bool:
     assert reading.document.place(reading.document.tokens - 1) is not None
     for source in ("window", "auto", *(["memory"] if "store" in reading.stores else [])):
         with contextlib.suppress(LmiError):  # the prompt may begin otherwise
-            settings.ask(model, reading, "What is green?", source)
+            # The second token is the first for which the state has grown; more are as that.
+            settings.but(max_new_tokens=2).ask(model, reading, "What is green?", source)
     statefile.save(model, reading.fork(), path)
     return True
 
