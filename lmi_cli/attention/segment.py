@@ -193,6 +193,11 @@ class Blocks:
     representatives: int
     pass_tokens: int
 
+    @property
+    def unfinished(self) -> Recent:
+        """Retention of what may be in no finished block."""
+        return Recent(self.first + self.window + self.block + self.pass_tokens)
+
     def capacity(self, chunk: int) -> int | None:
         """None: it grows with the stream."""
         return None

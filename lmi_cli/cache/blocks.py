@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmi_cli.attention.segment import Blocks, Lookup, Recent
+from lmi_cli.attention.segment import Blocks, Lookup
 from lmi_cli.cache.buffer import SlidingBuffer
 from lmi_cli.cache.pool import BlockPool
 from lmi_cli.cache.track import CachedTrack, Span
@@ -65,8 +65,7 @@ class BlockMemory(CachedTrack):
         self.retention = retention
         self._pool = pool
         self._chunk = chunk
-        longest = retention.first + retention.window + retention.block + retention.pass_tokens
-        self._recent = SlidingBuffer(Recent(longest), chunk)
+        self._recent = SlidingBuffer(retention.unfinished, chunk)
         self._origin = 0
         self._blocks = 0
         self._stored = 0  # of these, in memory of our own

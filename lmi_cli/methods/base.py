@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 from lmi_cli.attention.layer import LayerSpec, RopeScaling
-from lmi_cli.attention.segment import First, Segment, Track
+from lmi_cli.attention.segment import Blocks, First, Segment, Track
 from lmi_cli.errors import UsageError
 from lmi_cli.methods.places import KeyHead, layers_in
 
@@ -282,14 +282,25 @@ def layer_bound(method: Method, layer: LayerSpec, chunk: int) -> int | None:
 
 
 def layer_capacity(method: Method, layer: LayerSpec, chunk: int, growing: float) -> float:
-    """The same, where a track that keeps every token has at most ``growing`` of them.
+    """Tokens for which a layer allocates memory, where one that keeps all has ``growing`` at most.
 
-    A track of some key heads counts only as their share of the layer's.
+    A track of some key heads counts only as their share of the layer's. Besides finished blocks,
+    there are the tokens in none, and copies of the blocks that were looked up.
     """
+    looked_up = {
+        segment.track: segment.lookup.blocks
+        for segment in method.segments(layer)
+        if segment.lookup is not None
+    }
     total = 0.0
     for track in method.tracks(layer):
-        size = track.retention.capacity(chunk)
-        total += (growing if size is None else min(size, growing)) * _share(track.heads, layer)
+        retention = track.retention
+        sizes = [retention.capacity(chunk)]
+        if isinstance(retention, Blocks):
+            copies = looked_up.get(track.name, 0) * retention.block
+            sizes += [retention.unfinished.capacity(chunk), copies]
+        allocated = sum(growing if size is None else min(size, growing) for size in sizes)
+        total += allocated * _share(track.heads, layer)
     return total
 
 

@@ -236,21 +236,24 @@ def test_what_it_says_is_visible_is_visible(
 @pytest.mark.parametrize("model", ["llama", "gemma3_text", "llama4_text"])
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_a_state_keeps_no_more_than_it_said(name: str, row: Row, model: str, chunk: int) -> None:
-    """And a fork, or a state that was saved and restored, goes on as the state itself does."""
-    method, ids = built(name, row), random_ids(74)
+    """And a fork, or a state that was saved and restored, goes on as the state itself does.
+
+    At this length, the finished blocks of inf-llm have just been given more memory.
+    """
+    method, ids = built(name, row), random_ids(68)
     with CausalLM(tiny_model(model)) as lm, precisely(lm.model):
         engine = Engine(lm, method, chunk)
         state = engine.start()
-        list(engine.read(state, [ids[:67]]))
+        list(engine.read(state, [ids[:61]]))
         most = bound(method, engine.layers, chunk)
         assert most is None or state.cached_tokens <= most
         for layer, cache in zip(engine.layers, state.caches, strict=True):
-            tokens = layer_capacity(method, layer, chunk, 1.5 * 67)
+            tokens = layer_capacity(method, layer, chunk, 1.5 * 61)
             assert cache.nbytes <= tokens * 2 * layer.key_heads * lm.head_size * 8
         restored = engine.start()
         restored.restore(state.save(), lm.layer_devices())
         passes = [
-            torch.cat([event.hidden for event in engine.read(each, [ids[67:]])])
+            torch.cat([event.hidden for event in engine.read(each, [ids[61:]])])
             for each in (state.fork(), restored, state)
         ]
     for other in passes[:2]:
